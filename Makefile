@@ -1,0 +1,86 @@
+# One command for each thing one does with this repository; `make` alone lists them.
+
+PYTHON ?= python3
+STUDY ?= params.yaml
+SNAKEMAKE_ARGS ?=
+PYTEST_ARGS ?=
+LOCK_ARGS ?=
+
+BIN := .venv/bin
+STAMP := .venv/.stamp
+QUIET := $(if $(MAKE_TERMOUT),,--quiet)# progress bars where somebody watches
+SNAKEMAKE := $(BIN)/snakemake --profile workflow/profiles/default
+
+# Jobs of the workflow and subprocesses of the tests find this environment first.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: help setup demo reproduce report test check format lock clean
+.DEFAULT_GOAL := help
+
+help: ## say what there is
+	@awk -F ':[^#]*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@echo
+	@echo '  PYTHON=python3.12       interpreter that `setup` builds .venv from, 3.11 or newer'
+	@echo '  STUDY=studies/x.yaml    study of `report`, otherwise params.yaml'
+	@echo '  SNAKEMAKE_ARGS=...      more for Snakemake, such as --dry-run or --cores 2'
+	@echo '  PYTEST_ARGS=...         more for pytest, such as "-k attack -x"'
+	@echo '  LOCK_ARGS=...           more for `lock`, such as --upgrade or "--upgrade-package ruff"'
+
+setup: $(STAMP) ## make .venv with the exact versions of requirements.lock
+
+demo: setup ## run the small study of params.yaml; a second time only what changed
+	$(SNAKEMAKE) $(SNAKEMAKE_ARGS)
+	@$(BIN)/robustviews summary --study params.yaml
+
+reproduce: setup ## run the paper's whole study, studies/cf-amc-ssl.yaml (wants a GPU)
+	$(SNAKEMAKE) --config study=studies/cf-amc-ssl.yaml $(SNAKEMAKE_ARGS)
+	@$(BIN)/robustviews summary --study studies/cf-amc-ssl.yaml
+
+report: setup ## write Snakemake's own report of a finished study to results/workflow.html
+	$(SNAKEMAKE) --config study=$(STUDY) --report results/workflow.html $(SNAKEMAKE_ARGS)
+
+test: setup ## run the tests
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+check: setup ## format, lint, types, spelling, and every shipped study
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/snakefmt --check workflow
+	$(BIN)/snakemake --lint
+	$(BIN)/codespell . .ci
+	$(BIN)/robustviews check params.yaml studies/*.yaml
+
+format: setup ## let the tools mend what they can
+	$(BIN)/ruff check --fix-only
+	$(BIN)/ruff format
+	$(BIN)/snakefmt workflow
+
+lock: setup ## resolve pyproject.toml into requirements.lock again, for every platform
+	$(BIN)/uv pip compile pyproject.toml --output-file requirements.lock --all-extras --universal \
+		--python-version 3.11 --fork-strategy fewest --generate-hashes --quiet \
+		--custom-compile-command 'make lock' $(LOCK_ARGS)
+
+clean: ## remove caches; data, results and .venv stay
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	find src tests workflow -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamp is written last and holds where it was written: an environment without it was interrupted, and one with
+# another folder in it was moved. Both are built anew; what was downloaded is not downloaded again.
+ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
+.PHONY: $(STAMP)
+endif
+$(STAMP): requirements.lock pyproject.toml
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo \
+		"make setup: expected Python 3.11 or newer, found: $$("$(PYTHON)" --version 2>&1);" \
+		"type: make setup PYTHON=python3.12" >&2; exit 1; }
+	@test "$$(cat $(STAMP) 2>/dev/null)" = "$(CURDIR)" || { \
+		"$(PYTHON)" -m venv --clear .venv && \
+		awk '/^[^ #]/ { uv = /^uv==/ } uv' requirements.lock >.venv/uv.requirements && \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r .venv/uv.requirements; }
+	@rm -f $(STAMP)
+	@echo 'make setup: installing requirements.lock: 5 GB on Linux, downloaded the first time only'
+	$(BIN)/uv pip sync $(QUIET) --python $(BIN)/python --require-hashes \
+		--build-constraints requirements.lock requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@echo "$(CURDIR)" >$(STAMP)
