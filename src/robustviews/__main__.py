@@ -1,0 +1,5 @@
+"""`python -m robustviews`."""
+
+from robustviews.cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,266 @@
+"""The only file I/O: atomic writes, safetensors, JSON, records, hashes, and state to resume from.
+
+Nothing is ever pickled. A file appears under its name only when it is whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+Record = dict[str, Any]
+
+
+class ArtifactError(RuntimeError):
+    """A file is missing or not what it should be; the message names it and the way out."""
+
+
+@contextlib.contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yield a temporary path in the same folder and move it to `path` when the block ends well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder and move its files to the folder `path` when the block ends well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        yield temporary
+        path.mkdir(exist_ok=True)
+        # A record vouches for the other files, so it comes last.
+        for file in sorted(temporary.iterdir(), key=lambda file: file.name == "record.json"):
+            file.replace(path / file.name)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text, whole or not at all."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write bytes, whole or not at all."""
+    with atomic(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write indented JSON with sorted keys."""
+    write_text(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON; as all readers here, raises ArtifactError when the file is missing or damaged."""
+    with _reading(path):
+        return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write one JSON object a line."""
+    write_text(path, "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows))
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """Read one JSON object a line."""
+    with _reading(path):
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None
+) -> None:
+    """Write tensors as safetensors; the same tensors give the same bytes."""
+    from safetensors.torch import save_file
+
+    # Layout (channels_last) is no part of a value: bytes must not depend on it.
+    plain = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
+    with atomic(path) as temporary:
+        save_file(plain, temporary, metadata)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read safetensors as CPU tensors."""
+    from safetensors.torch import load_file
+
+    with _reading(path):
+        return load_file(path)
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Read safetensors as numpy arrays, without torch."""
+    from safetensors.numpy import load_file
+
+    with _reading(path):
+        return load_file(path)
+
+
+def sha256(path: Path) -> str:
+    """Return `sha256:<hex>` of a file."""
+    with _reading(path), path.open("rb") as file:
+        return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn whatever is wrong with a file into an ArtifactError that says what to do."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError):
+        raise ArtifactError(f"{path}: missing; make it with: snakemake {path}") from None
+    except (ValueError, SafetensorError) as error:
+        message = f"{path}: damaged ({error}); delete it and run snakemake again"
+        raise ArtifactError(message) from None
+    except OSError as error:
+        message = f"{path}: cannot be read ({error.strerror or error}); see: ls -ld {path}"
+        raise ArtifactError(message) from None
+
+
+def write_record(
+    folder: Path,
+    *,
+    stage: str,
+    name: str,
+    study: str,
+    spec: dict[str, Any],
+    inputs: list[Path],
+    environment: dict[str, Any],
+    started: float,
+    result: dict[str, Any],
+    resumed: int = 0,
+    seconds: float | None = None,
+) -> None:
+    """Write record.json beside the files of a finished job: what they are, and made from what.
+
+    Args:
+        folder: holds the job's outputs; every file in it but record.json is hashed.
+        stage: verb that made them.
+        name: of the job.
+        study: slug.
+        spec: resolved options, with the digest of the code under `code`.
+        inputs: files that were read.
+        environment: versions, device, threads.
+        started: time.time() at the start.
+        result: numbers of the job, for people and for logs.
+        resumed: how often an interruption was survived.
+        seconds: work time over all processes; since `started` when None.
+    """
+    outputs = [path for path in sorted(folder.iterdir()) if _is_output(path)]
+    commit, dirty = _commit()
+    write_json(
+        folder / "record.json",
+        {
+            "stage": stage,
+            "name": name,
+            "study": study,
+            "spec": spec,
+            "inputs": {path.as_posix(): sha256(path) for path in inputs},
+            "outputs": {path.name: sha256(path) for path in outputs},
+            "code": {"digest": spec.get("code"), "commit": commit, "dirty": dirty},
+            "environment": environment,
+            "seed": spec.get("seed"),
+            "started": f"{datetime.fromtimestamp(started, UTC):%Y-%m-%dT%H:%M:%SZ}",
+            "seconds": round(time.time() - started if seconds is None else seconds, 3),
+            "resumed": resumed,
+            "result": result,
+        },
+    )
+
+
+def _is_output(path: Path) -> bool:
+    return path.is_file() and path.name != "record.json" and not path.name.startswith(".")
+
+
+def _commit() -> tuple[str | None, bool | None]:
+    """Return the commit of the code and whether its sources differ; None where git cannot tell."""
+    if not _git("ls-files", "--", Path(__file__).name):
+        return None, None  # installed, perhaps into a folder of some other repository
+    status = _git("status", "--porcelain", "--", ".")
+    return _git("rev-parse", "HEAD"), None if status is None else bool(status)
+
+
+def _git(*arguments: str) -> str | None:
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+class Resume:
+    """Where a training keeps what it needs to go on after an interruption.
+
+    The folder's name holds a hash of the spec and of the inputs, so that state is never taken up by
+    another training.
+    """
+
+    def __init__(
+        self, folder: Path, spec: dict[str, Any], inputs: list[Path], minutes: float
+    ) -> None:
+        text = json.dumps([spec, [sha256(path) for path in inputs]], sort_keys=True)
+        key = hashlib.sha256(text.encode()).hexdigest()[:16]
+        self.folder = folder.with_name(f"{folder.name}-{key}")
+        self._seconds = minutes * 60
+        self._last = time.monotonic()
+
+    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """Return tensors and position of the last saved state, or None at a first start."""
+        path = self.folder / "state.safetensors"
+        if not path.exists():
+            return None
+        from safetensors import safe_open
+
+        with _reading(path):
+            with safe_open(path, framework="pt") as file:
+                position = (file.metadata() or {}).get("position", "")
+            return read_tensors(path), json.loads(position)
+
+    def due(self) -> bool:
+        """Return whether it is time to save again."""
+        return time.monotonic() - self._last >= self._seconds
+
+    def save(self, tensors: Mapping[str, Tensor], position: dict[str, Any]) -> None:
+        """Replace the saved state in one file, at once, so that tensors and position always fit."""
+        write_tensors(
+            self.folder / "state.safetensors", tensors, {"position": json.dumps(position)}
+        )
+        self._last = time.monotonic()
+
+    def discard(self) -> None:
+        """Remove the state of a finished training."""
+        shutil.rmtree(self.folder, ignore_errors=True)

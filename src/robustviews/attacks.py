@@ -1,0 +1,229 @@
+"""Attacks: the one projected-gradient primitive, and what an evaluation may run.
+
+All work on inputs x of shape (B, ...) in [0, 1] under an Linf budget eps. An attack never touches gradients of
+parameters nor the mode of the network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from robustviews.options import LazyModule, option
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = LazyModule("torch")
+
+Loss = Callable[["Tensor"], "Tensor"]
+Model = Callable[["Tensor"], "Tensor"]
+
+
+def pgd(
+    loss: Loss,
+    images: Tensor,
+    *,
+    eps: float,
+    step_size: float,
+    steps: int,
+    generator: torch.Generator | None = None,
+    random_start: bool = False,
+    restarts: int = 1,
+    parameter_grads: bool = False,
+) -> Tensor:
+    """Raise a loss by projected gradient ascent on the signs, and keep the last iterate.
+
+    Args:
+        loss: maps perturbed images to a scalar, or to one value an image (B,).
+        images: (B, ...) in [0, 1]; any floating dtype and device.
+        eps: radius of the Linf ball in pixel units, 8/255.
+        step_size: of one step, in pixel units.
+        steps: gradient steps; 0 returns the start.
+        generator: source of random starts.
+        random_start: start uniformly in the ball; otherwise at the images.
+        restarts: tries; of several the one with the largest loss is kept for each image, so `loss` must return
+            (B,) and `random_start` must be on.
+        parameter_grads: let the steps add to the parameters' `.grad`, as the reference code of arXiv 2501.03507 does.
+
+    Returns:
+        Perturbed images of the same shape, in the ball and in [0, 1].
+
+    Raises:
+        ValueError: restarts without a random start.
+
+    Source: Madry et al. 2018; zero start and last iterate as in arXiv 2501.03507.
+    """
+    if restarts > 1 and not random_start:
+        raise ValueError(f"restarts={restarts} would repeat one attack; set random_start=True")
+    best, best_loss = images, None
+    for _ in range(restarts):
+        delta = _start(images, eps, generator) if random_start else torch.zeros_like(images)
+        for _ in range(steps):
+            gradient = _input_gradient(loss, images, delta, accumulate=parameter_grads)
+            delta = ascend(delta, images, gradient, eps=eps, step_size=step_size)
+        adversarial = images + delta
+        if restarts == 1:
+            return adversarial
+        with torch.no_grad():
+            values = loss(adversarial)
+        if best_loss is None:
+            best, best_loss = adversarial, values
+        else:
+            better = values > best_loss
+            best = torch.where(better.view(-1, *[1] * (images.dim() - 1)), adversarial, best)
+            best_loss = torch.maximum(values, best_loss)
+    return best
+
+
+def ascend(
+    delta: Tensor, images: Tensor, gradient: Tensor, *, eps: float, step_size: float
+) -> Tensor:
+    """Make one step of sign ascent: into the ball first, then into [0, 1].
+
+    Args:
+        delta: perturbation so far, of the shape of `images`.
+        images: (B, ...) in [0, 1].
+        gradient: of the loss with respect to delta.
+        eps: radius of the Linf ball in pixel units.
+        step_size: in pixel units.
+
+    Returns:
+        The next perturbation.
+    """
+    delta = (delta + step_size * gradient.sign()).clamp(-eps, eps)
+    return (images + delta).clamp(0, 1) - images
+
+
+def _start(images: Tensor, eps: float, generator: torch.Generator | None) -> Tensor:
+    noise = torch.empty_like(images).uniform_(-eps, eps, generator=generator)
+    return (images + noise).clamp(0, 1) - images
+
+
+def _input_gradient(loss: Loss, images: Tensor, delta: Tensor, *, accumulate: bool) -> Tensor:
+    delta = delta.detach().requires_grad_()
+    with torch.enable_grad():
+        value = loss(images + delta).sum()
+        if not accumulate:
+            return torch.autograd.grad(value, delta)[0]
+        value.backward()
+    assert delta.grad is not None
+    return delta.grad
+
+
+class Attack(Protocol):
+    """What an attack must offer; a row in `ATTACKS` makes it a name for study files."""
+
+    @property
+    def eps(self) -> tuple[float, ...]:
+        """Radii, in 1/255."""
+
+    @property
+    def images(self) -> int | None:
+        """How many test images are attacked; None for all."""
+
+    def perturb(
+        self, model: Model, images: Tensor, labels: Tensor, *, eps: float, seed: int
+    ) -> Tensor:
+        """Return perturbed inputs for a model in eval mode; eps in pixel units."""
+
+
+@dataclass(frozen=True)
+class PgdAttack:
+    """Projected gradient ascent on the cross-entropy.
+
+    Attributes:
+        eps: radii, in 1/255.
+        steps: gradient steps (switch `test_pgd_steps`). Code: 2 for EMP-SSL by default, which cannot reach 8/255, and 20
+            for SimCLR; paper: 20.
+        step_size: in 1/255; 2.55 is the paper's 0.01, for every radius.
+        restarts: tries of which the worst counts.
+        random_start: start uniformly in the ball.
+        images: attack only so many test images, a fixed choice; null takes all.
+    """
+
+    eps: tuple[float, ...] = option(..., gt=0, le=255)
+    steps: int = option(20, ge=1)
+    step_size: float = option(2.55, gt=0, le=255)
+    restarts: int = option(1, ge=1)
+    random_start: bool = False
+    images: int | None = option(None, ge=1)
+
+    def __post_init__(self) -> None:
+        """Refuse restarts that would all be the same."""
+        if self.restarts > 1 and not self.random_start:
+            raise ValueError(f"restarts: {self.restarts} needs random_start: true")
+
+    def perturb(
+        self, model: Model, images: Tensor, labels: Tensor, *, eps: float, seed: int
+    ) -> Tensor:
+        """Return PGD examples for inputs (B, ...) in [0, 1] and labels (B,); eps in pixel units."""
+
+        def loss(adversarial: Tensor) -> Tensor:
+            return torch.nn.functional.cross_entropy(model(adversarial), labels, reduction="none")
+
+        return pgd(
+            loss,
+            images,
+            eps=eps,
+            step_size=self.step_size / 255,
+            steps=self.steps,
+            generator=torch.Generator(images.device).manual_seed(seed),
+            random_start=self.random_start,
+            restarts=self.restarts,
+        )
+
+
+@dataclass(frozen=True)
+class AutoAttack:
+    """AutoAttack, the official code (package pyautoattack).
+
+    Attributes:
+        eps: radii, in 1/255.
+        version: `standard` runs all four attacks and is the one that papers compare; `custom` runs `attacks` only.
+        attacks: of the custom version, in order.
+        apgd_steps: iterations of APGD (switch `autoattack`): the official 100, or 10 as torchattacks has it since
+            its version 3.3 (code).
+        square_queries: of the Square attack; the official number is 5000.
+        images: attack only so many test images, a fixed choice; null takes all.
+    """
+
+    eps: tuple[float, ...] = option(..., gt=0, le=255)
+    version: Literal["standard", "custom"] = "standard"
+    attacks: tuple[Literal["apgd-ce", "apgd-t", "fab-t", "square"], ...] = ()
+    apgd_steps: int = option(100, ge=1)
+    square_queries: int = option(5000, ge=1)
+    images: int | None = option(None, ge=1)
+
+    def __post_init__(self) -> None:
+        """Refuse a custom version without attacks, and a standard version with some."""
+        if (self.version == "custom") != bool(self.attacks):
+            raise ValueError("name `attacks` with version: custom, and only then")
+
+    def perturb(
+        self, model: Model, images: Tensor, labels: Tensor, *, eps: float, seed: int
+    ) -> Tensor:
+        """Return AutoAttack's examples for images (B, 3, H, W) in [0, 1]; fooled ones are not attacked again.
+
+        Raises:
+            ValueError: inputs are not images, as for an n-crop probe, whose inputs are stacks of views.
+        """
+        if images.dim() != 4:
+            raise ValueError("autoattack needs whole images; attack an n-crop probe with kind: pgd")
+        from pyautoattack import AutoAttack as Official
+
+        # `custom` keeps the standard parameters of each attack (one restart, nine target classes).
+        attack = Official(model, norm="Linf", eps=eps, seed=seed, device=images.device)
+        attack.verbose = False
+        if self.version == "custom":
+            attack.attacks_to_run = list(self.attacks)
+        attack.apgd.n_iter = attack.apgd_targeted.n_iter = self.apgd_steps
+        attack.square.n_queries = self.square_queries
+        with torch.random.fork_rng():  # the official code seeds the global generator
+            adversarial, _ = attack.run_standard_evaluation(images, labels, batch_size=len(images))
+        return adversarial
+
+
+ATTACKS: dict[str, type[Attack]] = {"pgd": PgdAttack, "autoattack": AutoAttack}

@@ -1,0 +1,350 @@
+"""Views of images: crops and colour changes of a whole batch at once, on the device that holds it.
+
+Parameters are drawn first, from numbers that depend only on a key and a sample's counter, never on
+the batch around it, then applied; applying them equals torchvision's functions on float images.
+
+Source: arXiv 2501.03507 and its reference code, which uses torchvision's transforms on PIL images.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from robustviews.options import LazyModule, option
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from robustviews import runtime
+else:
+    torch, runtime = LazyModule("torch"), LazyModule("robustviews.runtime")
+
+_FLIP = 0.5  # probability of a horizontal flip, in every recipe
+_TRIES = 10  # random windows before the central one, as in torchvision's RandomResizedCrop
+_WINDOW_DRAWS, _CHANGE_DRAWS = 2 * _TRIES + 3, 13  # numbers for one view
+_CONTRAST, _SATURATION, _HUE = 1, 2, 3  # torchvision's numbers; brightness is 0
+# Pixel values at a time: what a CPU's cache holds (all at once is 2x slower); elsewhere 0.5 GiB.
+_CPU_CHUNK, _DEVICE_CHUNK = 2**18, 2**27
+
+
+@dataclass(frozen=True)
+class Views:
+    """How the views of an image are made.
+
+    Attributes:
+        count: views V of each image.
+        crop: `resized` is a random window resized to the whole (RandomResizedCrop); `padded` a
+            random window of the image with a black border (supervised recipe); `none` all of it.
+        scale: smallest and largest part of the area in a window. Patches: [0.25, 0.25].
+        ratio: smallest and largest width / height of a window. Patches: [1, 1].
+        padding: width of the border in pixels; only `padded`.
+        augmentation: colour changes, after a horizontal flip. The switch `simclr_augmentation`:
+            `simclr` has hue 0.1, no blur, no solarize (code); `simclr_blur` blurs too (the paper's
+            text), as often and as much as EMP-SSL; `emp_ssl` is what EMP-SSL uses (a controlled
+            comparison). `geometry` is crop and flip only (the other value of the switch
+            `npatch_augmentation`, and the supervised recipe).
+    """
+
+    count: int = option(2, ge=1)
+    crop: Literal["resized", "padded", "none"] = "resized"
+    scale: tuple[float, float] = option((0.08, 1.0), gt=0, le=1)
+    ratio: tuple[float, float] = option((0.75, 4 / 3), gt=0)
+    padding: int = option(5, ge=0)
+    augmentation: Literal["emp_ssl", "simclr", "simclr_blur", "geometry"] = "simclr"
+
+    def __post_init__(self) -> None:
+        """Refuse ranges whose ends are swapped."""
+        for name, (low, high) in (("scale", self.scale), ("ratio", self.ratio)):
+            if low > high:
+                right = f"write {name}: [{high:g}, {low:g}]"
+                raise ValueError(f"{name}: smallest first; found [{low:g}, {high:g}]; {right}")
+
+
+@dataclass(frozen=True)
+class Colour:
+    """A recipe of colour changes, in the order in which they happen; zero switches one off.
+
+    Attributes:
+        jitter: probability that brightness, contrast, saturation and hue change, in random order.
+        strength: the factor of each of the first three is uniform in 1 -+ this.
+        hue: the shift of hue is uniform in -+ this, in turns of the colour circle.
+        grayscale: probability that colour is removed.
+        blur: probability of a Gaussian blur.
+        sigma: smallest and largest standard deviation of the blur, in pixels.
+        solarize: probability that values from 1/2 on (PIL's 128 of 255) are inverted.
+    """
+
+    jitter: float = 0.0
+    strength: float = 0.4
+    hue: float = 0.1
+    grayscale: float = 0.0
+    blur: float = 0.0
+    sigma: tuple[float, float] = (0.1, 2.0)
+    solarize: float = 0.0
+
+
+class Window(NamedTuple):
+    """What part of its image a view shows: (B, V) int64, in pixels."""
+
+    top: Tensor  # of the image with its border, if there is one
+    left: Tensor
+    height: Tensor
+    width: Tensor
+    flip: Tensor  # bool
+
+
+class Change(NamedTuple):
+    """How the colours of a view change; what is not applied has the values that change nothing."""
+
+    order: Tensor  # (B, V, 4) int64: which part of the jitter comes first, second, ...
+    factors: Tensor  # (B, V, 4): brightness, contrast, saturation (1: none), hue shift (0: none)
+    gray: Tensor  # (B, V) bool
+    sigma: Tensor  # (B, V): of the blur, in pixels (0: none)
+    solarize: Tensor  # (B, V) bool
+
+
+def make_views(images: Tensor, views: Views, *, size: int, key: int, counters: Tensor) -> Tensor:
+    """Make the views of a batch.
+
+    On a GPU they have the precision of torch's float32 matrix products (TF32 when that is on).
+
+    Args:
+        images: (B, 3, H, W) uint8, or float in [0, 1]; any device.
+        views: how they are made.
+        size: height and width of a view, in pixels.
+        key: of the random numbers, from `runtime.counter_key`; another epoch needs another key.
+        counters: (B,) int64, one number for each sample, such as its index.
+
+    Returns:
+        (V, B, 3, size, size) float32 in [0, 1], on the device of `images`.
+
+    Raises:
+        ValueError: shapes do not fit together.
+    """
+    if images.ndim != 4 or images.shape[1] != 3 or counters.shape != images.shape[:1]:
+        raise ValueError(
+            "images and counters: expected (B, 3, H, W) and (B,), "
+            f"found {tuple(images.shape)} and {tuple(counters.shape)}"
+        )
+    batch, _, height, width = images.shape
+    colour = AUGMENTATIONS[views.augmentation]
+    draws = _WINDOW_DRAWS + _CHANGE_DRAWS
+    numbers = runtime.counter_uniform(key, counters.to(images.device), views.count * draws)
+    numbers = numbers.view(batch, views.count, draws)
+    window = draw_window(numbers[..., :_WINDOW_DRAWS], views, shape=(height, width))
+    change = draw_change(numbers[..., _WINDOW_DRAWS:], colour)
+
+    result = torch.empty((views.count, batch, 3, size, size), device=images.device)
+    border = views.padding if views.crop == "padded" else 0
+    chunk = _CPU_CHUNK if images.device.type == "cpu" else _DEVICE_CHUNK
+    step = max(1, chunk // (views.count * 3 * size**2))
+    # The autocast that an encoder may run under must not reach the matrix products in here.
+    with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
+        for first in range(0, batch, step):
+            part = slice(first, first + step)
+            floats = torch.nn.functional.pad(_unit(images[part]), [border] * 4)
+            crops = apply_window(floats, Window(*(value[part] for value in window)), size=size)
+            changed = apply_change(crops, Change(*(value[part] for value in change)), colour)
+            result[:, part] = changed.transpose(0, 1)
+    return result.clamp_(0.0, 1.0)  # a sum of weights may round to more than 1
+
+
+def to_float(images: Tensor, size: int) -> Tensor:
+    """Turn whole images (B, 3, H, W), uint8 or float in [0, 1], into (B, 3, size, size) float32."""
+    floats = _unit(images)
+    if floats.shape[-2:] == (size, size):
+        return floats
+    return torch.nn.functional.interpolate(floats, (size, size), mode="bilinear", antialias=True)
+
+
+def draw_window(numbers: Tensor, views: Views, *, shape: tuple[int, int]) -> Window:
+    """Choose windows in images of a shape (H, W), distributed as in torchvision's random crops.
+
+    `numbers` are (B, V, 23), uniform in [0, 1).
+    """
+    height, width = shape
+    numbers = numbers.double()  # so that rounding to whole pixels is the same on every device
+    flip = numbers[..., -1] < _FLIP
+    if views.crop != "resized":
+        free = 2 * views.padding if views.crop == "padded" else 0
+        start = (numbers[..., -3:-1] * (free + 1)).long()
+        none = torch.zeros_like(start[..., 0])
+        return Window(start[..., 0], start[..., 1], none + height, none + width, flip)
+    heights, widths, found = _draw_sizes(numbers[..., : 2 * _TRIES], views, height, width)
+    top = (numbers[..., -3] * (height - heights + 1)).long()
+    left = (numbers[..., -2] * (width - widths + 1)).long()
+    top = top.where(found, (height - heights) // 2)
+    left = left.where(found, (width - widths) // 2)
+    return Window(top, left, heights, widths, flip)
+
+
+def draw_change(numbers: Tensor, colour: Colour) -> Change:
+    """Choose colour changes, distributed as in torchvision's RandomApply(ColorJitter) and so on.
+
+    `numbers` are (B, V, 13), uniform in [0, 1).
+    """
+    jitter, gray, blur, sigma, solarize = numbers[..., :5].unbind(-1)
+    spread = (2.0 * numbers[..., 5:9] - 1.0) * (jitter < colour.jitter).unsqueeze(-1)
+    factors = 1.0 + colour.strength * spread  # (B, V, 4)
+    factors[..., _HUE] = colour.hue * spread[..., _HUE]
+    low, high = colour.sigma
+    return Change(
+        order=numbers[..., 9:13].argsort(-1),
+        factors=factors,
+        gray=gray < colour.grayscale,
+        sigma=(low + (high - low) * sigma) * (blur < colour.blur),
+        solarize=solarize < colour.solarize,
+    )
+
+
+def apply_window(images: Tensor, window: Window, *, size: int) -> Tensor:
+    """Cut windows out of images (B, 3, H, W), resize them bilinearly with antialiasing, flip them.
+
+    Returns:
+        (B, V, 3, size, size): each a matrix that picks rows @ image @ one that picks columns.
+    """
+    height, width = images.shape[-2:]
+    never = torch.zeros_like(window.flip)
+    rows = _resize_matrix(window.top, window.height, never, size, height)
+    columns = _resize_matrix(window.left, window.width, window.flip, size, width)
+    crops: Tensor = torch.einsum("bvyh,bchw,bvxw->bvcyx", rows, images, columns)
+    return crops.contiguous()
+
+
+def apply_change(images: Tensor, change: Change, colour: Colour) -> Tensor:
+    """Change colours of images (B, V, 3, S, S) in [0, 1]: jitter, then grayscale, blur, solarize.
+
+    What the recipe `colour` never asks for is skipped.
+    """
+    size = images.shape[-1]
+    flat = Change(*(value.flatten(0, 1) for value in change))
+    x = images.flatten(0, 1).flatten(2)  # (N, 3, P), N = B V and P = S S
+    if colour.jitter:
+        x = _jitter(x, flat)
+    if colour.grayscale:
+        x = torch.lerp(x, _gray(x), flat.gray.to(x.dtype).view(-1, 1, 1))
+    if colour.blur:
+        matrix = _blur_matrix(flat.sigma, size=size, sigma_max=colour.sigma[1])  # (N, S, S)
+        x = (x.view(-1, 3 * size, size) @ matrix.mT).view(-1, 3, size, size)
+        x = (matrix.unsqueeze(1) @ x).flatten(2)
+    if colour.solarize:
+        # min(x, 1 - x) inverts what is above 1/2; min(x, 2 - x) is x.
+        x = torch.minimum(x, (2.0 - flat.solarize.to(x.dtype)).view(-1, 1, 1) - x)
+    return x.view(images.shape)
+
+
+def _unit(images: Tensor) -> Tensor:
+    """Return images as float32 in [0, 1]; bytes are divided by 255."""
+    return images.float() / 255.0 if images.dtype == torch.uint8 else images.float()
+
+
+def _draw_sizes(numbers: Tensor, views: Views, height: int, width: int) -> tuple[Tensor, ...]:
+    """Return the first heights and widths that fit, int64, and whether any did; each (B, V)."""
+    scale, ratio = views.scale, views.ratio
+    area = height * width * (scale[0] + (scale[1] - scale[0]) * numbers[..., :_TRIES])
+    low, high = math.log(ratio[0]), math.log(ratio[1])
+    aspect = (low + (high - low) * numbers[..., _TRIES:]).exp()  # (B, V, tries)
+    heights, widths = (area / aspect).sqrt().round().long(), (area * aspect).sqrt().round().long()
+    fits = (widths > 0) & (widths <= width) & (heights > 0) & (heights <= height)
+    found, first = fits.any(-1), fits.int().argmax(-1, keepdim=True)
+    # None fits: the largest central window whose ratio is legal.
+    central_height = max(1, min(height, round(width / ratio[0])))
+    central_width = max(1, min(width, round(height * ratio[1])))
+    heights = heights.gather(-1, first).squeeze(-1).where(found, central_height)
+    widths = widths.gather(-1, first).squeeze(-1).where(found, central_width)
+    return heights, widths, found
+
+
+def _resize_matrix(start: Tensor, length: Tensor, flip: Tensor, size: int, extent: int) -> Tensor:
+    """Return how much each of `extent` pixels counts in each of `size` pixels of a resized window.
+
+    `start`, `length` and `flip` (turn it round) are (B, V); the result is (B, V, size, extent).
+    Source: the triangle filter of torchvision's antialiased bilinear resize.
+    """
+    place = torch.arange(size, device=start.device)
+    place = torch.where(flip.unsqueeze(-1), size - 1 - place, place)  # (B, V, size)
+    scale = (length.float() / size).unsqueeze(-1)
+    centre = (place + 0.5) * scale  # (B, V, size), from the start of the window
+    pixel = torch.arange(extent, device=start.device) - start.unsqueeze(-1)  # (B, V, extent)
+    inside = (pixel >= 0) & (pixel < length.unsqueeze(-1))
+    distance = (pixel.unsqueeze(-2) + 0.5 - centre.unsqueeze(-1)).abs_()  # (B, V, size, extent)
+    weights = (1.0 - distance / scale.clamp(min=1.0).unsqueeze(-1)).clamp_(min=0.0)
+    weights *= inside.unsqueeze(-2)
+    return weights / weights.sum(-1, keepdim=True)
+
+
+def _gray(x: Tensor) -> Tensor:
+    """Return the luma (N, 1, P) of images (N, 3, P), with torchvision's weights (ITU-R BT.601)."""
+    luma = (x[:, 0] * 0.2989).add_(x[:, 1], alpha=0.587).add_(x[:, 2], alpha=0.114)
+    return luma.unsqueeze(1)
+
+
+def _jitter(x: Tensor, change: Change) -> Tensor:
+    """Apply the four parts of a jitter to images (N, 3, P), each in its own order.
+
+    The hue is the dear part. It is turned once, after those parts that come before it in an image's
+    order and before the others.
+    """
+    hue_step = (change.order == _HUE).int().argmax(-1)  # (N,)
+    for step in (0, 1, 2):
+        x = _blend(x, change, step, step < hue_step)
+    x = _turn_hue(x, change.factors[:, _HUE])
+    for step in (1, 2, 3):
+        x = _blend(x, change, step, step > hue_step)
+    return x
+
+
+def _blend(x: Tensor, change: Change, step: int, active: Tensor) -> Tensor:
+    """Scale the distance of `active` (N,) images (N, 3, P) from black, mean gray or own gray."""
+    part = change.order[:, step : step + 1]  # (N, 1)
+    factor = change.factors.gather(-1, part).where(active.unsqueeze(-1), 1.0).unsqueeze(-1)
+    gray = _gray(x)
+    pivot = gray * (part == _SATURATION).unsqueeze(-1)
+    pivot += gray.mean(-1, keepdim=True) * (part == _CONTRAST).unsqueeze(-1)
+    return torch.lerp(pivot, x, factor).clamp_(0.0, 1.0)
+
+
+def _turn_hue(x: Tensor, turn: Tensor) -> Tensor:
+    """Shift the HSV hue of images (N, 3, P) by (N,) turns.
+
+    A channel is the largest minus the spread times a trapezoid of hue: HSV to RGB in closed form.
+    """
+    red, green, blue = x.unbind(1)  # (N, P)
+    largest = torch.maximum(torch.maximum(red, green), blue)
+    spread = largest - torch.minimum(torch.minimum(red, green), blue)
+    sixth = (6.0 * spread).clamp_(min=1e-12).reciprocal_()  # gray has no hue: any will do
+    hue = ((red - green) * sixth).add_(2 / 3)
+    # A lerp by 0 or 1 chooses exactly, several times faster than where on a CPU.
+    hue = hue.lerp_(((blue - red) * sixth).add_(1 / 3), (largest == green).to(x.dtype))
+    hue = hue.lerp_((green - blue) * sixth, (largest == red).to(x.dtype)).add_(turn.unsqueeze(-1))
+    offset = 0.5 - torch.arange(3, device=x.device).view(3, 1) / 3  # red, green, blue
+    phase = hue.unsqueeze(1) + offset  # (N, 3, P)
+    trapezoid = phase.sub_(phase.round()).abs_().mul_(-6.0).add_(2.0).clamp_(0.0, 1.0)
+    return torch.addcmul(largest.unsqueeze(1), spread.unsqueeze(1), trapezoid, value=-1.0)
+
+
+def _blur_matrix(sigma: Tensor, *, size: int, sigma_max: float) -> Tensor:
+    """Return what blurs an axis, (N, size, size): a Gaussian of (N,) sigma, reflected at the ends.
+
+    It has 2 ceil(3 sigma_max) + 1 taps, 13 for 2 pixels, or as many as the image allows; sigma 0 is
+    the identity.
+    """
+    radius = min(math.ceil(3 * sigma_max), size - 1)
+    shift = torch.arange(-radius, radius + 1, device=sigma.device)
+    pixel = torch.arange(size, device=sigma.device)
+    taps = torch.exp(-0.5 * (shift / sigma.clamp(min=0.01).unsqueeze(-1)) ** 2)
+    taps = taps / taps.sum(-1, keepdim=True)  # (N, taps)
+    source = size - 1 - (size - 1 - (shift.unsqueeze(-1) + pixel).abs()).abs()  # (taps, size)
+    hits = (source.unsqueeze(-1) == pixel).to(taps.dtype)  # (taps, size, size)
+    return (taps @ hits.flatten(1)).view(-1, size, size)
+
+
+AUGMENTATIONS: dict[str, Colour] = {
+    "emp_ssl": Colour(jitter=0.8, hue=0.2, grayscale=0.2, blur=0.1, solarize=0.1),
+    "simclr": Colour(jitter=0.8, hue=0.1, grayscale=0.2),
+    "simclr_blur": Colour(jitter=0.8, hue=0.1, grayscale=0.2, blur=0.1),
+    "geometry": Colour(),
+}

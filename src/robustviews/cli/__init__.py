@@ -1,0 +1,104 @@
+"""The command line: one verb a rule of the workflow, and what people use by hand. Parse, load, call, save; no logic.
+
+Modules that need torch or matplotlib are imported by the verbs that need them, so that `check` and `--help` answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from robustviews.artifacts import ArtifactError
+from robustviews.config import StudyError, load_study
+
+Verb = Callable[[argparse.Namespace], int | None]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one verb.
+
+    Returns:
+        Exit status: 0, or 2 when something that the user can mend is wrong.
+    """
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        status: int | None = options.verb(options)
+    except (ValueError, ArtifactError) as error:  # what the package refuses, in its own words
+        sys.stderr.write(f"{error}\n")
+        return 2
+    return status or 0
+
+
+def check(options: argparse.Namespace) -> int:
+    """Validate study files: all mistakes of all files at once."""
+    from robustviews import plan
+
+    status = 0
+    for path in options.files:
+        try:
+            study = load_study(path)
+        except StudyError as error:
+            sys.stderr.write(f"{error}\n")
+            status = 2
+            continue
+        sys.stdout.write(
+            f"{path}: ok: {len(plan.jobs(study))} trainings, {len(plan.heads(study))} probes, "
+            f"{len(plan.evaluations(study))} attacks, {len(study.tables)} tables, "
+            f"{len(study.figures)} figures\n"
+        )
+    return status
+
+
+def _verb(module: str, name: str) -> Verb:
+    """Return a verb that imports its module only when it runs."""
+
+    def run(options: argparse.Namespace) -> int | None:
+        from importlib import import_module
+
+        verb: Verb = getattr(import_module(f"robustviews.cli.{module}"), name)
+        return verb(options)
+
+    return run
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="robustviews", description="Run a study of adversarially robust self-supervised learning."
+    )
+    verbs = parser.add_subparsers(dest="name", required=True, metavar="VERB")
+    checker = verbs.add_parser("check", help="validate study files")
+    checker.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    checker.set_defaults(verb=check)
+    for name, (module, text, names) in VERBS.items():
+        verb = verbs.add_parser(name, help=text, description=text)
+        verb.set_defaults(verb=_verb(module, name))
+        verb.add_argument("--study", default="params.yaml", help="study file (%(default)s)")
+        for each in names:
+            verb.add_argument(f"--{each}", required=True, help=f"name of the {each}")
+        if module == "jobs":
+            verb.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (%(default)s)")
+            verb.add_argument("--threads", type=int, help="CPU threads (the study's)")
+        else:
+            verb.add_argument(
+                "--partial", action="store_true", help="leave out what was not run yet"
+            )
+    return parser
+
+
+VERBS: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "data": ("jobs", "prepare a data set as uint8 arrays", ("dataset",)),
+    "pretrain": ("jobs", "train one encoder", ("run",)),
+    "probe": ("jobs", "train one head on a frozen encoder", ("run", "probe")),
+    "attack": ("jobs", "attack one classifier at every radius", ("run", "probe", "attack")),
+    "examples": ("jobs", "draw example views, clean and perturbed", ()),
+    "frame": ("reporting", "write all results as one tidy CSV", ()),
+    "table": ("reporting", "write one table as Markdown, CSV and LaTeX", ("table",)),
+    "figure": ("reporting", "draw one figure as SVG and PNG", ("figure",)),
+    "curves": ("reporting", "draw the training curves as SVG and PNG", ()),
+    "report": ("reporting", "write the report as one HTML page", ()),
+    "summary": ("reporting", "print the main table and where the report lies", ()),
+}

@@ -1,0 +1,310 @@
+"""Verbs of the workflow that compute: data, pretrain, probe, attack, examples. Load, call, save."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from robustviews import artifacts, plan
+from robustviews.artifacts import ArtifactError
+from robustviews.cli.names import known
+from robustviews.config import Study, load_study
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from robustviews.encoder import Encoder
+
+STATE = Path("results/.state")  # of interrupted trainings; no output of any rule
+EXAMPLES = 4  # images in the picture of views
+EXAMPLE_STEPS = 10
+EXAMPLE_EPS = 8.0  # in 1/255, for an encoder that was trained without an adversary
+
+
+def data(options: argparse.Namespace) -> None:
+    """Prepare a data set: verified, decoded, as uint8 arrays."""
+    study, started = load_study(options.study), time.time()
+    known(options.dataset, study.datasets, "data set")
+    folder = plan.data_folder(study, options.dataset)
+    with artifacts.atomic_folder(folder) as into:
+        summary = study.datasets[options.dataset].prepare(into)
+        artifacts.write_record(
+            into,
+            stage="data",
+            name=folder.name,
+            study=study.study,
+            spec=plan.data_spec(study, options.dataset),
+            inputs=[],
+            environment={"python": sys.version.split()[0]},
+            started=started,
+            result=summary,
+        )
+
+
+def pretrain(options: argparse.Namespace) -> None:
+    """Train one encoder."""
+    from robustviews import runtime
+    from robustviews.encoder import build_encoder
+    from robustviews.pretrain import pretrain as train
+
+    study, started, device = load_study(options.study), time.time(), _set_up(options)
+    known(options.run, plan.jobs(study), "run")
+    job, spec = plan.jobs(study)[options.run], plan.pretrain_spec(study, options.run)
+    run = study.runs[job.entry]
+    images, labels, record, inputs = _load_split(study, job.dataset, "train")
+    encoder = build_encoder(
+        **spec["run"]["encoder"],
+        classes=record["classes"] if run.method.supervised else None,
+        seed=job.seed,
+    ).to(device)
+    state = artifacts.Resume(
+        STATE / study.study / job.name, spec, inputs, study.runtime.checkpoint_minutes
+    )
+    done = train(
+        encoder,
+        images,
+        labels,
+        method=run.method,
+        regime=run.regime,
+        views=run.views,
+        size=record["size"],
+        epochs=run.epochs,
+        epochs_meaning=run.epochs_meaning,
+        batch_size=run.batch_size,
+        optimizer=spec["run"]["optimizer"],
+        precision=run.precision,
+        seed=job.seed,
+        state=state,
+        title=job.name,
+    )
+    with artifacts.atomic_folder(plan.pretrain_folder(study, options.run)) as into:
+        artifacts.write_tensors(into / "encoder.safetensors", encoder.state_dict())
+        artifacts.write_jsonl(into / "training.jsonl", done.history)
+        artifacts.write_record(
+            into,
+            stage="pretrain",
+            name=job.name,
+            study=study.study,
+            spec=spec,
+            inputs=inputs,
+            environment=runtime.environment(device),
+            started=started,
+            seconds=done.seconds,
+            resumed=done.resumed,
+            result={
+                "loss": done.history[-1]["loss"],
+                "updates": done.update,
+                "passes": done.epoch,
+                "classes": record["classes"],
+                "size": record["size"],
+            },
+        )
+    state.discard()
+
+
+def probe(options: argparse.Namespace) -> None:
+    """Train one head on a frozen encoder."""
+    from robustviews import runtime
+    from robustviews.probe import Task
+
+    study, started, device = load_study(options.study), time.time(), _set_up(options)
+    known(options.run, plan.jobs(study), "run")
+    known(options.probe, study.probes, "probe")
+    job, spec = plan.jobs(study)[options.run], plan.probe_spec(study, options.run, options.probe)
+    images, labels, record, inputs = _load_split(study, job.dataset, "train")
+    encoder, encoder_file = _load_encoder(study, options.run, record["classes"], device)
+    inputs.append(encoder_file)
+    start = None
+    before = plan.head_start(study, options.probe)
+    if before is not None:
+        start, head_file = _load_head(study, options.run, before, encoder, device)
+        inputs.append(head_file)
+    title = f"{options.run}/{options.probe}"
+    task = Task(
+        images=images.to(device),
+        labels=labels.to(device),
+        classes=record["classes"],
+        views=study.runs[job.entry].views,
+        size=record["size"],
+        seed=job.seed,
+        batch=study.runtime.evaluation_batch,
+        title=title,
+    )
+    head, history = study.probes[options.probe].train(encoder, task, start=start)
+    for row in history:
+        logging.info("probe=%s %s", title, " ".join(f"{key}={row[key]:.6g}" for key in row))
+    with artifacts.atomic_folder(plan.probe_folder(study, options.run, options.probe)) as into:
+        artifacts.write_tensors(into / "head.safetensors", head.state_dict())
+        artifacts.write_jsonl(into / "training.jsonl", history)
+        artifacts.write_record(
+            into,
+            stage="probe",
+            name=title,
+            study=study.study,
+            spec=spec,
+            inputs=inputs,
+            environment=runtime.environment(device),
+            started=started,
+            result=history[-1] if history else {},
+        )
+
+
+def attack(options: argparse.Namespace) -> None:
+    """Attack one classifier at every radius of an attack."""
+    from robustviews import runtime
+    from robustviews.evaluate import Classifier, evaluate
+
+    study, started, device = load_study(options.study), time.time(), _set_up(options)
+    known(options.run, plan.jobs(study), "run")
+    known(options.probe, study.probes, "probe")
+    known(options.attack, study.attacks, "attack")
+    job = plan.jobs(study)[options.run]
+    images, labels, record, inputs = _load_split(study, job.dataset, "test")
+    encoder, encoder_file = _load_encoder(study, options.run, record["classes"], device)
+    head, head_file = _load_head(study, options.run, options.probe, encoder, device)
+    inputs += sorted({encoder_file, head_file})
+    name = f"{options.run}/{options.probe}/{options.attack}"
+    flags = evaluate(
+        Classifier(encoder, head, study.probes[options.probe]),
+        study.attacks[options.attack],
+        images,
+        labels,
+        views=study.runs[job.entry].views,
+        size=record["size"],
+        seed=job.seed,
+        batch=study.runtime.evaluation_batch,
+        title=name,
+    )
+    accuracy = {
+        key: value.float().mean().item()
+        for key, value in flags.items()
+        if key not in ("index", "labels")
+    }
+    folder = plan.attack_folder(study, options.run, options.probe, options.attack)
+    with artifacts.atomic_folder(folder) as into:
+        artifacts.write_tensors(into / "flags.safetensors", flags)
+        artifacts.write_record(
+            into,
+            stage="attack",
+            name=name,
+            study=study.study,
+            spec=plan.attack_spec(study, options.run, options.probe, options.attack),
+            inputs=inputs,
+            environment=runtime.environment(device),
+            started=started,
+            result={
+                "n": len(flags["index"]),
+                "clean": accuracy.pop("clean"),
+                "eps": {key.removeprefix("eps_"): value for key, value in accuracy.items()},
+            },
+        )
+
+
+def examples(options: argparse.Namespace) -> None:
+    """Draw views of a few training images, clean and as an encoder's adversary perturbs them."""
+    import torch
+
+    from robustviews import augment, figures, runtime
+    from robustviews.attacks import pgd
+    from robustviews.pretrain import make_batch
+
+    study, device = load_study(options.study), _set_up(options)
+    name = plan.example_run(study)
+    job = plan.jobs(study)[name]
+    run = study.runs[job.entry]
+    images, labels, record, _ = _load_split(study, job.dataset, "train")
+    encoder, _ = _load_encoder(study, name, record["classes"], device)
+    index = torch.arange(EXAMPLES, device=device)
+    batch = make_batch(
+        images.to(device), labels.to(device), index, run.views, record["size"], job.seed, 0
+    )
+    eps = getattr(run.regime, "eps", EXAMPLE_EPS)
+    with runtime.frozen(encoder):
+        adversarial = pgd(
+            run.method.attack_loss(encoder, batch),
+            run.method.target(batch),
+            eps=eps / 255,
+            step_size=eps / 4 / 255,
+            steps=EXAMPLE_STEPS,
+        )
+    perturbed = batch.views.clone()
+    perturbed[-1 if adversarial.dim() == 4 else slice(None)] = adversarial
+    drawing = figures.example_views(
+        augment.to_float(images[: len(index)], record["size"]).numpy(),
+        batch.views.cpu().numpy(),
+        perturbed.cpu().numpy(),
+        note=f"{plan.label(study, job.entry)}; PGD-{EXAMPLE_STEPS} on its loss at {eps:g}/255",
+    )
+    folder = plan.results_folder(study) / "examples"
+    artifacts.write_bytes(folder / "views.svg", figures.to_svg(drawing))
+    artifacts.write_bytes(folder / "views.png", figures.to_png(drawing))
+
+
+def _load_split(
+    study: Study, dataset: str, split: str
+) -> tuple[Tensor, Tensor, dict[str, int], list[Path]]:
+    """Return images, labels, the data set's summary (classes, size), and the files read."""
+    import torch
+
+    from robustviews.datasets import open_split
+
+    folder = plan.data_folder(study, dataset)
+    record = artifacts.read_json(folder / "record.json")
+    images, labels = open_split(folder, split)
+    files = [folder / f"{split}_images.npy", folder / f"{split}_labels.npy"]
+    return torch.tensor(images), torch.tensor(labels), record["result"], files
+
+
+def _load_encoder(
+    study: Study, run: str, classes: int, device: torch.device
+) -> tuple[Encoder, Path]:
+    """Return an encoder in eval mode with the weights of a finished run, and their file."""
+    from robustviews.encoder import build_encoder
+
+    options = study.runs[plan.jobs(study)[run].entry]
+    encoder = build_encoder(
+        **plan.pretrain_spec(study, run)["run"]["encoder"],
+        classes=classes if options.method.supervised else None,
+    )
+    path = plan.pretrain_folder(study, run) / "encoder.safetensors"
+    _load_strictly(encoder, path)
+    return encoder.to(device).eval(), path
+
+
+def _load_head(
+    study: Study, run: str, probe_name: str, encoder: Encoder, device: torch.device
+) -> tuple[torch.nn.Linear, Path]:
+    """Return a trained head and its file; a supervised network's own head comes from its encoder."""
+    from torch import nn
+
+    if encoder.classifier is not None:
+        return encoder.classifier, plan.pretrain_folder(study, run) / "encoder.safetensors"
+    path = plan.probe_folder(study, run, probe_name) / "head.safetensors"
+    classes, width = artifacts.read_tensors(path)["weight"].shape
+    head = nn.Linear(width, classes)
+    _load_strictly(head, path)
+    return head.to(device), path
+
+
+def _load_strictly(module: torch.nn.Module, path: Path) -> None:
+    try:
+        module.load_state_dict(artifacts.read_tensors(path), strict=True)
+    except RuntimeError as error:
+        raise ArtifactError(
+            f"{path}: does not fit the study's network; make it again with: snakemake {path}\n{error}"
+        ) from None
+
+
+def _set_up(options: argparse.Namespace) -> torch.device:
+    from robustviews import runtime
+
+    settings = load_study(options.study).runtime
+    runtime.configure(
+        threads=options.threads or settings.threads, deterministic=settings.deterministic
+    )
+    return runtime.choose_device(options.device)

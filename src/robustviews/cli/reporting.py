@@ -1,0 +1,107 @@
+"""Verbs that turn finished results into tables, figures and the report; none of them imports torch."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from robustviews import artifacts, plan, results
+from robustviews.cli.names import known
+from robustviews.config import Study, load_study
+from robustviews.tables import TABLES, TableData, writers
+
+
+def frame(options: argparse.Namespace) -> None:
+    """Write all results of a study as one tidy table, frame.csv."""
+    study = load_study(options.study)
+    rows = results.frame(study, partial=options.partial)
+    artifacts.write_text(plan.results_folder(study) / "frame.csv", results.to_csv(rows))
+
+
+def table(options: argparse.Namespace) -> None:
+    """Write one table as Markdown, CSV and LaTeX."""
+    study = load_study(options.study)
+    known(options.table, study.tables, "table")
+    made = _make_table(study, options.table, partial=options.partial)
+    path = plan.results_folder(study) / "tables" / options.table
+    for suffix, writer in (
+        (".md", writers.markdown),
+        (".csv", writers.csv),
+        (".tex", writers.latex),
+    ):
+        artifacts.write_text(path.with_suffix(suffix), writer(made))
+
+
+def figure(options: argparse.Namespace) -> None:
+    """Draw one figure as SVG and PNG."""
+    from robustviews import figures
+
+    study = load_study(options.study)
+    known(options.figure, study.figures, "figure")
+    wanted = study.figures[options.figure]
+    rows = results.frame(study, blocks=[wanted], partial=options.partial)
+    _write_drawing(study, f"figures/{options.figure}", figures.draw(study, wanted, rows))
+
+
+def curves(options: argparse.Namespace) -> None:
+    """Draw the training curves of all runs as SVG and PNG."""
+    from robustviews import figures
+
+    study = load_study(options.study)
+    _write_drawing(study, "training/curves", figures.training_curves(study, results.histories(study)))
+
+
+def report(options: argparse.Namespace) -> None:
+    """Write the report: all tables, figures, curves and settings on one HTML page."""
+    from robustviews.report import render
+
+    study = load_study(options.study)
+    folder = plan.results_folder(study)
+
+    def picture(name: str) -> bytes | None:
+        path = folder / f"{name}.svg"
+        return path.read_bytes() if path.exists() else None
+
+    pictures = {name: picture(f"figures/{name}") for name in study.figures}
+    page = render(
+        study,
+        results.frame(study, partial=options.partial),
+        tables={
+            name: _make_table(study, name, partial=options.partial) for name in study.tables
+        },
+        figures={name: data for name, data in pictures.items() if data is not None},
+        records=results.records(study),
+        curves=picture("training/curves"),
+        examples=picture("examples/views"),
+    )
+    artifacts.write_text(folder / "report.html", page)
+
+
+def summary(options: argparse.Namespace) -> None:
+    """Print the main table of a study and where its report lies."""
+    study = load_study(options.study)
+    main = next(iter(study.tables))
+    path = plan.results_folder(study) / "report.html"
+    sys.stdout.write(writers.markdown(_make_table(study, main, partial=True)))
+    if path.exists():
+        sys.stdout.write(f"\nReport: {Path.cwd() / path}\n")
+    else:
+        sys.stdout.write(f"\nNo report yet: run snakemake --config study={options.study}\n")
+
+
+def _make_table(study: Study, name: str, *, partial: bool) -> TableData:
+    wanted = study.tables[name]
+    rows = results.frame(study, blocks=[wanted], partial=partial)
+    return TABLES[wanted.kind](study, wanted, rows)
+
+
+def _write_drawing(study: Study, name: str, drawing: object) -> None:
+    from matplotlib.figure import Figure
+
+    from robustviews import figures
+
+    assert isinstance(drawing, Figure)
+    path = plan.results_folder(study) / name
+    artifacts.write_bytes(path.with_suffix(".svg"), figures.to_svg(drawing))
+    artifacts.write_bytes(path.with_suffix(".png"), figures.to_png(drawing))

@@ -1,0 +1,71 @@
+"""Everything that is wrong with a study file, collected and told at once."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Place(NamedTuple):
+    """Where something stands in a study file."""
+
+    line: int  # counted from 1
+    key: str  # dotted, such as runs.emp-crop16.encoder.width; empty for the whole file
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One mistake: where it stands and what to do about it."""
+
+    file: str
+    line: int
+    key: str
+    message: str
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}"
+        return f"{place}: {self.key}: {self.message}" if self.key else f"{place}: {self.message}"
+
+
+class StudyError(ValueError):
+    """A study file cannot be used; `problems` lists every reason, in the order of the file."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        self.problems = sorted(problems, key=lambda problem: (problem.file, problem.line))
+        lines = [str(problem) for problem in self.problems]
+        count = f"{len(lines)} mistake{'s' if len(lines) > 1 else ''}"
+        super().__init__("\n".join([*lines, f"{count} found, nothing was run"]))
+
+
+class Problems:
+    """Collects mistakes of one file, each only once though several runs may share its place."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self._found: dict[Problem, None] = {}
+
+    def add(self, place: Place, message: str) -> None:
+        """Note a mistake at a place."""
+        self._found[Problem(self.file, *place, message)] = None
+
+    def raise_if_any(self) -> None:
+        """Raise StudyError when anything was noted."""
+        if self._found:
+            raise StudyError(list(self._found))
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Say which known name was probably meant, as the end of an error message."""
+    known = sorted(known)
+    close = closest(name, known)
+    if close is not None:
+        return f"did you mean `{close}`?"
+    return "known: " + ", ".join(known) if known else "none is defined"
+
+
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that was probably meant, if one is alike."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return close[0] if close else None

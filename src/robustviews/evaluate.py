@@ -1,0 +1,119 @@
+"""Evaluation: which test images a classifier still gets right, clean and under an attack."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from robustviews import runtime
+from robustviews.attacks import Attack
+from robustviews.augment import Views
+from robustviews.encoder import Encoder
+from robustviews.probe import Probe, represent
+
+ROUNDING = 1e-6  # what float32 may add to a perturbation
+
+
+class Classifier(nn.Module):
+    """Encoder and head as one network, from what the probe sees to logits."""
+
+    def __init__(self, encoder: Encoder, head: nn.Linear, probe: Probe) -> None:
+        super().__init__()
+        self.encoder, self.head, self.probe = encoder, head, probe
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Map inputs (B, 3, H, W) or (B, n, 3, H, W) in [0, 1] to logits (B, classes)."""
+        return self.head(represent(self.encoder, self.probe.feature, inputs))  # type: ignore[no-any-return]
+
+
+def evaluate(
+    classifier: Classifier,
+    attack: Attack,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    views: Views,
+    size: int,
+    seed: int,
+    batch: int = 500,
+    title: str = "attack",
+) -> dict[str, Tensor]:
+    """Attack a classifier at every radius of an attack.
+
+    Args:
+        classifier: put into eval mode; its parameters and their gradients are left as they are.
+        attack: options of the attack.
+        images: (N, 3, H, W) uint8, the whole test set.
+        labels: (N,) int64.
+        views: of the pretraining, for an n-crop probe.
+        size: side of the images in pixels.
+        seed: of the choice of images, of n-crop views and of random starts.
+        batch: images attacked together.
+        title: of the progress bar.
+
+    Returns:
+        `index` (n,) int64, positions of the attacked images in the test set; `labels` (n,) int64; `clean` and one
+        `eps_<radius>` a radius (n,) uint8, 1 where the prediction is right.
+
+    Raises:
+        ValueError: an attack left its ball or [0, 1], or fewer test images exist than it asks for.
+    """
+    classifier.eval()
+    device = next(classifier.parameters()).device
+    index = choose_images(len(images), attack.images)
+    flags: dict[str, list[Tensor]] = {}
+    bar = runtime.Progress(len(index), "image", title)
+    view_seed = runtime.counter_key(seed, "test")
+    with runtime.frozen(classifier):
+        for number, chosen in enumerate(index.split(batch)):
+            inputs = classifier.probe.inputs(
+                images[chosen].to(device), chosen.to(device), views, size=size, seed=view_seed
+            )
+            target = labels[chosen].to(device)
+            for name, right in _flags(classifier, attack, inputs, target, seed + number).items():
+                flags.setdefault(name, []).append(right)
+            bar.show(min((number + 1) * batch, len(index)))
+    result = {name: torch.cat(parts).to(torch.uint8).cpu() for name, parts in flags.items()}
+    return {"index": index, "labels": labels[index], **result}
+
+
+def choose_images(count: int, wanted: int | None) -> Tensor:
+    """Return the positions of the test images that are attacked: all, or a choice that never changes.
+
+    Args:
+        count: test images there are.
+        wanted: how many to attack; None for all.
+
+    Raises:
+        ValueError: more are wanted than there are.
+    """
+    if wanted is None:
+        return torch.arange(count)
+    if wanted > count:
+        raise ValueError(f"images: {wanted} asks for more than the {count} test images; lower it")
+    return runtime.permutation(count, "test images")[:wanted].sort().values
+
+
+def _flags(
+    classifier: Classifier, attack: Attack, inputs: Tensor, labels: Tensor, seed: int
+) -> dict[str, Tensor]:
+    with torch.no_grad():
+        flags = {"clean": classifier(inputs).argmax(dim=1) == labels}
+    for radius in attack.eps:
+        eps = radius / 255
+        adversarial = attack.perturb(classifier, inputs, labels, eps=eps, seed=seed)
+        _check_ball(adversarial, inputs, eps, radius)
+        with torch.no_grad():
+            flags[f"eps_{radius:g}"] = classifier(adversarial).argmax(dim=1) == labels
+    return flags
+
+
+def _check_ball(adversarial: Tensor, inputs: Tensor, eps: float, radius: float) -> None:
+    """An attack is not trusted: a number from outside the threat model would be worthless."""
+    far = (adversarial - inputs).abs().max().item()
+    low, high = adversarial.min().item(), adversarial.max().item()
+    if far > eps + ROUNDING or low < -ROUNDING or high > 1 + ROUNDING:
+        raise ValueError(
+            f"the attack at eps {radius:g}/255 left its ball: moved by {far * 255:.4f}/255, pixels in "
+            f"[{low:.4f}, {high:.4f}]; expected at most {radius:g}/255 and [0, 1]"
+        )

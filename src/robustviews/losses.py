@@ -1,0 +1,103 @@
+"""Losses of self-supervised learning, as pure functions of projections z (V, B, D): V views of B images.
+
+Every function returns a scalar to be minimised. Projections are expected to have unit norm.
+
+Source: arXiv 2501.03507, sections 2 and 3, and its reference code (the sign and scale that it minimises).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def nt_xent(
+    z: Tensor,
+    *,
+    temperature: float = 0.07,
+    base_temperature: float | None = None,
+    with_self: bool = False,
+) -> Tensor:
+    """Contrast each embedding's partner with all other embeddings of the batch.
+
+    Args:
+        z: (2, B, D) unit vectors; z[0, i] and z[1, i] are a pair.
+        temperature: softness of the contrast; dot products are divided by it.
+        base_temperature: when given, the loss is multiplied by temperature / base_temperature, as the
+            reference code does (0.07 there, so that it matters only at other temperatures).
+        with_self: whether an embedding counts in its own denominator, as the paper's sum has it.
+
+    Returns:
+        Mean over the 2B anchors of the cross-entropy of finding the partner.
+
+    Raises:
+        ValueError: z does not hold two views.
+
+    Source: Chen et al. 2020, equation 1.
+    """
+    if z.dim() != 3 or z.shape[0] != 2:
+        raise ValueError(f"nt_xent takes z of shape (2, B, D), found {tuple(z.shape)}")
+    batch = z.shape[1]
+    anchors = _at_least_float32(z).flatten(0, 1)  # (2B, D)
+    with torch.autocast(z.device.type, enabled=False):
+        logits = anchors @ anchors.T / temperature  # (2B, 2B)
+    if not with_self:
+        diagonal = torch.eye(2 * batch, dtype=torch.bool, device=z.device)
+        logits = logits.masked_fill(diagonal, -torch.inf)
+    partner = torch.arange(2 * batch, device=z.device).roll(batch)
+    loss = functional.cross_entropy(logits, partner)
+    return loss if base_temperature is None else loss * (temperature / base_temperature)
+
+
+def invariance(z: Tensor, *, kind: Literal["cosine", "trace"] = "cosine") -> Tensor:
+    """Score how little the views of an image agree with their mean.
+
+    Args:
+        z: (V, B, D) projections. The mean over views is plain (not normalised again) and has gradient.
+        kind: `cosine` takes the cosine with the mean, averaged over views and images (the code); `trace` is
+            trace(Z_v^T Zbar), a sum over images of inner products, averaged over views (the paper).
+
+    Returns:
+        Minus the agreement.
+
+    Source: arXiv 2501.03507, equation 4 (the term D); reference code for `cosine`.
+    """
+    z = _at_least_float32(z)
+    mean = z.mean(dim=0, keepdim=True)  # (1, B, D)
+    if kind == "trace":
+        return -(z * mean).sum(dim=(1, 2)).mean()
+    return -functional.cosine_similarity(z, mean, dim=-1).mean()
+
+
+def total_coding_rate(z: Tensor, *, eps: float = 0.2) -> Tensor:
+    """Score how little the images of a batch spread out in each view.
+
+    The determinant is taken of the smaller of the two Gram matrices, which Sylvester's identity makes equal:
+    det(I_D + a Z^T Z) = det(I_B + a Z Z^T). In float32 or wider whatever the precision around it, since the
+    gradient near collapse is wrong in bf16.
+
+    Args:
+        z: (V, B, D) projections.
+        eps: distortion, standing where the formula has eps squared (0.2 in the code, 0.2 ** 2 in the paper).
+
+    Returns:
+        Minus the mean over views of 1/2 logdet(I + D / (B eps) Z^T Z).
+
+    Source: Yu et al. 2020, equation 1; Tong et al. 2023 (EMP-SSL), equation 2.
+    """
+    batch, dim = z.shape[1:]
+    with torch.autocast(z.device.type, enabled=False):
+        z = _at_least_float32(z)
+        gram = z @ z.mT if batch <= dim else z.mT @ z  # (V, n, n), n = min(B, D)
+        identity = torch.eye(gram.shape[-1], dtype=z.dtype, device=z.device)
+        # Without error checks, which would wait for the device: a failure comes out as NaN.
+        factor, _ = torch.linalg.cholesky_ex(identity + dim / (batch * eps) * gram)
+        # 1/2 logdet = sum of the logarithms of the factor's diagonal
+        return -factor.diagonal(dim1=-2, dim2=-1).log().sum(dim=-1).mean()
+
+
+def _at_least_float32(z: Tensor) -> Tensor:
+    return z if z.dtype in (torch.float32, torch.float64) else z.float()

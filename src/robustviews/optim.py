@@ -1,0 +1,107 @@
+"""How parameters move: SGD with layer-wise adaptive rates (LARS), and the learning rate as a function of the step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class Lars(torch.optim.Optimizer):
+    """SGD with Nesterov momentum whose gradients are rescaled per parameter to the parameter's own norm.
+
+    1-d parameters (biases, batch norm) keep their gradient and get no weight decay, and so does a parameter that is zero
+    or whose gradient is zero. All parameters are updated together, without waiting for the device.
+
+    Source: You et al. 2017; clipping and order of operations as in the reference code of arXiv 2501.03507.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor],
+        lr: float,
+        *,
+        momentum: float = 0.9,
+        weight_decay: float = 1e-4,
+        eta: float = 0.005,
+        eps: float = 1e-8,
+    ) -> None:
+        """Create the optimizer.
+
+        Args:
+            params: tensors to update.
+            lr: learning rate; may be changed between steps in `param_groups`.
+            momentum: Nesterov momentum.
+            weight_decay: L2 penalty inside the rescaled gradient.
+            eta: trust coefficient: rescaled gradients have about `eta` times the norm of the parameter.
+            eps: keeps the ratio finite.
+        """
+        defaults = {
+            "lr": lr,
+            "momentum": momentum,
+            "weight_decay": weight_decay,
+            "eta": eta,
+            "eps": eps,
+        }
+        super().__init__(params, defaults)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Update every parameter that has a gradient."""
+        loss = closure() if closure is not None else None
+        for group in self.param_groups:
+            params = [p for p in group["params"] if p.grad is not None]
+            if params:
+                self._update(params, group)
+        return loss
+
+    def _update(self, params: list[Tensor], group: dict[str, Any]) -> None:
+        matrices = [i for i, p in enumerate(params) if p.ndim != 1]
+        grads = [p.grad.detach().clone() for p in params if p.grad is not None]
+        if matrices:
+            scaled = _rescale([params[i] for i in matrices], [grads[i] for i in matrices], group)
+            for i, grad in zip(matrices, scaled, strict=True):
+                grads[i] = grad
+        momentum = group["momentum"]
+        fresh = [p for p in params if "momentum_buffer" not in self.state[p]]
+        for p in fresh:
+            self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+        buffers = [self.state[p]["momentum_buffer"] for p in params]
+        torch._foreach_mul_(buffers, momentum)
+        torch._foreach_add_(buffers, grads)
+        torch._foreach_add_(grads, buffers, alpha=momentum)  # Nesterov looks ahead
+        torch._foreach_add_(params, grads, alpha=-group["lr"])
+
+
+def _rescale(params: list[Tensor], grads: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
+    """Return ratio x (gradient + decay x parameter), ratio = min(eta |p| / (|g| + decay |p| + eps) / lr, 1)."""
+    decay, lr = group["weight_decay"], group["lr"]
+    p_norms = torch.stack(torch._foreach_norm(params))
+    g_norms = torch.stack(torch._foreach_norm(grads))
+    ratio = group["eta"] * p_norms / (g_norms + decay * p_norms + group["eps"])
+    # At lr = 0 the clipped ratio is 1: the momentum buffer then takes the gradient as it is.
+    ratio = (ratio / lr).clamp(max=1.0) if lr > 0 else torch.ones_like(ratio)
+    active = (p_norms > 0) & (g_norms > 0)
+    ratios = torch.where(active, ratio, torch.ones_like(ratio)).unbind()
+    decays = (decay * active.to(ratio.dtype)).unbind()
+    decayed = torch._foreach_mul(params, decays)
+    torch._foreach_add_(decayed, grads)
+    torch._foreach_mul_(decayed, ratios)
+    return list(decayed)
+
+
+def cosine_lr(step: int, *, base: float, horizon: int) -> float:
+    """Return the learning rate before update `step`, counted from 0.
+
+    Args:
+        step: updates made so far.
+        base: rate at step 0.
+        horizon: updates until zero; beyond it the rate rises again, as the published schedule does in free
+            training, where the horizon counts minibatches and the steps count replays.
+
+    Source: Loshchilov, Hutter 2017, equation 5, without restarts.
+    """
+    return base * (1 + math.cos(math.pi * step / horizon)) / 2

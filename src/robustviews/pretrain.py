@@ -1,0 +1,315 @@
+"""Pretraining: the one loop in which every method meets every regime."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from robustviews import augment, runtime
+from robustviews.augment import Views
+from robustviews.encoder import Encoder
+from robustviews.methods import Batch, Method
+from robustviews.optim import Lars, cosine_lr
+from robustviews.regimes import Regime
+
+log = logging.getLogger(__name__)
+
+
+class State(Protocol):
+    """Keeps what an interrupted training needs; see `robustviews.artifacts.Resume`."""
+
+    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """Return the saved tensors and position, or None."""
+
+    def due(self) -> bool:
+        """Return whether to save now."""
+
+    def save(self, tensors: dict[str, Tensor], position: dict[str, Any]) -> None:
+        """Replace what is saved."""
+
+
+class TrainingError(ValueError):
+    """A training cannot go on; the message says where and what may help."""
+
+
+@dataclass
+class Progress:
+    """Where a training stands."""
+
+    epoch: int = 0  # finished passes
+    position: int = 0  # finished minibatches of the current pass
+    update: int = 0
+    seconds: float = 0.0
+    resumed: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)  # one entry a pass
+
+
+class Training:
+    """What a training changes as it goes on, and what it takes to go on after an interruption."""
+
+    def __init__(
+        self, encoder: Encoder, opt: torch.optim.Optimizer, lr_at: Callable[[int], float]
+    ) -> None:
+        self.encoder, self.opt, self.lr_at = encoder, opt, lr_at
+        self.device = next(encoder.parameters()).device
+        self.progress = Progress()
+        self.delta: Tensor | None = None  # perturbation carried from minibatch to minibatch
+        self.loss_sum = torch.zeros((), device=self.device)  # over minibatches of this pass
+        self._clock = time.monotonic()
+
+    def update(self) -> None:
+        """Move the parameters by their gradients, at the learning rate of this update."""
+        for group in self.opt.param_groups:
+            group["lr"] = self.lr_at(self.progress.update)
+        self.opt.step()
+        self.progress.update += 1
+
+    def close_minibatch(self, losses: list[Tensor], delta: Tensor | None) -> None:
+        """Note what a minibatch left."""
+        self.loss_sum = self.loss_sum + torch.stack(losses).mean()
+        self.delta = delta
+        self.progress.position += 1
+
+    def close_pass(self, minibatches: int, images: int, title: str) -> None:
+        """Write a line of history and begin the next pass.
+
+        Raises:
+            TrainingError: the loss is no longer finite.
+        """
+        progress = self.progress
+        before = progress.history[-1]["seconds"] if progress.history else 0.0
+        loss = self.loss_sum.item() / minibatches
+        self._tick()
+        progress.epoch, progress.position = progress.epoch + 1, 0
+        row = {
+            "epoch": progress.epoch,
+            "loss": loss,
+            "lr": self.lr_at(progress.update - 1),
+            "seconds": round(progress.seconds, 3),
+            "images_per_second": round(images / max(progress.seconds - before, 1e-9), 1),
+        }
+        log.info("run=%s %s", title, " ".join(f"{key}={row[key]:.6g}" for key in row))
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"{title}: the loss is {loss} after pass {progress.epoch}; lower optimizer.lr, or use "
+                "precision: fp32"
+            )
+        progress.history.append(row)
+        self.loss_sum = torch.zeros((), device=self.device)
+
+    def save(self, state: State) -> None:
+        """Save everything that the next minibatch depends on."""
+        self._tick()
+        tensors = {f"encoder.{key}": value for key, value in self.encoder.state_dict().items()}
+        for number, slots in self.opt.state_dict()["state"].items():
+            tensors.update({f"optimizer.{number}.{key}": slots[key] for key in slots})
+        tensors["loss_sum"] = self.loss_sum
+        if self.delta is not None:
+            tensors["delta"] = self.delta
+        state.save(tensors, asdict(self.progress))
+
+    def take_up(self, state: State) -> None:
+        """Go on where a saved training was interrupted; a first start stays a fresh one."""
+        saved = state.load()
+        if saved is None:
+            return
+        tensors, position = saved
+        weights: dict[str, Tensor] = {}
+        slots: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            kind, _, key = name.partition(".")
+            if kind == "encoder":
+                weights[key] = value
+            elif kind == "optimizer":
+                number, _, slot = key.partition(".")
+                slots.setdefault(int(number), {})[slot] = value
+        self.encoder.load_state_dict(weights, strict=True)
+        groups = self.opt.state_dict()["param_groups"]
+        self.opt.load_state_dict({"state": slots, "param_groups": groups})
+        self.loss_sum = tensors["loss_sum"].to(self.device)
+        self.delta = tensors["delta"].to(self.device) if "delta" in tensors else None
+        self.progress = Progress(**position)
+        self.progress.resumed += 1
+        log.info("resumed after pass %d, minibatch %d", self.progress.epoch, self.progress.position)
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        self.progress.seconds += now - self._clock
+        self._clock = now
+
+
+def pretrain(
+    encoder: Encoder,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    method: Method,
+    regime: Regime,
+    views: Views,
+    size: int,
+    epochs: int,
+    epochs_meaning: Literal["passes", "replays", "views"] = "passes",
+    batch_size: int = 100,
+    optimizer: dict[str, Any],
+    precision: Literal["fp32", "bf16"] = "fp32",
+    seed: int = 0,
+    state: State | None = None,
+    title: str = "pretrain",
+) -> Progress:
+    """Train an encoder in place.
+
+    Args:
+        encoder: network on its device; left in eval mode.
+        images: (N, 3, H, W) uint8.
+        labels: (N,) int64, used by the supervised method alone.
+        method: views and loss.
+        regime: how a minibatch becomes updates.
+        views: how views are made.
+        size: side of the views in pixels.
+        epochs: length, in the unit of `epochs_meaning`.
+        epochs_meaning: see `passes_over_data`.
+        batch_size: images in a minibatch; the last, smaller one of a pass is dropped.
+        optimizer: arguments of `build_optimizer` and of `learning_rate`.
+        precision: of the encoder's arithmetic in training.
+        seed: every random choice is a hash of it and of what it is for.
+        state: where to save state, and to take up an interrupted training from.
+        title: of the progress bar and of log lines.
+
+    Returns:
+        Updates made, seconds, and one line of history a pass.
+
+    Raises:
+        TrainingError: fewer images than a minibatch holds, or a loss that is no longer finite.
+    """
+    minibatches = len(images) // batch_size
+    if minibatches == 0:
+        raise TrainingError(
+            f"{title}: batch_size {batch_size} is more than the {len(images)} training images; lower it"
+        )
+    passes = passes_over_data(epochs, epochs_meaning, regime.updates_per_batch, views.count)
+    options = dict(optimizer)
+    lr_at = learning_rate(
+        options["lr"],
+        schedule=options.pop("schedule"),
+        horizon=options.pop("schedule_horizon"),
+        minibatches=minibatches * passes,
+        updates_per_batch=regime.updates_per_batch,
+    )
+    training = Training(encoder, build_optimizer(encoder, **options), lr_at)
+    if state is not None:
+        training.take_up(state)
+    progress, device = training.progress, training.device
+    images, labels = images.to(device), labels.to(device)
+    encoder.precision = precision
+    encoder.train()
+    bar = runtime.Progress(passes * minibatches, "minibatch", title)
+    done = progress.epoch * minibatches + progress.position
+    bar.begin_at(done)
+    order = None
+    for step in range(done, passes * minibatches):
+        epoch, position = divmod(step, minibatches)
+        if order is None or position == 0:
+            order = runtime.permutation(len(images), seed, "order", epoch).to(device)
+        chosen = order[position * batch_size : (position + 1) * batch_size]
+        batch = make_batch(images, labels, chosen, views, size, seed, epoch)
+        starts = runtime.generator(device, seed, "delta", epoch, position)
+        training.close_minibatch(
+            *regime.train_batch(encoder, method, batch, training.delta, training.update, starts)
+        )
+        if position == minibatches - 1:
+            training.close_pass(minibatches, minibatches * batch_size, title)
+        if state is not None and state.due():
+            training.save(state)
+        bar.show(step + 1)
+    encoder.zero_grad(set_to_none=True)
+    encoder.eval()
+    return progress
+
+
+def make_batch(
+    images: Tensor, labels: Tensor, indices: Tensor, views: Views, size: int, seed: int, epoch: int
+) -> Batch:
+    """Make the views of some images.
+
+    Args:
+        images: (N, 3, H, W) uint8.
+        labels: (N,) int64.
+        indices: (B,) int64, on the device of the images; which of them.
+        views: how views are made.
+        size: side of the views.
+        seed: of the training.
+        epoch: pass over the data; together with seed and index it decides the views of an image.
+    """
+    chosen = images[indices]
+    key = runtime.counter_key(seed, "views", epoch)
+    return Batch(
+        images=augment.to_float(chosen, size),
+        views=augment.make_views(chosen, views, size=size, key=key, counters=indices),
+        labels=labels[indices],
+    )
+
+
+def passes_over_data(epochs: int, meaning: str, replays: int, views: int) -> int:
+    """Return how often the training set is gone through.
+
+    Args:
+        epochs: as the study says.
+        meaning: `passes`: epochs are passes; `replays`: N epochs are N/m passes; `views`: N/(C m) passes.
+        replays: updates that a minibatch becomes, m.
+        views: C.
+
+    Returns:
+        At least 1; fractions are rounded.
+    """
+    divisor = {"passes": 1, "replays": replays, "views": replays * views}[meaning]
+    return max(1, round(epochs / divisor))
+
+
+def learning_rate(
+    base: float,
+    *,
+    schedule: Literal["cosine", "constant"],
+    horizon: Literal["minibatches", "updates"],
+    minibatches: int,
+    updates_per_batch: int,
+) -> Callable[[int], float]:
+    """Return the learning rate as a function of the update, counted from 0.
+
+    Args:
+        base: rate at the start.
+        schedule: `cosine` or `constant`.
+        horizon: what the cosine takes as its length, minibatches or updates.
+        minibatches: of the whole training.
+        updates_per_batch: m of free training, else 1.
+    """
+    if schedule == "constant":
+        return lambda step: base
+    length = minibatches * (updates_per_batch if horizon == "updates" else 1)
+    return lambda step: cosine_lr(step, base=base, horizon=length)
+
+
+def build_optimizer(
+    encoder: Encoder,
+    *,
+    name: Literal["lars", "sgd", "adam"],
+    lr: float,
+    momentum: float,
+    weight_decay: float,
+    eta: float,
+) -> torch.optim.Optimizer:
+    """Make the optimizer of a training; see `robustviews.config.Optimizer` for the options."""
+    params = [parameter for parameter in encoder.parameters() if parameter.requires_grad]
+    if name == "lars":
+        return Lars(params, lr, momentum=momentum, weight_decay=weight_decay, eta=eta)
+    if name == "sgd":
+        return torch.optim.SGD(
+            params, lr, momentum=momentum, weight_decay=weight_decay, nesterov=momentum > 0
+        )
+    return torch.optim.Adam(params, lr, weight_decay=weight_decay)

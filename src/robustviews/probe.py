@@ -1,0 +1,367 @@
+"""Probes: how a frozen encoder is turned into a classifier, and what that classifier sees of a test image.
+
+The encoder is in eval mode and its parameters never change; only the linear head is trained.
+
+Source: arXiv 2501.03507, section 4, and its reference code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+
+from robustviews.attacks import pgd
+from robustviews.options import LazyModule, option
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from robustviews import augment, runtime
+    from robustviews.augment import Views
+    from robustviews.encoder import Encoder, Feature
+else:
+    torch, nn = LazyModule("torch"), LazyModule("torch.nn")
+    augment, runtime = LazyModule("robustviews.augment"), LazyModule("robustviews.runtime")
+
+History = list[dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a head is trained on: images (N, 3, H, W) uint8, labels (N,) int64, and how they are looked at.
+
+    Attributes:
+        images: of the training set, on the device of the encoder.
+        labels: class of each.
+        classes: number of classes.
+        views: of the pretraining, which the n-crop probe draws from.
+        size: side of images and views in pixels.
+        seed: of heads, orders and views.
+        batch: images at a time where no gradient is needed.
+        title: of the progress bar.
+    """
+
+    images: Tensor
+    labels: Tensor
+    classes: int
+    views: Views
+    size: int
+    seed: int
+    batch: int = 500
+    title: str = "probe"
+
+
+class Probe(Protocol):
+    """What a probe must offer; a row in `PROBES` makes it a name for study files."""
+
+    @property
+    def feature(self) -> Feature:
+        """Which feature of the encoder the head reads."""
+
+    def inputs(
+        self, images: Tensor, counters: Tensor, views: Views, *, size: int, seed: int
+    ) -> Tensor:
+        """Return what the classifier sees, and an attack perturbs: (B, 3, H, W) or (B, n, 3, H, W) in [0, 1]."""
+
+    def train(
+        self, encoder: Encoder, task: Task, *, start: nn.Linear | None = None
+    ) -> tuple[nn.Linear, History]:
+        """Return the trained head and one line of history an epoch."""
+
+
+@dataclass(frozen=True)
+class LinearProbe:
+    """A linear head on frozen features of whole images, which are computed once.
+
+    Attributes:
+        epochs: switch `probe_epochs`. Code: 2 in the EMP-SSL script and 20 in the SimCLR script; one value makes the
+            rows of a table comparable.
+        lr: of Adam.
+        batch_size: images in a minibatch.
+        feature: switch `probe_feature`. Code: the 4096-d `prefeature`; `backbone` is the 512-d feature below it.
+    """
+
+    epochs: int = option(20, ge=1)
+    lr: float = option(3e-4, gt=0)
+    batch_size: int = option(256, ge=1)
+    feature: Literal["prefeature", "backbone"] = "prefeature"
+
+    def inputs(
+        self, images: Tensor, counters: Tensor, views: Views, *, size: int, seed: int
+    ) -> Tensor:
+        """Return whole images (B, 3, H, W)."""
+        return augment.to_float(images, size)
+
+    def train(
+        self, encoder: Encoder, task: Task, *, start: nn.Linear | None = None
+    ) -> tuple[nn.Linear, History]:
+        """Train on the features of whole images."""
+        h = frozen_features(self, encoder, task, key="train")
+        head = start or new_head(encoder, self.feature, task)
+        adam = torch.optim.Adam(head.parameters(), self.lr)
+        return head, fit(
+            head, adam, task, self.batch_size, self.epochs, lambda index, _: h[index]
+        )
+
+
+@dataclass(frozen=True)
+class RobustLinearProbe:
+    """A linear head trained on PGD examples made through encoder and head (r-LE).
+
+    Attributes:
+        epochs: passes over the training set.
+        lr: of Adam.
+        batch_size: images in a minibatch.
+        feature: as in the linear probe.
+        eps: radius of the attack in training, in 1/255.
+        step_size: in 1/255; 2.55 is the paper's 0.01.
+        steps: of the attack.
+        rle_start: what the head starts from: the name of a linear probe (code, EMP-SSL: the standard head) or `fresh`
+            (code, SimCLR).
+        rle_trailing_standard: epochs of standard training that follow. Code: the EMP-SSL script trains the
+            robust head so before attacking it, which undoes it; 0 leaves it robust.
+    """
+
+    epochs: int = option(20, ge=1)
+    lr: float = option(3e-4, gt=0)
+    batch_size: int = option(256, ge=1)
+    feature: Literal["prefeature", "backbone"] = "prefeature"
+    eps: float = option(8.0, ge=0, le=255)
+    step_size: float = option(2.55, gt=0, le=255)
+    steps: int = option(5, ge=1)
+    rle_start: str = "fresh"
+    rle_trailing_standard: int = option(0, ge=0)
+
+    def inputs(
+        self, images: Tensor, counters: Tensor, views: Views, *, size: int, seed: int
+    ) -> Tensor:
+        """Return whole images (B, 3, H, W)."""
+        return augment.to_float(images, size)
+
+    def train(
+        self, encoder: Encoder, task: Task, *, start: nn.Linear | None = None
+    ) -> tuple[nn.Linear, History]:
+        """Attack each minibatch, then fit the head to the features of what came out."""
+        head = start or new_head(encoder, self.feature, task)
+        adam = torch.optim.Adam(head.parameters(), self.lr)
+
+        def attacked(index: Tensor, labels: Tensor) -> Tensor:
+            def loss(adversarial: Tensor) -> Tensor:
+                logits = head(encoder.represent(adversarial, self.feature))
+                return nn.functional.cross_entropy(logits, labels)
+
+            images = augment.to_float(task.images[index], task.size)
+            with runtime.frozen(head):
+                adversarial = pgd(
+                    loss,
+                    images,
+                    eps=self.eps / 255,
+                    step_size=self.step_size / 255,
+                    steps=self.steps,
+                )
+            with torch.no_grad():
+                return encoder.represent(adversarial, self.feature)
+
+        with runtime.frozen(encoder):
+            history = fit(head, adam, task, self.batch_size, self.epochs, attacked)
+        if self.rle_trailing_standard:
+            h = frozen_features(self, encoder, task, key="train")
+            history += fit(
+                head,
+                adam,
+                task,
+                self.batch_size,
+                self.rle_trailing_standard,
+                lambda index, _: h[index],
+                first=self.epochs,
+            )
+        return head, history
+
+
+@dataclass(frozen=True)
+class NcropProbe:
+    """A linear head on the mean feature of n random views, in training and in testing.
+
+    An attack perturbs the n views jointly, through their mean.
+
+    Attributes:
+        n: views of each image, drawn once.
+        epochs: passes over the features.
+        lr: of SGD at the start; cosine to zero.
+        momentum: of SGD.
+        weight_decay: of SGD.
+        batch_size: images in a minibatch.
+        feature: as in the linear probe.
+        npatch_augmentation: how views are drawn. `full`: as in pretraining, colour included (code); `geometry`:
+            crop and flip alone.
+    """
+
+    n: int = option(32, ge=1)
+    epochs: int = option(100, ge=1)
+    lr: float = option(0.03, gt=0)
+    momentum: float = option(0.9, ge=0, lt=1)
+    weight_decay: float = option(5e-5, ge=0)
+    batch_size: int = option(100, ge=1)
+    feature: Literal["prefeature", "backbone"] = "prefeature"
+    npatch_augmentation: Literal["full", "geometry"] = "full"
+
+    def inputs(
+        self, images: Tensor, counters: Tensor, views: Views, *, size: int, seed: int
+    ) -> Tensor:
+        """Return n views of each image: (B, n, 3, H, W)."""
+        views = replace(views, count=self.n)
+        if self.npatch_augmentation == "geometry":
+            views = replace(views, augmentation="geometry")
+        key = runtime.counter_key(seed, "ncrop")
+        drawn = augment.make_views(images, views, size=size, key=key, counters=counters)
+        return drawn.transpose(0, 1)  # (B, n, 3, H, W)
+
+    def train(
+        self, encoder: Encoder, task: Task, *, start: nn.Linear | None = None
+    ) -> tuple[nn.Linear, History]:
+        """Train on the mean features, by SGD with a cosine schedule over all minibatches."""
+        h = frozen_features(self, encoder, task, key="train")
+        head = start or new_head(encoder, self.feature, task)
+        sgd = torch.optim.SGD(
+            head.parameters(), self.lr, momentum=self.momentum, weight_decay=self.weight_decay
+        )
+        minibatches = self.epochs * -(-len(task.images) // self.batch_size)
+        cosine = torch.optim.lr_scheduler.CosineAnnealingLR(sgd, minibatches)
+        return head, fit(
+            head,
+            sgd,
+            task,
+            self.batch_size,
+            self.epochs,
+            lambda index, _: h[index],
+            after_update=cosine.step,
+        )
+
+
+@dataclass(frozen=True)
+class OwnHead:
+    """The classifier that a supervised network was trained with; nothing is trained.
+
+    Attributes:
+        feature: the classifier reads the backbone.
+    """
+
+    feature: ClassVar[Literal["backbone"]] = "backbone"
+
+    def inputs(
+        self, images: Tensor, counters: Tensor, views: Views, *, size: int, seed: int
+    ) -> Tensor:
+        """Return whole images (B, 3, H, W)."""
+        return augment.to_float(images, size)
+
+    def train(
+        self, encoder: Encoder, task: Task, *, start: nn.Linear | None = None
+    ) -> tuple[nn.Linear, History]:
+        """Return the network's classifier."""
+        if encoder.classifier is None:
+            raise ValueError("probe `own` needs a supervised network, which has a classifier")
+        return encoder.classifier, []
+
+
+def represent(encoder: Encoder, feature: Feature, inputs: Tensor) -> Tensor:
+    """Return features (B, F) of images (B, 3, H, W), or the mean over n of those of stacks (B, n, 3, H, W)."""
+    if inputs.dim() == 4:
+        return encoder.represent(inputs, feature)
+    batch, views = inputs.shape[:2]
+    return encoder.represent(inputs.flatten(0, 1), feature).view(batch, views, -1).mean(dim=1)
+
+
+def frozen_features(probe: Probe, encoder: Encoder, task: Task, *, key: str) -> Tensor:
+    """Return the features (N, F) of all training images, without gradient.
+
+    Args:
+        probe: decides what of an image is seen.
+        encoder: in eval mode.
+        task: images and how to look at them.
+        key: keeps the views of training and test images apart.
+    """
+    seed = runtime.counter_key(task.seed, key)
+    features = []
+    with torch.no_grad():
+        for first in range(0, len(task.images), task.batch):
+            images = task.images[first : first + task.batch]
+            counters = torch.arange(first, first + len(images), device=images.device)
+            inputs = probe.inputs(images, counters, task.views, size=task.size, seed=seed)
+            features.append(represent(encoder, probe.feature, inputs))
+    return torch.cat(features)
+
+
+def new_head(encoder: Encoder, feature: Feature, task: Task) -> nn.Linear:
+    """Return a linear head whose initial weights depend only on the seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(runtime.counter_key(task.seed, "head") & (2**63 - 1))
+        head = nn.Linear(encoder.width_of(feature), task.classes)
+    return head.to(task.images.device)
+
+
+def fit(
+    head: nn.Linear,
+    optimizer: torch.optim.Optimizer,
+    task: Task,
+    batch_size: int,
+    epochs: int,
+    features_of: Callable[[Tensor, Tensor], Tensor],
+    *,
+    first: int = 0,
+    after_update: Callable[[], None] | None = None,
+) -> History:
+    """Fit a head by cross-entropy, in place.
+
+    Args:
+        head: to be trained.
+        optimizer: of its parameters.
+        task: labels, seed and order.
+        batch_size: images in a minibatch; the last one may be smaller.
+        epochs: passes over the training set.
+        features_of: maps indices (B,) and their labels (B,) to features (B, F).
+        first: epochs already done, so that orders and history go on.
+        after_update: called after each update, for a schedule.
+
+    Returns:
+        Loss and training accuracy of each epoch.
+    """
+    history: History = []
+    count = len(task.images)
+    bar = runtime.Progress(epochs, "epoch", task.title)
+    for epoch in range(first, first + epochs):
+        lr = optimizer.param_groups[0]["lr"]
+        order = runtime.permutation(count, task.seed, "probe", epoch).to(task.labels.device)
+        loss_sum = torch.zeros((), device=order.device)
+        correct = torch.zeros((), dtype=torch.int64, device=order.device)
+        for index in order.split(batch_size):
+            labels = task.labels[index]
+            logits = head(features_of(index, labels))
+            loss = nn.functional.cross_entropy(logits, labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            if after_update is not None:
+                after_update()
+            loss_sum += loss.detach() * len(index)
+            correct += (logits.argmax(dim=1) == labels).sum()
+        history.append(
+            {
+                "epoch": epoch + 1,
+                "loss": loss_sum.item() / count,
+                "accuracy": correct.item() / count,
+                "lr": lr,
+            }
+        )
+        bar.show(epoch + 1 - first)
+    return history
+
+
+OWN_HEAD = OwnHead()
+PROBES: dict[str, type[Probe]] = {
+    "linear": LinearProbe,
+    "robust_linear": RobustLinearProbe,
+    "ncrop": NcropProbe,
+    "own": OwnHead,
+}

@@ -1,0 +1,192 @@
+"""Where and how arithmetic happens: device, precision, determinism, reproducible random numbers.
+
+Random numbers are counters, not states: a draw is a hash of what it is for (seed, purpose, epoch,
+image). It is the same on every device, in every batch order, and after an interrupted training is
+resumed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_MIX_1 = 0xBF58476D1CE4E5B9 - (1 << 64)  # as signed 64-bit, since torch multiplies modulo 2^64
+_MIX_2 = 0x94D049BB133111EB - (1 << 64)
+_GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
+
+
+def counter_key(*parts: int | str) -> int:
+    """Make a key from what a stream of random numbers is for.
+
+    Args:
+        parts: such as (seed, "views", epoch); other parts give an unrelated stream.
+
+    Returns:
+        A signed 64-bit integer.
+    """
+    text = "\x1f".join(f"{type(part).__name__}:{part}" for part in parts)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little", signed=True)
+
+
+def counter_uniform(key: int, counters: Tensor, draws: int) -> Tensor:
+    """Draw uniform numbers that depend on nothing but a key and a counter.
+
+    Args:
+        key: of the stream, from `counter_key`.
+        counters: (N,) int64, for example image indices; any device.
+        draws: numbers wanted for each counter.
+
+    Returns:
+        (N, draws) float32 in [0, 1), on the device of `counters`.
+
+    Source: the finaliser of SplitMix64 (Steele, Lea, Flood 2014), applied twice.
+    """
+    steps = torch.arange(1, draws + 1, device=counters.device, dtype=torch.int64)
+    state = _mix(counters * _GOLDEN + key).unsqueeze(1) + steps * _GOLDEN  # (N, draws)
+    bits = _shift_right(_mix(state), 40)  # the 24 upper bits: exact in float32
+    return bits.to(torch.float32) * 2.0**-24
+
+
+def _mix(state: Tensor) -> Tensor:
+    state = (state ^ _shift_right(state, 30)) * _MIX_1
+    state = (state ^ _shift_right(state, 27)) * _MIX_2
+    return state ^ _shift_right(state, 31)
+
+
+def _shift_right(state: Tensor, bits: int) -> Tensor:
+    """Shift as if unsigned: torch's own shift would bring in copies of the sign."""
+    return (state >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def generator(device: torch.device | str, *parts: int | str) -> torch.Generator:
+    """Make a generator whose state depends only on what it is for.
+
+    Args:
+        device: where its numbers are drawn.
+        parts: as in `counter_key`.
+    """
+    return torch.Generator(device).manual_seed(counter_key(*parts) & (2**63 - 1))
+
+
+def permutation(count: int, *parts: int | str) -> Tensor:
+    """Return a random order of range(count) that depends only on `parts`: (count,) int64, CPU."""
+    return torch.randperm(count, generator=generator("cpu", *parts))
+
+
+def choose_device(name: str) -> torch.device:
+    """Turn `auto`, `cpu`, `cuda` or `cuda:1` into a device.
+
+    Raises:
+        ValueError: the device is not there, or is of another kind.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    kind, _, number = name.partition(":")
+    if kind not in ("cpu", "cuda") or (":" in name and not number.isdecimal()):
+        raise ValueError(f"--device {name}: expected auto, cpu, cuda, or cuda:1 for the second GPU")
+    count = torch.cuda.device_count()
+    if kind == "cuda" and int(number or 0) >= count:
+        raise ValueError(f"--device {name}: torch sees {count} CUDA devices here; use --device cpu")
+    return torch.device(name)
+
+
+def configure(*, threads: int, deterministic: bool) -> None:
+    """Set the process up: its CPU threads and whether only reproducible operations are allowed."""
+    torch.set_num_threads(threads)
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(deterministic)
+    torch.backends.cudnn.benchmark = not deterministic
+
+
+def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """Return the context an encoder runs in: none for `fp32`, bf16 matrix products for `bf16`."""
+    if precision == "fp32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Describe what a number was computed with, for its record."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "device": _device_name(device),
+        "driver": torch.version.cuda if device.type == "cuda" else None,
+        "threads": torch.get_num_threads(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "platform": platform.platform(),
+    }
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"cuda: {torch.cuda.get_device_name(device)}"
+    return f"cpu: {_cpu_name()}"
+
+
+def _cpu_name() -> str:
+    with contextlib.suppress(OSError), Path("/proc/cpuinfo").open(encoding="utf-8") as lines:
+        for line in lines:
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+class Progress:
+    """A bar with rate and time left on a terminal; nothing where nobody watches."""
+
+    def __init__(self, total: int, unit: str, title: str) -> None:
+        self.total, self.unit, self.title = total, unit, title
+        self._start = self._shown = time.monotonic()
+        self._first = 0
+        self._live = sys.stderr.isatty()
+
+    def begin_at(self, done: int) -> None:
+        """Leave what an earlier process did out of the rate."""
+        self._first = done
+
+    def show(self, done: int) -> None:
+        """Redraw at most ten times a second."""
+        now = time.monotonic()
+        if not self._live or (now - self._shown < 0.1 and done < self.total):
+            return
+        self._shown = now
+        rate = (done - self._first) / max(now - self._start, 1e-9)
+        left = (self.total - done) / rate if rate else float("inf")
+        filled = int(24 * done / max(self.total, 1))
+        bar = "#" * filled + "." * (24 - filled)
+        speed = f"{rate:.0f} {self.unit}/s {_clock(left)} left"
+        end = "\n" if done >= self.total else "  "
+        sys.stderr.write(f"\r{self.title} [{bar}] {done}/{self.total} {speed}{end}")
+        sys.stderr.flush()
+
+
+def _clock(seconds: float) -> str:
+    if seconds == float("inf"):
+        return "?"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+@contextlib.contextmanager
+def frozen(module: torch.nn.Module) -> Iterator[None]:
+    """Keep gradients of a module's parameters untouched (and uncomputed) inside a block."""
+    asked = [parameter.requires_grad for parameter in module.parameters()]
+    module.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter, flag in zip(module.parameters(), asked, strict=True):
+            parameter.requires_grad_(flag)
