@@ -1,0 +1,219 @@
+"""Projected gradient ascent against the recorded attack and the numpy reference."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from robustviews import losses
+from robustviews.attacks import ascend, pgd
+
+from . import references
+from .recorded import TRAIN_TOLERANCE, Arrays, assert_all_near, assert_near, load
+from .references import Array
+from .tiny_network import TinyNetwork, gradients, network, state
+
+EPS, STEP_SIZE = 8 / 255, 0.01
+EXACT = 1e-15  # a delta is a sum of at most five steps of one size: only the last bits may differ
+
+
+def attack(net: TinyNetwork, recorded: Arrays, *, steps: int, parameter_grads: bool) -> Array:
+    """Return delta after the product's attack on the EMP-SSL loss of the recorded images."""
+    views = torch.tensor(recorded["x"])
+
+    def loss(images: Tensor) -> Tensor:
+        z = net(images.flatten(0, 1)).view(*images.shape[:2], -1)
+        return 200 * losses.invariance(z) + losses.total_coding_rate(z)
+
+    adversarial = pgd(
+        loss,
+        views,
+        eps=float(recorded["eps"]),
+        step_size=float(recorded["alpha"]),
+        steps=steps,
+        parameter_grads=parameter_grads,
+    )
+    assert not adversarial.requires_grad
+    return (adversarial - views).numpy()
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 5])
+def test_each_attack_step_is_that_of_the_published_code(steps: int) -> None:
+    recorded = load("emp_pgd_attack")
+    delta = attack(network(recorded), recorded, steps=steps, parameter_grads=True)
+    assert_near(delta, recorded[f"delta_after_{steps}"], EXACT)
+
+
+def test_summed_parameter_gradients_and_statistics_are_those_of_the_published_code() -> None:
+    recorded = load("emp_pgd_attack")
+    net = network(recorded)
+    attack(net, recorded, steps=5, parameter_grads=True)
+    found = {f"grad_{name}": value for name, value in gradients(net).items()}
+    found |= {f"after_{name}": value for name, value in state(net).items()}
+    expected = {k: v for k, v in recorded.items() if k.startswith(("grad_", "after_"))}
+    assert_all_near(found, expected, TRAIN_TOLERANCE)
+
+
+@pytest.mark.parametrize("present", [False, True], ids=["no gradients", "earlier gradients"])
+def test_without_parameter_grads_the_attack_is_the_same_and_gradients_are_untouched(
+    present: bool,
+) -> None:
+    recorded = load("emp_pgd_attack")
+    net = network(recorded)
+    for parameter in net.parameters():
+        parameter.grad = torch.full_like(parameter, 7.0) if present else None
+    delta = attack(net, recorded, steps=5, parameter_grads=False)
+    assert_near(delta, recorded["delta_after_5"], EXACT)
+    assert net.training
+    for parameter in net.parameters():
+        assert parameter.requires_grad
+        if present:
+            assert parameter.grad is not None
+            assert torch.equal(parameter.grad, torch.full_like(parameter, 7.0))
+        else:
+            assert parameter.grad is None
+
+
+class Quadratic(nn.Module):
+    """The loss 1/2 |A x|^2 + b x of each image, whose gradient A^T A x + b needs no library."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        rng = np.random.default_rng(0)
+        self.a = nn.Parameter(torch.tensor(rng.normal(size=(features, features))))
+        self.b = nn.Parameter(torch.tensor(rng.normal(size=features)))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return one loss an image: (B,)."""
+        x = images.flatten(1)
+        return 0.5 * (x @ self.a.T).square().sum(dim=1) + x @ self.b
+
+    def gradient(self, images: Array) -> Array:
+        """Return the gradient of the summed losses."""
+        a, b = self.a.detach().numpy(), self.b.detach().numpy()
+        x = images.reshape(len(images), -1)
+        return (x @ a.T @ a + b).reshape(images.shape)
+
+
+def images(count: int = 4) -> Array:
+    """Return images (count, 3, 2, 2) with pixels at both ends of the range among them."""
+    x = np.random.default_rng(1).uniform(-0.2, 1.2, size=(count, 3, 2, 2))
+    return np.clip(x, 0.0, 1.0)
+
+
+@pytest.mark.parametrize("reduction", ["scalar", "an image"])
+@pytest.mark.parametrize(
+    ("eps", "step_size", "steps"),
+    [(8 / 255, 0.01, 5), (0.3, 0.07, 20), (0.01, 0.5, 3), (0.1, 0.01, 1), (0.1, 0.01, 0)],
+)
+def test_pgd_is_the_loop_of_the_reference(
+    eps: float, step_size: float, steps: int, reduction: str
+) -> None:
+    loss, x = Quadratic(12), images()
+    expected = references.pgd(loss.gradient, x, eps=eps, step_size=step_size, steps=steps)
+    found = pgd(
+        loss if reduction == "an image" else lambda a: loss(a).sum(),
+        torch.tensor(x),
+        eps=eps,
+        step_size=step_size,
+        steps=steps,
+    )
+    assert_near(found - torch.tensor(x), expected, EXACT)
+    assert steps == 0 or np.abs(expected).max() > 0
+
+
+def test_ascend_is_that_of_the_reference() -> None:
+    rng, x = np.random.default_rng(2), images()
+    # Also deltas far outside the ball, and off [0, 1], as free training carries them over.
+    delta, gradient = rng.normal(size=x.shape), rng.normal(size=x.shape)
+    gradient[0] = 0.0
+    expected = references.ascend(delta, x, gradient, eps=0.05, step_size=0.02)
+    found = ascend(*map(torch.tensor, (delta, x, gradient)), eps=0.05, step_size=0.02)
+    assert_near(found, expected, EXACT)
+
+
+def test_a_zero_gradient_moves_nothing() -> None:
+    x = torch.full((1, 3, 2, 2), 0.5)
+    still = ascend(torch.zeros_like(x), x, torch.zeros_like(x), eps=0.1, step_size=0.1)
+    assert torch.equal(still, torch.zeros_like(x))
+
+
+@pytest.mark.parametrize("random_start", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_examples_stay_in_the_ball_and_the_range_of_pixels(
+    dtype: torch.dtype, random_start: bool
+) -> None:
+    loss, x = Quadratic(12).to(dtype), torch.tensor(images(50), dtype=dtype)
+    found = pgd(
+        loss,
+        x,
+        eps=8 / 255,
+        step_size=0.02,
+        steps=7,
+        random_start=random_start,
+        generator=torch.Generator().manual_seed(0),
+    )
+    assert found.min() >= 0
+    assert found.max() <= 1
+    assert (found - x).abs().max() <= 8 / 255 + torch.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("random_start", [False, True])
+def test_an_empty_ball_leaves_images_exactly_as_they_are(random_start: bool) -> None:
+    x = torch.tensor(images())
+    found = pgd(Quadratic(12), x, eps=0.0, step_size=0.1, steps=3, random_start=random_start)
+    assert torch.equal(found, x)
+
+
+def test_the_attack_raises_the_loss_of_every_image() -> None:
+    loss, x = Quadratic(12), torch.tensor(images())
+    found = pgd(loss, x, eps=8 / 255, step_size=0.01, steps=5)
+    assert (loss(found) > loss(x)).all()
+
+
+def start(x: Tensor, seed: int) -> Tensor:
+    """Return a random start alone: an attack of no steps."""
+    generator = torch.Generator().manual_seed(seed)
+    options = {"eps": 0.1, "step_size": 0.01, "steps": 0}
+    return pgd(Quadratic(12), x, random_start=True, generator=generator, **options)
+
+
+def test_a_random_start_fills_the_ball_and_follows_its_generator() -> None:
+    x = torch.full((50, 3, 2, 2), 0.5, dtype=torch.float64)
+    assert torch.equal(start(x, 0), start(x, 0))
+    assert not torch.equal(start(x, 0), start(x, 1))
+    delta = start(x, 0) - x
+    assert delta.abs().max() <= 0.1
+    assert delta.min() < -0.09
+    assert delta.max() > 0.09
+    assert abs(delta.mean().item()) < 0.02
+
+
+def test_a_random_start_stays_in_the_range_of_pixels() -> None:
+    found = start(torch.tensor(images(50)), 0)
+    assert found.min() == 0
+    assert found.max() == 1
+
+
+def test_restarts_keep_the_best_try_of_each_image() -> None:
+    loss, x = Quadratic(12), torch.tensor(images(20))
+
+    def tries(restarts: int, generator: torch.Generator) -> Tensor:
+        return pgd(
+            loss,
+            x,
+            eps=0.3,
+            step_size=0.05,
+            steps=1,
+            random_start=True,
+            restarts=restarts,
+            generator=generator,
+        )
+
+    together = loss(tries(3, torch.Generator().manual_seed(0)))
+    generator = torch.Generator().manual_seed(0)
+    one_by_one = torch.stack([loss(tries(1, generator)) for _ in range(3)])  # (3, B)
+    assert torch.equal(together, one_by_one.max(dim=0).values)
+    assert len(one_by_one.argmax(dim=0).unique()) == 3  # each try is the best of some image

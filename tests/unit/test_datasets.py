@@ -1,0 +1,484 @@
+"""Data sets: what is prepared is what was verified, and whatever is wrong is named."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from robustviews import datasets
+from robustviews.datasets import (
+    DATASETS,
+    Cifar10,
+    Cifar100,
+    DataError,
+    Digits,
+    Folder,
+    open_split,
+)
+
+PACKS = Path(__file__).parents[3] / "shared" / "data"
+CIFAR = {
+    "cifar10": ("CIFAR10", Cifar10, 10, "labels", "data_batch_1", "test_batch"),
+    "cifar100": ("CIFAR100", Cifar100, 100, "fine_labels", "train", "test"),
+}
+COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
+
+
+@pytest.fixture(autouse=True)
+def no_data_at_hand(monkeypatch, tmp_path_factory):
+    """Keep the tests apart from the data and the environment of whoever runs them."""
+    monkeypatch.delenv("ROBUSTVIEWS_DATA", raising=False)
+    monkeypatch.chdir(tmp_path_factory.mktemp("empty"))
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    from torchvision.datasets import CIFAR10
+
+    def download(self):
+        raise AssertionError(f"tried to download to {self.root}")
+
+    monkeypatch.setattr(CIFAR10, "download", download)
+
+
+def fake_cifar(kind, root, monkeypatch):
+    """Write files like the official ones, two images a class, and let torchvision expect them."""
+    import torchvision.datasets
+
+    name, _, classes, key, train, test = CIFAR[kind]
+    official = getattr(torchvision.datasets, name)
+    folder = root / official.base_folder
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    written = {}
+    for file in (train, test):
+        labels = [*range(classes), *range(classes)]
+        pixels = rng.integers(0, 256, (len(labels), 3 * 32 * 32), dtype=np.uint8)
+        (folder / file).write_bytes(pickle.dumps({"data": pixels, key: labels}, protocol=2))
+        written[file] = pixels.reshape(-1, 3, 32, 32), np.array(labels)
+    meta = official.meta | {"md5": ""}
+    names = {meta["key"]: [str(label) for label in range(classes)]}
+    (folder / meta["filename"]).write_bytes(pickle.dumps(names, protocol=2))
+    for attribute, files in (("train_list", [train]), ("test_list", [test])):
+        sums = [[file, md5(folder / file)] for file in files]
+        monkeypatch.setattr(official, attribute, sums)
+    monkeypatch.setattr(official, "meta", meta | {"md5": md5(folder / meta["filename"])})
+    return {"train": written[train], "test": written[test]}
+
+
+def md5(path):
+    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+
+
+def make_folder(root, *, train=3, test=2, colours=COLOURS, size=(40, 30)):
+    for split, count in (("train", train), ("val", test)):
+        for name, colour in colours.items():
+            (root / split / name).mkdir(parents=True)
+            for number in range(count):
+                shade = tuple(max(0, value - number) for value in colour)
+                Image.new("RGB", size, shade).save(root / split / name / f"{number}.png")
+    return root
+
+
+MAKERS = {
+    "digits": lambda _root, _monkeypatch: Digits(size=16),
+    "cifar10": lambda root, monkeypatch: (
+        fake_cifar("cifar10", root, monkeypatch) and Cifar10(str(root))
+    ),
+    "cifar100": lambda root, monkeypatch: (
+        fake_cifar("cifar100", root, monkeypatch) and Cifar100(str(root))
+    ),
+    "folder": lambda root, _monkeypatch: Folder(
+        str(make_folder(root)), size=16, classes=tuple(COLOURS)
+    ),
+}
+
+
+def prepare(dataset, into):
+    into.mkdir()
+    return dataset.prepare(into)
+
+
+def message(dataset, into):
+    with pytest.raises(DataError) as caught:
+        prepare(dataset, into)
+    return str(caught.value)
+
+
+# What every data set must do
+
+
+@pytest.mark.parametrize("kind", DATASETS)
+def test_prepared_arrays_are_what_the_summary_says(kind, tmp_path, monkeypatch):
+    dataset = MAKERS[kind](tmp_path / "raw", monkeypatch)
+    summary = prepare(dataset, tmp_path / "made")
+    assert sorted(path.name for path in (tmp_path / "made").iterdir()) == [
+        "test_images.npy", "test_labels.npy", "train_images.npy", "train_labels.npy",
+    ]  # fmt: skip
+    for split in ("train", "test"):
+        images, labels = open_split(tmp_path / "made", split)
+        assert images.shape == (summary[split], 3, dataset.size, dataset.size)
+        assert images.dtype == np.uint8
+        assert images.flags.c_contiguous
+        assert labels.dtype == np.int64
+        assert sorted(set(labels)) == list(range(summary["classes"]))
+    assert summary["size"] == dataset.size
+    assert summary["classes"] == dataset.num_classes
+    assert summary["source_hashes"]
+
+
+@pytest.mark.parametrize("kind", DATASETS)
+def test_preparing_twice_gives_the_same_bytes(kind, tmp_path, monkeypatch):
+    dataset = MAKERS[kind](tmp_path / "raw", monkeypatch)
+    first, second = (prepare(dataset, tmp_path / name) for name in ("one", "two"))
+    assert first == second
+    for path in (tmp_path / "one").iterdir():
+        assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
+
+
+def test_importing_brings_in_no_slow_library():
+    slow = "torch", "torchvision", "sklearn", "PIL"
+    code = f"import sys, robustviews.datasets; sys.exit(str(sys.modules.keys() & {slow!r}))"
+    path = str(Path(datasets.__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr.strip() == "set()"
+
+
+# Digits
+
+
+def test_digits_test_split_has_each_class_in_its_proportion_and_leaves_the_rest(tmp_path):
+    from sklearn.datasets import load_digits
+
+    summary = prepare(Digits(size=8, test=500), tmp_path / "made")
+    (train, train_labels), (test, test_labels) = (
+        open_split(tmp_path / "made", split) for split in ("train", "test")
+    )
+    assert (summary["train"], summary["test"]) == (1297, 500)
+    pixels, labels = load_digits(return_X_y=True)
+    share = np.bincount(labels) * 500 / 1797
+    assert np.abs(np.bincount(test_labels) - share).max() < 1
+    found = sorted(image.tobytes() for image in [*train[:, 0], *test[:, 0]])
+    scaled = np.rint(pixels * 255 / 16).astype(np.uint8)
+    assert found == sorted(image.tobytes() for image in scaled)
+    assert sorted([*train_labels, *test_labels]) == sorted(labels)
+
+
+def test_digits_are_enlarged_as_torch_interpolates(tmp_path):
+    import torch
+    from sklearn.datasets import load_digits
+
+    prepare(Digits(size=20, test=1), tmp_path / "made")
+    made, labels = open_split(tmp_path / "made", "test")
+    pixels, targets = load_digits(return_X_y=True)
+    candidates = torch.tensor(pixels[targets == labels[0]]).view(-1, 1, 8, 8) * 255 / 16
+    wanted = torch.nn.functional.interpolate(candidates, (20, 20), mode="bilinear")
+    error = (wanted - torch.tensor(made[0, :1])).abs().amax((1, 2, 3))
+    assert error.min() <= 0.5 + 1e-9  # one of them, but for rounding
+    assert (made[:, :1] == made).all()  # gray
+
+
+def test_larger_test_split_keeps_the_images_of_a_smaller_one():
+    labels = np.arange(400) % 7
+    small, large = (set(datasets._stratified(labels, count)) for count in (50, 90))
+    assert len(small) == 50
+    assert small < large
+
+
+def test_digits_that_are_not_the_known_ones_are_refused(tmp_path, monkeypatch):
+    import sklearn.datasets
+
+    pixels, labels = sklearn.datasets.load_digits(return_X_y=True)
+    pixels[5, 20] += 1
+    monkeypatch.setattr(sklearn.datasets, "load_digits", lambda **_: (pixels, labels))
+    assert "expected sha256 65e5b46" in message(Digits(), tmp_path / "made")
+
+
+# CIFAR
+
+
+@pytest.mark.parametrize("kind", CIFAR)
+def test_cifar_images_and_labels_are_those_of_the_files(kind, tmp_path, monkeypatch):
+    written = fake_cifar(kind, tmp_path / "raw", monkeypatch)
+    prepare(CIFAR[kind][1](str(tmp_path / "raw")), tmp_path / "made")
+    for split, (pixels, targets) in written.items():
+        images, labels = open_split(tmp_path / "made", split)
+        np.testing.assert_array_equal(images, pixels)
+        np.testing.assert_array_equal(labels, targets)
+
+
+def test_cifar_subset_is_balanced_and_in_the_order_of_the_files(tmp_path, monkeypatch):
+    pixels, _ = fake_cifar("cifar10", tmp_path / "raw", monkeypatch)["train"]
+    summary = prepare(
+        Cifar10(str(tmp_path / "raw"), train_images=10, test_images=5), tmp_path / "made"
+    )
+    images, labels = open_split(tmp_path / "made", "train")
+    assert (summary["train"], summary["test"]) == (10, 5)
+    assert sorted(labels) == list(range(10))
+    where = [next(i for i in range(20) if (pixels[i] == image).all()) for image in images]
+    assert where == sorted(where)
+
+
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize("file", ["data_batch_1", "test_batch", "batches.meta"])
+def test_damaged_cifar_file_is_named_with_its_checksums(file, tmp_path, monkeypatch):
+    fake_cifar("cifar10", tmp_path / "raw", monkeypatch)
+    path = tmp_path / "raw" / "cifar-10-batches-py" / file
+    expected = md5(path)
+    path.write_bytes(path.read_bytes()[:-1])
+    text = message(Cifar10(str(tmp_path / "raw")), tmp_path / "made")
+    assert f"{path}: expected md5 {expected}, found {md5(path)}" in text
+    assert "cifar-10-python.tar.gz" in text
+
+
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize("named_by", ["root", "environment"])
+def test_named_folder_without_cifar_is_an_error_and_no_download(named_by, tmp_path, monkeypatch):
+    monkeypatch.setenv("ROBUSTVIEWS_DATA", str(tmp_path / "named"))
+    dataset = Cifar10(str(tmp_path / "named") if named_by == "root" else "")
+    text = message(dataset, tmp_path / "made")
+    assert f"{tmp_path / 'named' / 'cifar-10-batches-py' / 'data_batch_1'}: no such file" in text
+
+
+@pytest.mark.usefixtures("no_network")
+def test_root_comes_before_the_environment(tmp_path, monkeypatch):
+    fake_cifar("cifar10", tmp_path / "raw", monkeypatch)
+    monkeypatch.setenv("ROBUSTVIEWS_DATA", str(tmp_path / "nothing"))
+    prepare(Cifar10(str(tmp_path / "raw")), tmp_path / "made")
+    monkeypatch.setenv("ROBUSTVIEWS_DATA", str(tmp_path / "raw"))
+    prepare(Cifar10(), tmp_path / "again")
+
+
+def test_failed_download_says_what_to_unpack_where(tmp_path, monkeypatch):
+    from torchvision.datasets import CIFAR10
+
+    def download(self):
+        raise URLError(f"no route, to {self.root}")
+
+    monkeypatch.setattr(CIFAR10, "download", download)
+    text = message(Cifar10(), tmp_path / "made")
+    assert "no route, to data/raw" in text
+    assert "unpack https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz in data/raw" in text
+
+
+@pytest.mark.skipif(not PACKS.is_dir(), reason="the packs of the official CIFAR-10 are not here")
+def test_official_cifar10_is_accepted(tmp_path):
+    packs = sorted(PACKS.glob("cifar10_exact_*.tar"))
+    raw = tmp_path / "raw"
+    subprocess.run(
+        [sys.executable, PACKS / "unpack.py", raw, *packs], check=True, capture_output=True
+    )
+    summary = prepare(Cifar10(str(raw), train_images=1000, test_images=100), tmp_path / "made")
+    assert (summary["train"], summary["test"]) == (1000, 100)
+    assert summary["source_hashes"]["test_batch"] == "md5:40351d587109b95175f43aff81a1287e"
+    for split in ("train", "test"):
+        _, labels = open_split(tmp_path / "made", split)
+        assert np.ptp(np.bincount(labels)) == 0
+
+
+# Folders of image files
+
+
+def test_folder_labels_follow_the_named_classes(tmp_path):
+    make_folder(tmp_path / "raw")
+    dataset = Folder(str(tmp_path / "raw"), size=8, classes=("blue", "red"))
+    prepare(dataset, tmp_path / "made")
+    images, labels = open_split(tmp_path / "made", "test")
+    np.testing.assert_array_equal(labels, [0, 0, 1, 1])
+    np.testing.assert_array_equal(images[0, :, 4, 4], COLOURS["blue"])
+    np.testing.assert_array_equal(images[2, :, 4, 4], COLOURS["red"])
+
+
+def test_class_list_skips_comments_and_blank_lines(tmp_path):
+    make_folder(tmp_path / "raw")
+    (tmp_path / "list.txt").write_text("# from somewhere\ngreen\n\n  red  \n")
+    dataset = Folder(str(tmp_path / "raw"), size=8, class_list=str(tmp_path / "list.txt"))
+    assert prepare(dataset, tmp_path / "made")["classes"] == 2
+    images, labels = open_split(tmp_path / "made", "test")
+    np.testing.assert_array_equal(images[labels == 0][0, :, 0, 0], COLOURS["green"])
+
+
+def test_without_named_classes_all_folders_count_in_sorted_order(tmp_path):
+    make_folder(tmp_path / "raw")
+    dataset = Folder(str(tmp_path / "raw"), size=8)
+    assert dataset.num_classes is None
+    assert prepare(dataset, tmp_path / "made")["classes"] == 3
+    images, labels = open_split(tmp_path / "made", "test")
+    np.testing.assert_array_equal(images[labels == 0][0, :, 0, 0], COLOURS["blue"])
+
+
+@pytest.mark.parametrize("upright", [False, True])
+def test_shorter_side_is_resized_and_the_centre_kept(upright, tmp_path):
+    wide = Image.new("RGB", (60, 20), (255, 0, 0))
+    wide.paste((0, 0, 255), (20, 0, 40, 20))  # the central square
+    for split in ("train", "val"):
+        (tmp_path / "raw" / split / "one").mkdir(parents=True)
+        turned = wide.rotate(90, expand=True) if upright else wide
+        turned.save(tmp_path / "raw" / split / "one" / "a.png")
+    prepare(Folder(str(tmp_path / "raw"), size=10), tmp_path / "made")
+    image = open_split(tmp_path / "made", "train")[0][0]
+    np.testing.assert_array_equal(image[:, 1:-1, 1:-1].reshape(3, -1).T, [[0, 0, 255]] * 64)
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "CMYK"])
+def test_images_of_other_modes_become_rgb(mode, tmp_path):
+    make_folder(tmp_path / "raw")
+    path = tmp_path / "raw" / "val" / "red" / "0.png"
+    path.unlink()
+    image = Image.new("RGB", (20, 20), (90, 90, 90))
+    changed = image.quantize(2) if mode == "P" else image.convert(mode)
+    changed.save(path.with_suffix(".tiff"))
+    prepare(Folder(str(tmp_path / "raw"), size=8, classes=("red",)), tmp_path / "made")
+    images, _ = open_split(tmp_path / "made", "test")
+    assert np.abs(images[0].astype(int) - 90).max() <= 1
+
+
+def test_images_in_nested_folders_count_and_hidden_files_do_not(tmp_path):
+    make_folder(tmp_path / "raw")
+    nested = tmp_path / "raw" / "val" / "red" / "images"
+    nested.mkdir()
+    Image.new("RGB", (20, 20)).save(nested / "a.png")
+    (tmp_path / "raw" / "val" / "red" / ".DS_Store").write_text("no image")
+    dataset = Folder(str(tmp_path / "raw"), size=8, classes=("red",))
+    assert prepare(dataset, tmp_path / "made")["test"] == 3
+
+
+def test_source_hash_changes_with_one_file(tmp_path):
+    dataset = Folder(str(make_folder(tmp_path / "raw")), size=8)
+    before = prepare(dataset, tmp_path / "one")["source_hashes"]
+    Image.new("RGB", (40, 30), (1, 2, 3)).save(tmp_path / "raw" / "val" / "red" / "0.png")
+    after = prepare(dataset, tmp_path / "two")["source_hashes"]
+    assert before["train"] == after["train"]
+    assert before["val"] != after["val"]
+
+
+def test_subset_of_a_folder_takes_from_every_class(tmp_path):
+    dataset = Folder(str(make_folder(tmp_path / "raw")), size=8, train_images=3, test_images=6)
+    prepare(dataset, tmp_path / "made")
+    np.testing.assert_array_equal(open_split(tmp_path / "made", "train")[1], [0, 1, 2])
+
+
+def test_class_without_a_folder_is_named_with_the_nearest(tmp_path):
+    root = make_folder(tmp_path / "raw")
+    text = message(Folder(str(root), classes=("red", "grene")), tmp_path / "made")
+    assert f"{root / 'train' / 'grene'}: no such class folder; the nearest is `green`" in text
+
+
+def test_class_without_images_is_named(tmp_path):
+    root = make_folder(tmp_path / "raw", test=0)
+    assert f"{root / 'val' / 'blue'}: no image" in message(Folder(str(root)), tmp_path / "made")
+
+
+@pytest.mark.parametrize("damage", ["truncated", "text", "empty"])
+def test_damaged_image_is_named(damage, tmp_path):
+    root = make_folder(tmp_path / "raw")
+    path = root / "train" / "green" / "1.png"
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+    whole = path.read_bytes()
+    content = {"truncated": whole[: len(whole) // 2], "text": b"hello", "empty": b""}
+    path.write_bytes(content[damage])
+    assert f"{path}: no image, or damaged" in message(Folder(str(root)), tmp_path / "made")
+
+
+def test_fewer_images_than_asked_for_says_both_numbers(tmp_path):
+    root = make_folder(tmp_path / "raw")
+    text = message(Folder(str(root), test_images=7), tmp_path / "made")
+    assert f"{root / 'val'}: test_images: expected 7, found 6" in text
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"train": "training"}, "training: no such folder"),
+        ({"test": "testing"}, "testing: no such folder"),
+        ({"class_list": "missing.txt"}, "missing.txt: no such class list"),
+    ],
+)
+def test_path_that_does_not_exist_is_named(options, words, tmp_path):
+    dataset = Folder(str(make_folder(tmp_path / "raw")), **options)
+    assert words in message(dataset, tmp_path / "made")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"classes": ("a", "b", "a")}, "`a` twice"),
+        ({"classes": ()}, "found none"),
+        ({"classes": ("a",), "class_list": "b.txt"}, "only one of them"),
+    ],
+)
+def test_contradicting_classes_are_refused_before_anything_is_read(options, words):
+    with pytest.raises(ValueError, match=words):
+        Folder("nowhere", **options)
+
+
+def test_class_list_that_names_nothing_is_refused(tmp_path):
+    (tmp_path / "list.txt").write_text("# only a comment\n")
+    dataset = Folder(str(make_folder(tmp_path / "raw")), class_list=str(tmp_path / "list.txt"))
+    assert "found none" in message(dataset, tmp_path / "made")
+
+
+# Prepared data
+
+
+@pytest.fixture
+def prepared(tmp_path):
+    np.save(tmp_path / "test_images.npy", np.zeros((5, 3, 4, 4), np.uint8))
+    np.save(tmp_path / "test_labels.npy", np.arange(5))
+    return tmp_path
+
+
+def test_opened_images_are_mapped_and_read_only(prepared):
+    images, labels = open_split(prepared, "test")
+    assert isinstance(images, np.memmap)
+    assert not images.flags.writeable
+    np.testing.assert_array_equal(labels, np.arange(5))
+
+
+@pytest.mark.parametrize("part", ["images", "labels"])
+def test_missing_array_names_the_command_that_makes_it(part, prepared):
+    path = prepared / f"test_{part}.npy"
+    path.unlink()
+    with pytest.raises(DataError, match=f"test_{part}.npy: no such file; make it with: snakemake"):
+        open_split(prepared, "test")
+
+
+@pytest.mark.parametrize("part", ["images", "labels"])
+@pytest.mark.parametrize("kept", [0, 40, 130])
+def test_truncated_array_is_named(part, kept, prepared):
+    path = prepared / f"test_{part}.npy"
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(DataError, match=f"test_{part}.npy: expected a whole array"):
+        open_split(prepared, "test")
+
+
+@pytest.mark.parametrize(
+    ("part", "array", "words"),
+    [
+        ("images", np.zeros((5, 3, 4, 4), np.float32), r"found \(5, 3, 4, 4\) float32"),
+        ("images", np.zeros((5, 4, 4, 3), np.uint8), r"found \(5, 4, 4, 3\) uint8"),
+        ("images", np.zeros((5, 3, 4, 5), np.uint8), r"found \(5, 3, 4, 5\) uint8"),
+        ("labels", np.arange(4), r"expected \(5,\) int64, found \(4,\) int64"),
+        ("labels", np.arange(5, dtype=np.int32), r"found \(5,\) int32"),
+        ("labels", np.array([{}] * 5), "expected a whole array"),
+    ],
+)
+def test_array_of_another_kind_is_refused(part, array, words, prepared):
+    np.save(prepared / f"test_{part}.npy", array, allow_pickle=True)
+    with pytest.raises(DataError, match=words):
+        open_split(prepared, "test")

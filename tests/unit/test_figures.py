@@ -1,0 +1,190 @@
+"""Figures: what they show, and that they are the same bytes every time."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from robustviews import figures, results
+from robustviews.config.schema import Figure
+from robustviews.figures.style import BARS, COLOURS
+from tests.unit.results_tree import COLUMNS, ROWS, small_study, write_tree
+
+
+@pytest.fixture(scope="module")
+def study():
+    return small_study()
+
+
+@pytest.fixture(scope="module")
+def root(study, tmp_path_factory):
+    root = tmp_path_factory.mktemp("project")
+    write_tree(root, study)
+    return root
+
+
+@pytest.fixture(scope="module")
+def frame(study, root):
+    return results.frame(study, root)
+
+
+def points(axis):
+    """Return (x, y) of every marker: filled ones are ours, white ones published."""
+    ours, published = set(), set()
+    for line in axis.lines:
+        if line.get_marker() in ("", "None", None) or line.get_linestyle() == ":":
+            continue
+        place = (round(line.get_xdata()[0], 2), round(line.get_ydata()[0], 2))
+        (published if line.get_markerfacecolor() == "white" else ours).add(place)
+    return ours, published
+
+
+def texts(axis):
+    return [text.get_text() for text in axis.texts]
+
+
+@pytest.mark.parametrize("kind", figures.FIGURES)
+def test_every_kind_is_drawn_to_the_same_bytes_each_time(kind, study, frame):
+    figure = Figure("A title", COLUMNS, ROWS, kind=kind)
+    first, second = (figures.draw(study, figure, frame) for _ in range(2))
+    assert figures.to_svg(first) == figures.to_svg(second)
+    assert figures.to_png(first) == figures.to_png(second)
+    assert b"<dc:date>" not in figures.to_svg(first)
+
+
+@pytest.mark.parametrize("kind", figures.FIGURES)
+def test_every_kind_can_be_drawn_before_anything_has_run(kind, study):
+    drawing = figures.draw(study, Figure("A title", COLUMNS, ROWS, kind=kind), [])
+    assert figures.to_png(drawing)
+
+
+def test_bars_have_the_length_of_the_accuracies_and_the_ends_of_their_intervals(study, frame):
+    (axis,) = figures.draw(study, study.figures["bars"], frame).axes
+    lengths = [patch.get_width() for patch in axis.patches]
+    means = []
+    for eps in (0, 4, 8):
+        for entry in ("emp-free3", "simclr-pgd5", "supervised-free3"):
+            rows = [
+                row["accuracy"]
+                for row in frame
+                if (row["entry"], row["attack"], row["eps"]) == (entry, "pgd20", eps)
+            ]
+            means.append(100 * sum(rows) / len(rows))
+    assert lengths == pytest.approx(means)
+    errors = [collection.get_segments()[0] for collection in axis.collections]
+    row = next(row for row in frame if row["entry"] == "simclr-pgd5" and row["eps"] == 0)
+    assert sorted(errors[1][:, 0]) == pytest.approx([100 * row["low"], 100 * row["high"]])
+
+
+def test_bars_show_published_values_hollow_and_leave_out_unavailable_ones(study, frame):
+    (axis,) = figures.draw(study, study.figures["bars"], frame).axes
+    _, published = points(axis)
+    assert sorted(x for x, _ in published) == [47.98, 55.97, 72.86, 75.88]
+
+
+def test_bars_say_what_was_not_run(study, frame):
+    partial = [row for row in frame if row["entry"] != "simclr-pgd5"]
+    (axis,) = figures.draw(study, study.figures["bars"], partial).axes
+    assert texts(axis).count("not run") == 3
+    assert len(axis.patches) == 6
+
+
+def test_bars_have_a_panel_a_data_set_and_a_label_a_row(study, frame):
+    drawing = figures.draw(study, study.figures["bars"], frame)
+    assert [axis.get_title(loc="left") for axis in drawing.axes] == ["digits"]
+    labels = [label.get_text() for label in drawing.axes[0].get_yticklabels()]
+    assert labels == ["CF-AMC-SSL", "SimCLR | PGD_5", "supervised-free3"]
+
+
+def test_rows_of_one_label_are_told_apart_by_their_probe(study, frame):
+    rows = {name: dataclasses.replace(row, label="same") for name, row in ROWS.items()}
+    drawing = figures.draw(study, Figure("T", COLUMNS, rows), frame)
+    labels = [label.get_text() for label in drawing.axes[0].get_yticklabels()]
+    assert labels == ["same (rle)", "same (rle)", "same (own)"]
+
+
+def test_tradeoff_puts_clean_accuracy_on_x_and_robust_on_y(study, frame):
+    first, second = figures.draw(study, study.figures["tradeoff"], frame).axes
+    assert first.get_title(loc="left") == "digits, pgd20 4/255"
+    own = {row["eps"]: row["accuracy"] for row in frame if row["entry"] == "supervised-free3"}
+    ours, published = points(first)
+    assert (round(100 * own[0], 2), round(100 * own[4], 2)) in ours
+    assert published == {(75.88, 55.97), (72.86, 47.98)}
+    assert points(second)[1] == set()
+
+
+def test_cost_puts_minutes_on_a_logarithmic_x(study, frame):
+    axis = figures.draw(study, study.figures["cost"], frame).axes[0]
+    assert axis.get_xscale() == "log"
+    ours, published = points(axis)
+    assert {x for x, _ in ours} == {3.1, 6.0, 2.0}
+    assert published == {(97, 55.97), (934, 47.98)}
+
+
+def test_a_figure_without_the_column_its_kind_needs_says_which(study, frame):
+    figure = Figure("T", ("digits/pgd20/8",), {"a": next(iter(ROWS.values()))}, kind="tradeoff")
+    figure = dataclasses.replace(figure, rows={"a": dataclasses.replace(ROWS["pgd"], published=())})
+    with pytest.raises(ValueError, match="needs the columns digits/clean and digits/<attack>"):
+        figures.draw(study, figure, frame)
+
+
+def test_a_demonstration_says_so_on_the_figure(frame):
+    study = small_study(demonstration="Demonstration only.")
+    drawing = figures.draw(study, study.figures["bars"], frame)
+    assert drawing.get_supxlabel() == "Demonstration only."
+
+
+def test_training_curves_have_a_panel_a_run_and_a_line_a_seed(study, root):
+    histories = results.histories(study, root)
+    drawing = figures.training_curves(study, histories)
+    panels = {axis.get_title(loc="left"): axis for axis in drawing.axes if axis.get_visible()}
+    assert list(panels) == ["CF-AMC-SSL", "simclr-pgd5", "supervised-free3"]
+    assert [len(axis.lines) for axis in panels.values()] == [3, 1, 1]
+    line = panels["simclr-pgd5"].lines[0]
+    assert list(line.get_ydata()) == [row["loss"] for row in histories["simclr-pgd5-digits-s0"]]
+    assert len({line.get_linestyle() for line in panels["CF-AMC-SSL"].lines}) == 3
+    assert figures.to_svg(drawing) == figures.to_svg(figures.training_curves(study, histories))
+
+
+def test_training_curves_of_nothing_are_an_empty_drawing(study):
+    assert figures.to_svg(figures.training_curves(study, {}))
+
+
+def test_example_views_show_the_perturbation_amplified_on_grey():
+    images = np.full((2, 3, 4, 4), 0.5)
+    views = np.stack([images, images])
+    perturbed = views.copy()
+    perturbed[0, 0, :, 0, 0] += 8 / 255
+    drawing = figures.example_views(images, views, perturbed, labels=["cat", "dog"])
+    shown = [np.asarray(axis.images[0].get_array()) for axis in _axes(drawing) if axis.images]
+    assert len(shown) == 2 * (1 + 3 * 2)
+    amplified = shown[5]
+    assert amplified[0, 0] == pytest.approx([1.0, 1.0, 1.0])
+    assert amplified[1, 1] == pytest.approx([0.5, 0.5, 0.5])
+    assert Image.open(io.BytesIO(figures.to_png(drawing))).width > 100
+
+
+def test_example_views_without_any_perturbation_are_grey_and_no_error():
+    images = np.zeros((1, 3, 4, 4))
+    drawing = figures.example_views(images, images[None], images[None])
+    last = np.asarray(_axes(drawing)[-1].images[0].get_array())
+    assert last[0, 0] == pytest.approx([0.5, 0.5, 0.5])
+
+
+def test_bars_differ_in_hatch_wherever_their_grey_is_close():
+    def grey(colour):
+        red, green, blue = (int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5))
+        return 0.299 * red + 0.587 * green + 0.114 * blue
+
+    for number, (colour, hatch) in enumerate(BARS):
+        for other, pattern in BARS[:number]:
+            assert hatch != pattern or abs(grey(colour) - grey(other)) > 0.3
+    assert len(set(COLOURS)) == len(COLOURS)
+
+
+def _axes(drawing):
+    return [axis for block in drawing.subfigs for axis in block.axes]

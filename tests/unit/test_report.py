@@ -1,0 +1,206 @@
+"""The report: one page that needs nothing but itself, and from which every number can be traced."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from html.parser import HTMLParser
+
+import pytest
+
+from robustviews import report, results
+from robustviews.tables import TABLES
+from tests.unit.results_tree import DEVICE, small_study, write_tree
+
+SVG = b'<svg xmlns="http://www.w3.org/2000/svg"/>'
+VOID = {"meta", "img", "br", "hr", "link", "input"}
+LOADS = {"src", "srcset", "data", "action", "poster", "background"}
+
+
+class Page(HTMLParser):
+    """Elements of a page, its text, and whether every tag is closed in order."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.elements, self.text, self._open = [], "", []
+        self.feed(html)
+        assert not self._open, f"not closed: {self._open}"
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self._open, f"</{tag}> closes nothing"
+        assert self._open.pop() == tag
+
+    def handle_data(self, data):
+        if self._open and self._open[-1] != "style":
+            self.text += " ".join(data.split()) + " "
+
+    def all(self, tag, attribute):
+        return [
+            each[attribute] for name, each in self.elements if name == tag and attribute in each
+        ]
+
+
+def render(root, study, *, partial=False):
+    frame = results.frame(study, root, partial=partial)
+    tables = {name: TABLES[t.kind](study, t, frame) for name, t in study.tables.items()}
+    return report.render(
+        study,
+        frame,
+        tables=tables,
+        figures=dict.fromkeys(study.figures, SVG),
+        records=results.records(study, root),
+        curves=SVG,
+        examples=report.PNG + b"...",
+    )
+
+
+@pytest.fixture(scope="module")
+def study():
+    return small_study()
+
+
+@pytest.fixture(scope="module")
+def root(study, tmp_path_factory):
+    root = tmp_path_factory.mktemp("project")
+    write_tree(root, study)
+    return root
+
+
+@pytest.fixture(scope="module")
+def html(study, root):
+    return render(root, study)
+
+
+@pytest.fixture(scope="module")
+def page(html):
+    return Page(html)
+
+
+def test_the_page_loads_nothing_from_anywhere(page, html):
+    for tag, attributes in page.elements:
+        assert tag not in {"script", "link", "iframe", "object", "embed", "base"}
+        for name in LOADS & attributes.keys():
+            assert attributes[name].startswith("data:"), (tag, name)
+    assert not [href for href in page.all("a", "href") if "//" in href]
+    style = html[html.index("<style>") : html.index("</style>")]
+    assert "url(" not in style
+    assert "@import" not in style
+
+
+def test_every_link_inside_the_page_has_its_target(page):
+    ids = [each["id"] for _, each in page.elements if "id" in each]
+    assert len(ids) == len(set(ids))
+    targets = {href[1:] for href in page.all("a", "href") if href.startswith("#")}
+    assert targets <= set(ids)
+    assert "run-emp-free3" in targets
+
+
+def test_every_cell_links_to_the_records_behind_it(page, root, html):
+    folder = root / "results" / "tiny"
+    links = [href for href in page.all("a", "href") if href.endswith("record.json")]
+    assert all((folder / href).is_file() for href in links)
+    for seed in (0, 1, 2):
+        run = f"emp-free3-digits-s{seed}"
+        assert f"attack/{run}/rle/pgd20/record.json" in links
+        assert f"attack/{run}/rle/autoattack/record.json" in links
+        assert f"pretrain/{run}/record.json" in links
+    cells = [part for part in html.split("<td ") if "<details>" in part]
+    assert len(cells) == 3 * 4 + 1
+
+
+def test_a_cell_shows_run_seed_images_interval_and_device(page, root, study):
+    frame = results.frame(study, root)
+    row = next(row for row in frame if row["entry"] == "supervised-free3" and row["eps"] == 8)
+    accuracy, low, high = (f"{100 * row[key]:.1f}" for key in ("accuracy", "low", "high"))
+    line = f"{accuracy} % ({low} to {high}), n = 200, {DEVICE}"
+    assert line in page.text
+    assert f"supervised-free3-digits-s0: {line}" in page.all("td", "title")
+
+
+def test_published_values_stand_beside_ours_with_a_verdict(page):
+    assert "paper 75.88 +13.6 ▲ higher" in page.text.replace("\N{NO-BREAK SPACE}", " ")
+    assert "published value not available" in page.text
+    assert "▲ higher than published" in page.text
+
+
+def test_tables_are_marked_up_for_screen_readers(page):
+    scopes = page.all("th", "scope")
+    assert {"row", "col", "colgroup"} <= set(scopes)
+    assert "caption" in {tag for tag, _ in page.elements}
+    alts = page.all("img", "alt")
+    assert len(alts) == 5
+    assert all(len(alt) > 20 for alt in alts)
+    assert page.all("html", "lang") == ["en"]
+
+
+def test_each_table_carries_protocol_and_what_it_compares_with(page, study):
+    for text in ("How made", "How to read", "Compares with", "Attacks: pgd20 (PGD, 20 steps"):
+        assert text in page.text
+    for table in study.tables.values():
+        assert table.title in page.text
+
+
+def test_every_option_of_a_run_is_shown_with_defaults(page):
+    assert "method.tcr_eps 0.2" in page.text
+    assert "regime.delta_lifetime run" in page.text
+    assert "optimizer.schedule_horizon minibatches" in page.text
+    assert "Abacus" in page.text
+    assert "torch 2.11.0" in page.text
+
+
+def test_a_demonstration_stands_at_the_top_and_on_every_table(root):
+    study = small_study(demonstration="Digits only.")
+    page = Page(render(root, study))
+    assert "Demonstration, not a reproduction." in page.text
+    assert page.text.count("Digits only.") == 1 + len(study.tables)
+    assert page.text.index("Digits only.") < page.text.index("Tables")
+
+
+def test_no_demonstration_no_banner(page):
+    assert "Demonstration" not in page.text
+    assert "Not finished" not in page.text
+
+
+def test_an_unfinished_study_says_how_much_is_missing(study, root, tmp_path):
+    shutil.copytree(root, tmp_path, dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / "results/tiny/attack/simclr-pgd5-digits-s0")
+    shutil.rmtree(tmp_path / "results/tiny/pretrain/simclr-pgd5-digits-s0")
+    page = Page(render(tmp_path, study, partial=True))
+    assert "4 of 13 cells lack some or all of their runs" in page.text
+    assert "not run" in page.text
+    assert "4 of 5" in page.text
+
+
+def test_text_of_a_study_cannot_become_markup(root):
+    tables = small_study().tables
+    tables["table1"] = dataclasses.replace(
+        tables["table1"], note="<script>alert(1)</script>", title='"><b>'
+    )
+    html = render(root, small_study(tables=tables))
+    assert "<script" not in html
+    assert "&lt;script&gt;" in html
+    assert Page(html)
+
+
+def test_pictures_are_embedded_as_what_they_are(page):
+    sources = page.all("img", "src")
+    assert [source.split(";")[0] for source in sources] == ["data:image/svg+xml"] * 4 + [
+        "data:image/png"
+    ]
+
+
+def test_the_same_study_gives_the_same_page(study, root, html):
+    assert render(root, study) == html
+
+
+def test_a_page_without_figures_and_pictures_has_no_empty_sections(study):
+    html = report.render(study, [], tables={}, figures={}, records={})
+    page = Page(html)
+    assert "Example views" not in page.text
+    assert "Figures" not in page.text
+    assert "not run" in page.text

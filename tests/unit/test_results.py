@@ -1,0 +1,237 @@
+"""The frame takes its numbers from flags and refuses every record that is not the study's."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from robustviews import artifacts, plan, results
+from robustviews.config.schema import Row, Table
+from robustviews.results import ResultsError, frame
+from robustviews.statistics import wilson
+from tests.unit.results_tree import (
+    DEVICE,
+    IMAGES,
+    small_study,
+    write_evaluation,
+    write_pretraining,
+    write_tree,
+)
+
+RUN = "emp-free3-digits-s0"
+FLAGS = f"results/tiny/attack/{RUN}/rle/pgd20/flags.safetensors"
+RECORD = FLAGS.replace("flags.safetensors", "record.json")
+
+
+@pytest.fixture
+def study():
+    return small_study()
+
+
+@pytest.fixture
+def root(tmp_path, study):
+    write_tree(tmp_path, study)
+    return tmp_path
+
+
+def row_of(rows, **wanted):
+    (row,) = [row for row in rows if all(row[key] == value for key, value in wanted.items())]
+    return row
+
+
+def edit_record(root, path, **changes):
+    record = artifacts.read_json(root / path)
+    artifacts.write_json(root / path, record | changes)
+
+
+def test_every_evaluation_has_a_row_for_clean_images_and_one_a_radius(study, root):
+    rows = frame(study, root)
+    found = {(row["run"], row["attack"], row["eps"]) for row in rows}
+    seeds = [f"emp-free3-digits-s{seed}" for seed in (0, 1, 2)]
+    runs = [*seeds, "simclr-pgd5-digits-s0", "supervised-free3-digits-s0"]
+    wanted = {(run, "pgd20", eps) for run in runs for eps in (0, 4, 8)}
+    wanted |= {(run, "autoattack", eps) for run in seeds for eps in (0, 8)}
+    assert found == wanted
+    assert len(rows) == len(wanted)
+
+
+def test_numbers_come_from_flags_whatever_the_record_claims(study, root):
+    edit_record(root, RECORD, result={"n": 1, "clean": 0.123, "eps": {"4": 0.123}})
+    flags = load_file(root / FLAGS)
+    row = row_of(frame(study, root), run=RUN, attack="pgd20", eps=4)
+    assert (row["correct"], row["n"]) == (flags["eps_4"].sum(), IMAGES)
+    assert row["accuracy"] == flags["eps_4"].mean()
+    assert (row["low"], row["high"]) == wilson(row["correct"], IMAGES)
+    clean = row_of(frame(study, root), run=RUN, attack="pgd20", eps=0)
+    assert clean["correct"] == flags["clean"].sum()
+
+
+def test_a_row_says_how_its_number_was_made(study, root):
+    row = row_of(frame(study, root), run="emp-free3-digits-s2", attack="pgd20", eps=8)
+    expected = {
+        "study": "tiny",
+        "entry": "emp-free3",
+        "method": "emp_ssl",
+        "regime": "free",
+        "dataset": "digits",
+        "seed": 2,
+        "probe": "rle",
+        "pretrain_minutes": (3 * 60 + 12) / 60,
+        "device": DEVICE,
+        "probe_epochs": 3,
+        "attack_steps": 20,
+        "record": RECORD.replace("-s0", "-s2"),
+    }
+    assert {key: row[key] for key in expected} == expected
+    own = row_of(frame(study, root), entry="supervised-free3", eps=0)
+    assert own["probe_epochs"] is None
+    assert row_of(frame(study, root), run=RUN, attack="autoattack", eps=8)["attack_steps"] == 100
+
+
+def test_a_pretraining_of_which_only_minutes_are_asked_has_a_row_too(tmp_path):
+    table = Table("Cost", ("digits/minutes",), {"pgd": Row("simclr-pgd5", "rle")})
+    study = small_study(tables={"cost": table}, figures={})
+    write_tree(tmp_path, study)
+    (row,) = frame(study, tmp_path)
+    assert (row["attack"], row["n"], row["accuracy"]) == ("", 0, None)
+    assert row["pretrain_minutes"] == 6
+    assert row["record"] == "results/tiny/pretrain/simclr-pgd5-digits-s0/record.json"
+
+
+def test_csv_gives_back_the_same_rows(tmp_path):
+    table = Table("Cost", ("digits/minutes",), {"pgd": Row("simclr-pgd5", "rle")})
+    study = small_study(tables=small_study().tables | {"cost": table}, figures={})
+    write_tree(tmp_path, study)
+    rows = frame(study, tmp_path)
+    assert results.from_csv(results.to_csv(rows)) == rows
+
+
+def test_a_csv_with_other_columns_is_refused(study, root):
+    text = results.to_csv(frame(study, root)).replace("accuracy", "precision", 1)
+    with pytest.raises(ResultsError, match=r"expected columns study,run.* found study,run"):
+        results.from_csv(text)
+
+
+def test_a_missing_record_is_named_with_what_to_run(study, root):
+    (root / RECORD).unlink()
+    with pytest.raises(ResultsError) as error:
+        frame(study, root)
+    assert error.value.problems == [f"{RECORD}: missing; run it with: snakemake {FLAGS}"]
+
+
+def test_missing_flags_are_named_with_what_to_run(study, root):
+    (root / FLAGS).unlink()
+    with pytest.raises(ResultsError, match=f"{FLAGS}: missing; run it with: snakemake {FLAGS}"):
+        frame(study, root)
+
+
+def test_all_problems_are_told_at_once_but_not_without_end(study, root):
+    shutil.rmtree(root / "results/tiny/attack")
+    with pytest.raises(ResultsError) as error:
+        frame(study, root)
+    assert len(error.value.problems) == len(plan.evaluations(study)) == 8
+    assert len(str(results.ResultsError(["problem"] * 40)).splitlines()) == 13
+
+
+def test_a_record_of_another_spec_is_stale_and_says_where_it_parts(root):
+    attacks = small_study().attacks
+    attacks["pgd20"] = dataclasses.replace(attacks["pgd20"], steps=50)
+    with pytest.raises(ResultsError, match=r"stale: attack\.steps was 20, the study now says 50"):
+        frame(small_study(attacks=attacks), root)
+
+
+def test_a_changed_pretraining_makes_the_evaluations_of_its_run_stale_and_no_others(root):
+    runs = small_study().runs
+    runs["simclr-pgd5"] = dataclasses.replace(runs["simclr-pgd5"], epochs=7)
+    with pytest.raises(ResultsError) as error:
+        frame(small_study(runs=runs), root)
+    (problem,) = error.value.problems
+    assert "pretrain/simclr-pgd5-digits-s0/record.json: stale: run.epochs was 6" in problem
+
+
+def test_a_changed_head_that_another_starts_from_makes_its_evaluations_stale(root):
+    probes = small_study().probes
+    probes["central"] = dataclasses.replace(probes["central"], epochs=9)
+    with pytest.raises(ResultsError, match=r"central/record\.json: stale: probe\.epochs was 2"):
+        frame(small_study(probes=probes), root)
+
+
+def test_an_evaluation_of_an_encoder_that_was_retrained_since_is_stale(study, root):
+    encoder = root / f"results/tiny/pretrain/{RUN}/encoder.safetensors"
+    write_pretraining(root, study, RUN)
+    assert frame(study, root)
+    encoder.write_bytes(b"another")
+    outputs = {"encoder.safetensors": artifacts.sha256(encoder)}
+    edit_record(root, f"results/tiny/pretrain/{RUN}/record.json", outputs=outputs)
+    with pytest.raises(
+        ResultsError, match="stale: not made from the present results/tiny/pretrain"
+    ):
+        frame(study, root)
+
+
+def test_a_record_copied_from_another_run_is_refused(study, root):
+    source = root / RECORD.replace("emp-free3", "simclr-pgd5")
+    for name in ("record.json", "flags.safetensors"):
+        shutil.copy(source.with_name(name), (root / RECORD).with_name(name))
+    with pytest.raises(ResultsError, match="stale: not made from the present"):
+        frame(study, root)
+
+
+def test_a_record_of_another_study_is_foreign(study, root):
+    edit_record(root, RECORD, study="other")
+    with pytest.raises(ResultsError, match="belongs to study 'other', expected 'tiny'"):
+        frame(study, root)
+
+
+def test_flags_that_are_not_those_of_the_record_are_refused(study, root):
+    flags = load_file(root / FLAGS)
+    save_file(flags | {"eps_8": np.ones_like(flags["eps_8"])}, root / FLAGS)
+    with pytest.raises(ResultsError, match="its bytes are not those that its record states"):
+        frame(study, root)
+
+
+def test_a_file_that_is_no_record_is_refused(study, root):
+    artifacts.write_json(root / RECORD, {"study": "tiny"})
+    with pytest.raises(ResultsError, match="no record of a job, it lacks environment, inputs"):
+        frame(study, root)
+
+
+def test_a_partial_frame_leaves_out_what_is_missing_or_stale(study, root):
+    (root / RECORD).unlink()
+    edit_record(root, RECORD.replace("-s0", "-s1"), spec={})
+    rows = [row for row in frame(study, root, partial=True) if row["attack"] == "pgd20"]
+    assert {row["run"] for row in rows if row["entry"] == "emp-free3"} == {"emp-free3-digits-s2"}
+    assert {row["entry"] for row in rows} == set(study.runs)
+
+
+def test_a_partial_frame_has_the_minutes_of_a_run_whose_attack_is_still_to_come(study, root):
+    shutil.rmtree(root / "results/tiny/attack/simclr-pgd5-digits-s0")
+    rows = [row for row in frame(study, root, partial=True) if row["entry"] == "simclr-pgd5"]
+    assert [(row["attack"], row["pretrain_minutes"]) for row in rows] == [("", 6)]
+
+
+def test_a_partial_frame_still_refuses_changed_flags(study, root):
+    (root / FLAGS).write_bytes(b"changed")
+    with pytest.raises(ResultsError, match="its bytes are not"):
+        frame(study, root, partial=True)
+
+
+def test_records_and_histories_are_those_of_the_jobs_that_ran(study, root):
+    assert set(results.histories(study, root)) == set(plan.jobs(study))
+    records = results.records(study, root)
+    jobs = len(plan.jobs(study)) + len(plan.heads(study)) + len(plan.evaluations(study))
+    assert len(records) == jobs
+    assert records[RECORD]["seed"] == 0
+    (root / RECORD).unlink()
+    assert RECORD not in results.records(study, root)
+
+
+def test_rewriting_the_same_evaluation_gives_the_same_frame(study, root):
+    before = frame(study, root)
+    shutil.rmtree((root / FLAGS).parent)
+    write_evaluation(root, study, RUN, "rle", "pgd20")
+    assert frame(study, root) == before

@@ -1,0 +1,216 @@
+"""Tables: which number stands in a cell, beside which published value, and how writers put it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import subprocess
+import sys
+
+import pytest
+
+from robustviews import results
+from robustviews.config.schema import Row, Table
+from robustviews.tables import TABLES, comparison, writers
+from tests.unit.results_tree import COLUMNS, DEVICE, ROWS, small_study, write_tree
+
+
+@pytest.fixture(scope="module")
+def study():
+    return small_study()
+
+
+@pytest.fixture(scope="module")
+def frame(study, tmp_path_factory):
+    root = tmp_path_factory.mktemp("project")
+    write_tree(root, study)
+    return results.frame(study, root)
+
+
+@pytest.fixture
+def table(study, frame):
+    return comparison(study, study.tables["table1"], frame)
+
+
+def with_counts(frame, counts, *, n, eps=0.0):
+    """Return the frame with other counts of CF-AMC-SSL's seeds under pgd20."""
+    counts = iter(counts)
+    return [
+        {**row, "correct": next(counts), "n": n}
+        if (row["entry"], row["attack"], row["eps"]) == ("emp-free3", "pgd20", eps)
+        else row
+        for row in frame
+    ]
+
+
+def cell(table, row, column):
+    values = {each.name: each for each in table.rows}[row]
+    return values.cells[column]
+
+
+def test_cells_stand_in_the_order_of_the_study(table):
+    assert [row.name for row in table.rows] == list(ROWS)
+    assert [column.label for column in table.columns] == [
+        "clean",
+        "pgd20 4/255",
+        "pgd20 8/255",
+        "minutes",
+    ]
+    assert all(len(row.cells) == len(COLUMNS) for row in table.rows)
+
+
+def test_a_cell_is_the_mean_over_seeds_with_every_run_behind_it(table, frame):
+    value = cell(table, "free", 1)
+    rows = [row for row in frame if row["entry"] == "emp-free3" and row["attack"] == "pgd20"]
+    accuracies = [row["accuracy"] for row in rows if row["eps"] == 4]
+    assert value.ours == pytest.approx(sum(accuracies) / 3)
+    assert [each.value for each in value.evidence] == accuracies
+    assert [each.seed for each in value.evidence] == [0, 1, 2]
+    assert {each.device for each in value.evidence} == {DEVICE}
+    assert value.evidence[1].record == (
+        "results/tiny/attack/emp-free3-digits-s1/rle/pgd20/record.json"
+    )
+
+
+def test_a_published_value_becomes_a_fraction_with_difference_and_verdict(study, frame):
+    changed = with_counts(frame, [7600, 7588, 7576], n=10_000)
+    value = cell(comparison(study, study.tables["table1"], changed), "free", 0)
+    assert value.published == pytest.approx(0.7588)
+    assert value.difference == pytest.approx(0.0)
+    assert value.verdict == "within noise"
+    changed = with_counts(frame, [6600, 6588, 6576], n=10_000)
+    value = cell(comparison(study, study.tables["table1"], changed), "free", 0)
+    assert value.difference == pytest.approx(-0.10)
+    assert value.verdict == "lower"
+
+
+def test_minutes_have_the_range_over_seeds_and_no_verdict(table):
+    value = cell(table, "free", 3)
+    assert value.ours == pytest.approx(3.1)
+    assert (value.low, value.high) == pytest.approx((3.0, 3.2))
+    assert (value.published, value.difference, value.verdict) == (97, None, None)
+    assert value.evidence[0].record == "results/tiny/pretrain/emp-free3-digits-s0/record.json"
+
+
+def test_markdown_sets_ours_beside_published_and_marks_what_is_more_than_chance(study, frame):
+    changed = with_counts(frame, [7600, 7588, 7576], n=10_000)
+    changed = with_counts(changed, [4600, 4597, 4594], n=10_000, eps=4.0)
+    text = writers.markdown(comparison(study, study.tables["table1"], changed))
+    line = next(line for line in text.splitlines() if line.startswith("| CF-AMC-SSL"))
+    assert "| 75.9 ±0.3 (75.88, 0.0) |" in line
+    assert "| 45.97 ±0.07 (55.97, **-10.00**) |" in line
+    assert line.count("(published value not available)") == 1
+    assert line.endswith("| 3.1 (97) |")
+
+
+def test_a_cell_without_published_value_is_ours_alone(table):
+    line = next(line for line in writers.markdown(table).splitlines() if "supervised" in line)
+    assert "(" not in line
+    assert line.count("±") == 3
+
+
+def test_a_cell_that_was_not_run_says_so_and_keeps_its_published_value(study, frame):
+    partial = [row for row in frame if row["entry"] != "simclr-pgd5"]
+    table = comparison(study, study.tables["table1"], partial)
+    line = next(line for line in writers.markdown(table).splitlines() if "SimCLR" in line)
+    assert line.split(" | ")[2:4] == ["not run (72.86)", "not run (47.98)"]
+    assert "not run (934)" in line
+
+
+def test_a_cell_with_some_seeds_says_how_many(study, frame):
+    partial = [row for row in frame if row["run"] != "emp-free3-digits-s1"]
+    text = writers.markdown(comparison(study, study.tables["table1"], partial))
+    assert "2 of 3 seeds" in text
+
+
+def test_a_bar_in_a_label_does_not_break_the_markdown_table(table):
+    lines = [line for line in writers.markdown(table).splitlines() if line.startswith("|")]
+    assert len({line.replace("\\|", "").count("|") for line in lines}) == 1
+    assert any("SimCLR \\| PGD_5" in line for line in lines)
+
+
+def test_rows_with_different_probes_name_them(study, frame, table):
+    assert table.shows_probe
+    assert "| supervised-free3 | own |" in writers.markdown(table)
+    one = comparison(study, study.tables["aa"], frame)
+    assert not one.shows_probe
+
+
+def test_protocol_names_what_a_reader_needs_to_repeat_it(table):
+    expected = (
+        f"Pretraining: 2 to 6 minutes a run on {DEVICE}. "
+        "Probes: rle (linear head on 5-step PGD examples of 8/255, 3 epochs); "
+        "own (the classifier that the network was trained with). "
+        "Attacks: pgd20 (PGD, 20 steps of 2.55/255, no random start). "
+        "Test images: 200. Seeds: 0, 1, 2."
+    )
+    assert table.protocol == expected
+    assert expected in writers.markdown(table)
+
+
+def test_a_reduced_autoattack_is_not_called_comparable(study, frame):
+    table = comparison(study, study.tables["aa"], frame)
+    assert "autoattack is a reduced version" in table.comparable
+    attacks = study.attacks | {"autoattack": type(study.attacks["autoattack"])(eps=(8.0,))}
+    standard = comparison(small_study(attacks=attacks), study.tables["aa"], frame)
+    assert "autoattack is the standard version" in standard.comparable
+
+
+def test_a_demonstration_says_so_on_every_format(frame):
+    study = small_study(demonstration="Demonstration: no reproduction.")
+    table = comparison(study, study.tables["table1"], frame)
+    for write in (writers.markdown, writers.csv, writers.latex):
+        assert "Demonstration: no reproduction." in write(table)
+    assert "not with any published number" in table.comparable
+
+
+def test_csv_has_a_line_a_cell_with_its_records(table):
+    lines = list(csv.DictReader(io.StringIO(writers.csv(table))))
+    assert len(lines) == len(ROWS) * len(COLUMNS)
+    first = lines[0]
+    assert (first["row"], first["column"], first["unit"]) == ("free", "clean", "%")
+    assert float(first["ours"]) == pytest.approx(100 * table.rows[0].cells[0].ours, rel=1e-5)
+    assert first["published"] == "75.88"
+    assert len(first["records"].split()) == 3
+    assert lines[2]["published"] == "unavailable"
+    assert lines[3]["unit"] == "minutes"
+
+
+def test_latex_is_escaped_and_its_rows_have_the_same_width(table):
+    text = writers.latex(table)
+    assert "PGD\\_5" in text
+    body = text[text.index("\\midrule") : text.index("\\bottomrule")]
+    rows = [line for line in body.splitlines() if line.endswith(r"\\")]
+    assert [line.replace("\\&", "").count("&") for line in rows] == [5, 5, 5]
+    assert "\\begin{tabular}{llrrrr}" in text
+    assert "\\multicolumn{4}{c}{digits}" in text
+    assert "5 \\%" in text
+
+
+def test_latex_escapes_every_special_character():
+    assert writers.escape(r"50% & $a_b^c$ #{~} \x") == (
+        r"50\% \& \$a\_b\textasciicircum{}c\$ \#\{\textasciitilde{}\} \textbackslash{}x"
+    )
+
+
+@pytest.mark.parametrize(
+    ("fraction", "text"), [(-0.0001, "0.0"), (0.012, "+1.2"), (-0.049, "-4.9")]
+)
+def test_a_difference_carries_its_sign_but_never_minus_zero(fraction, text):
+    assert writers.signed(fraction) == text
+
+
+def test_every_kind_of_table_can_be_made_without_any_result(study):
+    for kind in TABLES.values():
+        table = kind(study, Table("T", COLUMNS, {"a": Row("simclr-pgd5", "rle")}), [])
+        assert "not run" in writers.markdown(table)
+        assert writers.csv(table)
+        assert writers.latex(table)
+
+
+def test_tables_load_neither_torch_nor_matplotlib():
+    code = (
+        "import sys, robustviews.results, robustviews.tables.writers;"
+        "sys.exit(any(name in sys.modules for name in ('torch', 'matplotlib', 'jinja2', 'scipy')))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
