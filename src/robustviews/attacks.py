@@ -1,7 +1,7 @@
 """Attacks: the one projected-gradient primitive, and what an evaluation may run.
 
-All work on inputs x of shape (B, ...) in [0, 1] under an Linf budget eps. An attack never touches gradients of
-parameters nor the mode of the network.
+All work on inputs x of shape (B, ...) in [0, 1] under an Linf budget eps. An attack never touches
+gradients of parameters nor the mode of the network.
 """
 
 from __future__ import annotations
@@ -44,9 +44,10 @@ def pgd(
         steps: gradient steps; 0 returns the start.
         generator: source of random starts.
         random_start: start uniformly in the ball; otherwise at the images.
-        restarts: tries; of several the one with the largest loss is kept for each image, so `loss` must return
-            (B,) and `random_start` must be on.
-        parameter_grads: let the steps add to the parameters' `.grad`, as the reference code of arXiv 2501.03507 does.
+        restarts: tries; of several the one with the largest loss is kept for each image, so `loss`
+            must return (B,) and `random_start` must be on.
+        parameter_grads: let the steps add to the parameters' `.grad`, as the reference code of
+            arXiv 2501.03507 does.
 
     Returns:
         Perturbed images of the same shape, in the ball and in [0, 1].
@@ -136,8 +137,8 @@ class PgdAttack:
 
     Attributes:
         eps: radii, in 1/255.
-        steps: gradient steps (switch `test_pgd_steps`). Code: 2 for EMP-SSL by default, which cannot reach 8/255, and 20
-            for SimCLR; paper: 20.
+        steps: gradient steps (switch `test_pgd_steps`). Code: 2 for EMP-SSL by default, which
+            cannot reach 8/255, and 20 for SimCLR; paper: 20.
         step_size: in 1/255; 2.55 is the paper's 0.01, for every radius.
         restarts: tries of which the worst counts.
         random_start: start uniformly in the ball.
@@ -182,10 +183,11 @@ class AutoAttack:
 
     Attributes:
         eps: radii, in 1/255.
-        version: `standard` runs all four attacks and is the one that papers compare; `custom` runs `attacks` only.
+        version: `standard` runs all four attacks and is the one that papers compare; `custom` runs
+            `attacks` only.
         attacks: of the custom version, in order.
-        apgd_steps: iterations of APGD (switch `autoattack`): the official 100, or 10 as torchattacks has it since
-            its version 3.3 (code).
+        apgd_steps: iterations of APGD (switch `autoattack`): the official 100, or 10 as
+            torchattacks has it since its version 3.3 (code).
         square_queries: of the Square attack; the official number is 5000.
         images: attack only so many test images, a fixed choice; null takes all.
     """
@@ -205,10 +207,11 @@ class AutoAttack:
     def perturb(
         self, model: Model, images: Tensor, labels: Tensor, *, eps: float, seed: int
     ) -> Tensor:
-        """Return AutoAttack's examples for images (B, 3, H, W) in [0, 1]; fooled ones are not attacked again.
+        """Return AutoAttack's examples for images (B, 3, H, W) in [0, 1].
 
         Raises:
-            ValueError: inputs are not images, as for an n-crop probe, whose inputs are stacks of views.
+            ValueError: inputs are not images, as for an n-crop probe, whose inputs are stacks of
+            views.
         """
         if images.dim() != 4:
             raise ValueError("autoattack needs whole images; attack an n-crop probe with kind: pgd")
@@ -222,6 +225,7 @@ class AutoAttack:
         attack.apgd.n_iter = attack.apgd_targeted.n_iter = self.apgd_steps
         attack.square.n_queries = self.square_queries
         with torch.random.fork_rng():  # the official code seeds the global generator
+            adversarial: Tensor
             adversarial, _ = attack.run_standard_evaluation(images, labels, batch_size=len(images))
         return adversarial
 

@@ -1,7 +1,8 @@
-"""Encoders: a residual backbone, the pre-feature that probes read, and the projector that the losses see.
+"""Encoders: a residual backbone, the pre-feature for probes, and the projector for losses.
 
-Source: arXiv 2501.03507 and its reference code: torchvision's ResNet with a CIFAR stem, a 4096-d pre-feature, a two-layer
-projector and unit-norm projections. The residual network is He et al. 2016 as torchvision has it, with a width.
+Source: arXiv 2501.03507 and its reference code: torchvision's ResNet with a CIFAR stem, a 4096-d
+pre-feature, a two-layer projector and unit-norm projections. The residual network is He et al. 2016
+as torchvision has it, with a width.
 """
 
 from __future__ import annotations
@@ -98,14 +99,16 @@ class ResNet(nn.Module):
         x = self.maxpool(functional.relu(self.bn1(self.conv1(x)), inplace=True))
         for stage in range(self.stages):
             x = self.get_submodule(f"layer{stage + 1}")(x)
-        return x.mean(dim=(2, 3))
+        features: Tensor = x.mean(dim=(2, 3))
+        return features
 
 
 class Encoder(nn.Module):
     """Backbone, pre-feature and projector; or backbone and classifier for supervised training.
 
     Attributes:
-        precision: arithmetic of `forward`, that is of training; `represent` is always as wide as the weights.
+        precision: arithmetic of `forward`, that is of training; `represent` is always as wide as
+            the weights.
     """
 
     def __init__(
@@ -113,6 +116,7 @@ class Encoder(nn.Module):
     ) -> None:
         super().__init__()
         self.precision = "fp32"
+        self.hidden = hidden
         self.backbone = backbone
         self.classifier: nn.Linear | None = None
         self.prefeature: nn.Sequential | None = None
@@ -133,8 +137,8 @@ class Encoder(nn.Module):
         """Map images (N, 3, H, W) in [0, 1] to what the method's loss takes.
 
         Returns:
-            Unit-norm projections z (N, projection), or logits (N, classes) of a supervised network; float32 or
-            wider, whatever the precision inside.
+            Unit-norm projections z (N, projection), or logits (N, classes) of a supervised network;
+            float32 or wider, whatever the precision inside.
         """
         with runtime.autocast(self.precision, images.device):
             h = self.backbone(images)
@@ -145,7 +149,7 @@ class Encoder(nn.Module):
         return functional.normalize(_widen(z), dim=1)
 
     def represent(self, images: Tensor, feature: Feature = "prefeature") -> Tensor:
-        """Map images (N, 3, H, W) to the features h that a probe reads; the projector is not computed.
+        """Map images (N, 3, H, W) to the features h that a probe reads, without the projector.
 
         Args:
             images: in [0, 1].
@@ -164,7 +168,7 @@ class Encoder(nn.Module):
     def width_of(self, feature: Feature) -> int:
         """Return the dimension of a feature."""
         if feature == "prefeature" and self.prefeature is not None:
-            return int(self.prefeature[0].out_features)
+            return self.hidden
         return self.backbone.features
 
 
@@ -183,7 +187,8 @@ def build_encoder(
     Args:
         backbone: name in `BACKBONES`.
         width: channels of the first stage; 64 is the standard network.
-        stem: `cifar` is a 3x3 stride-1 convolution without max-pooling, `imagenet` 7x7 stride 2 with it.
+        stem: `cifar` is a 3x3 stride-1 convolution without max-pooling, `imagenet` 7x7 stride 2
+            with it.
         hidden: width of the pre-feature and of the projector's hidden layer.
         projection: dimension of the projections.
         classes: builds a supervised network (backbone and classifier) instead.
@@ -200,7 +205,10 @@ def build_encoder(
         for module in encoder.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-    return encoder.to(memory_format=torch.channels_last)
+    for parameter in encoder.parameters():
+        if parameter.dim() == 4:  # convolutions: faster beside images of the same layout
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return encoder
 
 
 def _conv(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Conv2d:

@@ -48,12 +48,12 @@ def evaluate(
         views: of the pretraining, for an n-crop probe.
         size: side of the images in pixels.
         seed: of the choice of images, of n-crop views and of random starts.
-        batch: images attacked together.
+        batch: views attacked together: an n-crop probe takes batch / n images at a time.
         title: of the progress bar.
 
     Returns:
-        `index` (n,) int64, positions of the attacked images in the test set; `labels` (n,) int64; `clean` and one
-        `eps_<radius>` a radius (n,) uint8, 1 where the prediction is right.
+        `index` (n,) int64, positions of the attacked images in the test set; `labels` (n,) int64;
+        `clean` and one `eps_<radius>` a radius (n,) uint8, 1 where the prediction is right.
 
     Raises:
         ValueError: an attack left its ball or [0, 1], or fewer test images exist than it asks for.
@@ -65,20 +65,21 @@ def evaluate(
     bar = runtime.Progress(len(index), "image", title)
     view_seed = runtime.counter_key(seed, "test")
     with runtime.frozen(classifier):
-        for number, chosen in enumerate(index.split(batch)):
+        at_once = max(1, batch // classifier.probe.stack)
+        for number, chosen in enumerate(index.split(at_once)):
             inputs = classifier.probe.inputs(
                 images[chosen].to(device), chosen.to(device), views, size=size, seed=view_seed
             )
             target = labels[chosen].to(device)
             for name, right in _flags(classifier, attack, inputs, target, seed + number).items():
                 flags.setdefault(name, []).append(right)
-            bar.show(min((number + 1) * batch, len(index)))
+            bar.show(min((number + 1) * at_once, len(index)))
     result = {name: torch.cat(parts).to(torch.uint8).cpu() for name, parts in flags.items()}
     return {"index": index, "labels": labels[index], **result}
 
 
 def choose_images(count: int, wanted: int | None) -> Tensor:
-    """Return the positions of the test images that are attacked: all, or a choice that never changes.
+    """Return the positions of the attacked test images: all, or a choice that never changes.
 
     Args:
         count: test images there are.
@@ -114,6 +115,6 @@ def _check_ball(adversarial: Tensor, inputs: Tensor, eps: float, radius: float) 
     low, high = adversarial.min().item(), adversarial.max().item()
     if far > eps + ROUNDING or low < -ROUNDING or high > 1 + ROUNDING:
         raise ValueError(
-            f"the attack at eps {radius:g}/255 left its ball: moved by {far * 255:.4f}/255, pixels in "
-            f"[{low:.4f}, {high:.4f}]; expected at most {radius:g}/255 and [0, 1]"
+            f"the attack at eps {radius:g}/255 left its ball: moved by {far * 255:.4f}/255, pixels "
+            f"in [{low:.4f}, {high:.4f}]; expected at most {radius:g}/255 and [0, 1]"
         )

@@ -79,21 +79,28 @@ def _digest(roots: frozenset[Symbol], source: Path) -> str:
 
 
 @cache
-def files(*names: str) -> str:
+def files(*names: str, source: Path = SOURCE) -> str:
     """Hash whole modules and folders of the package, for stages that are quick to run again.
 
     Args:
         names: such as "tables"; a folder counts with all files in it.
+        source: folder of the package.
 
     Returns:
         16 hexadecimal digits.
+
+    Raises:
+        LookupError: there is no module or folder of a name.
     """
     hasher = hashlib.sha256()
     for name in sorted(names):
-        for path in sorted([SOURCE / f"{name}.py", *(SOURCE / name).glob("**/*")]):
-            if path.is_file() and path.suffix != ".pyc":
-                hasher.update(path.relative_to(SOURCE).as_posix().encode() + b"\n")
-                hasher.update(path.read_bytes())
+        paths = [source / f"{name}.py", *sorted((source / name).glob("**/*"))]
+        paths = [path for path in paths if path.is_file() and path.suffix != ".pyc"]
+        if not paths:
+            raise LookupError(f"{source} holds no module or folder {name!r}")
+        for path in paths:
+            hasher.update(path.relative_to(source).as_posix().encode() + b"\n")
+            hasher.update(path.read_bytes())
     return hasher.hexdigest()[:16]
 
 

@@ -1,8 +1,9 @@
-"""Losses of self-supervised learning, as pure functions of projections z (V, B, D): V views of B images.
+"""Losses, as pure functions of projections z (V, B, D): V views of B images.
 
 Every function returns a scalar to be minimised. Projections are expected to have unit norm.
 
-Source: arXiv 2501.03507, sections 2 and 3, and its reference code (the sign and scale that it minimises).
+Source: arXiv 2501.03507, sections 2 and 3, and its reference code (the sign and scale that it
+minimises).
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ def nt_xent(
     Args:
         z: (2, B, D) unit vectors; z[0, i] and z[1, i] are a pair.
         temperature: softness of the contrast; dot products are divided by it.
-        base_temperature: when given, the loss is multiplied by temperature / base_temperature, as the
-            reference code does (0.07 there, so that it matters only at other temperatures).
+        base_temperature: when given, the loss is multiplied by temperature / base_temperature, as
+            the reference code does (0.07 there, so that it matters only at other temperatures).
         with_self: whether an embedding counts in its own denominator, as the paper's sum has it.
 
     Returns:
@@ -56,9 +57,11 @@ def invariance(z: Tensor, *, kind: Literal["cosine", "trace"] = "cosine") -> Ten
     """Score how little the views of an image agree with their mean.
 
     Args:
-        z: (V, B, D) projections. The mean over views is plain (not normalised again) and has gradient.
-        kind: `cosine` takes the cosine with the mean, averaged over views and images (the code); `trace` is
-            trace(Z_v^T Zbar), a sum over images of inner products, averaged over views (the paper).
+        z: (V, B, D) projections. The mean over views is plain (not normalised again) and has
+            gradient.
+        kind: `cosine` takes the cosine with the mean, averaged over views and images (the code);
+            `trace` is trace(Z_v^T Zbar), a sum over images of inner products, averaged over views
+            (the paper).
 
     Returns:
         Minus the agreement.
@@ -75,13 +78,14 @@ def invariance(z: Tensor, *, kind: Literal["cosine", "trace"] = "cosine") -> Ten
 def total_coding_rate(z: Tensor, *, eps: float = 0.2) -> Tensor:
     """Score how little the images of a batch spread out in each view.
 
-    The determinant is taken of the smaller of the two Gram matrices, which Sylvester's identity makes equal:
-    det(I_D + a Z^T Z) = det(I_B + a Z Z^T). In float32 or wider whatever the precision around it, since the
-    gradient near collapse is wrong in bf16.
+    The determinant is taken of the smaller of the two Gram matrices, which Sylvester's identity
+    makes equal: det(I_D + a Z^T Z) = det(I_B + a Z Z^T). In float32 or wider whatever the precision
+    around it, since the gradient near collapse is wrong in bf16.
 
     Args:
         z: (V, B, D) projections.
-        eps: distortion, standing where the formula has eps squared (0.2 in the code, 0.2 ** 2 in the paper).
+        eps: distortion, standing where the formula has eps squared (0.2 in the code, 0.2 ** 2 in
+            the paper).
 
     Returns:
         Minus the mean over views of 1/2 logdet(I + D / (B eps) Z^T Z).
@@ -96,7 +100,8 @@ def total_coding_rate(z: Tensor, *, eps: float = 0.2) -> Tensor:
         # Without error checks, which would wait for the device: a failure comes out as NaN.
         factor, _ = torch.linalg.cholesky_ex(identity + dim / (batch * eps) * gram)
         # 1/2 logdet = sum of the logarithms of the factor's diagonal
-        return -factor.diagonal(dim1=-2, dim2=-1).log().sum(dim=-1).mean()
+        half_logdet: Tensor = factor.diagonal(dim1=-2, dim2=-1).log().sum(dim=-1)  # (V,)
+        return -half_logdet.mean()
 
 
 def _at_least_float32(z: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """Methods: which views a minibatch is shown as, what an adversary may perturb, and the loss.
 
-Each method is a frozen dataclass of its options. Images are in [0, 1]; `forward` maps images (N, 3, H, W) to what the
-loss takes: unit-norm projections (N, D), or logits (N, classes) for the supervised method.
+Each method is a frozen dataclass of its options. Images are in [0, 1]; `forward` maps images (N, 3,
+H, W) to what the loss takes: unit-norm projections (N, D), or logits (N, classes) for the
+supervised method.
 
 Source: arXiv 2501.03507 and its reference code. Where they differ an option names both.
 """
@@ -43,13 +44,13 @@ class Method(Protocol):
         """Raise ValueError when the method cannot work with this number of views."""
 
     def target(self, batch: Batch) -> Tensor:
-        """Return the images that a perturbation is added to: any leading shape, then (3, H, W)."""
+        """Return the images that a perturbation is added to: (..., 3, H, W)."""
 
     def train_loss(self, forward: Forward, batch: Batch, adversarial: Tensor) -> Tensor:
         """Return the scalar loss that the encoder descends, given the perturbed target."""
 
     def attack_loss(self, forward: Forward, batch: Batch) -> Loss:
-        """Return the scalar loss that an adversary ascends, as a function of the perturbed target."""
+        """Return the loss that an adversary ascends, as a function of the perturbed target."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +58,14 @@ class EmpSsl:
     """EMP-SSL: many crops of an image agree with their mean, and the images of a batch spread out.
 
     Attributes:
-        emp_invariance: `cosine` is the mean cosine between a projection and the mean over views (code); `trace` is
-            trace(Z_i^T Zbar), the sum over the batch of their inner products, without dividing by the norm of the
-            mean (paper).
-        emp_scale: `weighted_mean` is 200 x invariance + 1 x coding rate, each a mean over views (code); `unit_sum`
-            weighs both by 1 and sums over views (paper, with the sign that makes sense when minimising).
-        tcr_eps: distortion of the coding rate, standing where the formula has eps squared. Code: 0.2; paper: 0.04.
+        emp_invariance: `cosine` is the mean cosine between a projection and the mean over views
+            (code); `trace` is trace(Z_i^T Zbar), the sum over the batch of their inner products,
+            without dividing by the norm of the mean (paper).
+        emp_scale: `weighted_mean` is 200 x invariance + 1 x coding rate, each a mean over views
+            (code); `unit_sum` weighs both by 1 and sums over views (paper, with the sign that makes
+            sense when minimising).
+        tcr_eps: distortion of the coding rate, standing where the formula has eps squared. Code:
+            0.2; paper: 0.04.
     """
 
     emp_invariance: Literal["cosine", "trace"] = "cosine"
@@ -102,15 +105,19 @@ class SimClr:
 
     Attributes:
         simclr_temperature: of NT-Xent. Code: 0.07; alternative: 0.5.
-        simclr_base_temperature: when given, the loss is multiplied by temperature / base_temperature. Code: 0.07.
-        simclr_denominator: whether an embedding counts among its own alternatives: `without_self` (code),
-            `with_self` (the paper's sum).
-        simclr_train_pair: what the perturbed target is and is paired with. `views`: (x1, x2 + delta) (code);
-            `same_view`: (x2, x2 + delta) (text); `raw`: (x1, x + delta) with the un-augmented x (Figure 1a).
-        simclr_attack_pair: pair whose loss the PGD adversary ascends. `same_view`: (x2, x2 + delta) (code, PGD);
-            `train_pair`: the training pair (code, free training, where both are one pass by construction).
-        simclr_clean_branch: how the adversary's clean view is encoded. `recomputed`: in every attack step, with
-            gradient (code: 12 passes an update); `once`: once and detached (7 passes).
+        simclr_base_temperature: when given, the loss is multiplied by temperature /
+            base_temperature. Code: 0.07.
+        simclr_denominator: whether an embedding counts among its own alternatives: `without_self`
+            (code), `with_self` (the paper's sum).
+        simclr_train_pair: what the perturbed target is and is paired with. `views`: (x1, x2 +
+            delta) (code); `same_view`: (x2, x2 + delta) (text); `raw`: (x1, x + delta) with the
+            un-augmented x (Figure 1a).
+        simclr_attack_pair: pair whose loss the PGD adversary ascends. `same_view`: (x2, x2 + delta)
+            (code, PGD); `train_pair`: the training pair (code, free training, where both are one
+            pass by construction).
+        simclr_clean_branch: how the adversary's clean view is encoded. `recomputed`: in every
+            attack step, with gradient (code: 12 passes an update); `once`: once and detached (7 with
+            a backward pass).
     """
 
     simclr_temperature: float = option(0.07, gt=0)

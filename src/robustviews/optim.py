@@ -1,4 +1,4 @@
-"""How parameters move: SGD with layer-wise adaptive rates (LARS), and the learning rate as a function of the step."""
+"""How parameters move: SGD with layer-wise rates (LARS), and the learning rate of each step."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from torch import Tensor
 
 
 class Lars(torch.optim.Optimizer):
-    """SGD with Nesterov momentum whose gradients are rescaled per parameter to the parameter's own norm.
+    """SGD with Nesterov momentum; each gradient is rescaled to the norm of its parameter.
 
-    1-d parameters (biases, batch norm) keep their gradient and get no weight decay, and so does a parameter that is zero
-    or whose gradient is zero. All parameters are updated together, without waiting for the device.
+    1-d parameters (biases, batch norm) keep their gradient and get no weight decay, and so does a
+    parameter that is zero or whose gradient is zero. All parameters are updated together, without
+    waiting for the device.
 
-    Source: You et al. 2017; clipping and order of operations as in the reference code of arXiv 2501.03507.
+    Source: You et al. 2017; clipping and order of operations as in the reference code of arXiv
+    2501.03507.
     """
 
     def __init__(
@@ -36,7 +38,8 @@ class Lars(torch.optim.Optimizer):
             lr: learning rate; may be changed between steps in `param_groups`.
             momentum: Nesterov momentum.
             weight_decay: L2 penalty inside the rescaled gradient.
-            eta: trust coefficient: rescaled gradients have about `eta` times the norm of the parameter.
+            eta: trust coefficient: rescaled gradients have about `eta` times the norm of the
+                parameter.
             eps: keeps the ratio finite.
         """
         defaults = {
@@ -77,7 +80,7 @@ class Lars(torch.optim.Optimizer):
 
 
 def _rescale(params: list[Tensor], grads: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
-    """Return ratio x (gradient + decay x parameter), ratio = min(eta |p| / (|g| + decay |p| + eps) / lr, 1)."""
+    """Return r (g + decay p), where r = min(eta |p| / (|g| + decay |p| + eps) / lr, 1)."""
     decay, lr = group["weight_decay"], group["lr"]
     p_norms = torch.stack(torch._foreach_norm(params))
     g_norms = torch.stack(torch._foreach_norm(grads))
@@ -99,8 +102,8 @@ def cosine_lr(step: int, *, base: float, horizon: int) -> float:
     Args:
         step: updates made so far.
         base: rate at step 0.
-        horizon: updates until zero; beyond it the rate rises again, as the published schedule does in free
-            training, where the horizon counts minibatches and the steps count replays.
+        horizon: updates until zero; beyond it the rate rises again, as the published schedule does
+            in free training, where the horizon counts minibatches and the steps count replays.
 
     Source: Loshchilov, Hutter 2017, equation 5, without restarts.
     """

@@ -1,7 +1,7 @@
 """How an option of a study is declared: a dataclass field with a default and its legal range.
 
-Modules that hold options (methods, regimes, views, attacks, ...) import only this, so that a study can be
-validated and planned without importing torch.
+Modules that hold options (methods, regimes, views, attacks, ...) import only this, so that a study
+can be validated and planned without importing torch.
 """
 
 from __future__ import annotations

@@ -98,8 +98,8 @@ class Training:
         log.info("run=%s %s", title, " ".join(f"{key}={row[key]:.6g}" for key in row))
         if not math.isfinite(loss):
             raise TrainingError(
-                f"{title}: the loss is {loss} after pass {progress.epoch}; lower optimizer.lr, or use "
-                "precision: fp32"
+                f"{title}: the loss is {loss} after pass {progress.epoch}; lower optimizer.lr, or "
+                "use precision: fp32"
             )
         progress.history.append(row)
         self.loss_sum = torch.zeros((), device=self.device)
@@ -191,7 +191,8 @@ def pretrain(
     minibatches = len(images) // batch_size
     if minibatches == 0:
         raise TrainingError(
-            f"{title}: batch_size {batch_size} is more than the {len(images)} training images; lower it"
+            f"{title}: batch_size {batch_size} is more than the {len(images)} training images; "
+            "lower it"
         )
     passes = passes_over_data(epochs, epochs_meaning, regime.updates_per_batch, views.count)
     options = dict(optimizer)
@@ -218,7 +219,7 @@ def pretrain(
         if order is None or position == 0:
             order = runtime.permutation(len(images), seed, "order", epoch).to(device)
         chosen = order[position * batch_size : (position + 1) * batch_size]
-        batch = make_batch(images, labels, chosen, views, size, seed, epoch)
+        batch = make_batch(images, labels, chosen, views=views, size=size, seed=seed, epoch=epoch)
         starts = runtime.generator(device, seed, "delta", epoch, position)
         training.close_minibatch(
             *regime.train_batch(encoder, method, batch, training.delta, training.update, starts)
@@ -234,7 +235,14 @@ def pretrain(
 
 
 def make_batch(
-    images: Tensor, labels: Tensor, indices: Tensor, views: Views, size: int, seed: int, epoch: int
+    images: Tensor,
+    labels: Tensor,
+    indices: Tensor,
+    *,
+    views: Views,
+    size: int,
+    seed: int,
+    epoch: int,
 ) -> Batch:
     """Make the views of some images.
 
@@ -261,7 +269,8 @@ def passes_over_data(epochs: int, meaning: str, replays: int, views: int) -> int
 
     Args:
         epochs: as the study says.
-        meaning: `passes`: epochs are passes; `replays`: N epochs are N/m passes; `views`: N/(C m) passes.
+        meaning: `passes`: epochs are passes; `replays`: N epochs are N/m passes; `views`: N/(C m)
+            passes.
         replays: updates that a minibatch becomes, m.
         views: C.
 
@@ -290,7 +299,7 @@ def learning_rate(
         updates_per_batch: m of free training, else 1.
     """
     if schedule == "constant":
-        return lambda step: base
+        return lambda _: base
     length = minibatches * (updates_per_batch if horizon == "updates" else 1)
     return lambda step: cosine_lr(step, base=base, horizon=length)
 

@@ -1,4 +1,4 @@
-"""Probes: how a frozen encoder is turned into a classifier, and what that classifier sees of a test image.
+"""Probes: how a frozen encoder becomes a classifier, and what that sees of a test image.
 
 The encoder is in eval mode and its parameters never change; only the linear head is trained.
 
@@ -30,16 +30,16 @@ History = list[dict[str, float]]
 
 @dataclass(frozen=True)
 class Task:
-    """What a head is trained on: images (N, 3, H, W) uint8, labels (N,) int64, and how they are looked at.
+    """What a head is trained on, and how it is looked at.
 
     Attributes:
-        images: of the training set, on the device of the encoder.
-        labels: class of each.
+        images: (N, 3, H, W) uint8, the training set, on the device of the encoder.
+        labels: (N,) int64, class of each.
         classes: number of classes.
         views: of the pretraining, which the n-crop probe draws from.
         size: side of images and views in pixels.
         seed: of heads, orders and views.
-        batch: images at a time where no gradient is needed.
+        batch: views at a time where no gradient is needed.
         title: of the progress bar.
     """
 
@@ -60,10 +60,14 @@ class Probe(Protocol):
     def feature(self) -> Feature:
         """Which feature of the encoder the head reads."""
 
+    @property
+    def stack(self) -> int:
+        """How many views the encoder sees of each image."""
+
     def inputs(
         self, images: Tensor, counters: Tensor, views: Views, *, size: int, seed: int
     ) -> Tensor:
-        """Return what the classifier sees, and an attack perturbs: (B, 3, H, W) or (B, n, 3, H, W) in [0, 1]."""
+        """Return what is seen and perturbed: (B, 3, H, W) or (B, n, 3, H, W) in [0, 1]."""
 
     def train(
         self, encoder: Encoder, task: Task, *, start: nn.Linear | None = None
@@ -76,17 +80,19 @@ class LinearProbe:
     """A linear head on frozen features of whole images, which are computed once.
 
     Attributes:
-        epochs: switch `probe_epochs`. Code: 2 in the EMP-SSL script and 20 in the SimCLR script; one value makes the
-            rows of a table comparable.
+        epochs: switch `probe_epochs`. Code: 2 in the EMP-SSL script and 20 in the SimCLR script;
+            one value makes the rows of a table comparable.
         lr: of Adam.
         batch_size: images in a minibatch.
-        feature: switch `probe_feature`. Code: the 4096-d `prefeature`; `backbone` is the 512-d feature below it.
+        feature: switch `probe_feature`. Code: the 4096-d `prefeature`; `backbone` is the 512-d
+            feature below it.
     """
 
     epochs: int = option(20, ge=1)
     lr: float = option(3e-4, gt=0)
     batch_size: int = option(256, ge=1)
     feature: Literal["prefeature", "backbone"] = "prefeature"
+    stack: ClassVar[int] = 1
 
     def inputs(
         self, images: Tensor, counters: Tensor, views: Views, *, size: int, seed: int
@@ -101,9 +107,15 @@ class LinearProbe:
         h = frozen_features(self, encoder, task, key="train")
         head = start or new_head(encoder, self.feature, task)
         adam = torch.optim.Adam(head.parameters(), self.lr)
-        return head, fit(
-            head, adam, task, self.batch_size, self.epochs, lambda index, _: h[index]
+        history = fit(
+            head,
+            adam,
+            task,
+            lambda index, _: h[index],
+            batch_size=self.batch_size,
+            epochs=self.epochs,
         )
+        return head, history
 
 
 @dataclass(frozen=True)
@@ -118,10 +130,10 @@ class RobustLinearProbe:
         eps: radius of the attack in training, in 1/255.
         step_size: in 1/255; 2.55 is the paper's 0.01.
         steps: of the attack.
-        rle_start: what the head starts from: the name of a linear probe (code, EMP-SSL: the standard head) or `fresh`
-            (code, SimCLR).
-        rle_trailing_standard: epochs of standard training that follow. Code: the EMP-SSL script trains the
-            robust head so before attacking it, which undoes it; 0 leaves it robust.
+        rle_start: what the head starts from: the name of a linear probe (code, EMP-SSL: the
+            standard head) or `fresh` (code, SimCLR).
+        rle_trailing_standard: epochs of standard training that follow. Code: the EMP-SSL script
+            trains the robust head so before attacking it, which undoes it; 0 leaves it robust.
     """
 
     epochs: int = option(20, ge=1)
@@ -133,6 +145,7 @@ class RobustLinearProbe:
     steps: int = option(5, ge=1)
     rle_start: str = "fresh"
     rle_trailing_standard: int = option(0, ge=0)
+    stack: ClassVar[int] = 1
 
     def inputs(
         self, images: Tensor, counters: Tensor, views: Views, *, size: int, seed: int
@@ -165,16 +178,18 @@ class RobustLinearProbe:
                 return encoder.represent(adversarial, self.feature)
 
         with runtime.frozen(encoder):
-            history = fit(head, adam, task, self.batch_size, self.epochs, attacked)
+            history = fit(
+                head, adam, task, attacked, batch_size=self.batch_size, epochs=self.epochs
+            )
         if self.rle_trailing_standard:
             h = frozen_features(self, encoder, task, key="train")
             history += fit(
                 head,
                 adam,
                 task,
-                self.batch_size,
-                self.rle_trailing_standard,
                 lambda index, _: h[index],
+                batch_size=self.batch_size,
+                epochs=self.rle_trailing_standard,
                 first=self.epochs,
             )
         return head, history
@@ -194,8 +209,8 @@ class NcropProbe:
         weight_decay: of SGD.
         batch_size: images in a minibatch.
         feature: as in the linear probe.
-        npatch_augmentation: how views are drawn. `full`: as in pretraining, colour included (code); `geometry`:
-            crop and flip alone.
+        npatch_augmentation: how views are drawn. `full`: as in pretraining, colour included (code);
+            `geometry`: crop and flip alone.
     """
 
     n: int = option(32, ge=1)
@@ -206,6 +221,11 @@ class NcropProbe:
     batch_size: int = option(100, ge=1)
     feature: Literal["prefeature", "backbone"] = "prefeature"
     npatch_augmentation: Literal["full", "geometry"] = "full"
+
+    @property
+    def stack(self) -> int:
+        """The n views."""
+        return self.n
 
     def inputs(
         self, images: Tensor, counters: Tensor, views: Views, *, size: int, seed: int
@@ -233,9 +253,9 @@ class NcropProbe:
             head,
             sgd,
             task,
-            self.batch_size,
-            self.epochs,
             lambda index, _: h[index],
+            batch_size=self.batch_size,
+            epochs=self.epochs,
             after_update=cosine.step,
         )
 
@@ -249,6 +269,7 @@ class OwnHead:
     """
 
     feature: ClassVar[Literal["backbone"]] = "backbone"
+    stack: ClassVar[int] = 1
 
     def inputs(
         self, images: Tensor, counters: Tensor, views: Views, *, size: int, seed: int
@@ -266,7 +287,7 @@ class OwnHead:
 
 
 def represent(encoder: Encoder, feature: Feature, inputs: Tensor) -> Tensor:
-    """Return features (B, F) of images (B, 3, H, W), or the mean over n of those of stacks (B, n, 3, H, W)."""
+    """Return features (B, F) of images (B, 3, H, W), or their mean over stacks (B, n, 3, H, W)."""
     if inputs.dim() == 4:
         return encoder.represent(inputs, feature)
     batch, views = inputs.shape[:2]
@@ -285,8 +306,9 @@ def frozen_features(probe: Probe, encoder: Encoder, task: Task, *, key: str) -> 
     seed = runtime.counter_key(task.seed, key)
     features = []
     with torch.no_grad():
-        for first in range(0, len(task.images), task.batch):
-            images = task.images[first : first + task.batch]
+        at_once = max(1, task.batch // probe.stack)
+        for first in range(0, len(task.images), at_once):
+            images = task.images[first : first + at_once]
             counters = torch.arange(first, first + len(images), device=images.device)
             inputs = probe.inputs(images, counters, task.views, size=task.size, seed=seed)
             features.append(represent(encoder, probe.feature, inputs))
@@ -305,10 +327,10 @@ def fit(
     head: nn.Linear,
     optimizer: torch.optim.Optimizer,
     task: Task,
-    batch_size: int,
-    epochs: int,
     features_of: Callable[[Tensor, Tensor], Tensor],
     *,
+    batch_size: int,
+    epochs: int,
     first: int = 0,
     after_update: Callable[[], None] | None = None,
 ) -> History:
@@ -318,9 +340,9 @@ def fit(
         head: to be trained.
         optimizer: of its parameters.
         task: labels, seed and order.
+        features_of: maps indices (B,) and their labels (B,) to features (B, F).
         batch_size: images in a minibatch; the last one may be smaller.
         epochs: passes over the training set.
-        features_of: maps indices (B,) and their labels (B,) to features (B, F).
         first: epochs already done, so that orders and history go on.
         after_update: called after each update, for a schedule.
 

@@ -1,7 +1,7 @@
 """Regimes: how one minibatch becomes parameter updates, with or without an adversary.
 
-A regime drives the method's losses on a network in train mode and calls `update` (optimizer and schedule) after each
-backward pass. Perturbations live on the method's target, in pixel units.
+A regime drives the method's losses on a network in train mode and calls `update` (optimizer and
+schedule) after each backward pass. Perturbations live on the method's target, in pixel units.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ class Regime(Protocol):
             generator: source of random starts.
 
         Returns:
-            The loss of each update (scalars, still on the device), and the perturbation to hand on, if any.
+            The loss of each update (scalars, still on the device), and the perturbation to hand on,
+            if any.
         """
 
 
@@ -92,10 +93,12 @@ class Pgd:
         eps: radius, in 1/255.
         step_size: in 1/255; 2.55 is the paper's 0.01.
         steps: of the attack.
-        pgd_weight_grads: gradient that the update takes. `sum`: of all attack steps and the final pass, since the code
-            clears gradients before the attack and never after (code); `final`: of the final pass alone (paper).
-        attack_batchnorm: batch norm during the attack. `updating`: train mode, running statistics move with
-            every attack step (code); `frozen`: train mode, they stay; `eval`: running statistics are used.
+        pgd_weight_grads: gradient that the update takes. `sum`: of all attack steps and the final
+            pass, since the code clears gradients before the attack and never after (code); `final`:
+            of the final pass alone (paper).
+        attack_batchnorm: batch norm during the attack. `updating`: train mode, running statistics
+            move with every attack step (code); `frozen`: train mode, they stay; `eval`: running
+            statistics are used.
     """
 
     eps: float = option(8.0, ge=0, le=255)
@@ -141,17 +144,18 @@ class Pgd:
 
 @dataclass(frozen=True)
 class Free:
-    """Free adversarial training: each minibatch is replayed m times, one backward pass serving both sides.
+    """Free adversarial training: m replays, in each one backward pass for both sides.
 
     Attributes:
         replays: m; the parameters are updated in each.
         eps: radius, in 1/255.
-        step_size: of the perturbation, in 1/255 (switch `free_step_size`). Code: 2.55 (0.01); Algorithm 1: eps.
-        delta_lifetime: `run`: one perturbation for the batch slots, carried over all minibatches (code);
-            `minibatch`: started afresh for each.
+        step_size: of the perturbation, in 1/255 (switch `free_step_size`). Code: 2.55 (0.01);
+            Algorithm 1: eps.
+        delta_lifetime: `run`: one perturbation for the batch slots, carried over all minibatches
+            (code); `minibatch`: started afresh for each.
         delta_start: what a perturbation starts from, `zero` (code) or `uniform` in the ball.
-        delta_first_clip: whether x + delta is clipped to [0, 1] also at the first replay of a minibatch, when delta
-            still belongs to another one. Code: false.
+        delta_first_clip: whether x + delta is clipped to [0, 1] also at the first replay of a
+            minibatch, when delta still belongs to another one or is fresh. Code: false.
     """
 
     replays: int = option(3, ge=1)
@@ -175,7 +179,7 @@ class Free:
         update: Update,
         generator: torch.Generator | None,
     ) -> tuple[list[Tensor], Tensor]:
-        """Replay the minibatch m times; each replay descends in the parameters and ascends in delta."""
+        """Replay the minibatch m times, descending in parameters and ascending in delta."""
         target, eps = method.target(batch), self.eps / 255
         fresh = delta is None or self.delta_lifetime == "minibatch"
         if fresh:

@@ -18,7 +18,7 @@ from robustviews.tables.writers import cell_text, minutes, percent
 
 if TYPE_CHECKING:
     from robustviews.artifacts import Record
-    from robustviews.config.schema import Figure, Study
+    from robustviews.config.schema import Study
     from robustviews.results import Result
 
 PNG = b"\x89PNG"
@@ -102,7 +102,7 @@ def render(
         missing=sum(len(cell.evidence) < cell.planned for cell in cells),
         cells=len(cells),
         tables=tables,
-        figures=[_figure(name, study.figures[name], data) for name, data in figures.items()],
+        figures=[_figure(study, name, data) for name, data in figures.items()],
         curves=curves and _curves(curves),
         examples=examples and _examples(examples),
         entries=_entries(study, records),
@@ -137,7 +137,7 @@ def _entries(study: Study, records: Mapping[str, Record]) -> list[Entry]:
         entries.append(
             Entry(
                 name=name,
-                label=study.runs[name].label or name,
+                label=plan.label(study, name),
                 method=spec["method"]["kind"],
                 regime=spec["regime"]["kind"],
                 epochs=study.runs[name].epochs,
@@ -215,8 +215,9 @@ def _hover(cell: CellValue) -> str:
     return "\n".join(f"{each.run}: {_evidence_text(each)}" for each in cell.evidence)
 
 
-def _figure(name: str, figure: Figure, data: bytes) -> Picture:
-    rows = ", ".join(row.label or row.run for row in figure.rows.values())
+def _figure(study: Study, name: str, data: bytes) -> Picture:
+    figure = study.figures[name]
+    rows = ", ".join(row.label or plan.label(study, row.run) for row in figure.rows.values())
     alt = f"{figure.kind} of {', '.join(figure.columns)} for {rows}; the numbers are in frame.csv"
     text = " ".join(filter(None, (figure.source and f"Stands for {figure.source}.", figure.note)))
     return Picture(_uri(data), alt, figure.title, text, f"figures/{name}.svg")

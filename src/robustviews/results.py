@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any, TypedDict, cast, get_args, get_type_hints
@@ -277,7 +276,7 @@ class _Reader:
                 f"{path}: belongs to study {record['study']!r}, expected {self._study.study!r}; "
                 f"remove {path.parent} and run: snakemake {output}"
             )
-        difference = _first_difference(record["spec"], json.loads(plan.to_json(spec)))
+        difference = _first_difference(record["spec"], spec)
         if difference:
             raise _NotRunError(
                 f"{path}: stale: {difference}; run it again with: snakemake {output}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import zlib
 from pathlib import Path
 from typing import Any
@@ -146,7 +145,7 @@ def write_record(
         "stage": folder.parts[2],
         "name": "/".join(folder.parts[3:]),
         "study": study.study,
-        "spec": json.loads(plan.to_json(spec)),
+        "spec": spec,
         "inputs": {path.as_posix(): artifacts.sha256(root / path) for path in inputs or []},
         "outputs": {path.name: artifacts.sha256(path) for path in outputs},
         "code": {"digest": spec["code"], "commit": "abc1234", "dirty": False},

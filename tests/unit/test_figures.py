@@ -168,6 +168,13 @@ def test_example_views_show_the_perturbation_amplified_on_grey():
     assert Image.open(io.BytesIO(figures.to_png(drawing))).width > 100
 
 
+def test_of_many_views_the_first_six_are_shown():
+    views = np.random.default_rng(0).random((16, 1, 3, 4, 4))
+    drawing = figures.example_views(views[0], views, views)
+    shown = [axis.images[0].get_array() for axis in _axes(drawing) if axis.images]
+    assert len(shown) == 1 + 3 * 6
+
+
 def test_example_views_without_any_perturbation_are_grey_and_no_error():
     images = np.zeros((1, 3, 4, 4))
     drawing = figures.example_views(images, images[None], images[None])

@@ -102,6 +102,15 @@ def test_a_pretraining_of_which_only_minutes_are_asked_has_a_row_too(tmp_path):
     assert row["record"] == "results/tiny/pretrain/simclr-pgd5-digits-s0/record.json"
 
 
+def test_a_block_needs_the_results_of_its_own_cells_only(study, root):
+    shutil.rmtree(root / "results/tiny/attack/simclr-pgd5-digits-s0")
+    shutil.rmtree(root / "results/tiny/pretrain/supervised-free3-digits-s0")
+    rows = frame(study, root, blocks=[study.tables["aa"]])
+    assert {row["attack"] for row in rows} == {"autoattack"}
+    with pytest.raises(ResultsError):
+        frame(study, root, blocks=[study.tables["aa"], study.figures["bars"]])
+
+
 def test_csv_gives_back_the_same_rows(tmp_path):
     table = Table("Cost", ("digits/minutes",), {"pgd": Row("simclr-pgd5", "rle")})
     study = small_study(tables=small_study().tables | {"cost": table}, figures={})

@@ -1,6 +1,8 @@
-"""The command line: one verb a rule of the workflow, and what people use by hand. Parse, load, call, save; no logic.
+"""The command line: one verb a rule of the workflow, and what people use by hand.
 
-Modules that need torch or matplotlib are imported by the verbs that need them, so that `check` and `--help` answer at once.
+Parse, load, call, save; no logic.
+Modules that need torch or matplotlib are imported by the verbs that need them, so that `check` and
+`--help` answer at once.
 """
 
 from __future__ import annotations
@@ -67,7 +69,8 @@ def _verb(module: str, name: str) -> Verb:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="robustviews", description="Run a study of adversarially robust self-supervised learning."
+        prog="robustviews",
+        description="Run a study of adversarially robust self-supervised learning.",
     )
     verbs = parser.add_subparsers(dest="name", required=True, metavar="VERB")
     checker = verbs.add_parser("check", help="validate study files")
@@ -80,7 +83,9 @@ def _parser() -> argparse.ArgumentParser:
         for each in names:
             verb.add_argument(f"--{each}", required=True, help=f"name of the {each}")
         if module == "jobs":
-            verb.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (%(default)s)")
+            verb.add_argument(
+                "--device", default="auto", help="auto, cpu, cuda, cuda:1 (%(default)s)"
+            )
             verb.add_argument("--threads", type=int, help="CPU threads (the study's)")
         else:
             verb.add_argument(

@@ -221,7 +221,13 @@ def examples(options: argparse.Namespace) -> None:
     encoder, _ = _load_encoder(study, name, record["classes"], device)
     index = torch.arange(EXAMPLES, device=device)
     batch = make_batch(
-        images.to(device), labels.to(device), index, run.views, record["size"], job.seed, 0
+        images.to(device),
+        labels.to(device),
+        index,
+        views=run.views,
+        size=record["size"],
+        seed=job.seed,
+        epoch=0,
     )
     eps = getattr(run.regime, "eps", EXAMPLE_EPS)
     with runtime.frozen(encoder):
@@ -279,7 +285,7 @@ def _load_encoder(
 def _load_head(
     study: Study, run: str, probe_name: str, encoder: Encoder, device: torch.device
 ) -> tuple[torch.nn.Linear, Path]:
-    """Return a trained head and its file; a supervised network's own head comes from its encoder."""
+    """Return a trained head and its file; a supervised network brings its own."""
     from torch import nn
 
     if encoder.classifier is not None:
@@ -296,7 +302,8 @@ def _load_strictly(module: torch.nn.Module, path: Path) -> None:
         module.load_state_dict(artifacts.read_tensors(path), strict=True)
     except RuntimeError as error:
         raise ArtifactError(
-            f"{path}: does not fit the study's network; make it again with: snakemake {path}\n{error}"
+            f"{path}: does not fit the study's network; make it again with: snakemake {path}\n"
+            f"{error}"
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""Verbs that turn finished results into tables, figures and the report; none of them imports torch."""
+"""Verbs that turn finished results into tables, figures and the report, without torch."""
 
 from __future__ import annotations
 
@@ -49,7 +49,9 @@ def curves(options: argparse.Namespace) -> None:
     from robustviews import figures
 
     study = load_study(options.study)
-    _write_drawing(study, "training/curves", figures.training_curves(study, results.histories(study)))
+    _write_drawing(
+        study, "training/curves", figures.training_curves(study, results.histories(study))
+    )
 
 
 def report(options: argparse.Namespace) -> None:
@@ -67,9 +69,7 @@ def report(options: argparse.Namespace) -> None:
     page = render(
         study,
         results.frame(study, partial=options.partial),
-        tables={
-            name: _make_table(study, name, partial=options.partial) for name in study.tables
-        },
+        tables={name: _make_table(study, name, partial=options.partial) for name in study.tables},
         figures={name: data for name, data in pictures.items() if data is not None},
         records=results.records(study),
         curves=picture("training/curves"),

@@ -75,11 +75,14 @@ def _check_names(tree: LocatedDict, problems: Problems) -> None:
 
     if isinstance(tree.get("study"), str):
         check(tree["study"], tree.at["study"])
+    tables = {name for name, _, _ in _entries(tree, "tables")}
     for block in NAMED:
         for name, entry, place in _entries(tree, block):
             check(name, place)
             if RESERVED.get(name) == block:
                 problems.add(place, f"`{name}` has a meaning of its own; choose another name")
+            if block == "figures" and name in tables:
+                problems.add(place, f"a table has the name `{name}` too; choose another name")
             if isinstance(entry, LocatedDict):
                 for row, _, row_place in _entries(entry, "rows"):
                     check(row, row_place)
@@ -95,31 +98,29 @@ def _entries(tree: LocatedDict, block: str) -> list[tuple[str, Any, Place]]:
 
 def _merge_defaults(tree: LocatedDict, problems: Problems) -> None:
     """Lay each run over the blocks that it uses, in order; drop `defaults`."""
-    blocks = {}
-    for name, block, place in _entries(tree, "defaults"):
-        blocks[name] = block
-        if not isinstance(block, LocatedDict):
-            problems.add(place, f"expected a mapping of run options, found {show(block)}")
-    if not isinstance(tree.get("defaults", LocatedDict(tree.place)), LocatedDict):
-        found = show(tree["defaults"])
-        problems.add(tree.at["defaults"], f"expected blocks of run options, found {found}")
+    blocks = {name: block for name, block, _ in _entries(tree, "defaults")}
     used = {"all"}
     for name, run, place in _entries(tree, "runs"):
         if not isinstance(run, LocatedDict):
             continue
-        merged = LocatedDict(place)
         names = ["all"] * ("all" in blocks) + _used(run, blocks, problems)
+        used.update(names)
+        merged = LocatedDict(place)
         for block in names:
             if isinstance(blocks[block], LocatedDict):
                 merged = merge(merged, blocks[block])
             else:
                 run.partial = True
-        used.update(names)
         tree["runs"][name] = merge(merged, run)
-    for name, _, place in _entries(tree, "defaults"):
-        if name not in used:
+    for name, block, place in _entries(tree, "defaults"):
+        if not isinstance(block, LocatedDict):
+            problems.add(place, f"expected a mapping of run options, found {show(block)}")
+        elif name not in used and _entries(tree, "runs"):
             problems.add(place, "no run uses this block; remove it, or name it in `use:` of a run")
-    tree.pop("defaults", None)
+    defaults = tree.pop("defaults", LocatedDict(tree.place))
+    if not isinstance(defaults, LocatedDict):
+        found = show(defaults)
+        problems.add(tree.at["defaults"], f"expected blocks of run options, found {found}")
 
 
 def _used(run: LocatedDict, blocks: Mapping[str, Any], problems: Problems) -> list[str]:

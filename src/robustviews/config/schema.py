@@ -103,7 +103,7 @@ class Runtime:
         deterministic: refuse operations whose result may differ from run to run.
         checkpoint_minutes: how often an interrupted training can be resumed from; 0 after every
             minibatch.
-        evaluation_batch: images at a time in probes' feature passes and in attacks.
+        evaluation_batch: views at a time in probes' feature passes and in attacks.
     """
 
     threads: int = option(1, ge=1)

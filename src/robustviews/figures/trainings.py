@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from robustviews.config.schema import Study
 
 DATASETS = ("#0072B2", "#D55E00", "#009E73", "#000000")  # the darker ones of Okabe and Ito
+SHOWN_VIEWS = 6
 
 
 def training_curves(study: Study, histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Drawing:
@@ -49,8 +50,7 @@ def training_curves(study: Study, histories: Mapping[str, Sequence[Mapping[str, 
                 label = f"{job.dataset}, seed {job.seed}"
                 colour = colours[job.dataset]
                 _curve(axis, histories[job.name], colour=colour, dashes=dashes, label=label)
-            name = study.runs[entry].label or entry
-            axis.set_title(textwrap.fill(name, 32), loc="left", fontsize=7.5)
+            axis.set_title(textwrap.fill(plan.label(study, entry), 32), loc="left", fontsize=7.5)
             axis.set_ylabel("" if number % columns else "loss", fontsize=7.5)
             axis.set_xlabel("epoch" if number + columns >= len(panels) else "", fontsize=7.5)
         for axis in axes[len(panels) :]:
@@ -73,6 +73,8 @@ def example_views(
 ) -> Drawing:
     """Show what a training sees: images, their views, the perturbed views, and what was added.
 
+    Of many views the first six are shown.
+
     Args:
         images: (B, 3, H, W) in [0, 1].
         views: (V, B, 3, H, W) in [0, 1].
@@ -84,6 +86,7 @@ def example_views(
         For each image three lines: views, perturbed views, and the perturbation, amplified until
         its largest value spans the range and drawn on grey, which is no change.
     """
+    views, perturbed = views[:SHOWN_VIEWS], perturbed[:SHOWN_VIEWS]
     count, batch = views.shape[:2]
     added = perturbed - views
     largest = float(np.abs(added).max())
