@@ -9,7 +9,7 @@ LOCK_ARGS ?=
 BIN := .venv/bin
 STAMP := .venv/.stamp
 QUIET := $(if $(MAKE_TERMOUT),,--quiet)# progress bars where somebody watches
-SNAKEMAKE := $(BIN)/snakemake --profile workflow/profiles/default
+SNAKEMAKE := $(BIN)/snakemake
 
 # Jobs of the workflow and subprocesses of the tests find this environment first.
 export PATH := $(CURDIR)/$(BIN):$(PATH)

@@ -1,8 +1,9 @@
-"""Mistakes in a study: each is told with file, line and key, what was expected, found, and a way out."""
+"""Studies: each mistake is told with its place and a way out; defaults are merged in order."""
 
 from __future__ import annotations
 
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -10,69 +11,22 @@ import pytest
 from robustviews.config import Study, StudyError, load_study
 from robustviews.probe import OWN_HEAD
 from robustviews.regimes import Free, Pgd
-
-ROOT = Path(__file__).parents[2]
-BASE = """\
-study: small
-title: A small study
-seeds: [0, 1]
-datasets:
-  digits: {kind: digits, test: 500}
-  other: digits
-defaults:
-  all:
-    datasets: [digits]
-    encoder: {width: 8, hidden: 16}
-  free:
-    regime: {kind: free, replays: 3, eps: 4}
-runs:
-  emp-free:
-    use: [free]
-    method: emp_ssl
-    views: {count: 4}
-    epochs: 3
-  supervised:
-    use: [free]
-    method: supervised
-    views: {count: 1}
-    epochs: 3
-probes:
-  central: {kind: linear, epochs: 2}
-  rle: {kind: robust_linear, rle_start: central}
-  crops: {kind: ncrop, n: 8}
-attacks:
-  pgd20: {kind: pgd, eps: [4, 8]}
-  aa: {kind: autoattack, eps: [8]}
-tables:
-  main:
-    title: Main
-    columns: [digits/clean, digits/pgd20/4, digits/minutes]
-    rows:
-      free: {run: emp-free, probe: rle, published: [75.9, unavailable, null]}
-      own: {run: supervised, probe: own}
-figures:
-  bars:
-    title: Bars
-    columns: [digits/pgd20/8]
-    rows:
-      free: {run: emp-free, probe: crops}
-"""
-RUN = "runs.emp-free"
-TABLE = "tables.main"
+from tests.unit.study_mistakes import BASE, ONE_MISTAKE, RUN, TABLE
 
 
-def write(folder: Path, *changes: tuple[str, str], base: str = BASE) -> Path:
+def write(folder: Path, *changes: tuple[str, str]) -> Path:
     """Write a study with some text replaced."""
+    text = BASE
     for old, new in changes:
-        assert base.count(old) >= 1, f"{old!r} is not in the study"
-        base = base.replace(old, new, 1)
+        assert old in text, f"{old!r} is not in the study"
+        text = text.replace(old, new, 1)
     path = folder / "study.yaml"
-    path.write_text(base, encoding="utf-8")
+    path.write_text(text, encoding="utf-8")
     return path
 
 
-def load(folder: Path, *changes: tuple[str, str], base: str = BASE) -> Study:
-    return load_study(write(folder, *changes, base=base))
+def load(folder: Path, *changes: tuple[str, str]) -> Study:
+    return load_study(write(folder, *changes))
 
 
 def mistakes(path: Path) -> list[tuple[int, str, str]]:
@@ -88,514 +42,220 @@ def line_of(text: str, part: str) -> int:
     return text[: text.index(part)].count("\n") + 1
 
 
-# What is replaced, by what (`@` marks the line to blame, otherwise the first one), the key to blame,
-# and what the message has to say: expected, found, and a way out.
-ONE_MISTAKE = {
-    "unknown key at the top": ("seeds:", "seed:", "seed", "unknown key; did you mean `seeds`?"),
-    "unknown key without a likely one": (
-        "    epochs: 3\n  supervised",
-        "    zzz: 1\n    epochs: 3\n  supervised",
-        f"{RUN}.zzz",
-        "unknown key; known: batch_size, datasets, encoder,",
-    ),
-    "unknown key of a run": (
-        "    epochs: 3\n  supervised",
-        "    epochs: 3\n    epoch: 4@\n  supervised",
-        f"{RUN}.epoch",
-        "unknown key; did you mean `epochs`?",
-    ),
-    "unknown key of views": (
-        "{count: 4}",
-        "{count: 4, scales: [1, 1]}",
-        f"{RUN}.views.scales",
-        "unknown key; did you mean `scale`?",
-    ),
-    "unknown key of a method": (
-        "method: emp_ssl",
-        "method: {kind: emp_ssl, tcr_epsilon: 0.1}",
-        f"{RUN}.method.tcr_epsilon",
-        "unknown key; did you mean `tcr_eps`?",
-    ),
-    "option of another kind": (
-        "{kind: linear, epochs: 2}",
-        "{kind: linear, momentum: 0.9}",
-        "probes.central.momentum",
-        "unknown key; known: batch_size, epochs, feature, lr",
-    ),
-    "unknown key in a block of defaults": (
-        "{width: 8, hidden: 16}",
-        "{wdith: 8, hidden: 16}",
-        "defaults.all.encoder.wdith",
-        "unknown key; did you mean `width`?",
-    ),
-    "unknown key of a kind in a block of defaults": (
-        "{kind: free, replays: 3",
-        "{kind: free, replay: 3",
-        "defaults.free.regime.replay",
-        "unknown key; did you mean `replays`?",
-    ),
-    "unknown key of an attack": (
-        "{kind: pgd, eps: [4, 8]}",
-        "{kind: pgd, eps: [4, 8], step: 3}",
-        "attacks.pgd20.step",
-        "unknown key; did you mean `steps`?",
-    ),
-    "unknown key of a data set": (
-        "{kind: digits, test: 500}",
-        "{kind: digits, tests: 500}",
-        "datasets.digits.tests",
-        "unknown key; did you mean `test`?",
-    ),
-    "unknown key of a row": (
-        "probe: rle,",
-        "probe: rle, publish: [1],",
-        f"{TABLE}.rows.free.publish",
-        "unknown key; did you mean `published`?",
-    ),
-    "unknown key of a figure": (
-        "    title: Bars",
-        "    titel: Bars@\n    title: Bars",
-        "figures.bars.titel",
-        "unknown key; did you mean `title`?",
-    ),
-    "unknown kind": (
-        "method: emp_ssl",
-        "method: emp_sll",
-        f"{RUN}.method",
-        "unknown kind 'emp_sll'; did you mean `emp_ssl`?",
-    ),
-    "unknown kind in a mapping": (
-        "{kind: linear, epochs: 2}",
-        "{kind: liner, epochs: 2}",
-        "probes.central.kind",
-        "unknown kind 'liner'; did you mean `linear`?",
-    ),
-    "kind that is a number": (
-        "{kind: linear, epochs: 2}",
-        "{kind: 1, epochs: 2}",
-        "probes.central.kind",
-        "unknown kind 1; known: linear, ncrop, own, robust_linear",
-    ),
-    "missing kind": (
-        "{kind: pgd, eps: [4, 8]}",
-        "{eps: [4, 8]}",
-        "attacks.pgd20.kind",
-        "this key is missing; known: autoattack, pgd",
-    ),
-    "missing key at the top": ("title: A small study\n", "", "title", "missing; expected text"),
-    "missing key of a run": (
-        "    views: {count: 4}\n    epochs: 3\n",
-        "    views: {count: 4}\n",
-        f"{RUN}.epochs",
-        "this key is missing; expected a whole number",
-    ),
-    "missing key of an attack": (
-        "{kind: autoattack, eps: [8]}",
-        "{kind: autoattack}",
-        "attacks.aa.eps",
-        "this key is missing; expected a list such as [..., ...]",
-    ),
-    "text for a number": (
-        "epochs: 3",
-        "epochs: many",
-        f"{RUN}.epochs",
-        "expected a whole number, found 'many'",
-    ),
-    "quoted number": ("epochs: 3", 'epochs: "3"', f"{RUN}.epochs", "found '3'; write 3"),
-    "fraction for a whole number": (
-        "epochs: 3",
-        "epochs: 3.0",
-        f"{RUN}.epochs",
-        "expected a whole number, found 3.0; write 3",
-    ),
-    "true for a number": ("epochs: 3", "epochs: true", f"{RUN}.epochs", "whole number, found true"),
-    "number for text": (
-        "title: A small study",
-        "title: 12",
-        "title",
-        'expected text, found 12; put it in quotes: "12"',
-    ),
-    "true for text": ("title: Main", "title: true", f"{TABLE}.title", 'in quotes: "true"'),
-    "number for true or false": (
-        "eps: [4, 8]}",
-        "eps: [4, 8], random_start: 1}",
-        "attacks.pgd20.random_start",
-        "expected true or false, found 1",
-    ),
-    "list for a mapping": (
-        "views: {count: 4}",
-        "views: [4]",
-        f"{RUN}.views",
-        "expected a mapping, found a list",
-    ),
-    "text for a list": (
-        "datasets: [digits]",
-        "datasets: digits",
-        "defaults.all.datasets",
-        "expected a list such as [..., ...], found 'digits'; write ['digits']",
-    ),
-    "null for a number": (
-        "epochs: 3",
-        "epochs:",
-        f"{RUN}.epochs",
-        "expected a whole number, found nothing",
-    ),
-    "null for a mapping": (
-        "    views: {count: 4}",
-        "    views: ~",
-        f"{RUN}.views",
-        "expected a mapping, found nothing",
-    ),
-    "word that is no choice": (
-        "    epochs: 3",
-        "    precision: fp16\n    epochs: 3",
-        f"{RUN}.precision",
-        "expected fp32 or bf16, found 'fp16'",
-    ),
-    "word that is nearly a choice": (
-        "    epochs: 3",
-        "    optimizer: {schedule: cosin}\n    epochs: 3",
-        f"{RUN}.optimizer.schedule",
-        "expected cosine or constant, found 'cosin'; did you mean `cosine`?",
-    ),
-    "too few entries": (
-        "{count: 4}",
-        "{count: 4, scale: [0.5]}",
-        f"{RUN}.views.scale",
-        "expected 2 entries, found 1",
-    ),
-    "wrong entry of a list": (
-        "seeds: [0, 1]",
-        "seeds:\n  - 0\n  - one@",
-        "seeds[1]",
-        "expected a whole number, found 'one'",
-    ),
-    "wrong published value": (
-        "[75.9, unavailable, null]",
-        "[75.9, unavailble, null]",
-        f"{TABLE}.rows.free.published[1]",
-        "expected a number, unavailable or null, found 'unavailble'",
-    ),
-    "negative published value": (
-        "[75.9,",
-        "[-75.9,",
-        f"{TABLE}.rows.free.published[0]",
-        "must be at least 0, found -75.9",
-    ),
-    "below its range": ("epochs: 3", "epochs: 0", f"{RUN}.epochs", "must be at least 1, found 0"),
-    "above its range": (
-        "replays: 3, eps: 4",
-        "replays: 3, eps: 256",
-        "defaults.free.regime.eps",
-        "must be at most 255, found 256",
-    ),
-    "at an open end of its range": (
-        "{kind: pgd, eps: [4, 8]}",
-        "{kind: pgd, eps: [0, 4, 8]}",
-        "attacks.pgd20.eps[0]",
-        "must be more than 0, found 0",
-    ),
-    "not a number": (
-        "replays: 3, eps: 4",
-        "replays: 3, eps: .nan",
-        "defaults.free.regime.eps",
-        "must be a finite number, found nan",
-    ),
-    "infinite": (
-        "replays: 3, eps: 4",
-        "replays: 3, eps: .inf",
-        "defaults.free.regime.eps",
-        "must be a finite number, found inf",
-    ),
-    "huge": ("epochs: 3", f"epochs: {'9' * 400}", f"{RUN}.epochs", "whole numbers end at 9223372"),
-    "gigantic": ("epochs: 3", f"epochs: {'9' * 9000}", f"{RUN}.epochs", "whole numbers end at"),
-    "rule between options": (
-        "{count: 4}",
-        "{count: 4,\n      scale: [1, 0.5]}@",
-        f"{RUN}.views.scale",
-        "scale: expected [smallest, largest], found [1, 0.5]; write scale: [0.5, 1]",
-    ),
-    "rule between options of a kind": (
-        "eps: [4, 8]}",
-        "eps: [4, 8], restarts: 2}",
-        "attacks.pgd20.restarts",
-        "restarts: 2 needs random_start: true",
-    ),
-    "key twice": (
-        "    epochs: 3",
-        "    epochs: 3\n    epochs: 4@",
-        f"{RUN}.epochs",
-        "this key occurs twice (first on line 18); remove one of them",
-    ),
-    "key twice in braces": (
-        "{count: 4}",
-        "{count: 4, count: 5}",
-        f"{RUN}.views.count",
-        "this key occurs twice (first on line 17)",
-    ),
-    "study no folder name": (
-        "study: small",
-        "study: Small study",
-        "study",
-        "'Small study' is not a usable name; expected lower-case letters, digits and single hyphens",
-    ),
-    "study leads out of its folder": ("study: small", "study: ../x", "study", "not a usable name"),
-    "probe no folder name": (
-        "  crops: {kind",
-        "  crops: {kind: ncrop}\n  my_crops: {kind@",
-        "probes.my_crops",
-        "'my_crops' is not a usable name",
-    ),
-    "attack no folder name": (
-        "attacks:",
-        "attacks:\n  PGD: {kind: pgd, eps: [1]}@",
-        "attacks.PGD",
-        "'PGD' is not a usable name",
-    ),
-    "run no folder name": (
-        "runs:",
-        "runs:\n  a--b: {use: [free], method: emp_ssl, epochs: 1}@",
-        "runs.a--b",
-        "'a--b' is not a usable name",
-    ),
-    "data set no folder name": (
-        "datasets:",
-        "datasets:\n  a/b: digits@",
-        "datasets.a/b",
-        "'a/b' is not a usable name",
-    ),
-    "table no file name": ("  main:", "  main.1:", "tables.main.1", "'main.1' is not a usable name"),
-    "figure no file name": ("  bars:", "  -bars:", "figures.-bars", "'-bars' is not a usable name"),
-    "row no name": (
-        "      own: {run",
-        "      own head: {run",
-        f"{TABLE}.rows.own head",
-        "'own head' is not a usable name",
-    ),
-    "name too long": (
-        "  main:",
-        f"  {'m' * 81}:",
-        f"tables.{'m' * 81}",
-        "not a usable name; expected lower-case letters, digits and single hyphens, 80 at most",
-    ),
-    "reserved name of an attack": (
-        "attacks:",
-        "attacks:\n  clean: {kind: pgd, eps: [1]}@",
-        "attacks.clean",
-        "`clean` has a meaning of its own; choose another name",
-    ),
-    "reserved name of a probe": (
-        "probes:",
-        "probes:\n  fresh: linear@",
-        "probes.fresh",
-        "`fresh` has a meaning of its own",
-    ),
-    "figure of the name of a table": (
-        "  bars:",
-        "  main:",
-        "figures.main",
-        "a table has the name `main` too; choose another name",
-    ),
-    "unknown data set of a run": (
-        "    epochs: 3",
-        "    datasets: [digit]\n    epochs: 3",
-        f"{RUN}.datasets[0]",
-        "no `digit` in `datasets`; did you mean `digits`?",
-    ),
-    "no data set": (
-        "    epochs: 3",
-        "    datasets: []\n    epochs: 3",
-        f"{RUN}.datasets",
-        "expected at least one entry, found none",
-    ),
-    "seed twice": ("seeds: [0, 1]", "seeds: [0, 0]", "seeds[1]", "0 occurs twice; remove one"),
-    "no seed": ("seeds: [0, 1]", "seeds: []", "seeds", "expected at least one entry, found none"),
-    "no seed of a run": (
-        "    epochs: 3",
-        "    seeds: []\n    epochs: 3",
-        f"{RUN}.seeds",
-        "expected at least one entry, found none",
-    ),
-    "radius twice as it is printed": (
-        "{kind: autoattack, eps: [8]}",
-        "{kind: autoattack, eps: [8, 8.0000001]}",
-        "attacks.aa.eps[1]",
-        "8 occurs twice; remove one of them",
-    ),
-    "column twice": (
-        "[digits/pgd20/8]",
-        "[digits/pgd20/8, digits/pgd20/8]",
-        "figures.bars.columns[1]",
-        "digits/pgd20/8 occurs twice",
-    ),
-    "unknown run": (
-        "{run: emp-free, probe: rle,",
-        "{run: emp-fre, probe: rle,",
-        f"{TABLE}.rows.free.run",
-        "no `emp-fre` in `runs`; did you mean `emp-free`?",
-    ),
-    "unknown probe": (
-        "probe: rle,",
-        "probe: rles,",
-        f"{TABLE}.rows.free.probe",
-        "no `rles` in `probes`; did you mean `rle`?",
-    ),
-    "unknown data set of a column": (
-        "[digits/clean,",
-        "[digit/clean,",
-        f"{TABLE}.columns[0]",
-        "no `digit` in `datasets`; did you mean `digits`?",
-    ),
-    "unknown attack of a column": (
-        "digits/pgd20/4",
-        "digits/pgd2/4",
-        f"{TABLE}.columns[1]",
-        "no `pgd2` in `attacks`; did you mean `pgd20`?",
-    ),
-    "radius that is not run": (
-        "digits/pgd20/4",
-        "digits/pgd20/6",
-        f"{TABLE}.columns[1]",
-        "`pgd20` has no results at eps 6; write digits/pgd20/4 or digits/pgd20/8",
-    ),
-    "attack without radius": (
-        "digits/pgd20/4",
-        "digits/pgd20",
-        f"{TABLE}.columns[1]",
-        "`pgd20` needs a radius; write digits/pgd20/4 or digits/pgd20/8",
-    ),
-    "clean with a radius": (
-        "digits/clean",
-        "digits/clean/4",
-        f"{TABLE}.columns[0]",
-        "`clean` takes no radius; write digits/clean",
-    ),
-    "radius that is no number": (
-        "digits/pgd20/4",
-        "digits/pgd20/1..2",
-        f"{TABLE}.columns[1]",
-        "expected <dataset>/clean, <dataset>/<attack>/<eps> or <dataset>/minutes, found 'digits/",
-    ),
-    "column that is none": ("digits/clean", "clean", f"{TABLE}.columns[0]", "found 'clean'"),
-    "column of a data set that a run lacks": (
-        "digits/minutes]",
-        "digits/minutes,\n      other/minutes]",
-        None,
-        "a column asks for `other`, but run `supervised` has only digits",
-    ),
-    "too few published values": (
-        "[75.9, unavailable, null]",
-        "[75.9, null]",
-        f"{TABLE}.rows.free.published",
-        "expected 3 values, one a column (null where the paper has none), found 2",
-    ),
-    "trained probe on a supervised network": (
-        "probe: own",
-        "probe: rle",
-        f"{TABLE}.rows.own.probe",
-        "run `supervised` is read through `own`, found `rle`",
-    ),
-    "own head of a network without one": (
-        "probe: rle,",
-        "probe: own,",
-        f"{TABLE}.rows.free.probe",
-        "run `emp-free` is read through a trained probe, found `own`",
-    ),
-    "autoattack on several crops": (
-        "digits/pgd20/8",
-        "digits/aa/8",
-        "figures.bars.rows.free.probe",
-        "`aa` needs whole images, which `crops` does not see; attack it with kind: pgd",
-    ),
-    "start at a probe that does not exist": (
-        "rle_start: central",
-        "rle_start: centre",
-        "probes.rle.rle_start",
-        "expected `fresh` or a probe of kind linear, found `centre`; did you mean `central`?",
-    ),
-    "start at a probe of several crops": (
-        "rle_start: central",
-        "rle_start: crops",
-        "probes.rle.rle_start",
-        "`crops` is no linear probe on whole images; use one of kind: linear",
-    ),
-    "start at itself": ("rle_start: central", "rle_start: rle", "probes.rle.rle_start", "`rle` is no"),
-    "too few views": (
-        "{count: 4}",
-        "{count: 1}",
-        f"{RUN}.views.count",
-        "emp_ssl needs at least 2 views, found count: 1",
-    ),
-    "too many views": (
-        "method: supervised\n    views: {count: 1}",
-        "method: supervised\n    views: {count: 2}@",
-        "runs.supervised.views.count",
-        "supervised takes exactly 1 view, found count: 2",
-    ),
-    "views left to their default": (
-        "  supervised:\n    use: [free]\n    method: supervised\n    views: {count: 1}\n",
-        "  supervised:@\n    use: [free]\n    method: supervised\n",
-        "runs.supervised",
-        "supervised takes exactly 1 view, found count: 2",
-    ),
-    "two runs, one folder": (
-        "runs:",
-        "runs:\n  emp: {method: emp_ssl, regime: standard, epochs: 1, datasets: [free-digits]}",
-        None,
-        "results on `digits` would lie where those of run `emp` do; rename one of the two",
-    ),
-    "unused block of defaults": (
-        "  free:\n",
-        "  spare: {epochs: 3}@\n  free:\n",
-        "defaults.spare",
-        "no run uses this block; remove it, or name it in `use:` of a run",
-    ),
-    "unknown block of defaults": (
-        "use: [free]\n    method: emp_ssl",
-        "use: [fre]\n    method: emp_ssl",
-        f"{RUN}.use[0]",
-        "no block 'fre' in `defaults`; did you mean `free`?",
-    ),
-    "block of defaults that is a list": (
-        "use: [free]\n    method: emp_ssl",
-        "use: [free, [free]]\n    method: emp_ssl",
-        f"{RUN}.use[1]",
-        "no block a list in `defaults`; known: all, free",
-    ),
-    "use without brackets": (
-        "use: [free]\n    method: emp_ssl",
-        "use: free\n    method: emp_ssl",
-        f"{RUN}.use",
-        "expected a list of blocks such as [free], found 'free'",
-    ),
-    "block of defaults that is no mapping": (
-        "  free:\n    regime: {kind: free, replays: 3, eps: 4}\n",
-        "  free: 3\n",
-        "defaults.free",
-        "expected a mapping of run options, found 3",
-    ),
-    "run that is no mapping": (
-        "  emp-free:\n",
-        "  plain: 3@\n  emp-free:\n",
-        "runs.plain",
-        "expected a mapping, found 3",
-    ),
-    "run that is nothing": (
-        "  emp-free:\n",
-        "  plain:@\n  emp-free:\n",
-        "runs.plain",
-        "expected a mapping, found nothing",
-    ),
-}
-
-
 @pytest.mark.parametrize("mistake", ONE_MISTAKE)
 def test_a_mistake_is_told_once_with_its_line_its_key_and_the_way_out(mistake, tmp_path):
     old, new, key, message = ONE_MISTAKE[mistake]
-    if key is None:
-        pytest.skip("has a test of its own")
     changed = BASE.replace(old, new, 1)
-    marked = line_of(changed, "@") if "@" in changed else line_of(BASE, old)
-    [(line, told_key, told)] = mistakes(write(tmp_path, (BASE, changed.replace("@", ""))))
-    assert (line, told_key) == (1 if mistake == "missing key at the top" else marked, key)
+    line = line_of(changed, "@") if "@" in changed else line_of(BASE, old)
+    [(told_line, told_key, told)] = mistakes(write(tmp_path, (BASE, changed.replace("@", ""))))
+    assert (told_line, told_key) == (line, key)
     assert message in told
+
+
+def test_the_study_that_the_mistakes_are_planted_in_has_none(tmp_path):
+    study = load(tmp_path)
+    assert study.runs["emp-free"].regime == Free(replays=3, eps=4.0)
+    assert study.probes["own"] is OWN_HEAD
+
+
+def test_each_row_is_told_which_data_set_its_run_lacks(tmp_path):
+    path = write(tmp_path, ("digits/minutes]", "other/minutes]"))
+    expected = "a column asks for `other`, but run `{}` has only digits"
+    assert mistakes(path) == [
+        (36, f"{TABLE}.rows.free.run", expected.format("emp-free")),
+        (37, f"{TABLE}.rows.own.run", expected.format("supervised")),
+    ]
+
+
+def test_two_runs_may_not_share_a_folder(tmp_path):
+    other = "{method: emp_ssl, regime: standard, epochs: 1, datasets: [free-digits]}"
+    path = write(
+        tmp_path,
+        ("  other: digits", "  free-digits: digits"),
+        ("probes:", f"  emp: {other}\nprobes:"),
+    )
+    message = "results on `free-digits` would lie where those of run `emp-free` do; rename one"
+    [(line, key, told)] = mistakes(path)
+    assert (line, key) == (24, "runs.emp")
+    assert message in told
+
+
+def test_clean_accuracy_needs_an_attack(tmp_path):
+    path = write(
+        tmp_path,
+        ("  pgd20: {kind: pgd, eps: [4, 8]}\n  aa: {kind: autoattack, eps: [8]}\n", ""),
+        ("attacks:", "attacks: {}"),
+        ("digits/pgd20/4, ", ""),
+        ("[75.9, unavailable, null]", "[75.9, null]"),
+        ("digits/pgd20/8", "digits/minutes"),
+    )
+    message = "clean accuracy is read from an attack's flags; add one to `attacks`"
+    assert mistakes(path) == [(32, f"{TABLE}.columns[0]", message)]
+
+
+def test_all_mistakes_are_told_at_once_in_the_order_of_the_file(tmp_path):
+    planted = [
+        ("title: A small study", "title: 12"),
+        ("seeds: [0, 1]", "seeds: [0, one]"),
+        ("test: 500", "tests: 500"),
+        ("width: 8", "width: 1e-3"),
+        ("epochs: 3\n  supervised", "epochs: 0\n  supervised"),
+        ("{kind: linear, epochs: 2}", "{kind: linear, lr: -1, epochs: 0}"),
+        ("rle_start: central", "rle_start: centre"),
+        ("digits/pgd20/4", "digits/pgd20/5"),
+        ("run: supervised", "run: supervise"),
+        ("title: Bars", "titel: Bars"),
+        ("digits/pgd20/8]", "digits/pgd20/8, 7]"),
+    ]
+    found = mistakes(write(tmp_path, *planted))
+    assert [(line, key) for line, key, _ in found] == [
+        (2, "title"),
+        (3, "seeds[1]"),
+        (5, "datasets.digits.tests"),
+        (10, "defaults.all.encoder.width"),
+        (18, f"{RUN}.epochs"),
+        (25, "probes.central.lr"),
+        (25, "probes.central.epochs"),
+        (26, "probes.rle.rle_start"),
+        (34, f"{TABLE}.columns[1]"),
+        (37, f"{TABLE}.rows.own.run"),
+        (39, "figures.bars.title"),
+        (40, "figures.bars.titel"),
+        (41, "figures.bars.columns[1]"),
+    ]
+
+
+def test_an_error_counts_its_mistakes_and_names_the_file_in_each(tmp_path):
+    path = write(tmp_path, ("epochs: 3", "epochs: 0"), ("seeds: [0, 1]", "seeds: [0, 0]"))
+    with pytest.raises(StudyError) as caught:
+        load_study(path)
+    assert str(caught.value).splitlines() == [
+        f"{path}:3: seeds[1]: 0 occurs twice; remove one of them",
+        f"{path}:18: {RUN}.epochs: must be at least 1, found 0",
+        "2 mistakes found, nothing was run",
+    ]
+
+
+def test_a_mistake_in_a_shared_block_is_told_once_and_where_it_stands(tmp_path):
+    path = write(tmp_path, ("{width: 8, hidden: 16}", "{width: 0, hidden: 0}"))
+    assert [(line, key) for line, key, _ in mistakes(path)] == [
+        (10, "defaults.all.encoder.width"),
+        (10, "defaults.all.encoder.hidden"),
+    ]
+
+
+def test_a_run_takes_all_then_its_blocks_in_order_then_its_own_keys(tmp_path):
+    blocks = """\
+  all: {epochs: 1, batch_size: 10, precision: bf16, label: all, datasets: [digits]}
+  first: {batch_size: 20, precision: fp32, label: first, method: emp_ssl}
+  second: {label: second, encoder: {width: 4}, regime: standard}
+  free:
+"""
+    runs = """\
+runs:
+  one: {use: [first, second], epochs: 9}
+  two: {use: [second, first]}
+"""
+    shared = "  all:\n    datasets: [digits]\n    encoder: {width: 8, hidden: 16}\n  free:\n"
+    study = load(
+        tmp_path,
+        (shared, blocks),
+        ("runs:\n", runs),
+    )
+    one, two = study.runs["one"], study.runs["two"]
+    assert (one.epochs, one.batch_size, one.precision, one.label) == (9, 20, "fp32", "second")
+    assert (two.epochs, two.batch_size, two.precision, two.label) == (1, 20, "fp32", "first")
+    assert one.encoder.width == two.encoder.width == 4
+
+
+def test_blocks_are_merged_level_by_level(tmp_path):
+    study = load(
+        tmp_path, ("    epochs: 3\n  sup", "    encoder: {width: 4}\n    epochs: 3\n  sup")
+    )
+    assert (study.runs["emp-free"].encoder.width, study.runs["emp-free"].encoder.hidden) == (4, 16)
+    assert study.runs["supervised"].encoder.width == 8
+
+
+@pytest.mark.parametrize(
+    ("own", "expected"),
+    [
+        ("", Free(replays=3, eps=4.0)),
+        ("regime: {eps: 2}", Free(replays=3, eps=2.0)),
+        ("regime: {kind: free, eps: 2}", Free(replays=3, eps=2.0)),
+        ("regime: free", Free(replays=3, eps=4.0)),
+        ("regime: {kind: pgd, eps: 2}", Pgd(eps=2.0)),
+        ("regime: pgd", Pgd()),
+    ],
+)
+def test_another_kind_replaces_the_options_below_and_the_same_kind_keeps_them(
+    own, expected, tmp_path
+):
+    study = load(
+        tmp_path, ("    epochs: 3\n  supervised", f"    {own}\n    epochs: 3\n  supervised")
+    )
+    assert study.runs["emp-free"].regime == expected
+
+
+def test_options_may_be_added_to_a_bare_kind_below(tmp_path):
+    study = load(
+        tmp_path,
+        ("    regime: {kind: free, replays: 3, eps: 4}", "    regime: free"),
+        ("    epochs: 3\n  supervised", "    regime: {replays: 7}\n    epochs: 3\n  supervised"),
+    )
+    assert study.runs["emp-free"].regime == Free(replays=7)
+    assert study.runs["supervised"].regime == Free()
+
+
+def test_a_block_that_cannot_be_found_does_not_make_other_keys_missing(tmp_path):
+    path = write(tmp_path, ("use: [free]\n    method: emp_ssl", "use: [fre]\n    method: emp_sll"))
+    assert [key for _, key, _ in mistakes(path)] == [f"{RUN}.use[0]", f"{RUN}.method"]
+
+
+@pytest.mark.parametrize("block", ["datasets", "defaults", "runs", "probes", "attacks", "tables"])
+@pytest.mark.parametrize("wrong", ["12", "[1]", "text", "~"])
+def test_a_block_that_is_no_mapping_is_told_with_its_line(block, wrong, tmp_path):
+    [whole] = re.findall(rf"^{block}:\n(?:  .*\n)+", BASE, re.MULTILINE)
+    line, key, message = mistakes(write(tmp_path, (whole, f"{block}: {wrong}\n")))[0]
+    assert (line, key) == (line_of(BASE, whole), block)
+    assert re.search("expected .*, found ", message)
+
+
+def test_whatever_is_done_to_a_study_file_it_loads_or_is_refused(tmp_path):
+    """Bytes are changed, dropped and inserted; lines are dropped, doubled, swapped and indented."""
+    rng = random.Random(0)
+    lines = BASE.encode().splitlines(keepends=True)
+    path = tmp_path / "study.yaml"
+    outcomes = []
+    for _ in range(150):
+        path.write_bytes(_mutate_bytes(rng, b"".join(_mutate_lines(rng, list(lines)))))
+        try:
+            load_study(path)
+            outcomes.append("loaded")
+        except StudyError as error:
+            outcomes.extend("told" for problem in error.problems if 1 <= problem.line < 50)
+    assert outcomes.count("loaded") > 10
+    assert outcomes.count("told") > 150
+
+
+def _mutate_lines(rng: random.Random, lines: list[bytes]) -> list[bytes]:
+    for _ in range(rng.randrange(3)):
+        at, other = rng.randrange(len(lines)), rng.randrange(len(lines))
+        change = rng.randrange(4)
+        if change == 0:
+            del lines[at]
+        elif change == 1:
+            lines.insert(at, lines[other])
+        elif change == 2:
+            lines[at], lines[other] = lines[other], lines[at]
+        else:
+            lines[at] = b"  " + lines[at]
+    return lines
+
+
+def _mutate_bytes(rng: random.Random, data: bytes) -> bytes:
+    odd = [b"\x00", b"\xff", b"\t", b"&a ", b"*a", b"- ", b": ", b"{", b"]", b"!!int ", b"0", b"e"]
+    odd += [b"'", b'"', b"|", b"%", b"@", b"#", b"\r", b"\xc2\x85", b"~", b"<<: ", b"? ", b"---\n"]
+    for _ in range(rng.randrange(3)):
+        at = rng.randrange(len(data))
+        data = data[:at] + rng.choice(odd) + data[at + rng.randrange(2) :]
+    return data

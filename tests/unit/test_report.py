@@ -156,13 +156,13 @@ def test_every_option_of_a_run_is_shown_with_defaults(page):
 def test_a_demonstration_stands_at_the_top_and_on_every_table(root):
     study = small_study(demonstration="Digits only.")
     page = Page(render(root, study))
-    assert "Demonstration, not a reproduction." in page.text
+    assert "Not a reproduction." in page.text
     assert page.text.count("Digits only.") == 1 + len(study.tables)
     assert page.text.index("Digits only.") < page.text.index("Tables")
 
 
 def test_no_demonstration_no_banner(page):
-    assert "Demonstration" not in page.text
+    assert "Not a reproduction" not in page.text
     assert "Not finished" not in page.text
 
 

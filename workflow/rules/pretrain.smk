@@ -1,26 +1,20 @@
 # One encoder for each run, data set and seed.
 
 
-def encoder_files(run):
-    """Return what a pretraining leaves."""
-    folder = plan.pretrain_folder(STUDY, run).as_posix()
-    return [f"{folder}/{name}" for name in ("encoder.safetensors", "training.jsonl", "record.json")]
-
-
 rule pretrain:
     input:
         lambda w: data_files(plan.jobs(STUDY)[w.run].dataset, "train"),
     output:
         encoder_files("{run}"),
-    params:
-        spec=lambda w: plan.to_json(plan.pretrain_spec(STUDY, w.run)),
     log:
-        LOGS + "/pretrain/{run}.log",
+        f"{LOGS}/pretrain/{{run}}.log",
     benchmark:
-        LOGS + "/pretrain/{run}.tsv"
-    threads: STUDY.runtime.threads
+        f"{LOGS}/pretrain/{{run}}.tsv"
     priority: 10
+    threads: STUDY.runtime.threads
     resources:
         gpu=GPUS,
+    params:
+        spec=lambda w: plan.to_json(plan.pretrain_spec(STUDY, w.run)),
     shell:
-        "{ROBUSTVIEWS} pretrain {COMPUTE} --threads {threads} --run {wildcards.run:q} 2> {log:q}"
+        "robustviews pretrain --threads {threads} --run {wildcards.run:q} 2> {log:q}"

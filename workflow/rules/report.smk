@@ -2,23 +2,10 @@
 # A table needs the jobs of its own cells only: `snakemake results/cf-amc-ssl/tables/table1.md` runs no more than that.
 
 
-def block_inputs(block):
-    """Return what the cells of a table or figure are read from."""
-    files = [file for run in plan.pretrainings(STUDY, block) for file in encoder_files(run)]
-    for run, probe, attack in plan.evaluations(STUDY, block):
-        files += flag_files(run, probe, attack)
-        if (run, probe) in HEADS:
-            files += head_files(run, probe)
-    return files
-
-
-def report_spec(name=""):
-    """Return what decides a table or figure besides the results."""
-    return plan.to_json(plan.report_spec(STUDY, name))
-
-
 ALL_FLAGS = [file for names in plan.evaluations(STUDY) for file in flag_files(*names)]
-TABLES = [f"{RESULTS}/tables/{name}.{kind}" for name in STUDY.tables for kind in ("md", "csv", "tex")]
+TABLES = [
+    f"{RESULTS}/tables/{name}.{kind}" for name in STUDY.tables for kind in ("md", "csv", "tex")
+]
 FIGURES = [f"{RESULTS}/figures/{name}.{kind}" for name in STUDY.figures for kind in ("svg", "png")]
 CURVES = [f"{RESULTS}/training/curves.svg", f"{RESULTS}/training/curves.png"]
 EXAMPLES = [f"{RESULTS}/examples/views.svg", f"{RESULTS}/examples/views.png"]
@@ -30,50 +17,51 @@ rule frame:
         ALL_FLAGS,
     output:
         f"{RESULTS}/frame.csv",
-    params:
-        spec=lambda w: report_spec(),
     log:
         f"{LOGS}/report/frame.log",
+    params:
+        spec=lambda w: report_spec(),
     shell:
-        "{ROBUSTVIEWS} frame {ARGUMENTS} 2> {log:q}"
+        "robustviews frame 2> {log:q}"
 
 
 rule table:
     input:
         lambda w: block_inputs(STUDY.tables[w.table]),
     output:
-        expand(RESULTS + "/tables/{{table}}.{kind}", kind=["csv", "tex"]),
-        report(
-            RESULTS + "/tables/{table}.md",
+        csv=f"{RESULTS}/tables/{{table}}.csv",
+        tex=f"{RESULTS}/tables/{{table}}.tex",
+        md=report(
+            f"{RESULTS}/tables/{{table}}.md",
             caption="../report/table.rst",
             category="Tables",
             labels={"table": "{table}"},
         ),
+    log:
+        f"{LOGS}/report/table-{{table}}.log",
     params:
         spec=lambda w: report_spec(w.table),
-    log:
-        LOGS + "/report/table-{table}.log",
     shell:
-        "{ROBUSTVIEWS} table {ARGUMENTS} --table {wildcards.table:q} 2> {log:q}"
+        "robustviews table --table {wildcards.table:q} 2> {log:q}"
 
 
 rule figure:
     input:
         lambda w: block_inputs(STUDY.figures[w.figure]),
     output:
-        RESULTS + "/figures/{figure}.png",
+        f"{RESULTS}/figures/{{figure}}.png",
         report(
-            RESULTS + "/figures/{figure}.svg",
+            f"{RESULTS}/figures/{{figure}}.svg",
             caption="../report/figure.rst",
             category="Figures",
             labels={"figure": "{figure}"},
         ),
+    log:
+        f"{LOGS}/report/figure-{{figure}}.log",
     params:
         spec=lambda w: report_spec(w.figure),
-    log:
-        LOGS + "/report/figure-{figure}.log",
     shell:
-        "{ROBUSTVIEWS} figure {ARGUMENTS} --figure {wildcards.figure:q} 2> {log:q}"
+        "robustviews figure --figure {wildcards.figure:q} 2> {log:q}"
 
 
 rule curves:
@@ -87,12 +75,12 @@ rule curves:
             category="Figures",
             labels={"figure": "training curves"},
         ),
-    params:
-        spec=lambda w: report_spec(),
     log:
         f"{LOGS}/report/curves.log",
+    params:
+        spec=lambda w: report_spec(),
     shell:
-        "{ROBUSTVIEWS} curves {ARGUMENTS} 2> {log:q}"
+        "robustviews curves 2> {log:q}"
 
 
 rule examples:
@@ -107,14 +95,14 @@ rule examples:
             category="Figures",
             labels={"figure": "example views"},
         ),
-    params:
-        spec=lambda w: report_spec(),
     log:
         f"{LOGS}/report/examples.log",
     resources:
         gpu=GPUS,
+    params:
+        spec=lambda w: report_spec(),
     shell:
-        "{ROBUSTVIEWS} examples {COMPUTE} 2> {log:q}"
+        "robustviews examples 2> {log:q}"
 
 
 rule report:
@@ -126,9 +114,9 @@ rule report:
         EXAMPLES,
     output:
         report(f"{RESULTS}/report.html", caption="../report/report.rst", category="Report"),
-    params:
-        spec=lambda w: report_spec(),
     log:
         f"{LOGS}/report/report.log",
+    params:
+        spec=lambda w: report_spec(),
     shell:
-        "{ROBUSTVIEWS} report {ARGUMENTS} 2> {log:q}"
+        "robustviews report 2> {log:q}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -79,12 +80,15 @@ def _parser() -> argparse.ArgumentParser:
     for name, (module, text, names) in VERBS.items():
         verb = verbs.add_parser(name, help=text, description=text)
         verb.set_defaults(verb=_verb(module, name))
-        verb.add_argument("--study", default="params.yaml", help="study file (%(default)s)")
+        study = os.environ.get("ROBUSTVIEWS_STUDY", "params.yaml")
+        verb.add_argument("--study", default=study, help="study file (%(default)s)")
         for each in names:
             verb.add_argument(f"--{each}", required=True, help=f"name of the {each}")
         if module == "jobs":
             verb.add_argument(
-                "--device", default="auto", help="auto, cpu, cuda, cuda:1 (%(default)s)"
+                "--device",
+                default=os.environ.get("ROBUSTVIEWS_DEVICE", "auto"),
+                help="auto, cpu, cuda, cuda:1 (%(default)s)",
             )
             verb.add_argument("--threads", type=int, help="CPU threads (the study's)")
         else:

@@ -135,7 +135,7 @@ def _used(run: LocatedDict, blocks: Mapping[str, Any], problems: Problems) -> li
         return []
     for name, place in zip(names, names.at, strict=True):
         if not isinstance(name, str) or name not in blocks:
-            wrong = f"no block {show(name)} in `defaults`"
-            problems.add(place, f"{wrong}; {nearest(str(name), blocks)}")
+            near = nearest(name if isinstance(name, str) else "", blocks)
+            problems.add(place, f"no block {show(name)} in `defaults`; {near}")
             run.partial = True
     return [name for name in names if isinstance(name, str) and name in blocks]

@@ -139,7 +139,7 @@ class _Checker:
         self._known("runs", row.run, node.at["run"])
         self._known("probes", row.probe, node.at["probe"])
         run, probe = self._study.runs.get(row.run), self._study.probes.get(row.probe)
-        if run is not None:
+        if run and run.datasets and self._names["datasets"].issuperset(run.datasets):
             for dataset in dict.fromkeys(dataset for dataset, _ in columns):
                 if dataset not in run.datasets:
                     message = f"a column asks for `{dataset}`, but run `{row.run}` has only "

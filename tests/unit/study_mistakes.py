@@ -1,0 +1,552 @@
+"""A small study without mistakes, and the mistakes that tests plant in it."""
+
+BASE = """\
+study: small
+title: A small study
+seeds: [0, 1]
+datasets:
+  digits: {kind: digits, test: 500}
+  other: digits
+defaults:
+  all:
+    datasets: [digits]
+    encoder: {width: 8, hidden: 16}
+  free:
+    regime: {kind: free, replays: 3, eps: 4}
+runs:
+  emp-free:
+    use: [free]
+    method: emp_ssl
+    views: {count: 4}
+    epochs: 3
+  supervised:
+    use: [free]
+    method: supervised
+    views: {count: 1}
+    epochs: 3
+probes:
+  central: {kind: linear, epochs: 2}
+  rle: {kind: robust_linear, rle_start: central}
+  crops: {kind: ncrop, n: 8}
+attacks:
+  pgd20: {kind: pgd, eps: [4, 8]}
+  aa: {kind: autoattack, eps: [8]}
+tables:
+  main:
+    title: Main
+    columns: [digits/clean, digits/pgd20/4, digits/minutes]
+    rows:
+      free: {run: emp-free, probe: rle, published: [75.9, unavailable, null]}
+      own: {run: supervised, probe: own}
+figures:
+  bars:
+    title: Bars
+    columns: [digits/pgd20/8]
+    rows:
+      free: {run: emp-free, probe: crops}
+"""
+RUN = "runs.emp-free"
+TABLE = "tables.main"
+
+# What is replaced, by what (`@` marks the line to blame, otherwise the first), the key to blame,
+# and what the message has to say of what was expected, what was found, and the way out.
+ONE_MISTAKE = {
+    "unknown key at the top": ("seeds:", "seed:", "seed", "unknown key; did you mean `seeds`?"),
+    "unknown key without a likely one": (
+        "    epochs: 3\n  supervised",
+        "    zzz: 1\n    epochs: 3\n  supervised",
+        f"{RUN}.zzz",
+        "unknown key; known: batch_size, datasets, encoder,",
+    ),
+    "unknown key of a run": (
+        "    epochs: 3\n  supervised",
+        "    epochs: 3\n    epoch: 4@\n  supervised",
+        f"{RUN}.epoch",
+        "unknown key; did you mean `epochs`?",
+    ),
+    "unknown key of views": (
+        "{count: 4}",
+        "{count: 4, scales: [1, 1]}",
+        f"{RUN}.views.scales",
+        "unknown key; did you mean `scale`?",
+    ),
+    "unknown key of a method": (
+        "method: emp_ssl",
+        "method: {kind: emp_ssl, tcr_epsilon: 0.1}",
+        f"{RUN}.method.tcr_epsilon",
+        "unknown key; did you mean `tcr_eps`?",
+    ),
+    "option of another kind": (
+        "{kind: linear, epochs: 2}",
+        "{kind: linear, momentum: 0.9}",
+        "probes.central.momentum",
+        "unknown key; known: batch_size, epochs, feature, lr",
+    ),
+    "unknown key in a block of defaults": (
+        "{width: 8, hidden: 16}",
+        "{wdith: 8, hidden: 16}",
+        "defaults.all.encoder.wdith",
+        "unknown key; did you mean `width`?",
+    ),
+    "unknown key of a kind in a block of defaults": (
+        "{kind: free, replays: 3",
+        "{kind: free, replay: 3",
+        "defaults.free.regime.replay",
+        "unknown key; did you mean `replays`?",
+    ),
+    "unknown key of an attack": (
+        "{kind: pgd, eps: [4, 8]}",
+        "{kind: pgd, eps: [4, 8], step: 3}",
+        "attacks.pgd20.step",
+        "unknown key; did you mean `steps`?",
+    ),
+    "unknown key of a data set": (
+        "{kind: digits, test: 500}",
+        "{kind: digits, tests: 500}",
+        "datasets.digits.tests",
+        "unknown key; did you mean `test`?",
+    ),
+    "unknown key of a row": (
+        "probe: rle,",
+        "probe: rle, publish: [1],",
+        f"{TABLE}.rows.free.publish",
+        "unknown key; did you mean `published`?",
+    ),
+    "unknown key of a figure": (
+        "    title: Bars",
+        "    titel: Bars@\n    title: Bars",
+        "figures.bars.titel",
+        "unknown key; did you mean `title`?",
+    ),
+    "unknown kind": (
+        "method: emp_ssl",
+        "method: emp_sll",
+        f"{RUN}.method",
+        "unknown kind 'emp_sll'; did you mean `emp_ssl`?",
+    ),
+    "unknown kind in a mapping": (
+        "{kind: linear, epochs: 2}",
+        "{kind: liner, epochs: 2}",
+        "probes.central.kind",
+        "unknown kind 'liner'; did you mean `linear`?",
+    ),
+    "kind that is a number": (
+        "{kind: linear, epochs: 2}",
+        "{kind: 1, epochs: 2}",
+        "probes.central.kind",
+        "unknown kind 1; known: linear, ncrop, own, robust_linear",
+    ),
+    "missing kind": (
+        "{kind: pgd, eps: [4, 8]}",
+        "{eps: [4, 8]}",
+        "attacks.pgd20.kind",
+        "this key is missing; known: autoattack, pgd",
+    ),
+    "missing key at the top": (
+        "study: small\ntitle: A small study\n",
+        "study: small\n",
+        "title",
+        "this key is missing; expected text",
+    ),
+    "missing key of a run": (
+        "  emp-free:\n    use: [free]\n    method: emp_ssl\n    views: {count: 4}\n    epochs: 3\n",
+        "  emp-free:\n    use: [free]\n    method: emp_ssl\n    views: {count: 4}\n",
+        f"{RUN}.epochs",
+        "this key is missing; expected a whole number",
+    ),
+    "missing key of an attack": (
+        "{kind: autoattack, eps: [8]}",
+        "{kind: autoattack}",
+        "attacks.aa.eps",
+        "this key is missing; expected a list such as [..., ...]",
+    ),
+    "text for a number": (
+        "epochs: 3",
+        "epochs: many",
+        f"{RUN}.epochs",
+        "expected a whole number, found 'many'",
+    ),
+    "quoted number": ("epochs: 3", 'epochs: "3"', f"{RUN}.epochs", "found '3'; write 3"),
+    "fraction for a whole number": (
+        "epochs: 3",
+        "epochs: 3.0",
+        f"{RUN}.epochs",
+        "expected a whole number, found 3.0; write 3",
+    ),
+    "true for a number": ("epochs: 3", "epochs: true", f"{RUN}.epochs", "whole number, found true"),
+    "number for text": (
+        "title: A small study",
+        "title: 12",
+        "title",
+        'expected text, found 12; put it in quotes: "12"',
+    ),
+    "true for text": ("title: Main", "title: true", f"{TABLE}.title", 'in quotes: "true"'),
+    "number for true or false": (
+        "eps: [4, 8]}",
+        "eps: [4, 8], random_start: 1}",
+        "attacks.pgd20.random_start",
+        "expected true or false, found 1",
+    ),
+    "list for a mapping": (
+        "views: {count: 4}",
+        "views: [4]",
+        f"{RUN}.views",
+        "expected a mapping, found a list",
+    ),
+    "text for a list": (
+        "datasets: [digits]",
+        "datasets: digits",
+        "defaults.all.datasets",
+        "expected a list such as [..., ...], found 'digits'; write ['digits']",
+    ),
+    "null for a number": (
+        "epochs: 3",
+        "epochs:",
+        f"{RUN}.epochs",
+        "expected a whole number, found nothing",
+    ),
+    "null for a mapping": (
+        "    views: {count: 4}",
+        "    views: ~",
+        f"{RUN}.views",
+        "expected a mapping, found nothing",
+    ),
+    "word that is no choice": (
+        "    epochs: 3",
+        "    precision: fp16\n    epochs: 3",
+        f"{RUN}.precision",
+        "expected fp32 or bf16, found 'fp16'",
+    ),
+    "word that is nearly a choice": (
+        "    epochs: 3",
+        "    optimizer: {schedule: cosin}\n    epochs: 3",
+        f"{RUN}.optimizer.schedule",
+        "expected cosine or constant, found 'cosin'; did you mean `cosine`?",
+    ),
+    "too few entries": (
+        "{count: 4}",
+        "{count: 4, scale: [0.5]}",
+        f"{RUN}.views.scale",
+        "expected 2 entries, found 1",
+    ),
+    "wrong entry of a list": (
+        "seeds: [0, 1]",
+        "seeds:\n  - 0\n  - one@",
+        "seeds[1]",
+        "expected a whole number, found 'one'",
+    ),
+    "wrong published value": (
+        "[75.9, unavailable, null]",
+        "[75.9, unavailble, null]",
+        f"{TABLE}.rows.free.published[1]",
+        "expected a number, unavailable or null, found 'unavailble'",
+    ),
+    "negative published value": (
+        "[75.9,",
+        "[-75.9,",
+        f"{TABLE}.rows.free.published[0]",
+        "must be at least 0, found -75.9",
+    ),
+    "below its range": ("epochs: 3", "epochs: 0", f"{RUN}.epochs", "must be at least 1, found 0"),
+    "above its range": (
+        "replays: 3, eps: 4",
+        "replays: 3, eps: 256",
+        "defaults.free.regime.eps",
+        "must be at most 255, found 256",
+    ),
+    "at an open end of its range": (
+        "{kind: pgd, eps: [4, 8]}",
+        "{kind: pgd, eps: [0, 4, 8]}",
+        "attacks.pgd20.eps[0]",
+        "must be more than 0, found 0",
+    ),
+    "not a number": (
+        "replays: 3, eps: 4",
+        "replays: 3, eps: .nan",
+        "defaults.free.regime.eps",
+        "must be a finite number, found nan",
+    ),
+    "infinite": (
+        "replays: 3, eps: 4",
+        "replays: 3, eps: .inf",
+        "defaults.free.regime.eps",
+        "must be a finite number, found inf",
+    ),
+    "huge": ("epochs: 3", f"epochs: {'9' * 400}", f"{RUN}.epochs", "whole numbers end at 9223372"),
+    "gigantic": ("epochs: 3", f"epochs: {'9' * 9000}", f"{RUN}.epochs", "whole numbers end at"),
+    "rule between options": (
+        "{count: 4}",
+        "{count: 4,\n      scale: [1, 0.5]}@",
+        f"{RUN}.views.scale",
+        "found [1, 0.5]; write scale: [0.5, 1]",
+    ),
+    "rule between options of a kind": (
+        "eps: [4, 8]}",
+        "eps: [4, 8], restarts: 2}",
+        "attacks.pgd20.restarts",
+        "restarts: 2 needs random_start: true",
+    ),
+    "key twice": (
+        "    epochs: 3",
+        "    epochs: 3\n    epochs: 4@",
+        f"{RUN}.epochs",
+        "this key occurs twice (first on line 18); remove one of them",
+    ),
+    "key twice in braces": (
+        "{count: 4}",
+        "{count: 4, count: 5}",
+        f"{RUN}.views.count",
+        "this key occurs twice (first on line 17)",
+    ),
+    "study no folder name": (
+        "study: small",
+        "study: Small study",
+        "study",
+        "'Small study' is not a usable name; expected lower-case letters, digits and single",
+    ),
+    "study leads out of its folder": ("study: small", "study: ../x", "study", "not a usable name"),
+    "probe no folder name": (
+        "  crops: {kind",
+        "  crops: {kind: ncrop}\n  my_crops: {kind@",
+        "probes.my_crops",
+        "'my_crops' is not a usable name",
+    ),
+    "attack no folder name": (
+        "attacks:",
+        "attacks:\n  PGD: {kind: pgd, eps: [1]}@",
+        "attacks.PGD",
+        "'PGD' is not a usable name",
+    ),
+    "run no folder name": (
+        "runs:",
+        "runs:\n  a--b: {use: [free], method: emp_ssl, epochs: 1}@",
+        "runs.a--b",
+        "'a--b' is not a usable name",
+    ),
+    "data set no folder name": (
+        "datasets:",
+        "datasets:\n  a/b: digits@",
+        "datasets.a/b",
+        "'a/b' is not a usable name",
+    ),
+    "table no file name": (
+        "  main:",
+        "  main.1:",
+        "tables.main.1",
+        "'main.1' is not a usable name",
+    ),
+    "figure no file name": ("  bars:", "  -bars:", "figures.-bars", "'-bars' is not a usable name"),
+    "row no name": (
+        "      own: {run",
+        "      own head: {run",
+        f"{TABLE}.rows.own head",
+        "'own head' is not a usable name",
+    ),
+    "name too long": (
+        "  main:",
+        f"  {'m' * 81}:",
+        f"tables.{'m' * 81}",
+        "not a usable name; expected lower-case letters, digits and single hyphens, 80 at most",
+    ),
+    "reserved name of an attack": (
+        "attacks:",
+        "attacks:\n  clean: {kind: pgd, eps: [1]}@",
+        "attacks.clean",
+        "`clean` has a meaning of its own; choose another name",
+    ),
+    "reserved name of a probe": (
+        "probes:",
+        "probes:\n  fresh: linear@",
+        "probes.fresh",
+        "`fresh` has a meaning of its own",
+    ),
+    "figure of the name of a table": (
+        "  bars:",
+        "  main:",
+        "figures.main",
+        "a table has the name `main` too; choose another name",
+    ),
+    "unknown data set of a run": (
+        "    epochs: 3",
+        "    datasets: [digit]\n    epochs: 3",
+        f"{RUN}.datasets[0]",
+        "no `digit` in `datasets`; did you mean `digits`?",
+    ),
+    "no data set": (
+        "    epochs: 3",
+        "    datasets: []\n    epochs: 3",
+        f"{RUN}.datasets",
+        "expected at least one entry, found none",
+    ),
+    "seed twice": ("seeds: [0, 1]", "seeds: [0, 0]", "seeds[1]", "0 occurs twice; remove one"),
+    "no seed": ("seeds: [0, 1]", "seeds: []", "seeds", "expected at least one entry, found none"),
+    "no seed of a run": (
+        "    epochs: 3",
+        "    seeds: []\n    epochs: 3",
+        f"{RUN}.seeds",
+        "expected at least one entry, found none",
+    ),
+    "radius twice as it is printed": (
+        "{kind: autoattack, eps: [8]}",
+        "{kind: autoattack, eps: [8, 8.0000001]}",
+        "attacks.aa.eps[1]",
+        "8 occurs twice; remove one of them",
+    ),
+    "column twice": (
+        "[digits/pgd20/8]",
+        "[digits/pgd20/8, digits/pgd20/8]",
+        "figures.bars.columns[1]",
+        "digits/pgd20/8 occurs twice",
+    ),
+    "unknown run": (
+        "{run: emp-free, probe: rle,",
+        "{run: emp-fre, probe: rle,",
+        f"{TABLE}.rows.free.run",
+        "no `emp-fre` in `runs`; did you mean `emp-free`?",
+    ),
+    "unknown probe": (
+        "probe: rle,",
+        "probe: rles,",
+        f"{TABLE}.rows.free.probe",
+        "no `rles` in `probes`; did you mean `rle`?",
+    ),
+    "unknown data set of a column": (
+        "[digits/clean,",
+        "[digit/clean,",
+        f"{TABLE}.columns[0]",
+        "no `digit` in `datasets`; did you mean `digits`?",
+    ),
+    "unknown attack of a column": (
+        "digits/pgd20/4",
+        "digits/pgd2/4",
+        f"{TABLE}.columns[1]",
+        "no `pgd2` in `attacks`; did you mean `pgd20`?",
+    ),
+    "radius that is not run": (
+        "digits/pgd20/4",
+        "digits/pgd20/6",
+        f"{TABLE}.columns[1]",
+        "`pgd20` has no results at eps 6; write digits/pgd20/4 or digits/pgd20/8",
+    ),
+    "attack without radius": (
+        "digits/pgd20/4",
+        "digits/pgd20",
+        f"{TABLE}.columns[1]",
+        "`pgd20` needs a radius; write digits/pgd20/4 or digits/pgd20/8",
+    ),
+    "clean with a radius": (
+        "digits/clean",
+        "digits/clean/4",
+        f"{TABLE}.columns[0]",
+        "`clean` takes no radius; write digits/clean",
+    ),
+    "radius that is no number": (
+        "digits/pgd20/4",
+        "digits/pgd20/1..2",
+        f"{TABLE}.columns[1]",
+        "expected <dataset>/clean, <dataset>/<attack>/<eps> or <dataset>/minutes, found 'digits/",
+    ),
+    "column that is none": ("digits/clean", "clean", f"{TABLE}.columns[0]", "found 'clean'"),
+    "too few published values": (
+        "[75.9, unavailable, null]",
+        "[75.9, null]",
+        f"{TABLE}.rows.free.published",
+        "expected 3 values, one a column (null where the paper has none), found 2",
+    ),
+    "trained probe on a supervised network": (
+        "probe: own",
+        "probe: rle",
+        f"{TABLE}.rows.own.probe",
+        "run `supervised` is read through `own`, found `rle`",
+    ),
+    "own head of a network without one": (
+        "probe: rle,",
+        "probe: own,",
+        f"{TABLE}.rows.free.probe",
+        "run `emp-free` is read through a trained probe, found `own`",
+    ),
+    "autoattack on several crops": (
+        "digits/pgd20/8]\n    rows:\n",
+        "digits/aa/8]\n    rows:\n      more: {run: emp-free, probe: central}\n@",
+        "figures.bars.rows.free.probe",
+        "`aa` needs whole images, which `crops` does not see; attack it with kind: pgd",
+    ),
+    "start at a probe that does not exist": (
+        "rle_start: central",
+        "rle_start: centre",
+        "probes.rle.rle_start",
+        "expected `fresh` or a probe of kind linear, found `centre`; did you mean `central`?",
+    ),
+    "start at a probe of several crops": (
+        "rle_start: central",
+        "rle_start: crops",
+        "probes.rle.rle_start",
+        "`crops` is no linear probe on whole images; use one of kind: linear",
+    ),
+    "start at itself": (
+        "rle_start: central",
+        "rle_start: rle",
+        "probes.rle.rle_start",
+        "`rle` is no",
+    ),
+    "too few views": (
+        "{count: 4}",
+        "{count: 1}",
+        f"{RUN}.views.count",
+        "emp_ssl needs at least 2 views, found count: 1",
+    ),
+    "too many views": (
+        "method: supervised\n    views: {count: 1}",
+        "method: supervised\n    views: {count: 2}@",
+        "runs.supervised.views.count",
+        "supervised takes exactly 1 view, found count: 2",
+    ),
+    "views left to their default": (
+        "  supervised:\n    use: [free]\n    method: supervised\n    views: {count: 1}\n",
+        "  supervised:@\n    use: [free]\n    method: supervised\n",
+        "runs.supervised",
+        "supervised takes exactly 1 view, found count: 2",
+    ),
+    "unused block of defaults": (
+        "  free:\n",
+        "  spare: {epochs: 3}@\n  free:\n",
+        "defaults.spare",
+        "no run uses this block; remove it, or name it in `use:` of a run",
+    ),
+    "unknown block of defaults": (
+        "use: [free]\n    method: emp_ssl",
+        "use: [fre]\n    method: emp_ssl",
+        f"{RUN}.use[0]",
+        "no block 'fre' in `defaults`; did you mean `free`?",
+    ),
+    "block of defaults that is a list": (
+        "use: [free]\n    method: emp_ssl",
+        "use: [free, [free]]\n    method: emp_ssl",
+        f"{RUN}.use[1]",
+        "no block a list in `defaults`; known: all, free",
+    ),
+    "use without brackets": (
+        "use: [free]\n    method: emp_ssl",
+        "use: free\n    method: emp_ssl",
+        f"{RUN}.use",
+        "expected a list of blocks such as [free], found 'free'",
+    ),
+    "block of defaults that is no mapping": (
+        "  free:\n    regime: {kind: free, replays: 3, eps: 4}\n",
+        "  free: 3\n",
+        "defaults.free",
+        "expected a mapping of run options, found 3",
+    ),
+    "run that is no mapping": (
+        "  emp-free:\n",
+        "  plain: 3@\n  emp-free:\n",
+        "runs.plain",
+        "expected a mapping, found 3",
+    ),
+    "run that is nothing": (
+        "  emp-free:\n",
+        "  plain:@\n  emp-free:\n",
+        "runs.plain",
+        "expected a mapping, found nothing",
+    ),
+}

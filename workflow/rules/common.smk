@@ -1,0 +1,62 @@
+# Which files each stage leaves and reads: the one place that knows their names.
+
+PREPARED = {plan.data_folder(STUDY, name).name: name for name in STUDY.datasets}
+HEADS = set(plan.heads(STUDY))
+
+
+def data_files(dataset, split):
+    """Return the arrays of a split, and the record that knows classes and size."""
+    folder = plan.data_folder(STUDY, dataset).as_posix()
+    return [f"{folder}/{split}_images.npy", f"{folder}/{split}_labels.npy", f"{folder}/record.json"]
+
+
+def encoder_files(run):
+    """Return what a pretraining leaves."""
+    folder = plan.pretrain_folder(STUDY, run).as_posix()
+    return [f"{folder}/{name}" for name in ("encoder.safetensors", "training.jsonl", "record.json")]
+
+
+def head_files(run, probe):
+    """Return what the training of a head leaves."""
+    folder = plan.probe_folder(STUDY, run, probe).as_posix()
+    return [f"{folder}/{name}" for name in ("head.safetensors", "training.jsonl", "record.json")]
+
+
+def flag_files(run, probe, attack):
+    """Return what an evaluation leaves: which test images are still classified correctly."""
+    folder = plan.attack_folder(STUDY, run, probe, attack).as_posix()
+    return [f"{folder}/{name}" for name in ("flags.safetensors", "record.json")]
+
+
+def probe_inputs(wildcards):
+    """Return the encoder, the training images, and the head that a robust probe starts from."""
+    files = encoder_files(wildcards.run)[:1] + data_files(
+        plan.jobs(STUDY)[wildcards.run].dataset, "train"
+    )
+    start = plan.head_start(STUDY, wildcards.probe)
+    return files + (head_files(wildcards.run, start)[:1] if start else [])
+
+
+def attack_inputs(wildcards):
+    """Return encoder, head (a supervised network brings its own) and test images."""
+    files = encoder_files(wildcards.run)[:1] + data_files(
+        plan.jobs(STUDY)[wildcards.run].dataset, "test"
+    )
+    if (wildcards.run, wildcards.probe) in HEADS:
+        files += head_files(wildcards.run, wildcards.probe)[:1]
+    return files
+
+
+def block_inputs(block):
+    """Return what the cells of a table or figure are read from."""
+    files = [file for run in plan.pretrainings(STUDY, block) for file in encoder_files(run)]
+    for run, probe, attack in plan.evaluations(STUDY, block):
+        files += flag_files(run, probe, attack)
+        if (run, probe) in HEADS:
+            files += head_files(run, probe)
+    return files
+
+
+def report_spec(name=""):
+    """Return what decides a table or figure besides the results."""
+    return plan.to_json(plan.report_spec(STUDY, name))
