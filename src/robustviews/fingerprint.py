@@ -152,6 +152,7 @@ def _walk(statements: Sequence[ast.AST]) -> Iterator[ast.AST]:
         yield from ast.walk(statement)
 
 
+@cache
 def _fingerprint(module: str, name: str, source: Path) -> str:
     text = _text(_parse(module, source).definitions[name])
     return hashlib.sha256(text.encode()).hexdigest()

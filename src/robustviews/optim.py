@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -10,7 +11,31 @@ import torch
 from torch import Tensor
 
 
-class Lars(torch.optim.Optimizer):
+class _Eager:
+    """Methods of torch's optimizers without their guards for `torch.compile`.
+
+    A guard imports the compiler at its first call, which takes seconds of every process.
+    """
+
+    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+    load_state_dict = inspect.unwrap(torch.optim.Optimizer.load_state_dict)
+    state_dict = inspect.unwrap(torch.optim.Optimizer.state_dict)
+    zero_grad = inspect.unwrap(torch.optim.Optimizer.zero_grad)
+
+
+class Adam(_Eager, torch.optim.Adam):
+    """torch's Adam, quick to start."""
+
+    step = torch.no_grad()(inspect.unwrap(torch.optim.Adam.step))
+
+
+class Sgd(_Eager, torch.optim.SGD):
+    """torch's SGD, quick to start."""
+
+    step = torch.no_grad()(inspect.unwrap(torch.optim.SGD.step))
+
+
+class Lars(_Eager, torch.optim.Optimizer):
     """SGD with Nesterov momentum; each gradient is rescaled to the norm of its parameter.
 
     1-d parameters (biases, batch norm) keep their gradient and get no weight decay, and so does a

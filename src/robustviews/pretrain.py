@@ -16,7 +16,7 @@ from robustviews import augment, runtime
 from robustviews.augment import Views
 from robustviews.encoder import Encoder
 from robustviews.methods import Batch, Method
-from robustviews.optim import Lars, cosine_lr
+from robustviews.optim import Adam, Lars, Sgd, cosine_lr
 from robustviews.regimes import Regime
 
 log = logging.getLogger(__name__)
@@ -318,7 +318,7 @@ def build_optimizer(
     if name == "lars":
         return Lars(params, lr, momentum=momentum, weight_decay=weight_decay, eta=eta)
     if name == "sgd":
-        return torch.optim.SGD(
+        return Sgd(
             params, lr, momentum=momentum, weight_decay=weight_decay, nesterov=momentum > 0
         )
-    return torch.optim.Adam(params, lr, weight_decay=weight_decay)
+    return Adam(params, lr, weight_decay=weight_decay)

@@ -18,12 +18,13 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from robustviews import augment, runtime
+    from robustviews import augment, optim, runtime
     from robustviews.augment import Views
     from robustviews.encoder import Encoder, Feature
 else:
     torch, nn = LazyModule("torch"), LazyModule("torch.nn")
     augment, runtime = LazyModule("robustviews.augment"), LazyModule("robustviews.runtime")
+    optim = LazyModule("robustviews.optim")
 
 History = list[dict[str, float]]
 
@@ -106,7 +107,7 @@ class LinearProbe:
         """Train on the features of whole images."""
         h = frozen_features(self, encoder, task, key="train")
         head = start or new_head(encoder, self.feature, task)
-        adam = torch.optim.Adam(head.parameters(), self.lr)
+        adam = optim.Adam(head.parameters(), self.lr)
         history = fit(
             head,
             adam,
@@ -158,7 +159,7 @@ class RobustLinearProbe:
     ) -> tuple[nn.Linear, History]:
         """Attack each minibatch, then fit the head to the features of what came out."""
         head = start or new_head(encoder, self.feature, task)
-        adam = torch.optim.Adam(head.parameters(), self.lr)
+        adam = optim.Adam(head.parameters(), self.lr)
 
         def attacked(index: Tensor, labels: Tensor) -> Tensor:
             def loss(adversarial: Tensor) -> Tensor:
@@ -244,11 +245,10 @@ class NcropProbe:
         """Train on the mean features, by SGD with a cosine schedule over all minibatches."""
         h = frozen_features(self, encoder, task, key="train")
         head = start or new_head(encoder, self.feature, task)
-        sgd = torch.optim.SGD(
+        sgd = optim.Sgd(
             head.parameters(), self.lr, momentum=self.momentum, weight_decay=self.weight_decay
         )
         minibatches = self.epochs * -(-len(task.images) // self.batch_size)
-        cosine = torch.optim.lr_scheduler.CosineAnnealingLR(sgd, minibatches)
         return head, fit(
             head,
             sgd,
@@ -256,7 +256,7 @@ class NcropProbe:
             lambda index, _: h[index],
             batch_size=self.batch_size,
             epochs=self.epochs,
-            after_update=cosine.step,
+            lr_at=lambda step: optim.cosine_lr(step, base=self.lr, horizon=minibatches),
         )
 
 
@@ -332,7 +332,7 @@ def fit(
     batch_size: int,
     epochs: int,
     first: int = 0,
-    after_update: Callable[[], None] | None = None,
+    lr_at: Callable[[int], float] | None = None,
 ) -> History:
     """Fit a head by cross-entropy, in place.
 
@@ -344,16 +344,16 @@ def fit(
         batch_size: images in a minibatch; the last one may be smaller.
         epochs: passes over the training set.
         first: epochs already done, so that orders and history go on.
-        after_update: called after each update, for a schedule.
+        lr_at: learning rate of each update, counted from 0; the optimizer's own when None.
 
     Returns:
         Loss and training accuracy of each epoch.
     """
     history: History = []
     count = len(task.images)
+    update = 0
     bar = runtime.Progress(epochs, "epoch", task.title)
     for epoch in range(first, first + epochs):
-        lr = optimizer.param_groups[0]["lr"]
         order = runtime.permutation(count, task.seed, "probe", epoch).to(task.labels.device)
         loss_sum = torch.zeros((), device=order.device)
         correct = torch.zeros((), dtype=torch.int64, device=order.device)
@@ -363,9 +363,10 @@ def fit(
             loss = nn.functional.cross_entropy(logits, labels)
             optimizer.zero_grad()
             loss.backward()
+            if lr_at is not None:
+                optimizer.param_groups[0]["lr"] = lr_at(update)
             optimizer.step()
-            if after_update is not None:
-                after_update()
+            update += 1
             loss_sum += loss.detach() * len(index)
             correct += (logits.argmax(dim=1) == labels).sum()
         history.append(
@@ -373,7 +374,7 @@ def fit(
                 "epoch": epoch + 1,
                 "loss": loss_sum.item() / count,
                 "accuracy": correct.item() / count,
-                "lr": lr,
+                "lr": optimizer.param_groups[0]["lr"],
             }
         )
         bar.show(epoch + 1 - first)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from robustviews import augment, runtime
-from robustviews.augment import AUGMENTATIONS, Views, make_views, to_float
+from robustviews.augment import AUGMENTATIONS, Colour, Views, make_views, to_float
 
 CROPS = ("resized", "padded", "none")
 KEY = runtime.counter_key(0, "views", 3)
@@ -257,3 +257,27 @@ def test_every_order_of_a_jitter_is_equally_likely():
     counts = Counter(tuple(order.tolist()) for order in orders)
     assert len(counts) == 24
     assert max(abs(count - 1000) for count in counts.values()) < 150
+
+
+def test_what_is_drawn_for_a_view_is_independent():
+    numbers = runtime.counter_uniform(KEY, torch.arange(20_000), 36)[:, None]
+    colour = Colour(jitter=0.7, grayscale=0.5, blur=0.5, solarize=0.5)
+    window = augment.draw_window(numbers[..., :23], Views(crop="padded"), shape=(16, 16))
+    change = augment.draw_change(numbers[..., 23:], colour)
+    jittered = change.factors[..., 0] != 1
+    columns = (
+        window.top, window.left, window.flip, jittered, change.gray, change.sigma > 0,
+        change.solarize, *change.factors.unbind(-1), *change.order[..., :3].unbind(-1),
+    )  # fmt: skip
+    table = torch.stack([column.flatten().double() for column in columns])  # (14, 20000)
+    correlation = torch.corrcoef(table).tril(-1)
+    correlation[-3:, -3:] = 0  # places in one order exclude each other
+    assert correlation.abs().max() < 0.035  # 5 standard deviations
+
+
+def test_sigma_does_not_follow_from_whether_to_blur():
+    numbers = runtime.counter_uniform(KEY, torch.arange(20_000), 13)[:, None]
+    sigma = augment.draw_change(numbers, Colour(blur=0.5)).sigma
+    drawn = sigma[sigma > 0]
+    quarters = torch.histc(drawn, 4, 0.1, 2.0) / len(drawn)
+    torch.testing.assert_close(quarters, torch.full((4,), 0.25), rtol=0, atol=0.02)

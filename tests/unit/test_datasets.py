@@ -359,8 +359,10 @@ def test_images_in_nested_folders_count_and_hidden_files_do_not(tmp_path):
 
 def test_source_hash_changes_with_one_file(tmp_path):
     dataset = Folder(str(make_folder(tmp_path / "raw")), size=8)
+    path = tmp_path / "raw" / "val" / "red" / "0.bmp"
+    Image.new("RGB", (40, 30), (1, 2, 3)).save(path)
     before = prepare(dataset, tmp_path / "one")["source_hashes"]
-    Image.new("RGB", (40, 30), (1, 2, 3)).save(tmp_path / "raw" / "val" / "red" / "0.png")
+    Image.new("RGB", (40, 30), (1, 2, 4)).save(path)  # as many bytes
     after = prepare(dataset, tmp_path / "two")["source_hashes"]
     assert before["train"] == after["train"]
     assert before["val"] != after["val"]
@@ -481,4 +483,10 @@ def test_truncated_array_is_named(part, kept, prepared):
 def test_array_of_another_kind_is_refused(part, array, words, prepared):
     np.save(prepared / f"test_{part}.npy", array, allow_pickle=True)
     with pytest.raises(DataError, match=words):
+        open_split(prepared, "test")
+
+
+def test_pickle_under_the_name_of_an_array_is_not_loaded(prepared):
+    (prepared / "test_labels.npy").write_bytes(pickle.dumps(np.arange(5)))
+    with pytest.raises(DataError, match=r"test_labels.npy: expected a whole array"):
         open_split(prepared, "test")

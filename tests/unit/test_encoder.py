@@ -1,0 +1,178 @@
+"""Encoders: torchvision's residual networks with other ends, reproducible, and strict."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from robustviews.encoder import BACKBONES, ResNet, build_encoder
+from tests.unit.tiny_models import CLASSES, HIDDEN, PROJECTION, WIDTH, tiny_encoder, weights_of
+
+IMAGES = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+EXPANSION = {"resnet18": 1, "resnet50": 4}
+
+
+def torchvision_network(backbone, stem):
+    """Return torchvision's network in float64, its batch norm with random weights."""
+    from torchvision import models
+
+    net = getattr(models, backbone)(weights=None)
+    net.fc = torch.nn.Identity()
+    if stem == "cifar":
+        net.conv1 = torch.nn.Conv2d(3, 64, 3, padding=1, bias=False)
+        net.maxpool = torch.nn.Identity()
+    generator = torch.Generator().manual_seed(0)
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5, generator=generator)
+            torch.nn.init.normal_(module.bias, generator=generator)
+    return net.double()
+
+
+@pytest.mark.parametrize("stem", ["cifar", "imagenet"])
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_backbone_is_torchvisions_network(backbone, stem):
+    theirs = torchvision_network(backbone, stem)
+    ours = ResNet(*BACKBONES[backbone], width=64, stem=stem).double()
+    ours.load_state_dict(theirs.state_dict(), strict=True)
+    size = 16 if stem == "cifar" else 64  # 2x2 at the end, for batch norm
+    images = torch.rand(3, 3, size, size, generator=torch.Generator().manual_seed(1)).double()
+    with torch.no_grad():
+        for mode in (True, False):  # statistics of the batch first, then those it left
+            torch.testing.assert_close(
+                ours.train(mode)(images), theirs.train(mode)(images), rtol=0, atol=1e-10
+            )
+    for name, value in theirs.state_dict().items():
+        torch.testing.assert_close(ours.state_dict()[name], value, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("stem", ["cifar", "imagenet"])
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_features_and_projections_have_the_widths_that_were_asked_for(backbone, stem):
+    encoder = tiny_encoder(backbone=backbone, stem=stem).eval()
+    backbone_width = 8 * WIDTH * EXPANSION[backbone]
+    assert encoder.represent(IMAGES, "backbone").shape == (3, backbone_width)
+    assert encoder.represent(IMAGES).shape == (3, HIDDEN)
+    assert encoder(IMAGES).shape == (3, PROJECTION)
+    assert encoder.width_of("backbone") == backbone_width
+    assert encoder.width_of("prefeature") == HIDDEN
+
+
+def test_standard_network_has_the_paper_s_widths():
+    with torch.device("meta"):
+        encoder = build_encoder()
+    assert encoder.width_of("backbone") == 512
+    assert encoder.width_of("prefeature") == 4096
+    shapes = [tuple(layer.weight.shape) for layer in encoder.projector[::3]]
+    assert shapes == [(4096, 4096), (1024, 4096)]
+    assert tuple(encoder.backbone.conv1.weight.shape) == (64, 3, 3, 3)
+
+
+@pytest.mark.parametrize(("stem", "sides"), [("cifar", (16, 16, 2)), ("imagenet", (8, 4, 1))])
+def test_only_the_imagenet_stem_makes_images_smaller(stem, sides):
+    backbone = tiny_encoder(stem=stem).backbone
+    found = []
+    for name in ("conv1", "maxpool", "layer4"):
+        backbone.get_submodule(name).register_forward_hook(
+            lambda *call: found.append(call[-1].shape[-1])
+        )
+    backbone(IMAGES)
+    assert tuple(found) == sides
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("mode", [True, False])
+def test_projections_have_unit_norm_in_float32(precision, mode):
+    encoder = tiny_encoder().train(mode)
+    encoder.precision = precision
+    z = encoder(IMAGES)
+    assert z.dtype == torch.float32
+    torch.testing.assert_close(z.norm(dim=1), torch.ones(3), rtol=0, atol=1e-6)
+
+
+def test_a_probe_sees_neither_the_projector_nor_the_precision_of_training():
+    encoder = tiny_encoder().eval()
+    exact, z = encoder.represent(IMAGES), encoder(IMAGES)
+    encoder.precision = "bf16"
+    assert torch.equal(encoder.represent(IMAGES), exact)
+    assert not torch.equal(encoder(IMAGES), z)
+    torch.nn.init.zeros_(encoder.projector[0].weight)
+    assert torch.equal(encoder.represent(IMAGES), exact)
+
+
+def test_the_prefeature_stands_on_the_backbone_feature():
+    encoder = tiny_encoder().eval()
+    h = encoder.represent(IMAGES, "backbone")
+    assert torch.equal(encoder.represent(IMAGES), encoder.prefeature(h))
+    assert encoder.represent(IMAGES).min() == 0  # after its ReLU
+
+
+def test_images_do_not_see_each_other_in_eval_mode():
+    encoder = tiny_encoder().eval()
+    torch.testing.assert_close(encoder(IMAGES)[1:2], encoder(IMAGES[1:2]), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("supervised", [False, True])
+def test_the_same_seed_gives_the_same_weights(supervised):
+    weights = weights_of(tiny_encoder(supervised=supervised, seed=3))
+    assert weights_of(tiny_encoder(supervised=supervised, seed=3)) == weights
+    other = weights_of(tiny_encoder(supervised=supervised, seed=4))
+    same = {name for name in weights if weights[name] == other[name]}
+    # Statistics and affine parts of batch norms start alike; nothing else does.
+    assert {name.rpartition(".")[2] for name in same} <= {
+        "weight",
+        "bias",
+        "running_mean",
+        "running_var",
+        "num_batches_tracked",
+    }
+    assert not [name for name in same if "conv" in name or name.startswith("classifier")]
+
+
+def test_building_an_encoder_leaves_the_global_generator_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    tiny_encoder(seed=9)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_convolutions_start_as_torchvision_s_do():
+    conv = tiny_encoder(width=16).backbone.layer4[1].conv2  # (128, 128, 3, 3)
+    expected = math.sqrt(2 / (128 * 9))  # He et al. 2015, fan out
+    assert conv.weight.std().item() == pytest.approx(expected, rel=0.02)
+    assert abs(conv.weight.mean().item()) < 0.001
+
+
+def test_a_supervised_network_has_a_classifier_on_its_backbone_and_nothing_else():
+    encoder = tiny_encoder(supervised=True).eval()
+    parts = {name.partition(".")[0] for name, _ in encoder.named_parameters()}
+    assert parts == {"backbone", "classifier"}
+    logits = encoder(IMAGES)
+    assert logits.shape == (3, CLASSES)
+    assert torch.equal(logits, encoder.classifier(encoder.represent(IMAGES, "backbone")))
+    assert not torch.allclose(logits.norm(dim=1), torch.ones(3))
+
+
+def test_a_supervised_network_is_not_asked_for_a_pre_feature():
+    with pytest.raises(ValueError, match="no pre-feature; probe feature: backbone"):
+        tiny_encoder(supervised=True).represent(IMAGES)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_logits_are_float32(precision):
+    encoder = tiny_encoder(supervised=True)
+    encoder.precision = precision
+    assert encoder(IMAGES).dtype == torch.float32
+
+
+def test_weights_under_a_wrong_prefix_are_refused():
+    weights = tiny_encoder().state_dict()
+    wrong = {f"module.{name}": value for name, value in weights.items()}
+    with pytest.raises(RuntimeError, match=r"(?s)Missing key.*Unexpected key"):
+        tiny_encoder().load_state_dict(wrong)
+    del weights["prefeature.0.weight"]
+    with pytest.raises(RuntimeError, match=r"Missing key.*prefeature\.0\.weight"):
+        tiny_encoder().load_state_dict(weights)

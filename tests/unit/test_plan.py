@@ -1,0 +1,321 @@
+"""Plans: which jobs the cells of a study need, and what decides each of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from robustviews import plan
+from robustviews.attacks import AutoAttack, PgdAttack
+from robustviews.augment import Views
+from robustviews.config import Encoder, Figure, Optimizer, Row, Run, Runtime, Study, Table
+from robustviews.datasets import Digits
+from robustviews.methods import EmpSsl, SimClr, Supervised
+from robustviews.probe import OWN_HEAD, LinearProbe, NcropProbe, RobustLinearProbe
+from robustviews.regimes import Free, Pgd
+
+RUNS = {
+    "emp": Run(EmpSsl(), Free(), ("digits", "other"), epochs=3, seeds=(3, 5)),
+    "simclr": Run(SimClr(), Pgd(), ("digits",), epochs=6, label="SimCLR"),
+    "supervised": Run(Supervised(), Pgd(), ("digits",), epochs=6, views=Views(count=1)),
+    "unused": Run(EmpSsl(), Free(), ("digits",), epochs=1),
+}
+PROBES = {
+    "central": LinearProbe(),
+    "rle": RobustLinearProbe(rle_start="central"),
+    "fresh-rle": RobustLinearProbe(),
+    "crops": NcropProbe(),
+    "own": OWN_HEAD,
+}
+ATTACKS = {"aa": AutoAttack(eps=(8.0,)), "pgd": PgdAttack(eps=(4.0, 8.0))}
+TABLE = Table(
+    "A table",
+    ("digits/clean", "digits/pgd/4", "digits/aa/8", "digits/minutes"),
+    {
+        "first": Row("emp", "rle", published=(75.9, None, "unavailable", 97.0)),
+        "second": Row("supervised", "own", label="Supervised"),
+    },
+)
+FIGURE = Figure("A figure", ("other/clean", "digits/clean"), {"only": Row("emp", "crops")})
+
+
+def study(**changes: Any) -> Study:
+    options: dict[str, Any] = {
+        "study": "small",
+        "title": "A small study",
+        "datasets": {"digits": Digits(), "other": Digits(test=100)},
+        "runs": RUNS,
+        "probes": PROBES,
+        "attacks": ATTACKS,
+        "tables": {"one": TABLE},
+        "figures": {"two": FIGURE},
+        "seeds": (0, 1),
+    }
+    return Study(**{**options, **changes})
+
+
+def with_run(name: str, **changes: Any) -> Study:
+    """Return the study with some options of a run changed."""
+    return study(runs={**RUNS, name: dataclasses.replace(RUNS[name], **changes)})
+
+
+def all_specs(of: Study) -> dict[str, str]:
+    """Return the spec of every job as text, by a readable name."""
+    specs = {f"data {name}": plan.data_spec(of, name) for name in of.datasets}
+    specs |= {f"pretrain {run}": plan.pretrain_spec(of, run) for run in plan.jobs(of)}
+    specs |= {f"probe {' '.join(head)}": plan.probe_spec(of, *head) for head in plan.heads(of)}
+    for names in plan.evaluations(of):
+        specs[f"attack {' '.join(names)}"] = plan.attack_spec(of, *names)
+    return {name: plan.to_json(spec) for name, spec in specs.items()}
+
+
+def changed(of: Study) -> set[str]:
+    """Return the jobs whose specs differ from those of the study above; new jobs do not count."""
+    before = all_specs(study())
+    return {name for name, spec in all_specs(of).items() if before.get(name, spec) != spec}
+
+
+def test_the_cells_decide_which_encoders_are_trained():
+    assert list(plan.jobs(study())) == [
+        "emp-digits-s3",
+        "emp-digits-s5",
+        "supervised-digits-s0",
+        "supervised-digits-s1",
+        "emp-other-s3",
+        "emp-other-s5",
+    ]
+    job = plan.jobs(study())["emp-other-s5"]
+    assert (job.entry, job.dataset, job.seed) == ("emp", "other", 5)
+
+
+def test_a_robust_head_brings_the_linear_head_that_it_starts_from():
+    only = study(tables={"one": TABLE}, figures={})
+    assert plan.heads(only) == [
+        ("emp-digits-s3", "central"),
+        ("emp-digits-s3", "rle"),
+        ("emp-digits-s5", "central"),
+        ("emp-digits-s5", "rle"),
+    ]
+    assert plan.head_start(only, "rle") == "central"
+    fresh = dataclasses.replace(TABLE, rows={"first": Row("emp", "fresh-rle")})
+    assert plan.heads(study(tables={"one": fresh}, figures={})) == [
+        ("emp-digits-s3", "fresh-rle"),
+        ("emp-digits-s5", "fresh-rle"),
+    ]
+
+
+def test_a_supervised_network_has_no_head_to_train():
+    assert not [head for head in plan.heads(study()) if head[0].startswith("supervised")]
+
+
+def test_the_cells_decide_which_attacks_are_run_and_each_once():
+    evaluations = plan.evaluations(study(figures={}))
+    assert len(evaluations) == len(set(evaluations))
+    assert set(evaluations) == {
+        (f"{run}-digits-s{seed}", probe, attack)
+        for run, probe, seeds in (("emp", "rle", (3, 5)), ("supervised", "own", (0, 1)))
+        for seed in seeds
+        for attack in ("pgd", "aa")
+    }
+
+
+def test_minutes_alone_need_a_training_but_no_head_of_a_supervised_network_and_no_attack():
+    table = Table("Cost", ("digits/minutes",), {"one": Row("supervised", "own")})
+    only = study(tables={"one": table}, figures={})
+    assert list(plan.jobs(only)) == ["supervised-digits-s0", "supervised-digits-s1"]
+    assert plan.heads(only) == []
+    assert plan.evaluations(only) == []
+
+
+def test_cells_come_row_by_row_with_all_that_they_stand_for():
+    cells = plan.cells(study(), TABLE)
+    assert [(cell.row, cell.column) for cell in cells] == [
+        (row, column) for row in ("first", "second") for column in TABLE.columns
+    ]
+    assert cells[1] == plan.Cell(
+        row="first",
+        column="digits/pgd/4",
+        label="emp",
+        dataset="digits",
+        metric="pgd",
+        eps=4.0,
+        entry="emp",
+        probe="rle",
+        seeds=(3, 5),
+        runs=("emp-digits-s3", "emp-digits-s5"),
+        attack="pgd",
+        published=None,
+    )
+    assert [cell.published for cell in cells[:4]] == [75.9, None, "unavailable", 97.0]
+    assert [cell.published for cell in cells[4:]] == [None] * 4
+    assert [cell.eps for cell in cells[:4]] == [None, 4.0, 8.0, None]
+
+
+@pytest.mark.parametrize(
+    ("columns", "attack"),
+    [
+        (("digits/clean", "digits/minutes", "digits/pgd/4", "digits/aa/8"), "pgd"),
+        (("digits/aa/8", "digits/clean", "digits/pgd/4"), "aa"),
+        (("other/pgd/4", "digits/clean", "digits/aa/8"), "aa"),
+        (("digits/clean", "digits/minutes"), "aa"),  # the first of the study
+    ],
+)
+def test_clean_accuracy_stands_on_the_images_of_the_first_attack_on_its_data_set(columns, attack):
+    table = Table("A table", columns, {"one": Row("emp", "rle")})
+    [clean] = [cell for cell in plan.cells(study(), table) if cell.column == "digits/clean"]
+    assert (clean.attack, clean.eps) == (attack, None)
+
+
+def test_a_cell_is_called_after_its_row_else_its_run_else_the_name_of_the_run():
+    rows = {"a": Row("simclr", "rle", label="A"), "b": Row("simclr", "rle"), "c": Row("emp", "rle")}
+    table = Table("A table", ("digits/minutes",), rows)
+    assert [cell.label for cell in plan.cells(study(), table)] == ["A", "SimCLR", "emp"]
+
+
+def test_a_run_has_its_own_seeds_or_those_of_the_study():
+    assert plan.seeds_of(study(), "emp") == (3, 5)
+    assert plan.seeds_of(study(), "supervised") == (0, 1)
+
+
+def test_results_lie_in_folders_that_name_them():
+    of = study()
+    assert plan.pretrain_folder(of, "r") == Path("results/small/pretrain/r")
+    assert plan.probe_folder(of, "r", "p") == Path("results/small/probe/r/p")
+    assert plan.attack_folder(of, "r", "p", "a") == Path("results/small/attack/r/p/a")
+    assert plan.results_folder(of) == Path("results/small")
+
+
+def test_the_folder_of_a_data_set_names_it_and_follows_its_options():
+    folder = plan.data_folder(study(), "digits")
+    assert folder.parent == Path("data")
+    assert folder.name.startswith("digits-")
+    assert folder == plan.data_folder(study(title="Another"), "digits")
+    other = study(datasets={"digits": Digits(test=99), "other": Digits(test=100)})
+    assert folder != plan.data_folder(other, "digits")
+    assert plan.data_folder(study(), "other") == plan.data_folder(other, "other")
+
+
+def test_specs_are_plain_json_on_one_sorted_line():
+    of = study()
+    specs = [
+        plan.data_spec(of, "digits"),
+        plan.pretrain_spec(of, "emp-digits-s3"),
+        plan.probe_spec(of, "emp-digits-s3", "crops"),
+        plan.attack_spec(of, "emp-digits-s3", "crops", "pgd"),
+    ]
+    for spec in specs:
+        text = plan.to_json(spec)
+        assert json.loads(text) == spec
+        assert "\n" not in text
+        assert list(spec) == sorted(spec)
+        assert json.dumps(json.loads(text), sort_keys=True, separators=(",", ":")) == text
+
+
+def test_a_spec_holds_every_option_of_its_run_resolved():
+    spec = plan.pretrain_spec(study(), "emp-digits-s3")
+    assert spec["seed"] == 3
+    assert spec["dataset"] == plan.data_spec(study(), "digits")
+    assert spec["run"]["method"] == {"kind": "emp_ssl", **dataclasses.asdict(EmpSsl())}
+    assert spec["run"]["regime"] == {"kind": "free", **dataclasses.asdict(Free())}
+    assert spec["run"]["views"]["scale"] == [0.08, 1.0]
+    options = {field.name for field in dataclasses.fields(Run)}
+    assert spec["run"].keys() == options - {"label", "seeds", "datasets"}
+    attack = plan.attack_spec(study(), "emp-digits-s3", "rle", "pgd")
+    assert attack["attack"] == {"kind": "pgd", **dataclasses.asdict(PgdAttack(eps=(4.0, 8.0)))} | {
+        "eps": [4.0, 8.0]
+    }
+    assert attack["probe"]["kind"] == "robust_linear"
+
+
+SAME = {
+    "words": study(title="Another title", demonstration="Only a demonstration"),
+    "seeds of others": study(seeds=(1, 0, 2)),
+    "runtime": study(runtime=Runtime(threads=8, deterministic=False, checkpoint_minutes=1.0)),
+    "order": study(runs={name: RUNS[name] for name in reversed(RUNS)}),
+    "another attack": study(attacks={**ATTACKS, "more": PgdAttack(eps=(1.0,))}),
+    "another probe": study(probes={**PROBES, "more": LinearProbe(epochs=1)}),
+    "words of a table": study(tables={"one": dataclasses.replace(TABLE, title="T", note="N")}),
+    "label": with_run("emp", label="Another label"),
+    "seeds of the run": with_run("emp", seeds=(5, 3, 1)),
+    "data sets": with_run("emp", datasets=("other", "digits")),
+    "unused run": with_run("unused", epochs=9),
+}
+
+
+@pytest.mark.parametrize("what", SAME)
+def test_what_decides_no_number_changes_no_spec(what):
+    assert changed(SAME[what]) == set()
+
+
+PRETRAIN = {f"pretrain emp-{data}-s{seed}" for data in ("digits", "other") for seed in (3, 5)}
+VIEWED = {f"probe emp-{data}-s{seed} crops" for data in ("digits", "other") for seed in (3, 5)}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"epochs": 4},
+        {"method": EmpSsl(tcr_eps=0.04)},
+        {"regime": Free(replays=4)},
+        {"encoder": Encoder(width=8)},
+        {"optimizer": Optimizer(lr=0.1)},
+        {"batch_size": 50},
+        {"epochs_meaning": "replays"},
+        {"precision": "bf16"},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_an_option_of_a_run_changes_the_specs_of_its_trainings_and_no_others(changes):
+    assert changed(with_run("emp", **changes)) == PRETRAIN
+
+
+def test_views_change_the_specs_of_trainings_and_of_heads_that_draw_from_them():
+    attacks = {
+        f"attack emp-{data}-s{seed} crops aa" for data in ("digits", "other") for seed in (3, 5)
+    }
+    assert changed(with_run("emp", views=Views(count=3))) == PRETRAIN | VIEWED | attacks
+
+
+def test_an_option_of_a_probe_changes_the_specs_of_its_heads_and_of_their_attacks():
+    found = changed(study(probes={**PROBES, "central": LinearProbe(lr=0.1)}))
+    assert found == {"probe emp-digits-s3 central", "probe emp-digits-s5 central"}
+    found = changed(study(probes={**PROBES, "crops": NcropProbe(n=4)}))
+    assert {name for name in found if name.startswith("probe")} == VIEWED
+    assert {name.split()[2] for name in found} == {"crops"}
+
+
+def test_an_option_of_an_attack_changes_its_specs_only():
+    found = changed(study(attacks={**ATTACKS, "pgd": PgdAttack(eps=(4.0, 8.0), steps=10)}))
+    assert found
+    assert all(name.startswith("attack") and name.endswith(" pgd") for name in found)
+
+
+def test_an_option_of_a_data_set_changes_the_specs_of_what_is_trained_on_it():
+    found = changed(study(datasets={"digits": Digits(test=99), "other": Digits(test=100)}))
+    assert found == {"data digits"} | {
+        f"pretrain {run}" for run in plan.jobs(study()) if "digits" in run
+    }
+
+
+def test_the_order_of_keys_in_a_study_changes_no_spec():
+    options = Views(count=4, augmentation="emp_ssl")
+    assert plan.to_json(dataclasses.asdict(options)) == plan.to_json(
+        dict(reversed(dataclasses.asdict(options).items()))
+    )
+
+
+def test_the_specs_of_three_hundred_trainings_are_made_within_seconds():
+    many = {f"run{number}": RUNS["emp"] for number in range(75)}
+    rows = {name: Row(name, "rle") for name in many}
+    columns = ("digits/clean", "digits/pgd/4", "digits/aa/8", "other/aa/8")
+    big = study(runs=many, tables={"one": Table("Big", columns, rows)}, figures={})
+    start = time.process_time()
+    specs = all_specs(big)
+    assert time.process_time() - start < 2
+    assert len([name for name in specs if name.startswith("pretrain")]) == 300
+    assert len(specs) == 2 + 300 + 600 + 450

@@ -1,0 +1,116 @@
+"""What tests train, probe and attack in milliseconds: noise, a tiny network, one that is known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from robustviews.augment import Views
+from robustviews.encoder import Encoder, build_encoder
+from robustviews.pretrain import Progress, pretrain
+from robustviews.probe import Task
+
+SIZE = 8  # pixels
+CLASSES = 4
+WIDTH, HIDDEN, PROJECTION = 2, 16, 8
+OPTIMIZER = {
+    "name": "lars",
+    "lr": 0.3,
+    "momentum": 0.9,
+    "weight_decay": 1e-4,
+    "eta": 0.005,
+    "schedule": "cosine",
+    "schedule_horizon": "updates",
+}
+
+
+def noise_images(count: int = 12, *, size: int = SIZE, seed: int = 0) -> Tensor:
+    """Return noise as images (count, 3, size, size) uint8."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=generator)
+
+
+def labels_of(count: int = 12) -> Tensor:
+    """Return labels (count,) in which every class comes in turn."""
+    return torch.arange(count) % CLASSES
+
+
+def tiny_encoder(*, supervised: bool = False, seed: int = 0, **options: Any) -> Encoder:
+    """Return a ResNet-18 of width 2 in train mode."""
+    shape = {"width": WIDTH, "hidden": HIDDEN, "projection": PROJECTION} | options
+    return build_encoder(**shape, classes=CLASSES if supervised else None, seed=seed)
+
+
+def train(encoder: Encoder, *, optimizer: dict[str, Any] | None = None, **options: Any) -> Progress:
+    """Pretrain on twelve images of noise: two passes of three minibatches unless told otherwise."""
+    settings: dict[str, Any] = {"views": Views(), "epochs": 2, "batch_size": 4, "size": SIZE}
+    settings |= {"images": noise_images(), "labels": labels_of()} | options
+    return pretrain(encoder, optimizer=OPTIMIZER | (optimizer or {}), **settings)
+
+
+def probe_task(images: Tensor, labels: Tensor, **options: Any) -> Task:
+    """Return the task of a head on images (N, 3, S, S) uint8."""
+    settings: dict[str, Any] = {"classes": CLASSES, "views": Views(), "seed": 0} | options
+    return Task(images, labels, size=images.shape[-1], **settings)
+
+
+class Pixels(nn.Module):
+    """An encoder whose features are the pixels, so that heads and attacks have known answers.
+
+    Attributes:
+        seen: the images of every call of `represent`.
+        gain: its one parameter; 1.
+        steady: a batch norm that is never used, for its buffers and its mode.
+    """
+
+    classifier = None
+
+    def __init__(self, size: int = SIZE) -> None:
+        super().__init__()
+        self.features = 3 * size**2
+        self.gain = nn.Parameter(torch.ones(()))
+        self.steady = nn.BatchNorm1d(2)
+        self.seen: list[Tensor] = []
+
+    def represent(self, images: Tensor, feature: str = "prefeature") -> Tensor:
+        """Map images (N, 3, S, S) to their pixels (N, 3 S S)."""
+        self.seen.append(images.detach().clone())
+        return images.flatten(1) * self.gain
+
+    def width_of(self, feature: str) -> int:
+        """Return 3 S S."""
+        return self.features
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """Bytes and flags of a module, to tell whether anything of it changed."""
+
+    values: dict[str, bytes]
+    gradients: dict[str, bytes | None]
+    asked: dict[str, bool]
+    training: dict[str, bool]
+
+
+def inventory(module: nn.Module) -> Inventory:
+    """Note parameters, buffers, gradients, `requires_grad` and the modes of a module."""
+    gradients = {name: p.grad for name, p in module.named_parameters()}
+    return Inventory(
+        values={name: bytes_of(value) for name, value in module.state_dict().items()},
+        gradients={k: None if grad is None else bytes_of(grad) for k, grad in gradients.items()},
+        asked={name: p.requires_grad for name, p in module.named_parameters()},
+        training={name: part.training for name, part in module.named_modules()},
+    )
+
+
+def bytes_of(value: Tensor) -> bytes:
+    """Return the bytes of a tensor, whatever its layout."""
+    return value.detach().contiguous().numpy().tobytes()
+
+
+def weights_of(module: nn.Module) -> dict[str, bytes]:
+    """Return the bytes of all parameters and buffers."""
+    return inventory(module).values
