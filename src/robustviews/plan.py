@@ -290,7 +290,7 @@ def report_spec(study: Study, block: str = "") -> Spec:
     labels = {name: label(study, name) for name in study.runs}
     titles = [study.title, study.demonstration]
     content = dataclasses.asdict(wanted) if wanted else sorted((*study.tables, *study.figures))
-    return {"block": content, "labels": labels, "titles": titles, "code": code}
+    return _plain({"block": content, "labels": labels, "titles": titles, "code": code})
 
 
 def to_json(spec: Spec) -> str:

@@ -319,3 +319,30 @@ def test_the_specs_of_three_hundred_trainings_are_made_within_seconds():
     assert time.process_time() - start < 2
     assert len([name for name in specs if name.startswith("pretrain")]) == 300
     assert len(specs) == 2 + 300 + 600 + 450
+
+
+def test_a_table_is_made_again_when_its_words_change_and_not_when_a_figure_does():
+    def spec(of: Study, block: str) -> str:
+        return plan.to_json(plan.report_spec(of, block))
+
+    words = study(tables={"one": dataclasses.replace(TABLE, note="A note")})
+    label = with_run("simclr", label="Another label")
+    figure = study(figures={"two": dataclasses.replace(FIGURE, title="Another")})
+    assert spec(words, "one") != spec(study(), "one")
+    assert spec(label, "one") != spec(study(), "one")
+    assert spec(figure, "one") == spec(study(), "one")
+    assert spec(figure, "two") != spec(study(), "two")
+    assert spec(study(runtime=Runtime(threads=8)), "one") == spec(study(), "one")
+
+
+def test_what_some_tables_need_is_part_of_what_the_study_needs():
+    of = study()
+    assert plan.pretrainings(of, FIGURE) == [
+        "emp-other-s3",
+        "emp-other-s5",
+        "emp-digits-s3",
+        "emp-digits-s5",
+    ]
+    assert set(plan.pretrainings(of)) == set(plan.jobs(of))
+    assert set(plan.evaluations(of, TABLE)) < set(plan.evaluations(of))
+    assert set(plan.evaluations(of, TABLE, FIGURE)) == set(plan.evaluations(of))

@@ -1,0 +1,366 @@
+"""Files: whole or not there, the same bytes for the same values, and never taken for others."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import stat
+import subprocess
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from robustviews import artifacts
+from robustviews.artifacts import ArtifactError, Resume
+
+RECORD = {
+    "stage": "pretrain",
+    "name": "emp-digits-s3",
+    "study": "small",
+    "spec": {"run": {"epochs": 3}, "seed": 3, "code": "0123456789abcdef"},
+    "environment": {"python": "3.11"},
+    "started": 1_767_225_600.5,
+    "result": {"loss": 0.5},
+}
+
+
+@pytest.fixture
+def umask():
+    before = os.umask(0o027)
+    yield
+    os.umask(before)
+
+
+def test_a_file_appears_only_when_it_is_whole(tmp_path):
+    path = tmp_path / "new" / "file.txt"
+    with artifacts.atomic(path) as temporary:
+        temporary.write_text("some")
+        assert temporary.parent == path.parent
+        assert not path.exists()
+    assert path.read_text() == "some"
+    assert os.listdir(path.parent) == ["file.txt"]  # noqa: PTH208  # hidden files too
+
+
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+
+    def write() -> None:
+        with artifacts.atomic(path) as temporary:
+            temporary.write_text("new")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_failed_folder_leaves_the_old_files_and_nothing_else(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "encoder").write_text("old")
+
+    def write() -> None:
+        with artifacts.atomic_folder(folder) as into:
+            (into / "encoder").write_text("new")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write()
+    assert list(tmp_path.iterdir()) == [folder]
+    assert [path.read_text() for path in folder.iterdir()] == ["old"]
+    with pytest.raises(ZeroDivisionError), artifacts.atomic_folder(tmp_path / "new"):
+        raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_folder_gets_all_its_files_the_record_last(tmp_path, monkeypatch):
+    folder = tmp_path / "results" / "run"
+    moved = []
+    replace = artifacts.Path.replace
+    monkeypatch.setattr(
+        artifacts.Path, "replace", lambda path, to: (moved.append(path.name), replace(path, to))
+    )
+    with artifacts.atomic_folder(folder) as into:
+        for name in ("training.jsonl", "record.json", "encoder.safetensors"):
+            (into / name).write_text(name)
+        assert not folder.exists()
+    assert {path.name: path.read_text() for path in folder.iterdir()} == {
+        name: name for name in moved
+    }
+    assert sorted(moved) == ["encoder.safetensors", "record.json", "training.jsonl"]
+    assert moved[-1] == "record.json"
+
+
+@pytest.mark.usefixtures("umask")
+def test_files_and_folders_have_the_rights_that_the_user_asks_for(tmp_path):
+    with artifacts.atomic_folder(tmp_path / "run") as into:
+        artifacts.write_text(into / "file.txt", "")
+    assert stat.S_IMODE((tmp_path / "run" / "file.txt").stat().st_mode) == 0o640
+    assert stat.S_IMODE((tmp_path / "run").stat().st_mode) == 0o750
+
+
+def test_json_is_sorted_and_readable_and_has_no_nan(tmp_path):
+    path = tmp_path / "a.json"
+    artifacts.write_json(path, {"b": [1.5, None], "a": "ä"})
+    assert list(json.loads(path.read_text())) == ["a", "b"]
+    assert artifacts.read_json(path) == {"a": "ä", "b": [1.5, None]}
+    with pytest.raises(ValueError, match="JSON compliant"):
+        artifacts.write_json(path, {"loss": float("nan")})
+    assert artifacts.read_json(path)["b"] == [1.5, None]
+
+
+def test_lines_of_json_come_back_in_order(tmp_path):
+    rows = [{"epoch": 1, "loss": 0.25}, {"epoch": 2, "loss": 1e-17}]
+    artifacts.write_jsonl(tmp_path / "a.jsonl", rows)
+    assert (tmp_path / "a.jsonl").read_text().count("\n") == 2
+    assert artifacts.read_jsonl(tmp_path / "a.jsonl") == rows
+
+
+def test_bytes_come_back(tmp_path):
+    artifacts.write_bytes(tmp_path / "a.png", b"\x89PNG")
+    assert (tmp_path / "a.png").read_bytes() == b"\x89PNG"
+
+
+def tensors() -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return {
+        "weight": torch.randn(4, 3, 5, 5, generator=generator),
+        "half": torch.randn(3, generator=generator).bfloat16(),
+        "count": torch.tensor(7),
+        "flags": torch.tensor([1, 0, 1], dtype=torch.uint8),
+        "none": torch.zeros(0, 3),
+    }
+
+
+def test_tensors_come_back_with_type_shape_and_bits(tmp_path):
+    artifacts.write_tensors(tmp_path / "a.safetensors", tensors())
+    found = artifacts.read_tensors(tmp_path / "a.safetensors")
+    assert found.keys() == tensors().keys()
+    for name, value in tensors().items():
+        assert found[name].dtype == value.dtype
+        assert found[name].shape == value.shape
+        assert torch.equal(found[name], value)
+
+
+def test_the_bytes_of_tensors_depend_on_their_values_only(tmp_path):
+    def written(values: dict[str, torch.Tensor]) -> bytes:
+        artifacts.write_tensors(tmp_path / "a", values, {"position": "0"})
+        return (tmp_path / "a").read_bytes()
+
+    plain = written(tensors())
+    other = {name: value.clone() for name, value in reversed(tensors().items())}
+    other["weight"] = other["weight"].to(memory_format=torch.channels_last).requires_grad_()
+    other["half"] = torch.stack([other["half"], other["half"]], dim=1)[:, 0]
+    assert not other["weight"].is_contiguous()
+    assert written(other) == plain
+    other["count"] = torch.tensor(8)
+    assert written(other) != plain
+
+
+def test_arrays_are_read_without_torch(tmp_path):
+    path = tmp_path / "flags.safetensors"
+    artifacts.write_tensors(path, {"clean": torch.tensor([1, 0], dtype=torch.uint8)})
+    clean = artifacts.read_arrays(path)["clean"]
+    assert isinstance(clean, np.ndarray)
+    assert clean.tolist() == [1, 0]
+    code = (
+        "import sys; from pathlib import Path; from robustviews import artifacts;"
+        f"artifacts.read_arrays(Path({str(path)!r})); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([os.sys.executable, "-c", code], check=True)
+
+
+READERS = {
+    "json": artifacts.read_json,
+    "jsonl": artifacts.read_jsonl,
+    "tensors": artifacts.read_tensors,
+    "arrays": artifacts.read_arrays,
+    "sha256": artifacts.sha256,
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("name", ["missing", "file/missing", "no/such/folder"])
+def test_a_missing_file_is_named_with_the_command_that_makes_it(reader, name, tmp_path):
+    (tmp_path / "file").write_text("")
+    path = tmp_path / name
+    expected = f"{path}: missing; make it with: snakemake {path}"
+    with pytest.raises(ArtifactError, match=f"^{re.escape(expected)}$"):
+        READERS[reader](path)
+
+
+@pytest.mark.parametrize("reader", ["json", "jsonl", "tensors", "arrays"])
+@pytest.mark.parametrize("content", [b"\x00", b"\xff\xfe{", b"{'a': 1}", b"{\n", b"\x00" * 64])
+def test_a_damaged_file_is_named_with_what_to_do(reader, content, tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    with pytest.raises(ArtifactError) as caught:
+        READERS[reader](path)
+    assert str(caught.value).startswith(f"{path}: damaged (")
+    assert str(caught.value).endswith("); delete it and run snakemake again")
+
+
+@pytest.mark.parametrize("kept", [0, 4, 40, 0.5, -1])
+def test_cut_off_tensors_are_damaged(kept, tmp_path):
+    path = tmp_path / "a.safetensors"
+    artifacts.write_tensors(path, tensors())
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * kept) if 0 < kept < 1 else kept])
+    with pytest.raises(ArtifactError, match=r"damaged \(.*\); delete it and run snakemake again"):
+        artifacts.read_tensors(path)
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_folder_in_the_place_of_a_file_is_told(reader, tmp_path):
+    with pytest.raises(ArtifactError, match=rf"^{tmp_path}: cannot be read \(.*\); see: ls -ld "):
+        READERS[reader](tmp_path)
+
+
+def test_hashes_are_those_of_sha256sum(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc" * 100_000)
+    expected = hashlib.sha256(b"abc" * 100_000).hexdigest()
+    assert artifacts.sha256(tmp_path / "a") == f"sha256:{expected}"
+
+
+def test_a_record_says_what_the_files_are_and_what_they_were_made_from(tmp_path):
+    (tmp_path / "data.npy").write_text("data")
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name in ("encoder.safetensors", "training.jsonl", "record.json", ".hidden"):
+        (folder / name).write_text(name)
+    (folder / "folder").mkdir()
+    artifacts.write_record(folder, **RECORD, inputs=[tmp_path / "data.npy"], seconds=12.3456)
+    record = artifacts.read_json(folder / "record.json")
+    code = record.pop("code")
+    assert code["digest"] == "0123456789abcdef"
+    assert code.keys() == {"digest", "commit", "dirty"}
+    sha256 = {name: f"sha256:{hashlib.sha256(name.encode()).hexdigest()}" for name in (
+        "data", "encoder.safetensors", "training.jsonl")}  # fmt: skip
+    assert record == {
+        **RECORD,
+        "seed": 3,
+        "started": "2026-01-01T00:00:00Z",
+        "seconds": 12.346,
+        "resumed": 0,
+        "inputs": {(tmp_path / "data.npy").as_posix(): sha256.pop("data")},
+        "outputs": sha256,
+    }
+
+
+def test_a_record_counts_its_seconds_from_the_start(tmp_path):
+    started = {**RECORD, "started": time.time() - 100}
+    artifacts.write_record(tmp_path, **started, inputs=[])
+    assert 100 <= artifacts.read_json(tmp_path / "record.json")["seconds"] < 110
+
+
+def test_a_record_of_a_missing_input_is_not_written(tmp_path):
+    with pytest.raises(ArtifactError, match="missing"):
+        artifacts.write_record(tmp_path, **RECORD, inputs=[tmp_path / "missing"])
+    assert not list(tmp_path.iterdir())
+
+
+def git(folder, *arguments: str) -> str:
+    who = ["-c", "user.name=n", "-c", "user.email=e", "-c", "commit.gpgsign=false"]
+    done = subprocess.run(
+        ["git", "-C", folder, *who, *arguments], check=True, capture_output=True, text=True
+    )
+    return done.stdout.strip()
+
+
+def test_the_commit_of_the_code_is_recorded_and_whether_it_was_changed(tmp_path, monkeypatch):
+    module = tmp_path / "src" / "artifacts.py"
+    module.parent.mkdir()
+    monkeypatch.setattr(artifacts, "__file__", str(module))
+    assert artifacts._commit() == (None, None)
+    git(tmp_path, "init", "-q")
+    module.write_text("1")
+    assert artifacts._commit() == (None, None), "installed into a folder of some repository"
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-qm", "one")
+    (tmp_path / "elsewhere").write_text("")
+    commit = git(tmp_path, "rev-parse", "HEAD")
+    assert artifacts._commit() == (commit, False)
+    module.write_text("2")
+    assert artifacts._commit() == (commit, True)
+
+
+def resume(folder, spec=None, inputs=(), minutes=10.0) -> Resume:
+    return Resume(folder / "state" / "run", spec or {"epochs": 3}, list(inputs), minutes)
+
+
+def test_what_is_saved_is_taken_up_by_the_same_training(tmp_path):
+    assert resume(tmp_path).load() is None
+    resume(tmp_path).save({"weight": torch.ones(2)}, {"epoch": 1, "history": [{"loss": 0.1}]})
+    resume(tmp_path).save({"weight": torch.zeros(2)}, {"epoch": 2, "history": [{"loss": 0.3}]})
+    saved, position = resume(tmp_path).load()
+    assert torch.equal(saved["weight"], torch.zeros(2))
+    assert position == {"epoch": 2, "history": [{"loss": 0.3}]}
+
+
+def test_state_of_another_spec_or_of_other_inputs_is_not_taken_up(tmp_path):
+    data = tmp_path / "data.npy"
+    data.write_text("one")
+    resume(tmp_path, inputs=[data]).save({"weight": torch.ones(2)}, {})
+    assert resume(tmp_path, {"epochs": 4}, [data]).load() is None
+    assert resume(tmp_path).load() is None
+    assert resume(tmp_path, {"epochs": 3}, [data]).load() is not None
+    data.write_text("two")
+    assert resume(tmp_path, inputs=[data]).load() is None
+
+
+def test_the_order_of_a_spec_does_not_matter(tmp_path):
+    resume(tmp_path, {"a": 1, "b": 2}).save({"weight": torch.ones(2)}, {})
+    assert resume(tmp_path, {"b": 2, "a": 1}).load() is not None
+
+
+def test_the_state_of_a_finished_training_is_removed(tmp_path):
+    other = resume(tmp_path, {"epochs": 4})
+    other.save({"weight": torch.ones(2)}, {})
+    state = resume(tmp_path)
+    state.save({"weight": torch.ones(2)}, {})
+    state.discard()
+    state.discard()
+    assert state.load() is None
+    assert other.load() is not None
+
+
+def test_saving_is_due_after_some_minutes(tmp_path, monkeypatch):
+    now = 1000.0
+    monkeypatch.setattr(artifacts.time, "monotonic", lambda: now)
+    state, always = resume(tmp_path, minutes=2), resume(tmp_path, minutes=0)
+    assert (state.due(), always.due()) == (False, True)
+    now += 120
+    assert state.due()
+    state.save({"weight": torch.ones(2)}, {})
+    assert not state.due()
+
+
+def test_a_save_that_fails_leaves_the_state_before_it(tmp_path):
+    state = resume(tmp_path)
+    state.save({"weight": torch.ones(2)}, {"epoch": 1})
+    shared = torch.zeros(2)
+    with pytest.raises(RuntimeError, match="share memory"):
+        state.save({"weight": shared, "other": shared}, {"epoch": 2})
+    saved, position = state.load()
+    assert position == {"epoch": 1}
+    assert saved["weight"].sum() == 2
+    assert [path.name for path in state.folder.iterdir()] == ["state.safetensors"]
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00" * 64])
+def test_damaged_state_is_named_with_what_to_do(content, tmp_path):
+    state = resume(tmp_path)
+    state.save({"weight": torch.ones(2)}, {})
+    path = state.folder / "state.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(ArtifactError, match=rf"^{path}: damaged .*; delete it and run snakemake"):
+        state.load()
+    artifacts.write_tensors(path, {"weight": torch.ones(2)})
+    with pytest.raises(ArtifactError, match="damaged"):
+        state.load()

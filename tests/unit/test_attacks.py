@@ -1,0 +1,269 @@
+"""What every attack of the table must do to a classifier, and what each one runs.
+
+The gradient steps of PGD are compared with a reference in `tests/reference`.
+"""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pyautoattack
+import pytest
+import torch
+from torch import nn
+
+from robustviews.attacks import ATTACKS, AutoAttack, PgdAttack, pgd
+from tests.unit.tiny_models import inventory
+
+CUSTOM = {"version": "custom", "apgd_steps": 5, "square_queries": 20}
+EPS = 24 / 255
+# Every entry of the table, and every attack inside AutoAttack.
+EXAMPLES = {
+    "pgd": PgdAttack(eps=(24,), steps=5, step_size=8),
+    "pgd-random": PgdAttack(eps=(24,), steps=2, step_size=8, random_start=True, restarts=2),
+    "apgd-ce": AutoAttack(eps=(24,), attacks=("apgd-ce",), **CUSTOM),
+    "apgd-t": AutoAttack(eps=(24,), attacks=("apgd-t",), **CUSTOM),
+    "square": AutoAttack(eps=(24,), attacks=("square",), **CUSTOM),
+    "ensemble": AutoAttack(eps=(24,), attacks=("apgd-ce", "apgd-t"), **CUSTOM),
+}
+attacks = pytest.mark.parametrize("attack", EXAMPLES.values(), ids=EXAMPLES)
+
+
+def classifier(classes=10):
+    """Return a convolutional classifier in eval mode, its batch norm with statistics to lose."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = nn.Sequential(
+            nn.Conv2d(3, 8, 3, padding=1),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.Dropout(0.5),
+            nn.Flatten(),
+            nn.Linear(8 * 36, classes),
+        )
+    nn.init.uniform_(net[1].running_var, 0.5, 1.5, generator=torch.Generator().manual_seed(0))
+    return net.eval()
+
+
+def images(count=8):
+    """Return noise (count, 3, 6, 6) in which some pixels are black and some white."""
+    noise = torch.rand(count, 3, 6, 6, generator=torch.Generator().manual_seed(1))
+    return (1.2 * noise - 0.1).clamp(0, 1)
+
+
+def predicted(net, x):
+    with torch.no_grad():
+        return net(x).argmax(dim=1)
+
+
+def attacked(attack, net, x, *, seed=0, eps=EPS):
+    return attack.perturb(net, x, predicted(net, x), eps=eps, seed=seed)
+
+
+def test_every_entry_of_the_table_has_an_example_here():
+    assert {type(attack) for attack in EXAMPLES.values()} == set(ATTACKS.values())
+
+
+@attacks
+def test_examples_lie_in_the_ball_and_in_the_range_of_pixels(attack):
+    net, x = classifier(), images()
+    found = attacked(attack, net, x)
+    assert found.shape == x.shape
+    assert found.dtype == x.dtype
+    assert not found.requires_grad
+    assert (found - x).abs().max() <= EPS + 1e-6
+    assert found.min() >= 0
+    assert found.max() <= 1
+
+
+@attacks
+def test_examples_fool_some_images_that_were_right(attack):
+    net, x = classifier(), images()
+    labels = predicted(net, x)
+    assert (predicted(net, attacked(attack, net, x)) != labels).any()
+
+
+@attacks
+def test_the_same_seed_gives_the_same_examples(attack):
+    net, x = classifier(), images()
+    assert torch.equal(attacked(attack, net, x, seed=3), attacked(attack, net, x, seed=3))
+
+
+@pytest.mark.parametrize("name", ["pgd-random", "apgd-ce", "square"])
+def test_another_seed_gives_other_examples_where_an_attack_is_random(name):
+    net, x = classifier(), images()
+    first, second = (attacked(EXAMPLES[name], net, x, seed=seed) for seed in (0, 1))
+    assert not torch.equal(first, second)
+
+
+def test_without_a_random_start_the_seed_of_pgd_decides_nothing():
+    net, x = classifier(), images()
+    first, second = (attacked(EXAMPLES["pgd"], net, x, seed=seed) for seed in (0, 1))
+    assert torch.equal(first, second)
+
+
+@attacks
+def test_an_attack_leaves_no_trace_in_network_images_labels_and_generators(attack):
+    net, x = classifier(), images()
+    for parameter in net.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    labels = predicted(net, x)
+    kept = x.clone(), labels.clone()
+    before = inventory(net)
+    states = torch.get_rng_state(), str(np.random.get_state()), random.getstate()  # noqa: NPY002
+    attack.perturb(net, x, labels, eps=EPS, seed=7)
+    assert inventory(net) == before
+    assert torch.equal(x, kept[0])
+    assert torch.equal(labels, kept[1])
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert (str(np.random.get_state()), random.getstate()) == states[1:]  # noqa: NPY002
+    assert torch.is_grad_enabled()
+
+
+@attacks
+def test_an_empty_ball_changes_no_prediction(attack):
+    net, x = classifier(), images()
+    found = attacked(attack, net, x, eps=1e-9)
+    assert torch.equal(predicted(net, found), predicted(net, x))
+
+
+@attacks
+def test_an_attack_takes_a_single_image(attack):
+    net, x = classifier(), images(1)
+    assert attacked(attack, net, x).shape == x.shape
+
+
+# PGD
+
+
+def test_pgd_raises_the_cross_entropy_of_the_labels_it_is_given():
+    net, x = classifier(), images()
+    labels = torch.full((8,), 3)
+    found = EXAMPLES["pgd"].perturb(net, x, labels, eps=EPS, seed=0)
+    loss = nn.CrossEntropyLoss(reduction="none")
+    assert (loss(net(found), labels) > loss(net(x), labels)).all()
+
+
+def test_pgd_hands_its_options_to_the_primitive_in_pixel_units():
+    net, x = classifier(), images()
+    labels = predicted(net, x)
+    attack = PgdAttack(eps=(24,), steps=3, step_size=6, restarts=2, random_start=True)
+    expected = pgd(
+        lambda moved: nn.functional.cross_entropy(net(moved), labels, reduction="none"),
+        x,
+        eps=EPS,
+        step_size=6 / 255,
+        steps=3,
+        restarts=2,
+        random_start=True,
+        generator=torch.Generator().manual_seed(5),
+    )
+    assert torch.equal(attack.perturb(net, x, labels, eps=EPS, seed=5), expected)
+
+
+def test_images_of_a_batch_are_attacked_each_for_itself():
+    net, x = classifier(), images()
+    labels = predicted(net, x)
+    attack = EXAMPLES["pgd"]
+    together = attack.perturb(net, x, labels, eps=EPS, seed=0)
+    alone = [attack.perturb(net, x[[i]], labels[[i]], eps=EPS, seed=0) for i in range(8)]
+    torch.testing.assert_close(together, torch.cat(alone), rtol=0, atol=1e-6)
+
+
+def test_restarts_without_a_random_start_are_refused():
+    with pytest.raises(ValueError, match="restarts: 2 needs random_start: true"):
+        PgdAttack(eps=(8,), restarts=2)
+    loss = torch.sum
+    with pytest.raises(ValueError, match="restarts=2 would repeat one attack; set random_start"):
+        pgd(loss, images(), eps=0.1, step_size=0.1, steps=1, restarts=2)
+
+
+# AutoAttack
+
+
+@pytest.mark.parametrize("options", [{"version": "custom"}, {"attacks": ("square",)}])
+def test_attacks_are_named_with_the_custom_version_and_only_then(options):
+    with pytest.raises(ValueError, match="name `attacks` with version: custom, and only then"):
+        AutoAttack(eps=(8,), **options)
+
+
+@pytest.fixture
+def official(monkeypatch):
+    """The official objects that are made, in place of running them."""
+    made = []
+
+    class Recorded(pyautoattack.AutoAttack):
+        def __init__(self, model, **options):
+            super().__init__(model, **options)
+            self.options = options
+            made.append(self)
+
+        def run_standard_evaluation(self, x, y, *, batch_size):
+            self.batch_size = batch_size
+            return x.clone(), y
+
+    monkeypatch.setattr(pyautoattack, "AutoAttack", Recorded)
+    return made
+
+
+def test_the_standard_version_is_the_official_one(official):
+    attacked(AutoAttack(eps=(8,)), classifier(), images(), seed=3, eps=8 / 255)
+    [attack] = official
+    assert attack.attacks_to_run == ["apgd-ce", "apgd-t", "fab-t", "square"]
+    assert attack.options["norm"] == "Linf"
+    assert attack.options["eps"] == 8 / 255
+    assert attack.options["seed"] == 3
+    assert attack.options.get("version", "standard") == "standard"
+    assert attack.batch_size == 8
+    assert (attack.apgd.n_iter, attack.apgd.n_restarts) == (100, 1)
+    assert (attack.apgd_targeted.n_iter, attack.apgd_targeted.n_target_classes) == (100, 9)
+    assert (attack.fab.n_restarts, attack.fab.n_target_classes) == (1, 9)
+    assert attack.square.n_queries == 5000
+
+
+def test_the_custom_version_runs_the_named_attacks_with_the_given_effort(official):
+    attack = AutoAttack(
+        eps=(8,), version="custom", attacks=("square", "apgd-t"), apgd_steps=10, square_queries=7
+    )
+    attacked(attack, classifier(), images())
+    [made] = official
+    assert made.attacks_to_run == ["square", "apgd-t"]
+    assert (made.apgd.n_iter, made.apgd_targeted.n_iter) == (10, 10)
+    assert (made.apgd_targeted.n_restarts, made.apgd_targeted.n_target_classes) == (1, 9)
+    assert made.square.n_queries == 7
+
+
+@pytest.mark.parametrize("classes", [4, 9])
+def test_targets_are_no_more_than_the_other_classes(classes, official):
+    attacked(AutoAttack(eps=(8,)), classifier(classes), images())
+    assert official[0].apgd_targeted.n_target_classes == classes - 1
+    assert official[0].fab.n_target_classes == classes - 1
+
+
+def test_a_targeted_attack_runs_with_fewer_than_ten_classes():
+    net, x = classifier(4), images()
+    found = attacked(EXAMPLES["apgd-t"], net, x)
+    assert (predicted(net, found) != predicted(net, x)).any()
+
+
+def test_a_targeted_loss_that_needs_more_classes_is_refused_with_a_way_out():
+    with pytest.raises(ValueError, match=r"apgd-t needs 4 classes, found 3.*attacks: \[apgd-ce,"):
+        attacked(AutoAttack(eps=(8,)), classifier(3), images())
+    attacked(EXAMPLES["apgd-ce"], classifier(3), images())
+
+
+def test_stacks_of_views_are_refused_with_a_way_out():
+    stacks = images().unsqueeze(1).expand(-1, 2, -1, -1, -1)
+    with pytest.raises(ValueError, match="whole images; attack an n-crop probe with kind: pgd"):
+        EXAMPLES["apgd-ce"].perturb(classifier(), stacks, torch.zeros(8), eps=EPS, seed=0)
+
+
+def test_an_ensemble_is_at_least_as_strong_as_its_first_attack():
+    net, x = classifier(), images(30)
+    labels = predicted(net, x)
+    fooled = [
+        predicted(net, attacked(EXAMPLES[name], net, x)) != labels
+        for name in ("apgd-ce", "ensemble")
+    ]
+    assert not (fooled[0] & ~fooled[1]).any()
