@@ -211,17 +211,26 @@ class AutoAttack:
 
         Raises:
             ValueError: inputs are not images, as for an n-crop probe, whose inputs are stacks of
-            views.
+                views; or too few classes for a targeted attack.
         """
         if images.dim() != 4:
             raise ValueError("autoattack needs whole images; attack an n-crop probe with kind: pgd")
         from pyautoattack import AutoAttack as Official
 
-        # `custom` keeps the standard parameters of each attack (one restart, nine target classes).
+        # `custom` keeps the standard parameters of each attack, such as one restart.
         attack = Official(model, norm="Linf", eps=eps, seed=seed, device=images.device)
         attack.verbose = False
         if self.version == "custom":
             attack.attacks_to_run = list(self.attacks)
+        with torch.no_grad():
+            classes = model(images[:1]).shape[1]
+        if classes < 4 and "apgd-t" in attack.attacks_to_run:
+            raise ValueError(
+                f"autoattack: apgd-t needs 4 classes, found {classes}; write version: custom, "
+                "attacks: [apgd-ce, fab-t, square]"
+            )
+        targets = min(9, classes - 1)  # officially 9, which would fail below ten classes
+        attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = targets
         attack.apgd.n_iter = attack.apgd_targeted.n_iter = self.apgd_steps
         attack.square.n_queries = self.square_queries
         with torch.random.fork_rng():  # the official code seeds the global generator

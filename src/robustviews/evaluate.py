@@ -102,7 +102,8 @@ def _flags(
         flags = {"clean": classifier(inputs).argmax(dim=1) == labels}
     for radius in attack.eps:
         eps = radius / 255
-        adversarial = attack.perturb(classifier, inputs, labels, eps=eps, seed=seed)
+        # A copy: what an attack changes in place must not move the centre of its ball.
+        adversarial = attack.perturb(classifier, inputs.clone(), labels, eps=eps, seed=seed)
         _check_ball(adversarial, inputs, eps, radius)
         with torch.no_grad():
             flags[f"eps_{radius:g}"] = classifier(adversarial).argmax(dim=1) == labels
@@ -113,7 +114,8 @@ def _check_ball(adversarial: Tensor, inputs: Tensor, eps: float, radius: float) 
     """An attack is not trusted: a number from outside the threat model would be worthless."""
     far = (adversarial - inputs).abs().max().item()
     low, high = adversarial.min().item(), adversarial.max().item()
-    if far > eps + ROUNDING or low < -ROUNDING or high > 1 + ROUNDING:
+    # So written that NaN, for which no comparison holds, is refused too.
+    if not (far <= eps + ROUNDING and low >= -ROUNDING and high <= 1 + ROUNDING):
         raise ValueError(
             f"the attack at eps {radius:g}/255 left its ball: moved by {far * 255:.4f}/255, pixels "
             f"in [{low:.4f}, {high:.4f}]; expected at most {radius:g}/255 and [0, 1]"

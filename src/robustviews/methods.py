@@ -116,8 +116,8 @@ class SimClr:
             (code, PGD); `train_pair`: the training pair (code, free training, where both are one
             pass by construction).
         simclr_clean_branch: how the adversary's clean view is encoded. `recomputed`: in every
-            attack step, with gradient (code: 12 passes an update); `once`: once and detached (7 with
-            a backward pass).
+            attack step, with gradient (code: 12 passes an update); `once`: once and detached (7
+            with a backward pass).
     """
 
     simclr_temperature: float = option(0.07, gt=0)

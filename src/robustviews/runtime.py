@@ -105,7 +105,8 @@ def configure(*, threads: int, deterministic: bool) -> None:
     torch.set_num_threads(threads)
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(deterministic)
+    # As use_deterministic_algorithms, which imports torch's compiler first: seconds for every job.
+    torch.set_deterministic_debug_mode("error" if deterministic else "default")
     # No result here reads memory that nothing was written to; filling it takes a tenth of a step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = not deterministic

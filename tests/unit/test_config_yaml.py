@@ -146,8 +146,8 @@ def test_aliases_may_repeat_a_value_but_not_explode(tmp_path):
     assert tree["b"] == [1, 2]
     assert tree["b"].at[1] == Place(1, "b[1]")
     levels = ["l0: &l0 [x, x, x, x, x, x, x, x, x, x]"]
-    levels += [f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 10)}]" for n in range(1, 30)]
-    _, [*_, (_, _, message)] = read(tmp_path, "\n".join(levels))
+    levels += [f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 10)}]" for n in range(1, 5)]
+    _, [(_, _, message)] = read(tmp_path, "\n".join(levels))
     assert message == "aliases make this file longer than 100000 values"
 
 

@@ -34,6 +34,7 @@ else:
 RATE = 0.1
 UNUSED = 5
 LOW, HIGH = 0, 1
+late = LazyModule("robustviews.metrics")
 
 
 def logged(function):
@@ -81,6 +82,10 @@ def evaluate(x):
 
 def everything(name):
     return getattr(losses, name)
+
+
+def lately(x):
+    return late.accuracy(x)
 ''',
     "losses": '''
 """Losses."""
@@ -163,6 +168,12 @@ USED = {
     "helper": ("train.train", "train", "min(max(x, LOW), HIGH)", "max(min(x, HIGH), LOW)"),
     "helper of a lazily imported module": ("train.train", "losses", "/ len(x)", "/ (1 + len(x))"),
     "constant of a lazily imported module": ("train.train", "losses", "= 0.5", "= 0.7"),
+    "lazily imported module that type checkers do not see": (
+        "train.lately",
+        "metrics",
+        "return x",
+        "return -x",
+    ),
     "helper of an imported module": ("train.train", "noise", "[0.5]", "[0.6]"),
     "helper of a helper elsewhere": ("train.train", "losses", "* 2", "* 3"),
     "decorator": ("train.train", "train", "    return function\n", "    return print\n"),

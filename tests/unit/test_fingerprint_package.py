@@ -130,7 +130,7 @@ RERUNS = {
     "losses.total_coding_rate": {"pretrain emp-std", "pretrain emp-free"},
     "methods.SimClr.target": {"pretrain simclr-pgd", "pretrain simclr-free"},
     "regimes.Free.train_batch": {"pretrain emp-free", "pretrain simclr-free"},
-    "optim.Lars.step": PRETRAIN,
+    "optim.Lars": PRETRAIN,
     "pretrain.make_batch": PRETRAIN,
     "augment.make_views": PRETRAIN | {"probe crops", "attack crops pgd"},
     "augment.to_float": (PRETRAIN | PROBE | ATTACK) - {"probe crops", "attack crops pgd"},

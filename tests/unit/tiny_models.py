@@ -58,7 +58,7 @@ def probe_task(images: Tensor, labels: Tensor, **options: Any) -> Task:
 
 
 class Pixels(nn.Module):
-    """An encoder whose features are the pixels, so that heads and attacks have known answers.
+    """An encoder whose features are the pixels less 1/2: heads and attacks have known answers.
 
     Attributes:
         seen: the images of every call of `represent`.
@@ -76,9 +76,9 @@ class Pixels(nn.Module):
         self.seen: list[Tensor] = []
 
     def represent(self, images: Tensor, feature: str = "prefeature") -> Tensor:
-        """Map images (N, 3, S, S) to their pixels (N, 3 S S)."""
+        """Map images (N, 3, S, S) to their pixels (N, 3 S S) less 1/2."""
         self.seen.append(images.detach().clone())
-        return images.flatten(1) * self.gain
+        return (images.flatten(1) - 0.5) * self.gain
 
     def width_of(self, feature: str) -> int:
         """Return 3 S S."""

@@ -1,0 +1,78 @@
+"""Looking at a study is quick: what only computing needs is not imported."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+HEAVY = {
+    "torch",
+    "torchvision",
+    "sklearn",
+    "scipy",
+    "matplotlib",
+    "PIL",
+    "pyautoattack",
+    "safetensors",
+}
+SHOW = "import json, sys; print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
+COMMANDS = {
+    "help": ["--help"],
+    "help of a verb": ["pretrain", "--help"],
+    "check": ["check", "params.yaml"],
+}
+PLANNING = """
+from robustviews import plan
+from robustviews.config import load_study
+
+study = load_study("params.yaml")
+[plan.pretrain_spec(study, run) for run in plan.jobs(study)]
+[plan.probe_spec(study, *head) for head in plan.heads(study)]
+[plan.attack_spec(study, *names) for names in plan.evaluations(study)]
+[plan.report_spec(study, name) for name in (*study.tables, *study.figures)]
+[plan.data_folder(study, name) for name in study.datasets]
+"""
+
+
+def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments], check=True, capture_output=True, text=True, cwd=ROOT
+    )
+
+
+def seconds(*arguments: str) -> float:
+    """Return the CPU seconds of a process of python, the least of two tries."""
+    tries = []
+    for _ in range(2):
+        before = os.times()
+        python(*arguments)
+        after = os.times()
+        tries.append(after.children_user + after.children_system)
+        tries[-1] -= before.children_user + before.children_system
+    return min(tries)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_quick_command_imports_nothing_that_computes(command):
+    found = python("-X", "importtime", "-m", "robustviews", *COMMANDS[command])
+    imported = {line.rpartition("|")[2].strip() for line in found.stderr.splitlines()}
+    assert "robustviews.cli" in imported
+    assert not HEAVY & {name.split(".")[0] for name in imported}
+    assert found.stdout
+
+
+def test_planning_a_whole_study_imports_nothing_that_computes():
+    imported = set(json.loads(python("-c", f"{PLANNING}\n{SHOW}").stdout))
+    assert "robustviews" in imported
+    assert not HEAVY & imported
+
+
+def test_checking_a_study_takes_little_more_than_reading_yaml():
+    check = seconds("-m", "robustviews", "check", "params.yaml")
+    assert check < 5 * seconds("-c", "import argparse, numpy, yaml")

@@ -1,0 +1,103 @@
+"""A project folder with sources and workflow of its own, in which a test runs Snakemake."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import robustviews
+
+REPOSITORY = Path(__file__).parents[2]
+TINY = Path(__file__).with_name("tiny.yaml")
+NOTHING = "Nothing to be done"
+
+
+@dataclass(frozen=True)
+class Project:
+    """A folder as after `git clone`; its copy of the package is the one that its jobs run."""
+
+    folder: Path
+
+    @classmethod
+    def create(cls, folder: Path, study: Path = TINY) -> Project:
+        """Make a project that was never run, with a study as its params.yaml."""
+        sources, caches = Path(robustviews.__file__).parent, shutil.ignore_patterns("__pycache__")
+        shutil.copytree(sources, folder / "src" / "robustviews", ignore=caches)
+        shutil.copytree(REPOSITORY / "workflow", folder / "workflow")
+        shutil.copy(study, folder / "params.yaml")
+        return cls(folder)
+
+    def copy(self, folder: Path, copy: Callable[[str, str], object] = shutil.copy2) -> Project:
+        """Copy everything, Snakemake's own notes included; `shutil.copy` makes all files new."""
+        shutil.copytree(self.folder, folder, copy_function=copy)
+        return Project(folder)
+
+    def edit(self, file: str, old: str, new: str) -> None:
+        """Replace a text, which occurs once, in a file of the project."""
+        path = self.folder / file
+        text = path.read_text(encoding="utf-8")
+        assert text.count(old) == 1, f"{file} holds {text.count(old)} times: {old}"
+        path.write_text(text.replace(old, new), encoding="utf-8")
+
+    def snakemake(self, *arguments: str, forbidden: str = "", **config: str) -> Finished:
+        """Run Snakemake on the CPU.
+
+        Args:
+            arguments: of Snakemake.
+            forbidden: a module that cannot be imported, in jobs neither.
+            config: more for `--config`.
+        """
+        values = [f"{name}={value}" for name, value in ({"device": "cpu"} | config).items()]
+        paths = [self.folder / "src"]
+        if forbidden:
+            paths.insert(0, self.folder / "forbidden")
+            paths[0].mkdir()
+            (paths[0] / f"{forbidden}.py").write_text(f'raise ImportError("{forbidden}!")')
+        strange = ("SNAKEMAKE", "ROBUSTVIEWS", "PYTHON")
+        env = {name: value for name, value in os.environ.items() if not name.startswith(strange)}
+        env |= {"PYTHONPATH": os.pathsep.join(map(str, paths)), "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-m", "snakemake", *arguments, "--config", *values]
+        done = subprocess.run(
+            command, cwd=self.folder, env=env, capture_output=True, text=True, check=False
+        )
+        return Finished(done.returncode, done.stdout + done.stderr)
+
+    def dry_run(self, *, forbidden: str = "", **config: str) -> set[str]:
+        """Return the jobs that Snakemake would run; see `Finished.jobs`."""
+        return self.snakemake("--dry-run", forbidden=forbidden, **config).jobs()
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What Snakemake returned and wrote."""
+
+    status: int
+    text: str
+
+    def jobs(self) -> set[str]:
+        """Return the jobs in its text, such as `probe emp-free-digits-s0/rle`, without `all`."""
+        assert self.status == 0, self.text
+        found = []
+        for rule, lines in re.findall(r"^(?:local)?rule (\w+):\n((?: +\S.*\n)+)", self.text, re.M):
+            wildcards = re.search(r"^ +wildcards: (.*)$", lines, re.M)
+            values = re.findall(r"\w+=([^,]+)", wildcards[1]) if wildcards else []
+            found.append(f"{rule} {'/'.join(values)}".strip())
+        assert self.counts() == Counter(name.split()[0] for name in found), self.text
+        assert (NOTHING in self.text) == (not found), self.text
+        return set(found) - {"all"}
+
+    def counts(self) -> Counter[str]:
+        """Return how many jobs of each rule Snakemake counts, `all` included."""
+        table = re.search(r"^job +count\n[- ]+\n((?:\w+ +\d+\n)*?)total +(\d+)$", self.text, re.M)
+        if table is None:
+            return Counter()
+        counts = Counter({line.split()[0]: int(line.split()[1]) for line in table[1].splitlines()})
+        assert counts.total() == int(table[2])
+        return counts

@@ -1,0 +1,282 @@
+"""A whole study, from data to report: everything is there, and every number leads to its bytes."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import json
+import re
+import time
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import pytest
+from safetensors.numpy import load_file
+
+from tests.workflow.project import NOTHING, REPOSITORY
+
+RESULTS = "results/tiny"
+EMP, SIMCLR, SUPERVISED = "emp-free-digits-s0", "simclr-std-digits-s0", "supervised-std-digits-s0"
+ENCODERS = [EMP, SIMCLR, SUPERVISED]
+HEADS = [f"{EMP}/central", f"{EMP}/rle", f"{SIMCLR}/crops2"]
+FLAGS = [
+    f"{EMP}/rle/pgd2",
+    f"{EMP}/rle/autoattack",
+    f"{SIMCLR}/crops2/pgd2",
+    f"{SUPERVISED}/own/pgd2",
+]
+FIGURES = ["figures/strong", "figures/tradeoff", "figures/cost", "training/curves"]
+FILES = {
+    *(f"pretrain/{name}/encoder.safetensors" for name in ENCODERS),
+    *(f"pretrain/{name}/training.jsonl" for name in ENCODERS),
+    *(f"pretrain/{name}/record.json" for name in ENCODERS),
+    *(f"probe/{name}/head.safetensors" for name in HEADS),
+    *(f"probe/{name}/training.jsonl" for name in HEADS),
+    *(f"probe/{name}/record.json" for name in HEADS),
+    *(f"attack/{name}/flags.safetensors" for name in FLAGS),
+    *(f"attack/{name}/record.json" for name in FLAGS),
+    *(f"tables/accuracies.{kind}" for kind in ("md", "csv", "tex")),
+    *(f"{name}.{kind}" for name in [*FIGURES, "examples/views"] for kind in ("svg", "png")),
+    "frame.csv",
+    "report.html",
+}
+
+
+@pytest.fixture(scope="module")
+def records(finished):
+    paths = [path for part in ("data", "results") for path in finished.folder.glob(f"{part}/**/*")]
+    return {
+        path: json.loads(path.read_text(encoding="utf-8"))
+        for path in paths
+        if path.name == "record.json"
+    }
+
+
+@pytest.fixture(scope="module")
+def page(finished):
+    return (finished.folder / RESULTS / "report.html").read_text(encoding="utf-8")
+
+
+def sha256(path):
+    return "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def files_below(folder):
+    return {
+        path.relative_to(folder).as_posix() for path in folder.glob("**/*") if path.is_file()
+    }
+
+
+def test_a_run_leaves_every_artifact_and_nothing_else(finished):
+    assert files_below(finished.folder / "results") == {f"tiny/{name}" for name in FILES}
+
+
+def test_a_second_run_has_nothing_to_do_and_says_so_soon(finished):
+    started = time.monotonic()
+    second = finished.snakemake()
+    assert NOTHING in second.text
+    assert second.jobs() == set()
+    assert time.monotonic() - started < 20  # seconds; about 4 where nothing else runs
+
+
+def test_every_job_writes_a_log_and_every_computation_its_cost(finished):
+    logs = files_below(finished.folder / "logs")
+    computed = [
+        *(f"tiny/pretrain/{name}" for name in ENCODERS),
+        *(f"tiny/probe/{name}" for name in HEADS),
+        *(f"tiny/attack/{name}" for name in FLAGS),
+        *(f"data/{path.name}" for path in (finished.folder / "data").iterdir()),
+    ]
+    reported = ["frame", "table-accuracies", "curves", "examples", "report"]
+    reported += [f"figure-{name}" for name in ("strong", "tradeoff", "cost")]
+    assert logs == {
+        *(f"{name}.log" for name in computed),
+        *(f"{name}.tsv" for name in computed),
+        *(f"tiny/report/{name}.log" for name in reported),
+    }
+    for name in computed:
+        text = (finished.folder / "logs" / f"{name}.tsv").read_text(encoding="utf-8")
+        (cost,) = csv.DictReader(text.splitlines(), delimiter="\t")
+        assert float(cost["s"]) > 0
+
+
+def test_a_training_logs_every_pass(finished):
+    log = (finished.folder / f"logs/tiny/pretrain/{EMP}.log").read_text(encoding="utf-8")
+    assert re.search(rf"^run={EMP} epoch=1 loss=\S+ ", log, re.M)
+
+
+def test_snakemake_notes_every_output_by_a_path_within_the_project(finished):
+    notes = finished.folder / ".snakemake"
+    names = {
+        base64.b64decode(path.relative_to(notes / "metadata").as_posix().replace("/@", "")).decode()
+        for path in (notes / "metadata").glob("**/*")
+        if path.is_file()
+    }
+    data = {f"data/{name}" for name in files_below(finished.folder / "data")}
+    assert names == {f"{RESULTS}/{name}" for name in FILES} | data
+    assert not files_below(notes / "incomplete")
+    assert not files_below(notes / "locks")
+
+
+def test_every_record_states_the_hashes_of_the_bytes_on_disk(finished, records):
+    assert len(records) == 1 + len(ENCODERS) + len(HEADS) + len(FLAGS)
+    for path, record in records.items():
+        inputs = {name: sha256(finished.folder / name) for name in record["inputs"]}
+        assert record["inputs"] == inputs, path
+        outputs = {file.name: sha256(file) for file in path.parent.iterdir() if file != path}
+        assert record["outputs"] == outputs, path
+
+
+def test_every_record_names_all_that_its_job_read(finished, records):
+    (data,) = (finished.folder / "data").iterdir()
+    encoder = f"{RESULTS}/pretrain/{EMP}/encoder.safetensors"
+    train = [f"data/{data.name}/train_{part}.npy" for part in ("images", "labels")]
+    test = [f"data/{data.name}/test_{part}.npy" for part in ("images", "labels")]
+
+    def inputs(folder):
+        read = records[finished.folder / RESULTS / folder / "record.json"]["inputs"]
+        return {name for name in read if name != f"data/{data.name}/record.json"}
+
+    assert inputs(f"pretrain/{EMP}") == {*train}
+    assert inputs(f"probe/{EMP}/central") == {*train, encoder}
+    central = f"{RESULTS}/probe/{EMP}/central/head.safetensors"
+    assert inputs(f"probe/{EMP}/rle") == {*train, encoder, central}
+    head = f"{RESULTS}/probe/{EMP}/rle/head.safetensors"
+    assert inputs(f"attack/{EMP}/rle/pgd2") == {*test, encoder, head}
+    own = f"{RESULTS}/pretrain/{SUPERVISED}/encoder.safetensors"
+    assert inputs(f"attack/{SUPERVISED}/own/pgd2") == {*test, own}
+
+
+def test_the_frame_is_what_the_flags_say(finished):
+    found = {}
+    for name in FLAGS:
+        folder = finished.folder / RESULTS / "attack" / name
+        flags = load_file(folder / "flags.safetensors")
+        for key in flags.keys() - {"index", "labels"}:
+            eps = 0.0 if key == "clean" else float(key.removeprefix("eps_"))
+            right, n = int(flags[key].sum()), len(flags["index"])
+            assert set(flags[key].tolist()) <= {0, 1}
+            found[name, eps] = (right, n, right / n, f"{RESULTS}/attack/{name}/record.json")
+    with (finished.folder / RESULTS / "frame.csv").open(encoding="utf-8", newline="") as file:
+        frame = {
+            (f"{row['run']}/{row['probe']}/{row['attack']}", float(row["eps"])): (
+                int(row["correct"]),
+                int(row["n"]),
+                float(row["accuracy"]),
+                row["record"],
+            )
+            for row in csv.DictReader(file)
+        }
+    assert frame == found
+    assert {name: n for (name, _), (_, n, _, _) in frame.items()} == {
+        name: 10 if name.endswith("autoattack") else 40 for name in FLAGS
+    }
+
+
+def test_a_table_shows_the_frame(finished):
+    folder = finished.folder / RESULTS
+    with (folder / "frame.csv").open(encoding="utf-8", newline="") as file:
+        accuracy = {
+            (row["entry"], row["attack"], float(row["eps"])): float(row["accuracy"])
+            for row in csv.DictReader(file)
+        }
+    texts = {
+        kind: (folder / f"tables/accuracies.{kind}").read_text(encoding="utf-8")
+        for kind in ("md", "tex")
+    }
+    for entry, label in (
+        ("emp-free", "EMP-SSL, free"),
+        ("simclr-std", "SimCLR, standard"),
+        ("supervised-std", "Supervised, standard"),
+    ):
+        numbers = [f"{100 * accuracy[entry, 'pgd2', eps]:.1f}" for eps in (0.0, 8.0, 16.0)]
+        for kind, text in texts.items():
+            (line,) = (line for line in text.splitlines() if label in line)
+            shown = re.findall(r"\d+\.\d+", line.split(label)[1])
+            assert [number for number in numbers if number not in shown] == [], (kind, line)
+    assert "Trained for no more than a moment." in texts["md"]
+
+
+def test_figures_are_pictures(finished):
+    for name in [*FIGURES, "examples/views"]:
+        path = finished.folder / RESULTS / name
+        assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+        svg = ElementTree.fromstring(path.with_suffix(".svg").read_bytes())
+        assert svg.tag == "{http://www.w3.org/2000/svg}svg"
+        assert len(list(svg.iter())) > 50  # it shows something
+
+
+class Links(HTMLParser):
+    """What a page links to and what it loads."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.links, self.loads, self.tags = [], [], set()
+        self.feed(html)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.add(tag)
+        for name, value in attributes:
+            if name == "href" and tag == "a":
+                self.links.append(value)
+            elif name in ("href", "src", "srcset", "data", "poster", "action", "background"):
+                self.loads.append(value)
+
+
+def test_the_report_needs_nothing_but_itself(page):
+    found = Links(page)
+    assert found.loads, "no picture"
+    assert [value[:40] for value in found.loads if not value.startswith("data:image/")] == []
+    assert not found.tags & {"script", "iframe", "object", "embed"}
+    styles = [*re.findall(r"<style>(.*?)</style>", page, re.S), *re.findall(r'style="(.*?)"', page)]
+    assert not any(re.search(r"@import|url\(|://", style) for style in styles)
+    for picture in found.loads:
+        kind, _, text = picture.partition(";base64,")
+        if kind == "data:image/svg+xml":
+            svg = base64.b64decode(text).decode()
+            assert not re.search(r"""(href|src)=["'](?!#|data:)|url\((?!["']?#)|@import""", svg)
+    assert len(page.encode()) < 10e6
+
+
+def test_every_link_of_the_report_leads_somewhere(finished, page):
+    folder = finished.folder / RESULTS
+    names = set(re.findall(r' id="([^"]+)"', page))
+    links = Links(page).links
+    lost = [
+        link
+        for link in links
+        if not (link[1:] in names if link.startswith("#") else (folder / link).is_file())
+    ]
+    assert lost == []
+
+
+def test_every_cell_of_the_report_leads_to_its_record(finished, page):
+    cells = re.findall(r'<li><a href="([^"]+)">seed 0</a>', page)
+    folder = finished.folder / RESULTS
+    shown = {(folder / cell).resolve().relative_to(folder.resolve()).as_posix() for cell in cells}
+    # Three rows of three accuracies and minutes.
+    assert len(cells) == 12
+    assert shown == {
+        *(f"attack/{name}/record.json" for name in FLAGS if name.endswith("pgd2")),
+        *(f"pretrain/{name}/record.json" for name in ENCODERS),
+    }
+
+
+def test_snakemake_writes_its_own_report_without_network(finished, tmp_path, monkeypatch):
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody listens there
+        monkeypatch.setenv(name.upper(), "http://127.0.0.1:9")
+    done = finished.snakemake("--report", str(tmp_path / "workflow.html"))
+    assert done.status == 0, done.text
+    html = (tmp_path / "workflow.html").read_text(encoding="utf-8")
+    assert not re.search(r"""<(script|link|img)[^>]+(src|href)=["']https?:""", html)
+    assert "report.html" in html
+    assert "accuracies.md" in html
+
+
+def test_what_the_tests_run_is_the_workflow_of_the_repository(finished):
+    for path in (REPOSITORY / "workflow").glob("**/*"):
+        if path.suffix == ".smk" or path.name == "Snakefile":
+            copy = finished.folder / path.relative_to(REPOSITORY)
+            assert copy.read_bytes() == path.read_bytes()
