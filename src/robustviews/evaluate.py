@@ -71,7 +71,8 @@ def evaluate(
                 images[chosen].to(device), chosen.to(device), views, size=size, seed=view_seed
             )
             target = labels[chosen].to(device)
-            for name, right in _flags(classifier, attack, inputs, target, seed + number).items():
+            draws = runtime.counter_key(seed, "attack", number) & 0x7FFFFFFF
+            for name, right in _flags(classifier, attack, inputs, target, draws).items():
                 flags.setdefault(name, []).append(right)
             bar.show(min((number + 1) * at_once, len(index)))
     result = {name: torch.cat(parts).to(torch.uint8).cpu() for name, parts in flags.items()}

@@ -277,6 +277,7 @@ def attack_spec(study: Study, run: str, probe: str, attack: str) -> Spec:
             ("attacks", type(options).__name__),
             ("probe", type(head).__name__),
         ),
+        "batch": study.runtime.evaluation_batch,  # decides which random draws an image gets
     }
     if isinstance(head, NcropProbe):
         spec["views"] = dataclasses.asdict(study.runs[job.entry].views)

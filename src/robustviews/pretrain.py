@@ -318,7 +318,5 @@ def build_optimizer(
     if name == "lars":
         return Lars(params, lr, momentum=momentum, weight_decay=weight_decay, eta=eta)
     if name == "sgd":
-        return Sgd(
-            params, lr, momentum=momentum, weight_decay=weight_decay, nesterov=momentum > 0
-        )
+        return Sgd(params, lr, momentum=momentum, weight_decay=weight_decay, nesterov=momentum > 0)
     return Adam(params, lr, weight_decay=weight_decay)

@@ -7,6 +7,7 @@ Source: arXiv 2501.03507, section 4, and its reference code.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
@@ -369,10 +370,15 @@ def fit(
             update += 1
             loss_sum += loss.detach() * len(index)
             correct += (logits.argmax(dim=1) == labels).sum()
+        mean_loss = loss_sum.item() / count
+        if not math.isfinite(mean_loss):
+            raise ValueError(
+                f"{task.title}: the loss is {mean_loss} after epoch {epoch + 1}; lower its lr"
+            )
         history.append(
             {
                 "epoch": epoch + 1,
-                "loss": loss_sum.item() / count,
+                "loss": mean_loss,
                 "accuracy": correct.item() / count,
                 "lr": optimizer.param_groups[0]["lr"],
             }

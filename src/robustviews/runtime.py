@@ -110,6 +110,7 @@ def configure(*, threads: int, deterministic: bool) -> None:
     # No result here reads memory that nothing was written to; filling it takes a tenth of a step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = not deterministic
+    torch.backends.cudnn.allow_tf32 = False  # fp32 is fp32, also in convolutions
 
 
 def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[Any]:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.golden.trajectories import NAMES, STORED, trajectory
 
-TOLERANCE = 1e-5  # relative; views are in float32
+TOLERANCE = 1e-5  # relative
 
 
 @pytest.fixture(scope="module")

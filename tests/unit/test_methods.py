@@ -23,7 +23,10 @@ def batch_of(count, seed=0):
     """Return a minibatch of noise with `count` views."""
     generator = torch.Generator().manual_seed(seed)
     shape = (B, 3, SIZE, SIZE)
-    images, views = torch.rand(shape, generator=generator), torch.rand(count, *shape, generator=generator)
+    images, views = (
+        torch.rand(shape, generator=generator),
+        torch.rand(count, *shape, generator=generator),
+    )
     return Batch(images, views, labels_of(B))
 
 

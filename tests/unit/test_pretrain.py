@@ -9,8 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import SimpleNamespace
 
 import pytest
@@ -33,58 +32,13 @@ from robustviews.pretrain import (
 from robustviews.regimes import Free, Pgd, Standard
 from tests.unit.tiny_models import (
     SIZE,
+    Noting,
     noise_images,
+    note,
     tiny_encoder,
     train,
     weights_of,
 )
-
-SGD = {"name": "sgd", "momentum": 0.0, "weight_decay": 0.0}
-
-
-class Nothing(nn.Module):
-    """A network with one parameter, whose gradient is 1: plain SGD takes one rate off it."""
-
-    precision = "unset"
-
-    def __init__(self):
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros((), dtype=torch.float64))
-
-
-@dataclass
-class Noting:
-    """A regime that computes nothing and notes what it is given."""
-
-    updates_per_batch: int = 1
-    losses: Callable[[int], float] = float
-    given: list = field(default_factory=list)
-    rates: list = field(default_factory=list)
-    draws: list = field(default_factory=list)
-
-    def train_batch(self, net, method, batch, delta, update, generator):
-        assert net.training
-        self.given.append((batch, delta))
-        self.draws.append(torch.rand(3, generator=generator))
-        for _ in range(self.updates_per_batch):
-            before = net.weight.item()
-            net.weight.grad = torch.ones_like(net.weight)
-            update()
-            self.rates.append(before - net.weight.item())
-        number = len(self.given)
-        losses = [torch.tensor(self.losses(number))] * self.updates_per_batch
-        return losses, torch.tensor(float(number))
-
-
-def note(regime=None, *, count=13, optimizer=None, **options):
-    """Train nothing on images whose label is their position; return progress and notes."""
-    regime = regime or Noting()
-    settings = {"method": SimClr(), "images": noise_images(count), "labels": torch.arange(count)}
-    progress = train(
-        Nothing(), regime=regime, optimizer=SGD | (optimizer or {}), **settings | options
-    )
-    return progress, regime
-
 
 # What a minibatch is
 

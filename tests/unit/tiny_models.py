@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from robustviews.augment import Views
 from robustviews.encoder import Encoder, build_encoder
+from robustviews.methods import Batch, SimClr
 from robustviews.pretrain import Progress, pretrain
 from robustviews.probe import Task
 
@@ -18,7 +20,7 @@ CLASSES = 4
 WIDTH, HIDDEN, PROJECTION = 2, 16, 8
 OPTIMIZER = {
     "name": "lars",
-    "lr": 0.3,
+    "lr": 0.003,  # with more, so small a network collapses at once
     "momentum": 0.9,
     "weight_decay": 1e-4,
     "eta": 0.005,
@@ -49,6 +51,66 @@ def train(encoder: Encoder, *, optimizer: dict[str, Any] | None = None, **option
     settings: dict[str, Any] = {"views": Views(), "epochs": 2, "batch_size": 4, "size": SIZE}
     settings |= {"images": noise_images(), "labels": labels_of()} | options
     return pretrain(encoder, optimizer=OPTIMIZER | (optimizer or {}), **settings)
+
+
+@dataclass
+class Noting:
+    """A regime that computes nothing, and notes what it is given.
+
+    Attributes:
+        updates_per_batch: updates that it makes of each minibatch.
+        losses: loss of the minibatch of a number, counted from 1.
+        given: minibatches, each with the perturbation handed on to it.
+        rates: learning rate of every update.
+        draws: of the generator of each minibatch.
+    """
+
+    updates_per_batch: int = 1
+    losses: Callable[[int], float] = float
+    given: list[tuple[Batch, Tensor | None]] = field(default_factory=list)
+    rates: list[float] = field(default_factory=list)
+    draws: list[Tensor] = field(default_factory=list)
+
+    def train_batch(self, net, method, batch, delta, update, generator):
+        """Note the minibatch; hand on its number as the perturbation."""
+        assert net.training
+        self.given.append((batch, delta))
+        self.draws.append(torch.rand(3, generator=generator))
+        for _ in range(self.updates_per_batch):
+            before = net.weight.item()
+            net.weight.grad = torch.ones_like(net.weight)
+            update()
+            self.rates.append(before - net.weight.item())
+        number = len(self.given)
+        losses = [torch.tensor(self.losses(number))] * self.updates_per_batch
+        return losses, torch.tensor(float(number))
+
+
+class _Nothing(nn.Module):
+    """A network of one parameter."""
+
+    precision = "unset"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros((), dtype=torch.float64))
+
+
+def note(
+    regime: Noting | None = None,
+    *,
+    count: int = 13,
+    optimizer: dict[str, Any] | None = None,
+    **options: Any,
+) -> tuple[Progress, Noting]:
+    """Train nothing on images whose label is their position; return progress and notes."""
+    regime = regime or Noting()
+    settings = {"method": SimClr(), "images": noise_images(count), "labels": torch.arange(count)}
+    plain = {"name": "sgd", "momentum": 0.0, "weight_decay": 0.0}  # a step is the rate itself
+    progress = train(
+        _Nothing(), regime=regime, optimizer=plain | (optimizer or {}), **settings | options
+    )
+    return progress, regime
 
 
 def probe_task(images: Tensor, labels: Tensor, **options: Any) -> Task:

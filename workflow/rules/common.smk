@@ -47,10 +47,10 @@ def attack_inputs(wildcards):
     return files
 
 
-def block_inputs(block):
-    """Return what the cells of a table or figure are read from."""
-    files = [file for run in plan.pretrainings(STUDY, block) for file in encoder_files(run)]
-    for run, probe, attack in plan.evaluations(STUDY, block):
+def cell_inputs(*blocks):
+    """Return what the cells of tables and figures are read from; of all when none is given."""
+    files = [file for run in plan.pretrainings(STUDY, *blocks) for file in encoder_files(run)]
+    for run, probe, attack in plan.evaluations(STUDY, *blocks):
         files += flag_files(run, probe, attack)
         if (run, probe) in HEADS:
             files += head_files(run, probe)

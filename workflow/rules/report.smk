@@ -2,7 +2,7 @@
 # A table needs the jobs of its own cells only: `snakemake results/cf-amc-ssl/tables/table1.md` runs no more than that.
 
 
-ALL_FLAGS = [file for names in plan.evaluations(STUDY) for file in flag_files(*names)]
+ALL_CELLS = cell_inputs()
 TABLES = [
     f"{RESULTS}/tables/{name}.{kind}" for name in STUDY.tables for kind in ("md", "csv", "tex")
 ]
@@ -14,7 +14,7 @@ REPORT = [f"{RESULTS}/report.html", f"{RESULTS}/frame.csv", *TABLES, *FIGURES, *
 
 rule frame:
     input:
-        ALL_FLAGS,
+        ALL_CELLS,
     output:
         f"{RESULTS}/frame.csv",
     log:
@@ -27,7 +27,7 @@ rule frame:
 
 rule table:
     input:
-        lambda w: block_inputs(STUDY.tables[w.table]),
+        lambda w: cell_inputs(STUDY.tables[w.table]),
     output:
         csv=f"{RESULTS}/tables/{{table}}.csv",
         tex=f"{RESULTS}/tables/{{table}}.tex",
@@ -47,7 +47,7 @@ rule table:
 
 rule figure:
     input:
-        lambda w: block_inputs(STUDY.figures[w.figure]),
+        lambda w: cell_inputs(STUDY.figures[w.figure]),
     output:
         f"{RESULTS}/figures/{{figure}}.png",
         report(
@@ -107,7 +107,7 @@ rule examples:
 
 rule report:
     input:
-        ALL_FLAGS,
+        ALL_CELLS,
         TABLES,
         FIGURES,
         CURVES,

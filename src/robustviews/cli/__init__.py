@@ -31,6 +31,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         status: int | None = options.verb(options)
     except (ValueError, ArtifactError) as error:  # what the package refuses, in its own words
+        if type(error) is ValueError:  # or a mistake of ours, which the log should tell apart
+            logging.info("", exc_info=error)
         sys.stderr.write(f"{error}\n")
         return 2
     return status or 0
@@ -54,6 +56,13 @@ def check(options: argparse.Namespace) -> int:
             f"{len(study.figures)} figures\n"
         )
     return status
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected 1 or more, found {text}")
+    return value
 
 
 def _verb(module: str, name: str) -> Verb:
@@ -90,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
                 default=os.environ.get("ROBUSTVIEWS_DEVICE", "auto"),
                 help="auto, cpu, cuda, cuda:1 (%(default)s)",
             )
-            verb.add_argument("--threads", type=int, help="CPU threads (the study's)")
+            verb.add_argument("--threads", type=_positive, help="CPU threads (the study's)")
         else:
             verb.add_argument(
                 "--partial", action="store_true", help="leave out what was not run yet"

@@ -30,7 +30,7 @@ def data(options: argparse.Namespace) -> None:
     """Prepare a data set: verified, decoded, as uint8 arrays."""
     study, started = load_study(options.study), time.time()
     known(options.dataset, study.datasets, "data set")
-    folder = plan.data_folder(study, options.dataset)
+    folder, spec = plan.data_folder(study, options.dataset), plan.data_spec(study, options.dataset)
     with artifacts.atomic_folder(folder) as into:
         summary = study.datasets[options.dataset].prepare(into)
         artifacts.write_record(
@@ -38,7 +38,7 @@ def data(options: argparse.Namespace) -> None:
             stage="data",
             name=folder.name,
             study=study.study,
-            spec=plan.data_spec(study, options.dataset),
+            spec=spec,
             inputs=[],
             environment={"python": sys.version.split()[0]},
             started=started,
@@ -164,6 +164,7 @@ def attack(options: argparse.Namespace) -> None:
     known(options.probe, study.probes, "probe")
     known(options.attack, study.attacks, "attack")
     job = plan.jobs(study)[options.run]
+    spec = plan.attack_spec(study, options.run, options.probe, options.attack)
     images, labels, record, inputs = _load_split(study, job.dataset, "test")
     encoder, encoder_file = _load_encoder(study, options.run, record["classes"], device)
     head, head_file = _load_head(study, options.run, options.probe, encoder, device)
@@ -193,7 +194,7 @@ def attack(options: argparse.Namespace) -> None:
             stage="attack",
             name=name,
             study=study.study,
-            spec=plan.attack_spec(study, options.run, options.probe, options.attack),
+            spec=spec,
             inputs=inputs,
             environment=runtime.environment(device),
             started=started,
@@ -262,7 +263,7 @@ def _load_split(
     folder = plan.data_folder(study, dataset)
     record = artifacts.read_json(folder / "record.json")
     images, labels = open_split(folder, split)
-    files = [folder / f"{split}_images.npy", folder / f"{split}_labels.npy"]
+    files = [folder / f"{split}_images.npy", folder / f"{split}_labels.npy", folder / "record.json"]
     return torch.tensor(images), torch.tensor(labels), record["result"], files
 
 

@@ -105,8 +105,23 @@ class _Checker:
                 place, *match.groups()
             ):
                 columns.append((match[1], match[2]))
+        self._check_kind(table, {metric for _, metric in columns}, node)
         for name, row in table.rows.items():
             self._check_row(row, columns, len(table.columns), node["rows"][name])
+
+    def _check_kind(self, table: Table | Figure, metrics: set[str], node: LocatedDict) -> None:
+        """Note a layout that does not exist, and a column that a figure cannot do without."""
+        if isinstance(table, Table):
+            from robustviews.tables import TABLES  # reads studies itself
+
+            if table.kind not in TABLES:
+                message = f"no layout {table.kind!r}; {nearest(table.kind, TABLES)}"
+                self._add(node.at["kind"], message)
+            return
+        needed = {"tradeoff": "clean", "cost": "minutes"}.get(table.kind)
+        if needed and needed not in metrics:
+            message = f"kind: {table.kind} needs a column <dataset>/{needed}"
+            self._add(node.at["columns"], message)
 
     def _check_metric(self, place: Place, dataset: str, metric: str, eps: str | None) -> bool:
         """Note what is wrong with the metric or radius of a column; return whether nothing is."""

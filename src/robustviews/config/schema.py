@@ -96,14 +96,15 @@ class Run:
 
 @dataclass(frozen=True)
 class Runtime:
-    """How jobs run on a machine; none of it decides what is computed.
+    """How jobs run on a machine.
 
     Attributes:
         threads: CPU threads of one job (results are the same bytes only for the same number).
         deterministic: refuse operations whose result may differ from run to run.
         checkpoint_minutes: how often an interrupted training can be resumed from; 0 after every
             minibatch.
-        evaluation_batch: views at a time in probes' feature passes and in attacks.
+        evaluation_batch: views at a time in probes' feature passes and in attacks. It decides which
+            random draws an image gets, and so belongs to the spec of an attack.
     """
 
     threads: int = option(1, ge=1)
@@ -149,7 +150,7 @@ class Table:
     columns: tuple[str, ...]
     rows: dict[str, Row]
     source: str = ""
-    kind: Literal["comparison"] = "comparison"
+    kind: str = "comparison"
     note: str = ""
 
 

@@ -1,0 +1,96 @@
+"""The graph of jobs of a study, and what Snakemake says before anything runs."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections import Counter
+
+import pytest
+import yaml
+
+from robustviews import plan
+from robustviews.config import load_study
+from tests.workflow.project import REPOSITORY, TINY, Project
+
+SHIPPED = [REPOSITORY / "params.yaml", *sorted((REPOSITORY / "studies").glob("*.yaml"))]
+NASTY = """a "study"; touch broken-1 $(touch broken-2) `touch broken-3` 'of' {mine} & more.yaml"""
+
+
+def expected_jobs(path):
+    """Count the jobs of a study from its YAML alone."""
+    study = yaml.safe_load(path.read_text(encoding="utf-8"))
+    tables, figures = study["tables"], study.get("figures", {})
+    trainings, heads, attacks = set(), set(), set()
+    for block in [*tables.values(), *figures.values()]:
+        for column in block["columns"]:
+            dataset, metric = column.split("/")[:2]
+            if metric == "clean":
+                others = [each.split("/") for each in block["columns"]]
+                named = [each[1] for each in others if each[0] == dataset and len(each) == 3]
+                metric = [*named, next(iter(study["attacks"]))][0]
+            for row in block["rows"].values():
+                run, probe = row["run"], row["probe"]
+                for seed in study["runs"][run].get("seeds", study.get("seeds", [0])):
+                    training = (run, dataset, seed)
+                    start = study["probes"].get(probe, {}).get("rle_start", "fresh")
+                    trainings.add(training)
+                    heads |= {(*training, each) for each in (probe, start)}
+                    if metric != "minutes":
+                        attacks.add((*training, probe, metric))
+    return Counter(
+        data=len({dataset for _, dataset, _ in trainings}),
+        pretrain=len(trainings),
+        probe=len({head for head in heads if head[-1] not in ("own", "fresh")}),
+        attack=len(attacks),
+        table=len(tables),
+        figure=len(figures),
+        **dict.fromkeys(("curves", "examples", "frame", "report", "all"), 1),
+    )
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_a_shipped_study_becomes_its_jobs_in_little_time_and_without_torch(path, tmp_path):
+    project = Project.create(tmp_path / "project", path)
+    started = time.monotonic()
+    done = project.snakemake("--dry-run", forbidden="torch")
+    assert time.monotonic() - started < 20  # seconds; 4 to 6 where nothing else runs
+    assert done.jobs()
+    assert done.counts() == expected_jobs(path)
+
+
+def test_a_table_alone_takes_the_jobs_of_its_cells(tmp_path):
+    project = Project.create(tmp_path / "project")
+    done = project.snakemake("--dry-run", "results/tiny/tables/accuracies.md")
+    assert done.counts() == Counter(data=1, pretrain=3, probe=3, attack=3, table=1)
+
+
+def test_a_broken_study_is_told_by_its_lines_and_nothing_runs(tmp_path):
+    project = Project.create(tmp_path / "project")
+    project.edit("params.yaml", "    epochs: 1\n", "    epochs: one\n")
+    project.edit("params.yaml", "replays: 2", "repeats: 2")
+    done = project.snakemake("--cores", "1")
+    assert done.status != 0
+    lines = TINY.read_text(encoding="utf-8").splitlines()
+    epochs, regime = (
+        1 + next(number for number, line in enumerate(lines) if text in line)
+        for text in ("    epochs: 1", "replays: 2")
+    )
+    assert f"params.yaml:{epochs}: defaults.all.epochs: " in done.text
+    assert f"params.yaml:{regime}: runs.emp-free.regime.repeats: unknown key" in done.text
+    assert "2 mistakes found, nothing was run" in done.text
+    assert "Traceback" not in done.text
+    assert len(done.text.splitlines()) < 10
+    assert not (project.folder / "results").exists()
+
+
+def test_names_from_outside_run_no_command(tmp_path):
+    project = Project.create(tmp_path / "project")
+    shutil.move(project.folder / "params.yaml", project.folder / NASTY)
+    before = {path.name for path in project.folder.iterdir()}
+    data = plan.data_folder(load_study(TINY), "digits").name
+    done = project.snakemake(f"data/{data}/record.json", study=NASTY, device="cpu; touch broken-4")
+    assert done.jobs() == {f"data {data}"}
+    assert (project.folder / "data" / data / "record.json").is_file()
+    made = {path.name for path in project.folder.iterdir()} - before
+    assert made == {".snakemake", "data", "logs"}

@@ -1,0 +1,152 @@
+"""What runs again after an edit: the jobs whose numbers it may change, and no others.
+
+Every case edits its own copy of the finished tiny study, then asks Snakemake what it would run.
+"""
+
+from __future__ import annotations
+
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import pytest
+
+PACKAGE = "src/robustviews"
+EMP, SIMCLR, SUPERVISED = "emp-free-digits-s0", "simclr-std-digits-s0", "supervised-std-digits-s0"
+
+TABLE, STRONG, TRADEOFF, COST = (
+    "table accuracies",
+    "figure strong",
+    "figure tradeoff",
+    "figure cost",
+)
+REPORTING = {TABLE, STRONG, TRADEOFF, COST, "curves", "examples", "frame", "report"}
+# What shows the rows of SimCLR: all but one figure, and the views, which are another run's.
+SHOWS_SIMCLR = REPORTING - {STRONG, "examples"}
+SIMCLR_CHAIN = {
+    f"pretrain {SIMCLR}",
+    f"probe {SIMCLR}/crops2",
+    f"attack {SIMCLR}/crops2/pgd2",
+    *SHOWS_SIMCLR,
+}
+AUTOATTACK = f"attack {EMP}/rle/autoattack"
+PGD = {f"attack {EMP}/rle/pgd2", f"attack {SIMCLR}/crops2/pgd2", f"attack {SUPERVISED}/own/pgd2"}
+
+
+class Case(NamedTuple):
+    edits: list[tuple[str, str, str]]  # file, what stands there, what shall
+    jobs: set[str]
+    config: dict[str, str] = {}  # noqa: RUF012  # never changed
+
+
+CASES = {
+    "another length of one run": Case(
+        [("params.yaml", "method: simclr,", "method: simclr, epochs: 2,")], SIMCLR_CHAIN
+    ),
+    "an option of a probe": Case(
+        [("params.yaml", "ncrop, n: 2, epochs: 2", "ncrop, n: 2, epochs: 3")],
+        SIMCLR_CHAIN - {f"pretrain {SIMCLR}", "curves"},
+    ),
+    "an option of a probe that another starts from": Case(
+        [("params.yaml", "linear, epochs: 2", "linear, epochs: 3")],
+        {
+            f"probe {EMP}/central",
+            f"probe {EMP}/rle",
+            f"attack {EMP}/rle/pgd2",
+            AUTOATTACK,
+            *REPORTING,
+        }
+        - {"curves", "examples"},
+    ),
+    "an option of an attack": Case(
+        [("params.yaml", "steps: 2, images: 40", "steps: 3, images: 40")],
+        {*PGD, TABLE, TRADEOFF, COST, "frame", "report"},
+    ),
+    "the title of a table": Case(
+        [("params.yaml", "Clean and robust accuracy", "Accuracy")], {TABLE, "report"}
+    ),
+    "the label of a run": Case([("params.yaml", "SimCLR, standard", "Contrastive")], REPORTING),
+    "one more seed of one run": Case(
+        [("params.yaml", "method: simclr,", "method: simclr, seeds: [0, 1],")],
+        {name.replace("-s0", "-s1") for name in SIMCLR_CHAIN},
+    ),
+    "how jobs run, and a comment": Case(
+        [
+            ("params.yaml", "threads: 1", "threads: 2  # of two cores\n  evaluation_batch: 100"),
+            ("params.yaml", "checkpoint_minutes: 1", "checkpoint_minutes: 5"),
+        ],
+        set(),
+        {"device": "cuda"},
+    ),
+    "the code of a loss": Case(
+        [
+            (
+                f"{PACKAGE}/losses.py",
+                "logits = anchors @ anchors.T",
+                "logits = 2 * anchors @ anchors.T",
+            )
+        ],
+        SIMCLR_CHAIN,
+    ),
+    "the code of an attack": Case(
+        [(f"{PACKAGE}/attacks.py", "attack.verbose = False", "attack.verbose = bool(0)")],
+        {AUTOATTACK, STRONG, "frame", "report"},
+    ),
+    "the code of a figure": Case(
+        [(f"{PACKAGE}/figures/style.py", 'GREY = "', 'GREY = "" + "')], REPORTING
+    ),
+    "comments and docstrings": Case(
+        [
+            (f"{PACKAGE}/losses.py", '"""Contrast each', '"""Hold against each other each'),
+            (f"{PACKAGE}/attacks.py", "class AutoAttack:", "class AutoAttack:  # the official one"),
+            (f"{PACKAGE}/encoder.py", "def build_encoder(", "# Deep.\ndef build_encoder("),
+            ("workflow/rules/pretrain.smk", "rule pretrain:", "# Long.\nrule pretrain:"),
+        ],
+        set(),
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def reruns(finished, tmp_path_factory):
+    """Look at two cases at a time; each test waits for its own."""
+
+    def look(case):
+        project = finished.copy(tmp_path_factory.mktemp("rerun") / "project")
+        for edit in case.edits:
+            project.edit(*edit)
+        return project.dry_run(**case.config)
+
+    pool = ThreadPoolExecutor(max_workers=2)
+    yield {name: pool.submit(look, case) for name, case in CASES.items()}
+    pool.shutdown(cancel_futures=True)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_an_edit_reruns_the_jobs_whose_numbers_it_may_change(name, reruns):
+    assert reruns[name].result() == CASES[name].jobs
+
+
+def test_a_moved_project_with_all_files_new_has_nothing_to_do(finished, tmp_path):
+    elsewhere = finished.copy(tmp_path / "another place" / "name", copy=shutil.copy)
+    notes = [path for path in elsewhere.folder.glob(".snakemake/metadata/**/*") if path.is_file()]
+    assert notes
+    assert [path for path in notes if str(finished.folder) in path.read_text()] == []
+    assert elsewhere.dry_run() == set()
+
+
+def test_an_edit_in_a_fresh_clone_reruns_no_more(finished, tmp_path):
+    clone = finished.copy(tmp_path / "clone", copy=shutil.copy)
+    clone.edit(*CASES["another length of one run"].edits[0])
+    assert clone.dry_run() == SIMCLR_CHAIN
+
+
+def test_a_deleted_checkpoint_is_made_again_byte_for_byte(finished, tmp_path):
+    project = finished.copy(tmp_path / "project")
+    path = f"results/tiny/pretrain/{EMP}/encoder.safetensors"
+    before = (project.folder / path).read_bytes()
+    (project.folder / path).unlink()
+    assert project.snakemake(path).jobs() == {f"pretrain {EMP}"}
+    assert (project.folder / path).read_bytes() == before
+    # Its times are others, and are told; its bytes are the same, and nothing was made from others.
+    assert project.dry_run() == REPORTING - {"examples"}
