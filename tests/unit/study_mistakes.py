@@ -483,6 +483,12 @@ ONE_MISTAKE = {
         "probes.rle.rle_start",
         "`crops` is no linear probe on whole images; use one of kind: linear",
     ),
+    "start at a probe of another feature": (
+        "rle_start: central",
+        "rle_start: central, feature: backbone",
+        "probes.rle.rle_start",
+        "`central` reads the feature prefeature, this probe backbone; give both the same",
+    ),
     "start at itself": (
         "rle_start: central",
         "rle_start: rle",

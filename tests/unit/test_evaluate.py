@@ -342,3 +342,21 @@ class Cheat:
 def test_an_attack_that_leaves_its_ball_or_the_range_of_pixels_is_refused(way):
     with pytest.raises(ValueError, match=r"the attack at eps 8/255 left its ball: .* expected at"):
         run(network(), Cheat(way), noise_images(COUNT), labels_of(COUNT))
+
+
+class Sloppy(PgdAttack):
+    """An attack that does not care where else its gradients go."""
+
+    def perturb(self, model, images, labels, *, eps, seed):
+        images = images.requires_grad_()
+        nn.functional.cross_entropy(model(images), labels).backward()
+        return (images + eps * images.grad.sign()).clamp(0, 1).detach()
+
+
+def test_gradients_of_an_attack_reach_no_parameter():
+    model, images = network(), noise_images(COUNT)
+    labels = own_labels(model, images)
+    before = inventory(model.eval())
+    flags = run(model, Sloppy(eps=(16.0,)), images, labels)
+    assert inventory(model) == before
+    assert flags["eps_16"].sum() < COUNT

@@ -6,6 +6,7 @@ where its state matters.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import math
@@ -386,7 +387,13 @@ CASES = {
     ),
     "pgd, bf16": Case({"name": "lars"}, SimClr(), Pgd(steps=1), "bf16"),
 }
-cases = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+cases = pytest.mark.parametrize("case", CASES)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted():
+    """Return weights and progress of a case that neither stopped nor saved anything."""
+    return functools.cache(lambda case: CASES[case].train())
 
 
 def of_training(progress: Progress):
@@ -397,14 +404,16 @@ def of_training(progress: Progress):
 
 
 @cases
-def test_a_training_goes_on_from_any_minibatch_as_if_it_had_not_stopped(case):
+def test_a_training_goes_on_from_any_minibatch_as_if_it_had_not_stopped(case, uninterrupted):
+    weights, progress = uninterrupted(case)
     memory = Memory()
-    weights, progress = case.train(memory)
+    saving, _ = CASES[case].train(memory)
+    assert saving == weights
     assert len(memory.saved) == 6
     for minibatches in range(1, 7):
         again = Memory()
         again.saved = memory.saved[:minibatches]
-        resumed, resumed_progress = case.train(again)
+        resumed, resumed_progress = CASES[case].train(again)
         assert resumed == weights
         assert of_training(resumed_progress) == of_training(progress)
         assert resumed_progress.resumed == 1
@@ -412,20 +421,19 @@ def test_a_training_goes_on_from_any_minibatch_as_if_it_had_not_stopped(case):
 
 
 @cases
-def test_saving_decides_nothing(case):
-    weights, progress = case.train()
-    for every in (0, 4):
-        memory = Memory(every=every)
-        saving, saving_progress = case.train(memory)
-        assert len(memory.saved) == (1 if every else 0)
-        assert saving == weights
-        assert of_training(saving_progress) == of_training(progress)
-        assert saving_progress.resumed == 0
+def test_how_often_state_is_saved_decides_nothing(case, uninterrupted):
+    weights, progress = uninterrupted(case)
+    memory = Memory(every=4)
+    saving, saving_progress = CASES[case].train(memory)
+    assert len(memory.saved) == 1
+    assert saving == weights
+    assert of_training(saving_progress) == of_training(progress)
+    assert saving_progress.resumed == 0
 
 
 # How often a result was taken up: from a state that a process saved before it was interrupted.
 @pytest.mark.parametrize(("every", "resumed"), [(1, 2), (2, 1), (0, 0)])
-def test_a_training_that_is_interrupted_again_and_again_ends_alike(every, resumed):
+def test_a_training_that_is_interrupted_again_and_again_ends_alike(every, resumed, uninterrupted):
     case = CASES["free, lars"]
     memory = Memory(every=every, dies_after=4)
     with pytest.raises(InterruptedTraining):
@@ -436,9 +444,9 @@ def test_a_training_that_is_interrupted_again_and_again_ends_alike(every, resume
             case.train(memory)
     memory.dies_after = None
     weights, progress = case.train(memory)
-    expected, uninterrupted = case.train()
+    expected, of_expected = uninterrupted("free, lars")
     assert weights == expected
-    assert of_training(progress) == of_training(uninterrupted)
+    assert of_training(progress) == of_training(of_expected)
     assert progress.resumed == resumed
 
 

@@ -19,6 +19,7 @@ from robustviews.probe import (
     NcropProbe,
     OwnHead,
     RobustLinearProbe,
+    new_head,
     represent,
 )
 from tests.unit.tiny_models import (
@@ -144,6 +145,16 @@ def test_a_head_that_a_probe_starts_from_is_the_one_that_is_trained(probe):
     assert head is start
     assert not torch.equal(flat(head), before)
     torch.testing.assert_close(flat(head), before, rtol=0, atol=1e-5)
+
+
+def test_a_fresh_head_follows_the_seed_alone():
+    def head(seed):
+        task = probe_task(noise_images(), labels_of(), seed=seed)
+        return weights_of(new_head(tiny_encoder(seed=7), "prefeature", task))
+
+    assert head(0) == head(0)
+    assert head(0)["weight"] != head(1)["weight"]
+    assert head(0)["bias"] != head(1)["bias"]
 
 
 # The linear probe

@@ -69,9 +69,9 @@ class Project:
         )
         return Finished(done.returncode, done.stdout + done.stderr)
 
-    def dry_run(self, *, forbidden: str = "", **config: str) -> set[str]:
+    def dry_run(self, **config: str) -> set[str]:
         """Return the jobs that Snakemake would run; see `Finished.jobs`."""
-        return self.snakemake("--dry-run", forbidden=forbidden, **config).jobs()
+        return self.snakemake("--dry-run", **config).jobs()
 
 
 @dataclass(frozen=True)
@@ -84,11 +84,7 @@ class Finished:
     def jobs(self) -> set[str]:
         """Return the jobs in its text, such as `probe emp-free-digits-s0/rle`, without `all`."""
         assert self.status == 0, self.text
-        found = []
-        for rule, lines in re.findall(r"^(?:local)?rule (\w+):\n((?: +\S.*\n)+)", self.text, re.M):
-            wildcards = re.search(r"^ +wildcards: (.*)$", lines, re.M)
-            values = re.findall(r"\w+=([^,]+)", wildcards[1]) if wildcards else []
-            found.append(f"{rule} {'/'.join(values)}".strip())
+        found = re.findall(r"^Job \d+: (.+)$", self.text, re.M)
         assert self.counts() == Counter(name.split()[0] for name in found), self.text
         assert (NOTHING in self.text) == (not found), self.text
         return set(found) - {"all"}

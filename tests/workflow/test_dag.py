@@ -54,7 +54,7 @@ def test_a_shipped_study_becomes_its_jobs_in_little_time_and_without_torch(path,
     project = Project.create(tmp_path / "project", path)
     started = time.monotonic()
     done = project.snakemake("--dry-run", forbidden="torch")
-    assert time.monotonic() - started < 20  # seconds; 4 to 6 where nothing else runs
+    assert time.monotonic() - started < 20  # seconds; 2 to 3 where nothing else runs
     assert done.jobs()
     assert done.counts() == expected_jobs(path)
 

@@ -59,7 +59,7 @@ CASES = {
         - {"curves", "examples"},
     ),
     "an option of an attack": Case(
-        [("params.yaml", "steps: 2, images: 40", "steps: 3, images: 40")],
+        [("params.yaml", "steps: 2, step_size: 16", "steps: 3, step_size: 16")],
         {*PGD, TABLE, TRADEOFF, COST, "frame", "report"},
     ),
     "the title of a table": Case(
@@ -72,11 +72,15 @@ CASES = {
     ),
     "how jobs run, and a comment": Case(
         [
-            ("params.yaml", "threads: 1", "threads: 2  # of two cores\n  evaluation_batch: 100"),
+            ("params.yaml", "threads: 1", "threads: 2  # of two cores\n  deterministic: false"),
             ("params.yaml", "checkpoint_minutes: 1", "checkpoint_minutes: 5"),
         ],
         set(),
         {"device": "cuda"},
+    ),
+    "how many views are attacked together": Case(  # which decides their random draws
+        [("params.yaml", "threads: 1", "threads: 1\n  evaluation_batch: 100")],
+        {*PGD, AUTOATTACK, TABLE, STRONG, TRADEOFF, COST, "frame", "report"},
     ),
     "the code of a loss": Case(
         [
@@ -139,6 +143,18 @@ def test_an_edit_in_a_fresh_clone_reruns_no_more(finished, tmp_path):
     clone = finished.copy(tmp_path / "clone", copy=shutil.copy)
     clone.edit(*CASES["another length of one run"].edits[0])
     assert clone.dry_run() == SIMCLR_CHAIN
+
+
+def test_any_missing_artifact_is_noticed(finished, tmp_path):
+    project = finished.copy(tmp_path / "project")
+    for path in (
+        f"pretrain/{SIMCLR}/encoder.safetensors",
+        f"probe/{EMP}/central/head.safetensors",
+        f"attack/{SUPERVISED}/own/pgd2/flags.safetensors",
+    ):
+        (project.folder / "results" / "tiny" / path).unlink()
+    made = {f"pretrain {SIMCLR}", f"probe {EMP}/central", f"attack {SUPERVISED}/own/pgd2"}
+    assert made <= project.dry_run()
 
 
 def test_a_deleted_checkpoint_is_made_again_byte_for_byte(finished, tmp_path):

@@ -15,5 +15,7 @@ rule attack:
         gpu=GPUS,
     params:
         spec=lambda w: plan.to_json(plan.attack_spec(STUDY, w.run, w.probe, w.attack)),
+    message:
+        "attack {wildcards.run}/{wildcards.probe}/{wildcards.attack}"
     shell:
         "robustviews attack --threads {threads} --run {wildcards.run:q} --probe {wildcards.probe:q} --attack {wildcards.attack:q} 2> {log:q}"

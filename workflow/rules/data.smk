@@ -16,5 +16,7 @@ rule data:
     params:
         spec=lambda w: plan.to_json(plan.data_spec(STUDY, PREPARED[w.prepared])),
         dataset=lambda w: PREPARED[w.prepared],
+    message:
+        "data {wildcards.prepared}"
     shell:
         "robustviews data --dataset {params.dataset:q} 2> {log:q}"

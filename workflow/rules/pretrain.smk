@@ -16,5 +16,7 @@ rule pretrain:
         gpu=GPUS,
     params:
         spec=lambda w: plan.to_json(plan.pretrain_spec(STUDY, w.run)),
+    message:
+        "pretrain {wildcards.run}"
     shell:
         "robustviews pretrain --threads {threads} --run {wildcards.run:q} 2> {log:q}"

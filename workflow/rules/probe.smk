@@ -15,5 +15,7 @@ rule probe:
         gpu=GPUS,
     params:
         spec=lambda w: plan.to_json(plan.probe_spec(STUDY, w.run, w.probe)),
+    message:
+        "probe {wildcards.run}/{wildcards.probe}"
     shell:
         "robustviews probe --threads {threads} --run {wildcards.run:q} --probe {wildcards.probe:q} 2> {log:q}"

@@ -21,6 +21,8 @@ rule frame:
         f"{LOGS}/report/frame.log",
     params:
         spec=lambda w: report_spec(),
+    message:
+        "frame"
     shell:
         "robustviews frame 2> {log:q}"
 
@@ -41,6 +43,8 @@ rule table:
         f"{LOGS}/report/table-{{table}}.log",
     params:
         spec=lambda w: report_spec(w.table),
+    message:
+        "table {wildcards.table}"
     shell:
         "robustviews table --table {wildcards.table:q} 2> {log:q}"
 
@@ -60,6 +64,8 @@ rule figure:
         f"{LOGS}/report/figure-{{figure}}.log",
     params:
         spec=lambda w: report_spec(w.figure),
+    message:
+        "figure {wildcards.figure}"
     shell:
         "robustviews figure --figure {wildcards.figure:q} 2> {log:q}"
 
@@ -79,6 +85,8 @@ rule curves:
         f"{LOGS}/report/curves.log",
     params:
         spec=lambda w: report_spec(),
+    message:
+        "curves"
     shell:
         "robustviews curves 2> {log:q}"
 
@@ -101,6 +109,8 @@ rule examples:
         gpu=GPUS,
     params:
         spec=lambda w: report_spec(),
+    message:
+        "examples"
     shell:
         "robustviews examples 2> {log:q}"
 
@@ -118,5 +128,7 @@ rule report:
         f"{LOGS}/report/report.log",
     params:
         spec=lambda w: report_spec(),
+    message:
+        "report"
     shell:
         "robustviews report 2> {log:q}"

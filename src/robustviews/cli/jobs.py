@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from robustviews import artifacts, plan
 from robustviews.artifacts import ArtifactError
-from robustviews.cli.names import known
+from robustviews.cli.names import UsageError, known
 from robustviews.config import Study, load_study
+from robustviews.probe import OwnHead
 
 if TYPE_CHECKING:
     import torch
@@ -122,7 +123,9 @@ def probe(options: argparse.Namespace) -> None:
     start = None
     before = plan.head_start(study, options.probe)
     if before is not None:
-        start, head_file = _load_head(study, options.run, before, encoder, device)
+        start, head_file = _load_head(
+            study, options.run, before, encoder, record["classes"], device
+        )
         inputs.append(head_file)
     title = f"{options.run}/{options.probe}"
     task = Task(
@@ -167,7 +170,9 @@ def attack(options: argparse.Namespace) -> None:
     spec = plan.attack_spec(study, options.run, options.probe, options.attack)
     images, labels, record, inputs = _load_split(study, job.dataset, "test")
     encoder, encoder_file = _load_encoder(study, options.run, record["classes"], device)
-    head, head_file = _load_head(study, options.run, options.probe, encoder, device)
+    head, head_file = _load_head(
+        study, options.run, options.probe, encoder, record["classes"], device
+    )
     inputs += sorted({encoder_file, head_file})
     name = f"{options.run}/{options.probe}/{options.attack}"
     flags = evaluate(
@@ -284,16 +289,18 @@ def _load_encoder(
 
 
 def _load_head(
-    study: Study, run: str, probe_name: str, encoder: Encoder, device: torch.device
+    study: Study, run: str, probe_name: str, encoder: Encoder, classes: int, device: torch.device
 ) -> tuple[torch.nn.Linear, Path]:
-    """Return a trained head and its file; a supervised network brings its own."""
+    """Return a trained head and its file; a supervised network brings the head of probe `own`."""
     from torch import nn
 
-    if encoder.classifier is not None:
+    options = study.probes[probe_name]
+    if isinstance(options, OwnHead):
+        if encoder.classifier is None:
+            raise UsageError(f"run `{run}` has no classifier of its own; name a trained probe")
         return encoder.classifier, plan.pretrain_folder(study, run) / "encoder.safetensors"
     path = plan.probe_folder(study, run, probe_name) / "head.safetensors"
-    classes, width = artifacts.read_tensors(path)["weight"].shape
-    head = nn.Linear(width, classes)
+    head = nn.Linear(encoder.width_of(options.feature), classes)
     _load_strictly(head, path)
     return head.to(device), path
 

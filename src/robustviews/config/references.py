@@ -48,7 +48,7 @@ class _Checker:
                     self._add(tree["runs"].at[name], f"{message}; rename one of the two")
         for name, probe in study.probes.items():
             if isinstance(probe, RobustLinearProbe) and probe.rle_start != "fresh":
-                self._check_start(probe.rle_start, tree["probes"][name].at["rle_start"])
+                self._check_start(probe, tree["probes"][name].at["rle_start"])
         for name, attack in study.attacks.items():
             # Flags are stored by radius as it is printed.
             self._check_list(tree["attacks"][name], "eps", [f"{eps:g}" for eps in attack.eps])
@@ -83,13 +83,21 @@ class _Checker:
             views = node.get("views", node)
             self._add(views.at.get("count", node.at.get("views", node.place)), str(error))
 
-    def _check_start(self, start: str, place: Place) -> None:
+    def _check_start(self, probe: RobustLinearProbe, place: Place) -> None:
+        start = probe.rle_start
+        head = self._study.probes.get(start, LinearProbe(feature=probe.feature))
         if start not in self._names["probes"]:
             near = nearest(start, {"fresh", *self._names["probes"]})
             self._add(place, f"expected `fresh` or a probe of kind linear, found `{start}`; {near}")
-        elif not isinstance(self._study.probes.get(start, LinearProbe()), LinearProbe):
+        elif not isinstance(head, LinearProbe):
             self._add(
                 place, f"`{start}` is no linear probe on whole images; use one of kind: linear"
+            )
+        elif head.feature != probe.feature:
+            self._add(
+                place,
+                f"`{start}` reads the feature {head.feature}, this probe {probe.feature}; "
+                "give both the same",
             )
 
     def _check_table(self, table: Table | Figure, node: LocatedDict) -> None:

@@ -77,7 +77,7 @@ class Run:
             `views` counts each replayed crop, N/(C m) passes.
         batch_size: images in a minibatch (code: 100 free, 128 PGD, 512 SimCLR; left-over paths hint
             at 50, 256).
-        precision: arithmetic of training (code: fp32); evaluation is always fp32.
+        precision: arithmetic of training (code: fp32; `bf16` is faster); evaluation is always fp32.
     """
 
     method: Method

@@ -1,0 +1,510 @@
+"""The command line: a whole study by hand, and what it says when something is wrong."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from robustviews import artifacts, plan
+from robustviews.cli import VERBS, main
+from robustviews.config import load_study
+from tests.unit.study_mistakes import BASE
+
+# Every kind of job, none longer than a second.
+TINY = """\
+study: tiny
+title: A tiny study
+seeds: [0]
+datasets:
+  digits: {kind: digits, size: 8, test: 1000}
+defaults:
+  all:
+    datasets: [digits]
+    encoder: {width: 2, hidden: 16, projection: 8}
+    epochs: 1
+    batch_size: 100
+runs:
+  emp-free:
+    label: "EMP-SSL, free"
+    method: emp_ssl
+    views: {count: 2}
+    regime: {kind: free, replays: 2}
+    optimizer: {lr: 0.003}
+  simclr-std: {label: SimCLR, method: simclr, regime: standard}
+  supervised-std: {label: Supervised, method: supervised, views: {count: 1}, regime: standard}
+probes:
+  central: {kind: linear, epochs: 2}
+  rle: {kind: robust_linear, epochs: 1, steps: 1, rle_start: central}
+  crops: {kind: ncrop, n: 2, epochs: 2}
+attacks:
+  pgd2: {kind: pgd, eps: [8, 16], steps: 2, images: 40}
+  aa: {kind: autoattack, eps: [8], version: custom, attacks: [apgd-ce], apgd_steps: 2, images: 10}
+tables:
+  accuracies:
+    title: Clean and robust accuracy
+    columns: [digits/clean, digits/pgd2/8, digits/pgd2/16, digits/minutes]
+    rows:
+      emp: {run: emp-free, probe: rle}
+      simclr: {run: simclr-std, probe: crops}
+      supervised: {run: supervised-std, probe: own}
+figures:
+  strong:
+    title: A stronger attack
+    columns: [digits/clean, digits/aa/8]
+    rows:
+      emp: {run: emp-free, probe: rle}
+  tradeoff:
+    kind: tradeoff
+    title: Clean against robust accuracy
+    columns: [digits/clean, digits/pgd2/8]
+    rows:
+      emp: {run: emp-free, probe: rle}
+"""
+NAMES = {"dataset": "digits", "run": "emp-free-digits-s0", "probe": "rle", "attack": "pgd2"}
+NAMES |= {"table": "accuracies", "figure": "strong"}
+
+
+def command(verb, **names):
+    """Return the arguments of a verb, with names of the tiny study unless others are given."""
+    named = {name: names.get(name, NAMES[name]) for name in VERBS[verb][2]}
+    device = ["--device", "cpu"] if VERBS[verb][0] == "jobs" else []
+    return [verb, *[part for name in named for part in (f"--{name}", named[name])], *device]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def settings_of_torch():
+    """Take back what a verb sets for its whole process."""
+    threads, mode = torch.get_num_threads(), torch.get_deterministic_debug_mode()
+    filled = torch.utils.deterministic.fill_uninitialized_memory
+    cudnn = torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32
+    environment = dict(os.environ)
+    yield
+    torch.set_num_threads(threads)
+    torch.set_deterministic_debug_mode(mode)
+    torch.utils.deterministic.fill_uninitialized_memory = filled
+    torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32 = cudnn
+    os.environ.clear()
+    os.environ.update(environment)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A project folder in which every verb was run, and the study."""
+    folder = tmp_path_factory.mktemp("project")
+    with pytest.MonkeyPatch.context() as patch:
+        enter(folder, patch)
+        study = load_study("params.yaml")
+        for name in study.datasets:
+            assert main(command("data", dataset=name)) == 0
+        for run in plan.jobs(study):
+            assert main(command("pretrain", run=run)) == 0
+        # A head that others start from is trained first.
+        for run, probe in sorted(plan.heads(study), key=lambda head: head[1] != "central"):
+            assert main(command("probe", run=run, probe=probe)) == 0
+        for run, probe, attack in plan.evaluations(study):
+            assert main(command("attack", run=run, probe=probe, attack=attack)) == 0
+        for table in study.tables:
+            assert main(command("table", table=table)) == 0
+        for figure in study.figures:
+            assert main(command("figure", figure=figure)) == 0
+        for verb in ("examples", "frame", "curves", "report", "summary"):
+            assert main(command(verb)) == 0
+    return folder, study
+
+
+def enter(folder, patch):
+    """Work in a folder that holds the tiny study as its params.yaml."""
+    (folder / "params.yaml").write_text(TINY, encoding="utf-8")
+    patch.chdir(folder)
+    for name in [name for name in os.environ if name.startswith("ROBUSTVIEWS_")]:
+        patch.delenv(name)
+
+
+@pytest.fixture
+def empty(tmp_path, monkeypatch):
+    """A project in which nothing was run."""
+    enter(tmp_path, monkeypatch)
+    return tmp_path
+
+
+@pytest.fixture
+def project(finished, tmp_path, monkeypatch):
+    """A copy of the finished project, to be spoiled."""
+    folder = shutil.copytree(finished[0], tmp_path / "project")
+    enter(folder, monkeypatch)
+    return folder
+
+
+# A whole study by hand
+
+
+def test_every_job_leaves_its_files_and_a_record_of_what_it_was(finished):
+    folder, study = finished
+    jobs = [(plan.data_folder(study, name), plan.data_spec(study, name)) for name in study.datasets]
+    jobs += [
+        (plan.pretrain_folder(study, run), plan.pretrain_spec(study, run))
+        for run in plan.jobs(study)
+    ]
+    jobs += [
+        (plan.probe_folder(study, *head), plan.probe_spec(study, *head))
+        for head in plan.heads(study)
+    ]
+    jobs += [
+        (plan.attack_folder(study, *names), plan.attack_spec(study, *names))
+        for names in plan.evaluations(study)
+    ]
+    for path, spec in jobs:
+        record = artifacts.read_json(folder / path / "record.json")
+        assert record["spec"] == spec
+        outputs = {each.name for each in (folder / path).iterdir()} - {"record.json"}
+        assert set(record["outputs"]) == outputs
+        for name, digest in record["outputs"].items():
+            assert artifacts.sha256(folder / path / name) == digest
+        for name, digest in record["inputs"].items():
+            assert artifacts.sha256(folder / name) == digest
+    stages = [artifacts.read_json(folder / path / "record.json")["stage"] for path, _ in jobs]
+    assert set(stages) == {"data", "pretrain", "probe", "attack"}
+    assert {path.name for path in (folder / "results").iterdir()} <= {".state", study.study}
+    assert not list((folder / "results" / ".state").rglob("*.safetensors"))
+
+
+def test_accuracies_in_records_and_tables_are_those_of_the_flags(finished):
+    folder, study = finished
+    names = ("emp-free-digits-s0", "rle", "pgd2")
+    path = folder / plan.attack_folder(study, *names)
+    flags = load_file(path / "flags.safetensors")
+    result = artifacts.read_json(path / "record.json")["result"]
+    assert result["n"] == len(flags["index"]) == study.attacks["pgd2"].images
+    assert result["clean"] == pytest.approx(flags["clean"].double().mean().item())
+    assert result["eps"] == {
+        "8": pytest.approx(flags["eps_8"].double().mean().item()),
+        "16": pytest.approx(flags["eps_16"].double().mean().item()),
+    }
+    table = (folder / "results/tiny/tables/accuracies.md").read_text(encoding="utf-8")
+    [row] = [line for line in table.splitlines() if "EMP-SSL, free" in line]
+    for name in ("clean", "eps_8", "eps_16"):
+        assert f"{100 * flags[name].double().mean():.2f}".rstrip("0").rstrip(".") in row
+
+
+def test_tables_figures_and_the_report_are_written_in_every_format(finished):
+    folder, study = finished
+    results = folder / plan.results_folder(study)
+    expected = {f"tables/{name}.{kind}" for name in study.tables for kind in ("md", "csv", "tex")}
+    pictures = [f"figures/{name}" for name in study.figures] + ["training/curves", "examples/views"]
+    expected |= {f"{name}.{kind}" for name in pictures for kind in ("svg", "png")}
+    expected |= {"frame.csv", "report.html"}
+    found = {path.relative_to(results).as_posix() for path in results.rglob("*") if path.is_file()}
+    jobs = ("data/", "pretrain/", "probe/", "attack/")
+    assert {name for name in found if not name.startswith(jobs)} == expected
+    for name in pictures:
+        with Image.open(results / f"{name}.png") as picture:
+            assert picture.width > 100
+    page = (results / "report.html").read_text(encoding="utf-8")
+    assert all(table.title in page for table in study.tables.values())
+
+
+@pytest.mark.usefixtures("project")
+def test_a_rerun_gives_the_same_bytes():
+    paths = [
+        Path("results/tiny/pretrain/emp-free-digits-s0/encoder.safetensors"),
+        Path("results/tiny/probe/emp-free-digits-s0/rle/head.safetensors"),
+        Path("results/tiny/attack/emp-free-digits-s0/rle/pgd2/flags.safetensors"),
+    ]
+    before = [path.read_bytes() for path in paths]
+    for path in paths:
+        path.unlink()
+    for verb in ("pretrain", "probe", "attack"):
+        assert main(command(verb)) == 0
+    assert [path.read_bytes() for path in paths] == before
+
+
+def test_a_training_says_in_its_record_how_long_it_was(finished):
+    folder, study = finished
+    path = folder / plan.pretrain_folder(study, "emp-free-digits-s0")
+    record, history = (
+        artifacts.read_json(path / "record.json"),
+        artifacts.read_jsonl(path / "training.jsonl"),
+    )
+    assert record["result"]["passes"] == len(history) == 1
+    assert record["result"]["updates"] == 7 * 2  # 797 images in hundreds, each replayed twice
+    assert record["result"]["loss"] == history[-1]["loss"]
+    assert record["resumed"] == 0
+    assert record["environment"]["threads"] == 1
+    assert record["environment"]["deterministic"]
+
+
+def test_the_summary_is_the_main_table_and_where_the_report_lies(project, capsys):
+    assert main(["summary"]) == 0
+    said = capsys.readouterr().out
+    table = (project / "results/tiny/tables/accuracies.md").read_text(encoding="utf-8")
+    assert said.startswith(table)
+    assert said.endswith(f"\nReport: {project}/results/tiny/report.html\n")
+
+
+# Help
+
+
+@pytest.mark.parametrize("verb", ["check", *VERBS])
+@pytest.mark.usefixtures("empty")
+def test_every_verb_explains_itself(verb, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([verb, "--help"])
+    assert ended.value.code == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"usage: robustviews {verb} ")
+    if verb != "check":
+        module, text, names = VERBS[verb]
+        assert text in " ".join(said.split())
+        assert all(f"--{name}" in said for name in names)
+        assert "study file (params.yaml)" in said
+        assert ("--device" in said) == (module == "jobs")
+        assert ("--partial" in said) == (module == "reporting")
+
+
+def test_help_lists_every_verb(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    assert ended.value.code == 0
+    said = capsys.readouterr().out
+    assert all(re.search(rf"^ +{verb} ", said, re.M) for verb in ("check", *VERBS))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "the following arguments are required: VERB"),
+        (["trian"], "invalid choice: 'trian'"),
+        (["pretrain"], "the following arguments are required: --run"),
+        (["probe", "--run", "x"], "the following arguments are required: --probe"),
+        ([*command("pretrain"), "--threads", "0"], "--threads: expected 1 or more, found 0"),
+        (["check"], "the following arguments are required: FILE"),
+    ],
+)
+@pytest.mark.usefixtures("empty")
+def test_wrong_usage_is_refused(arguments, message, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+# Check
+
+
+@pytest.mark.usefixtures("empty")
+def test_check_says_how_much_a_study_is(capsys):
+    assert main(["check", "params.yaml"]) == 0
+    said = capsys.readouterr()
+    study = load_study("params.yaml")
+    assert said.out == (
+        f"params.yaml: ok: {len(plan.jobs(study))} trainings, {len(plan.heads(study))} probes, "
+        f"{len(plan.evaluations(study))} attacks, {len(study.tables)} tables, "
+        f"{len(study.figures)} figures\n"
+    )
+    assert said.err == ""
+
+
+@pytest.mark.usefixtures("empty")
+def test_check_tells_all_mistakes_of_all_files(capsys):
+    Path("first.yaml").write_text(BASE.replace("epochs: 3", "epochs: 0"), encoding="utf-8")
+    Path("second.yaml").write_text(BASE.replace("seeds:", "seed:"), encoding="utf-8")
+    assert main(["check", "first.yaml", "params.yaml", "second.yaml", "third.yaml"]) == 2
+    said = capsys.readouterr()
+    assert said.out.startswith("params.yaml: ok: ")
+    for line in (
+        "first.yaml:18: runs.emp-free.epochs: ",
+        "first.yaml:23: runs.supervised.epochs: ",
+        "2 mistakes found, nothing was run",
+        "second.yaml:3: seed: unknown key; did you mean `seeds`?",
+        "third.yaml",
+    ):
+        assert line in said.err
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_refuses_a_broken_study(verb, empty, capsys):
+    text = TINY.replace("\nattacks:", "\natacks:")
+    Path("params.yaml").write_text(text, encoding="utf-8")
+    assert main(command(verb)) == 2
+    assert "atacks: unknown key; did you mean `attacks`?" in capsys.readouterr().err
+    assert sorted(path.name for path in empty.iterdir()) == ["params.yaml"]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.usefixtures("empty")
+def test_every_verb_takes_another_study_file(verb, capsys):
+    assert main([*command(verb), "--study", "studies/none.yaml"]) == 2
+    assert "studies/none.yaml" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("empty")
+def test_the_environment_names_the_study_that_is_meant(monkeypatch, capsys):
+    monkeypatch.setenv("ROBUSTVIEWS_STUDY", "other.yaml")
+    assert main(["frame"]) == 2
+    assert "other.yaml" in capsys.readouterr().err
+    assert main(["frame", "--study", "params.yaml", "--partial"]) == 0
+
+
+@pytest.mark.usefixtures("project")
+def test_the_environment_names_the_device(monkeypatch, capsys):
+    monkeypatch.setenv("ROBUSTVIEWS_DEVICE", "abacus")
+    assert main(["pretrain", "--run", NAMES["run"]]) == 2
+    assert "--device abacus: expected auto, cpu, cuda" in capsys.readouterr().err
+    assert main(command("pretrain")) == 0
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    ("verb", "names", "message"),
+    [
+        ("data", {"dataset": "digit"}, "no data set `digit`; did you mean `digits`?"),
+        (
+            "pretrain",
+            {"run": "emp-fre-digits-s0"},
+            "no run `emp-fre-digits-s0`; did you mean `emp-free-digits-s0`?",
+        ),
+        ("pretrain", {"run": "zzz"}, "no run `zzz`; known: emp-free-digits-s0, simclr-std-"),
+        ("probe", {"probe": "centrl"}, "no probe `centrl`; did you mean `central`?"),
+        ("probe", {"run": "emp-free"}, "no run `emp-free`; did you mean `emp-free-digits-s0`?"),
+        ("attack", {"attack": "pgd20"}, "no attack `pgd20`; did you mean `pgd2`?"),
+        ("attack", {"probe": "rel"}, "no probe `rel`; did you mean `rle`?"),
+        ("table", {"table": "acuracies"}, "no table `acuracies`; did you mean `accuracies`?"),
+        ("figure", {"figure": "trade"}, "no figure `trade`; did you mean `tradeoff`?"),
+    ],
+)
+@pytest.mark.usefixtures("empty")
+def test_an_unknown_name_is_answered_with_the_nearest_one(verb, names, message, capsys):
+    assert main(command(verb, **names)) == 2
+    assert message in capsys.readouterr().err
+
+
+# Inputs
+
+
+@pytest.mark.parametrize("verb", ["pretrain", "probe", "attack", "examples"])
+@pytest.mark.usefixtures("empty")
+def test_a_job_without_its_data_says_how_to_make_them(verb, capsys):
+    assert main(command(verb)) == 2
+    folder = plan.data_folder(load_study("params.yaml"), "digits")
+    said = capsys.readouterr().err
+    assert re.search(rf"{folder}/\S+: missing; make it with: snakemake {folder}/\S+$", said, re.M)
+    assert "Traceback" not in said
+
+
+ENCODER = "results/tiny/pretrain/emp-free-digits-s0/encoder.safetensors"
+HEAD = "results/tiny/probe/emp-free-digits-s0/rle/head.safetensors"
+STANDARD_HEAD = "results/tiny/probe/emp-free-digits-s0/central/head.safetensors"
+FLAGS = "results/tiny/attack/emp-free-digits-s0/rle/pgd2/flags.safetensors"
+RECORD = "results/tiny/attack/emp-free-digits-s0/rle/pgd2/record.json"
+NEEDED = [
+    ("probe", ENCODER),
+    ("probe", STANDARD_HEAD),
+    ("attack", ENCODER),
+    ("attack", HEAD),
+    ("examples", ENCODER),
+    ("frame", FLAGS),
+    ("table", FLAGS),
+    ("table", RECORD),
+    ("report", RECORD),
+]
+
+
+@pytest.mark.parametrize(("verb", "needed"), NEEDED)
+@pytest.mark.usefixtures("project")
+def test_a_missing_input_is_named_with_the_command_that_makes_it(verb, needed, capsys):
+    Path(needed).unlink()
+    assert main(command(verb)) == 2
+    said = capsys.readouterr().err
+    made_with = FLAGS if needed == RECORD else needed  # Snakemake is asked for outputs
+    assert re.search(f"{needed}: missing; [a-z]+ it with: snakemake {made_with}$", said, re.M)
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(("verb", "needed"), [each for each in NEEDED if each[1] != RECORD])
+@pytest.mark.usefixtures("project")
+def test_a_damaged_input_is_named(verb, needed, capsys):
+    Path(needed).write_bytes(b"not what it was")
+    assert main(command(verb)) == 2
+    said = capsys.readouterr().err
+    assert needed in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("verb", "needed"), [each for each in NEEDED if each[1] in (ENCODER, HEAD, STANDARD_HEAD)]
+)
+@pytest.mark.usefixtures("project")
+def test_weights_under_other_names_are_refused(verb, needed, capsys):
+    wrong = {f"module.{name}": value for name, value in load_file(needed).items()}
+    save_file(wrong, needed)
+    assert main(command(verb)) == 2
+    said = capsys.readouterr().err
+    assert f"{needed}: does not fit the study's network" in said
+    assert f"make it again with: snakemake {needed}" in said
+
+
+@pytest.mark.usefixtures("empty")
+def test_results_that_were_not_run_are_left_out_on_request(capsys):
+    for verb in ("frame", "table", "figure", "report"):
+        assert main(command(verb)) == 2
+        assert "snakemake" in capsys.readouterr().err
+        assert main([*command(verb), "--partial"]) == 0
+    assert main(command("summary")) == 0
+    assert "not run" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("project")
+def test_a_training_on_too_few_images_says_what_to_change(capsys):
+    changed = TINY.replace("batch_size: 100", "batch_size: 900")
+    Path("params.yaml").write_text(changed, encoding="utf-8")
+    assert main(command("pretrain")) == 2
+    said = capsys.readouterr().err
+    assert "emp-free-digits-s0: batch_size 900 is more than the 797 training images" in said
+
+
+@pytest.mark.usefixtures("project")
+def test_a_self_supervised_run_is_not_evaluated_through_its_own_classifier(capsys):
+    assert main(command("attack", probe="own")) == 2
+    assert "`emp-free-digits-s0` has no classifier of its own" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("project")
+def test_a_supervised_run_is_never_evaluated_through_another_head_than_the_named_one(capsys):
+    run = "supervised-std-digits-s0"
+    assert main(command("attack", run=run, probe="central")) == 2
+    assert f"{run}/central/head.safetensors: missing" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("project")
+def test_a_job_that_fails_leaves_what_was_there(monkeypatch):
+    before = Path(ENCODER).read_bytes()
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("robustviews.artifacts.write_record", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        main(command("pretrain"))
+    assert Path(ENCODER).read_bytes() == before
+    assert sorted(path.name for path in Path(ENCODER).parent.iterdir()) == [
+        "encoder.safetensors",
+        "record.json",
+        "training.jsonl",
+    ]
+
+
+def test_data_are_prepared_as_bytes(finished):
+    folder, study = finished
+    images = np.load(folder / plan.data_folder(study, "digits") / "train_images.npy")
+    assert images.dtype == np.uint8
+    assert images.shape == (797, 3, 8, 8)
