@@ -320,22 +320,13 @@ def test_check_tells_all_mistakes_of_all_files(capsys):
     said = capsys.readouterr()
     assert said.out.startswith("params.yaml: ok: ")
     for line in (
-        "first.yaml:18: runs.emp-free.epochs: ",
-        "first.yaml:23: runs.supervised.epochs: ",
-        "2 mistakes found, nothing was run",
-        "second.yaml:3: seed: unknown key; did you mean `seeds`?",
-        "third.yaml",
+        r"first\.yaml:\d+: runs\.emp-free\.epochs: must be at least 1",
+        r"first\.yaml:\d+: runs\.supervised\.epochs: must be at least 1",
+        r"2 mistakes found, nothing was run",
+        r"second\.yaml:3: seed: unknown key; did you mean `seeds`\?",
+        r"third\.yaml:1: there is no such file",
     ):
-        assert line in said.err
-
-
-@pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_refuses_a_broken_study(verb, empty, capsys):
-    text = TINY.replace("\nattacks:", "\natacks:")
-    Path("params.yaml").write_text(text, encoding="utf-8")
-    assert main(command(verb)) == 2
-    assert "atacks: unknown key; did you mean `attacks`?" in capsys.readouterr().err
-    assert sorted(path.name for path in empty.iterdir()) == ["params.yaml"]
+        assert re.search(f"^{line}", said.err, re.M), line
 
 
 @pytest.mark.parametrize("verb", VERBS)
