@@ -7,8 +7,6 @@ Source: arXiv 2501.03507, section 4, and its reference code.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
@@ -19,13 +17,13 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from robustviews import augment, optim, runtime
+    from robustviews import augment, heads, optim, runtime
     from robustviews.augment import Views
     from robustviews.encoder import Encoder, Feature
 else:
     torch, nn = LazyModule("torch"), LazyModule("torch.nn")
     augment, runtime = LazyModule("robustviews.augment"), LazyModule("robustviews.runtime")
-    optim = LazyModule("robustviews.optim")
+    heads, optim = LazyModule("robustviews.heads"), LazyModule("robustviews.optim")
 
 History = list[dict[str, float]]
 
@@ -107,9 +105,9 @@ class LinearProbe:
     ) -> tuple[nn.Linear, History]:
         """Train on the features of whole images."""
         h = frozen_features(self, encoder, task, key="train")
-        head = start or new_head(encoder, self.feature, task)
+        head = start or heads.new_head(encoder, self.feature, task)
         adam = optim.Adam(head.parameters(), self.lr)
-        history = fit(
+        history = heads.fit(
             head,
             adam,
             task,
@@ -159,7 +157,7 @@ class RobustLinearProbe:
         self, encoder: Encoder, task: Task, *, start: nn.Linear | None = None
     ) -> tuple[nn.Linear, History]:
         """Attack each minibatch, then fit the head to the features of what came out."""
-        head = start or new_head(encoder, self.feature, task)
+        head = start or heads.new_head(encoder, self.feature, task)
         adam = optim.Adam(head.parameters(), self.lr)
 
         def attacked(index: Tensor, labels: Tensor) -> Tensor:
@@ -180,12 +178,12 @@ class RobustLinearProbe:
                 return encoder.represent(adversarial, self.feature)
 
         with runtime.frozen(encoder):
-            history = fit(
+            history = heads.fit(
                 head, adam, task, attacked, batch_size=self.batch_size, epochs=self.epochs
             )
         if self.rle_trailing_standard:
             h = frozen_features(self, encoder, task, key="train")
-            history += fit(
+            history += heads.fit(
                 head,
                 adam,
                 task,
@@ -245,12 +243,12 @@ class NcropProbe:
     ) -> tuple[nn.Linear, History]:
         """Train on the mean features, by SGD with a cosine schedule over all minibatches."""
         h = frozen_features(self, encoder, task, key="train")
-        head = start or new_head(encoder, self.feature, task)
+        head = start or heads.new_head(encoder, self.feature, task)
         sgd = optim.Sgd(
             head.parameters(), self.lr, momentum=self.momentum, weight_decay=self.weight_decay
         )
         minibatches = self.epochs * -(-len(task.images) // self.batch_size)
-        return head, fit(
+        return head, heads.fit(
             head,
             sgd,
             task,
@@ -314,77 +312,6 @@ def frozen_features(probe: Probe, encoder: Encoder, task: Task, *, key: str) -> 
             inputs = probe.inputs(images, counters, task.views, size=task.size, seed=seed)
             features.append(represent(encoder, probe.feature, inputs))
     return torch.cat(features)
-
-
-def new_head(encoder: Encoder, feature: Feature, task: Task) -> nn.Linear:
-    """Return a linear head whose initial weights depend only on the seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(runtime.counter_key(task.seed, "head") & (2**63 - 1))
-        head = nn.Linear(encoder.width_of(feature), task.classes)
-    return head.to(task.images.device)
-
-
-def fit(
-    head: nn.Linear,
-    optimizer: torch.optim.Optimizer,
-    task: Task,
-    features_of: Callable[[Tensor, Tensor], Tensor],
-    *,
-    batch_size: int,
-    epochs: int,
-    first: int = 0,
-    lr_at: Callable[[int], float] | None = None,
-) -> History:
-    """Fit a head by cross-entropy, in place.
-
-    Args:
-        head: to be trained.
-        optimizer: of its parameters.
-        task: labels, seed and order.
-        features_of: maps indices (B,) and their labels (B,) to features (B, F).
-        batch_size: images in a minibatch; the last one may be smaller.
-        epochs: passes over the training set.
-        first: epochs already done, so that orders and history go on.
-        lr_at: learning rate of each update, counted from 0; the optimizer's own when None.
-
-    Returns:
-        Loss and training accuracy of each epoch.
-    """
-    history: History = []
-    count = len(task.images)
-    update = 0
-    bar = runtime.Progress(epochs, "epoch", task.title)
-    for epoch in range(first, first + epochs):
-        order = runtime.permutation(count, task.seed, "probe", epoch).to(task.labels.device)
-        loss_sum = torch.zeros((), device=order.device)
-        correct = torch.zeros((), dtype=torch.int64, device=order.device)
-        for index in order.split(batch_size):
-            labels = task.labels[index]
-            logits = head(features_of(index, labels))
-            loss = nn.functional.cross_entropy(logits, labels)
-            optimizer.zero_grad()
-            loss.backward()
-            if lr_at is not None:
-                optimizer.param_groups[0]["lr"] = lr_at(update)
-            optimizer.step()
-            update += 1
-            loss_sum += loss.detach() * len(index)
-            correct += (logits.argmax(dim=1) == labels).sum()
-        mean_loss = loss_sum.item() / count
-        if not math.isfinite(mean_loss):
-            raise ValueError(
-                f"{task.title}: the loss is {mean_loss} after epoch {epoch + 1}; lower its lr"
-            )
-        history.append(
-            {
-                "epoch": epoch + 1,
-                "loss": mean_loss,
-                "accuracy": correct.item() / count,
-                "lr": optimizer.param_groups[0]["lr"],
-            }
-        )
-        bar.show(epoch + 1 - first)
-    return history
 
 
 OWN_HEAD = OwnHead()
