@@ -4,17 +4,20 @@ PYTHON ?= python3
 STUDY ?= params.yaml
 SNAKEMAKE_ARGS ?=
 PYTEST_ARGS ?=
+BENCH_ARGS ?= --quick
 LOCK_ARGS ?=
 
 BIN := .venv/bin
 STAMP := .venv/.stamp
+BUNDLE := dist/robustviews-bundle
+BUNDLED := pyautoattack pyyaml safetensors# what torch does not bring, for any Python from 3.11 on
 QUIET := $(if $(MAKE_TERMOUT),,--quiet)# progress bars where somebody watches
 SNAKEMAKE := $(BIN)/snakemake
 
 # Jobs of the workflow and subprocesses of the tests find this environment first.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo reproduce report test check format lock clean
+.PHONY: help setup demo reproduce report test bench check format lock bundle clean
 .DEFAULT_GOAL := help
 
 help: ## say what there is
@@ -24,6 +27,7 @@ help: ## say what there is
 	@echo '  STUDY=studies/x.yaml    study of `report`, otherwise params.yaml'
 	@echo '  SNAKEMAKE_ARGS=...      more for Snakemake, such as --dry-run or --cores 2'
 	@echo '  PYTEST_ARGS=...         more for pytest, such as "-k attack -x"'
+	@echo '  BENCH_ARGS=...          instead of --quick for `bench`, such as --device=cuda'
 	@echo '  LOCK_ARGS=...           more for `lock`, such as --upgrade or "--upgrade-package ruff"'
 
 setup: $(STAMP) ## make .venv with the exact versions of requirements.lock
@@ -41,6 +45,9 @@ report: setup ## write Snakemake's own report of a finished study to results/wor
 
 test: setup ## run the tests
 	$(BIN)/pytest $(PYTEST_ARGS)
+
+bench: setup ## time the training step and its parts against rivals, in five minutes on two cores
+	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 check: setup ## format, lint, types, spelling, and every shipped study
 	$(BIN)/ruff format --check
@@ -60,6 +67,25 @@ lock: setup ## resolve pyproject.toml into requirements.lock again, for every pl
 	$(BIN)/uv pip compile pyproject.toml --output-file requirements.lock --all-extras --universal \
 		--python-version 3.11 --fork-strategy fewest --generate-hashes --quiet \
 		--custom-compile-command 'make lock' $(LOCK_ARGS)
+
+bundle: setup ## pack benchmarks/headline.py for a GPU host that has torch and torchvision alone
+	rm -rf $(BUNDLE) $(BUNDLE).tar.gz
+	mkdir -p $(BUNDLE)/src $(BUNDLE)/benchmarks
+	cp -R src/robustviews $(BUNDLE)/src
+	cp -R studies README.md LICENSE $(BUNDLE)
+	cp benchmarks/__init__.py benchmarks/headline.py benchmarks/speed.py $(BUNDLE)/benchmarks
+	for name in $(BUNDLED); do \
+		awk -v name="$$name==" '/^[^ #]/ { found = index($$0, name) == 1 } found' requirements.lock \
+			>$(BUNDLE)/requirements && \
+		$(BIN)/uv pip install $(QUIET) --target $(BUNDLE)/site/$$name --require-hashes --no-deps \
+			--only-binary :all: --python-platform x86_64-manylinux_2_28 --python-version 3.11 \
+			-r $(BUNDLE)/requirements || exit 1; \
+	done
+	find $(BUNDLE) '(' -name __pycache__ -o -name examples -o -name .lock ')' -prune -exec rm -rf {} +
+	find $(BUNDLE)/site/pyyaml -name '*.so' -delete # of one Python alone; all do without
+	git describe --always --dirty >$(BUNDLE)/COMMIT && rm $(BUNDLE)/requirements
+	tar -C dist -czf $(BUNDLE).tar.gz $(notdir $(BUNDLE))
+	@du -sh $(BUNDLE) $(BUNDLE).tar.gz
 
 clean: ## remove caches; data, results and .venv stay
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -1,0 +1,115 @@
+"""How fast a training was, counted in crop-passes, and how much of its device that used.
+
+A crop-pass is one crop through the encoder, forward and backward.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from robustviews import plan, runtime
+from robustviews.encoder import build_encoder
+
+if TYPE_CHECKING:
+    from robustviews.config.schema import Study
+
+ROUNDS, WARM_UP = 15, 3  # of matrix products
+SIDES = {"cuda": 8192, "cpu": 2048}  # of the matrices
+
+
+def of_training(study: Study, run: str, record: dict[str, Any], device: str) -> dict[str, Any]:
+    """Return how fast a training was, and how much of what its device can do that is.
+
+    Args:
+        study: the study.
+        run: name of the training.
+        record: of the training.
+        device: name of the device on which the matrix rate is measured.
+    """
+    options, result = study.runs[plan.jobs(study)[run].entry], record["result"]
+    passes = result["updates"] * options.batch_size * options.views.count
+    classes = result["classes"] if options.method.supervised else None
+    flop = crop_pass_flop(record["spec"]["run"]["encoder"], size=result["size"], classes=classes)
+    runtime.configure(threads=study.runtime.threads, deterministic=False)
+    where = runtime.choose_device(device)
+    found = {
+        "run": run,
+        "device": record["environment"]["device"],
+        "precision": options.precision,
+        "compilation": result.get("compilation"),
+        "seconds": record["seconds"],
+        "compile_seconds": result.get("compile_seconds"),
+        "resumed": record["resumed"],
+        "crop_passes": passes,
+        "crop_passes_per_second": passes / record["seconds"],
+        "gflop_per_crop_pass": flop / 1e9,
+        "tflop_per_second": passes * flop / record["seconds"] / 1e12,
+    }
+    here = runtime.environment(where)["device"]
+    if here != found["device"]:
+        return found | {"matrix": None, "share": None}
+    matrix = matrix_rate(where)
+    share = found["tflop_per_second"] / matrix["tflop_per_second"]
+    return found | {"matrix": matrix, "share": share}
+
+
+def crop_pass_flop(encoder: dict[str, Any], *, size: int, classes: int | None = None) -> float:
+    """Count the floating-point operations of one crop, forward and backward, input included.
+
+    Args:
+        encoder: options of `build_encoder`.
+        size: side of a crop in pixels.
+        classes: of a supervised network.
+    """
+    network = build_encoder(**encoder, classes=classes)
+    crops = torch.rand(2, 3, size, size).requires_grad_()  # batch norm wants more than one
+    with FlopCounterMode(display=False) as counter:
+        network(crops).sum().backward()
+    return float(counter.get_total_flops() / len(crops))
+
+
+def matrix_rate(device: torch.device) -> dict[str, Any]:
+    """Measure large matrix products: in bf16 on a GPU, in fp32 on a CPU; the median of some."""
+    side, cuda = SIDES[device.type], device.type == "cuda"
+    precision = "bf16" if cuda else "fp32"
+    kind = torch.bfloat16 if cuda else torch.float32
+    source = torch.Generator(device).manual_seed(0)
+    a, b = (torch.randn(side, side, device=device, generator=source).to(kind) for _ in range(2))
+    seconds = []
+    for _ in range(WARM_UP + ROUNDS):
+        if cuda:
+            torch.cuda.synchronize(device)
+        started = time.perf_counter()
+        a @ b
+        if cuda:
+            torch.cuda.synchronize(device)
+        seconds.append(time.perf_counter() - started)
+    rate = 2 * side**3 / statistics.median(seconds[WARM_UP:]) / 1e12
+    return {"precision": precision, "side": side, "rounds": ROUNDS, "tflop_per_second": rate}
+
+
+def in_words(found: dict[str, Any]) -> str:
+    """Write what `of_training` found in a few lines."""
+    lines = [
+        f"{found['run']} on {found['device']}, {found['precision']}, {found['compilation']}: "
+        f"{found['crop_passes']:,} crop-passes in {found['seconds']:.1f} s, "
+        f"{found['crop_passes_per_second']:,.0f} a second; compiling took "
+        f"{found['compile_seconds'] or 0:.1f} s more; resumed {found['resumed']} times.",
+        f"A crop-pass is {found['gflop_per_crop_pass']:.3f} GFLOP forward and backward, so that is "
+        f"{found['tflop_per_second']:.3g} TFLOP/s.",
+    ]
+    matrix = found["matrix"]
+    if matrix is None:
+        lines.append("Share of the device's matrix rate: unknown, it was trained on another one.")
+    else:
+        lines.append(
+            f"The device multiplies {matrix['side']} x {matrix['side']} matrices in "
+            f"{matrix['precision']} at {matrix['tflop_per_second']:.3g} TFLOP/s: "
+            f"the training had {100 * found['share']:.1f} % of that."
+        )
+    return "\n".join(lines)
