@@ -1,0 +1,61 @@
+"""Time several ways of doing the same work in turns, so that a busy machine slows all of them."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+
+import torch
+
+Work = Callable[[], object]
+Seconds = dict[str, list[float]]
+
+
+def interleave(sides: Mapping[str, Work], *, rounds: int, device: torch.device) -> Seconds:
+    """Run every side once unmeasured, then all of them in turns.
+
+    Every second round goes backwards, so that no side always follows the same other one.
+
+    Args:
+        sides: what to time, by name.
+        rounds: measured turns of each side.
+        device: that the work runs on; its queue is empty before and after each measurement.
+
+    Returns:
+        For each side the seconds of its turns, in the order of the rounds.
+    """
+    seconds: Seconds = {name: [] for name in sides}
+    for work in sides.values():
+        once(work, device)
+    for turn in range(rounds):
+        names = list(sides) if turn % 2 == 0 else list(reversed(sides))
+        for name in names:
+            seconds[name].append(once(sides[name], device))
+    return seconds
+
+
+def once(work: Work, device: torch.device) -> float:
+    """Return the seconds that one call takes until the device has finished it."""
+    synchronize(device)
+    start = time.perf_counter()
+    work()
+    synchronize(device)
+    return time.perf_counter() - start
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until a GPU has done what it was told; a CPU always has."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def ratio(slow: list[float], fast: list[float]) -> dict[str, float]:
+    """Return how many times faster `fast` was: median, lowest and highest over the rounds.
+
+    Args:
+        slow: seconds of one side, a round each.
+        fast: seconds of the other side in the same rounds.
+    """
+    ratios = [s / f for s, f in zip(slow, fast, strict=True)]
+    return {"median": statistics.median(ratios), "low": min(ratios), "high": max(ratios)}

@@ -1,0 +1,183 @@
+"""Benchmarks time what they say: both sides do the same work, in turns, and records hold it all."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from benchmarks import (
+    augmentation,
+    coding_rate,
+    parts,
+    precision,
+    profile_step,
+    published,
+    record,
+    rounds,
+    scaling,
+    step,
+    table,
+)
+from benchmarks.ours import OurStep
+from benchmarks.published import PublishedStep
+from benchmarks.recipe import Recipe, random_images
+from robustviews import losses
+
+CPU = torch.device("cpu")
+TINY = Recipe(batch=4, crops=3, replays=2, size=8, hidden=16, projection=8)
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """Both steps in float64 with the same weights, after the same minibatch; their losses."""
+    images = random_images(TINY.batch, TINY.size)
+    ours = OurStep(images, TINY, device=CPU, precision="fp32")
+    theirs = PublishedStep(images, TINY, device=CPU, workers=0)
+    theirs.net.load_state_dict(ours.net.state_dict())
+    for side in (ours, theirs):
+        side.net.double()
+    theirs.delta = theirs.delta.double()
+    shape = (TINY.crops, TINY.batch, 3, TINY.size, TINY.size)
+    views = torch.rand(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    return ours, ours.train(views), theirs, theirs.train(list(views))
+
+
+@pytest.fixture(scope="module")
+def single():
+    """Both steps by name, with one replay a minibatch."""
+    images, recipe = random_images(TINY.batch, TINY.size), dataclasses.replace(TINY, replays=1)
+    return {
+        "ours": OurStep(images, recipe, device=CPU, precision="fp32"),
+        "published": PublishedStep(images, recipe, device=CPU, workers=0),
+    }
+
+
+def test_both_steps_have_the_same_loss_in_every_replay(pair):
+    _, ours, _, theirs = pair
+    torch.testing.assert_close(torch.stack(ours), torch.tensor(theirs, dtype=torch.float64))
+
+
+def test_both_steps_move_every_parameter_and_buffer_alike(pair):
+    ours, _, theirs, _ = pair
+    expected = ours.net.state_dict()
+    assert set(theirs.net.state_dict()) == set(expected)
+    for name, value in theirs.net.state_dict().items():
+        torch.testing.assert_close(value, expected[name], msg=lambda text, name=name: name + text)
+
+
+def test_both_steps_end_with_the_same_perturbation(pair):
+    ours, _, theirs, _ = pair
+    torch.testing.assert_close(theirs.delta.view_as(ours.delta), ours.delta)
+    assert ours.delta.abs().max() > TINY.step_size
+
+
+def test_the_published_coding_rate_is_the_negative_of_our_loss():
+    z = torch.nn.functional.normalize(torch.randn(3, 5, 7), dim=-1)
+    expected = -losses.total_coding_rate(z, eps=0.2)
+    torch.testing.assert_close(published.coding_rate(list(z), eps=0.2), expected)
+
+
+def test_the_published_loader_gives_every_image_in_crops_of_the_right_size():
+    loader = PublishedStep(random_images(8, 8), TINY, device=CPU, workers=0).loader
+    batches = list(loader)
+    assert len(batches) == 2
+    assert [crop.shape for crop in batches[0]] == [(TINY.batch, 3, 8, 8)] * TINY.crops
+    assert 0 <= min(crop.min() for crop in batches[0]) < max(c.max() for c in batches[0]) <= 1
+
+
+@pytest.mark.parametrize("side", [augmentation.pil, augmentation.torchvision, augmentation.ours])
+def test_every_pipeline_makes_all_views_as_floats_in_range(side):
+    check_views(side(random_images(4, 8), TINY))
+
+
+def test_kornia_makes_all_views_as_floats_in_range():
+    pytest.importorskip("kornia", reason="an extra of benchmarks")
+    pipeline = augmentation.kornia(TINY)
+    check_views(augmentation.in_chunks(pipeline, random_images(4, 8), TINY.crops))
+
+
+def check_views(views):
+    assert views.dtype == torch.float32
+    assert views.flatten(0, -4).shape == (TINY.batch * TINY.crops, 3, 8, 8)
+    assert views.min() >= 0
+    assert 0.3 < views.max() <= 1
+
+
+def test_sides_take_turns_and_change_their_order():
+    called = []
+    sides = {"a": lambda: called.append("a"), "b": lambda: called.append("b")}
+    seconds = rounds.interleave(sides, rounds=2, device=CPU)
+    assert "".join(called) == "ababba"  # warm-up, then two rounds
+    assert {name: len(values) for name, values in seconds.items()} == {"a": 2, "b": 2}
+
+
+def test_a_ratio_is_taken_round_by_round():
+    found = rounds.ratio(slow=[2.0, 30.0, 4.0], fast=[1.0, 10.0, 4.0])
+    assert found == {"median": 2.0, "low": 1.0, "high": 3.0}
+
+
+@pytest.mark.parametrize("kind", ["ours", "published"])
+def test_the_parts_of_a_step_are_all_seen_and_the_step_is_left_alone(single, kind):
+    side = single[kind]
+    net = side.net
+    split = parts.split(side, CPU)
+    assert set(split) == set(table.PARTS)
+    assert min(split.values()) > 0
+    assert side.net is net
+    assert side.lap is published.silent
+
+
+def test_the_estimate_at_full_batch_keeps_what_does_not_grow():
+    seconds = {"data": 1.0, "forward": 2.0, "loss": 3.0, "optimizer": 4.0}
+    assert step.at_full_batch(seconds, 50, "published") == 2 + 4 + 3 + 4
+    assert step.at_full_batch(seconds, 50, "ours") == 2 + 4 + 6 + 4
+
+
+@pytest.mark.parametrize(
+    "module", [augmentation, coding_rate, precision, profile_step, scaling, step]
+)
+def test_every_benchmark_takes_the_options_of_all(module):
+    options = module.parse(["--device", "cuda", "--quick"])
+    assert (options.device, options.quick) == ("cuda", True)
+    assert module.parse([]).quick is False
+
+
+def test_sizes_change_one_thing_at_a_time():
+    options = argparse.Namespace(quick=True, device="cpu")
+    (base, _), *others = scaling.sizes(options)
+    for recipe, _ in others[:-1]:
+        values = zip(dataclasses.astuple(base), dataclasses.astuple(recipe), strict=True)
+        assert sum(a != b for a, b in values) == 1
+
+
+def test_a_record_says_when_where_and_on_what_and_its_table_shows_the_ratio(tmp_path, capsys):
+    options = record.arguments("step", "").parse_args(["--quick", "--out", str(tmp_path)])
+    seconds = {"ours": [1.0, 1.0], "published": [2.0, 3.0]}
+    row = record.comparison("work", seconds, ours="ours", rival="published", bar=2.0, note="why")
+    skipped = {"work": "work", "rival": "kornia", "reason": "not installed"}
+    measured = {"comparisons": [row], "skipped": [skipped]}
+    path = record.write("step", measured, options=options, device=CPU)
+    kept = json.loads(path.read_text())
+    assert {"date", "commit", "device", "cores", "torch", "threads", "options"} <= set(kept)
+    assert kept["comparisons"][0]["seconds"] == seconds
+    table.main([str(path)])
+    printed = capsys.readouterr().out
+    assert "| work | ours | published | 1 | 2.5 | **2.50x** (2.00-3.00) | >= 2x | why |" in printed
+    assert "| kornia |  |  | not measured |  | not installed |" in printed
+
+
+def test_without_a_record_the_table_says_what_to_type(tmp_path, monkeypatch):
+    monkeypatch.setattr(table, "RESULTS", tmp_path)
+    with pytest.raises(SystemExit, match="make bench"):
+        table.main([])
+
+
+def test_a_profile_names_operators_by_their_share(single):
+    found = profile_step.operators(profile_step.profiled(single["ours"], CPU), CPU)
+    assert any("convolution" in row["name"] for row in found)
+    assert found == sorted(found, key=lambda row: -row["share"])
+    assert 0.3 < sum(row["share"] for row in found) <= 1.0001
