@@ -8,6 +8,7 @@ from torch import Tensor
 from benchmarks.published import silent
 from benchmarks.recipe import Recipe
 from robustviews import augment, runtime
+from robustviews.compiler import compile_encoder
 from robustviews.encoder import build_encoder
 from robustviews.methods import Batch, EmpSsl
 from robustviews.optim import Lars
@@ -20,6 +21,7 @@ class OurStep:
     Attributes:
         net: encoder and projector, in train mode.
         lap: told the name of each part of a step that has just ended.
+        compilation: `compiled`, or `eager` and why.
     """
 
     def __init__(
@@ -41,8 +43,6 @@ class OurStep:
         )
         self.net.to(device).train()
         self.net.precision = precision
-        if compiled:
-            self.net.compile()
         self.optimizer = Lars(
             self.net.parameters(),
             recipe.lr,
@@ -55,6 +55,7 @@ class OurStep:
             replays=recipe.replays, eps=recipe.eps * 255, step_size=recipe.step_size * 255
         )
         self.views = augment.Views(count=recipe.crops, augmentation="emp_ssl")
+        self.compilation = self._compile() if compiled else "eager"
         self.delta: Tensor | None = None
         self.turn = 0
         self.lap = silent
@@ -81,6 +82,17 @@ class OurStep:
             )
         self.lap("perturbation")
         return losses
+
+    def _compile(self) -> str:
+        recipe = self.recipe
+        return compile_encoder(
+            self.net,
+            method=self.method,
+            regime=self.regime,
+            views=self.views,
+            size=recipe.size,
+            batch_size=recipe.batch,
+        ).outcome
 
     def _update(self) -> None:
         self.lap("backward")

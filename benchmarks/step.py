@@ -48,9 +48,7 @@ def measure(options: argparse.Namespace, device: torch.device) -> dict[str, Any]
     precision = best_precision(device) if options.precision == "auto" else options.precision
     images = random_images(recipe.batch * options.minibatches, recipe.size)
     published = PublishedStep(images, recipe, device=device, workers=options.workers)
-    ours = OurStep(
-        images, recipe, device=device, precision=precision, compiled=device.type == "cuda"
-    )
+    ours = OurStep(images, recipe, device=device, precision=precision, compiled=True)
     sides = {"published": published, "ours": ours}
     seconds = rounds.interleave(sides, rounds=options.rounds, device=device)
     split = {name: parts.split(side, device) for name, side in sides.items()}
@@ -65,6 +63,7 @@ def measure(options: argparse.Namespace, device: torch.device) -> dict[str, Any]
     return {
         "recipe": recipe.settings(),
         "precision": {"ours": precision, "published": published_precision(device)},
+        "compilation": ours.compilation,
         "crop_passes": recipe.crop_passes * options.minibatches,
         "comparisons": [row],
         "parts": split,
