@@ -109,8 +109,6 @@ class Change(NamedTuple):
 def make_views(images: Tensor, views: Views, *, size: int, key: int, counters: Tensor) -> Tensor:
     """Make the views of a batch.
 
-    On a GPU they have the precision of torch's float32 matrix products (TF32 when that is on).
-
     Args:
         images: (B, 3, H, W) uint8, or float in [0, 1]; any device.
         views: how they are made.
@@ -141,8 +139,9 @@ def make_views(images: Tensor, views: Views, *, size: int, key: int, counters: T
     border = views.padding if views.crop == "padded" else 0
     chunk = _CPU_CHUNK if images.device.type == "cpu" else _DEVICE_CHUNK
     step = max(1, chunk // (views.count * 3 * size**2))
-    # The autocast that an encoder may run under must not reach the matrix products in here.
-    with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
+    # The precision that an encoder trains in must not reach the matrix products in here.
+    exact = torch.autocast(images.device.type, enabled=False)
+    with torch.no_grad(), exact, runtime.tf32(allowed=False):
         for first in range(0, batch, step):
             part = slice(first, first + step)
             floats = torch.nn.functional.pad(_unit(images[part]), [border] * 4)

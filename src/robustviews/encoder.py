@@ -16,6 +16,11 @@ from torch.nn import functional
 from robustviews import runtime
 
 Feature = Literal["prefeature", "backbone"]
+Layout = Literal["channels_last", "contiguous"]
+LAYOUTS: dict[Layout, torch.memory_format] = {
+    "channels_last": torch.channels_last,
+    "contiguous": torch.contiguous_format,
+}
 
 
 class BasicBlock(nn.Module):
@@ -72,8 +77,10 @@ class ResNet(nn.Module):
         *,
         width: int = 64,
         stem: Literal["cifar", "imagenet"] = "cifar",
+        layout: Layout = "channels_last",
     ) -> None:
         super().__init__()
+        self.memory_format = LAYOUTS[layout]
         if stem == "cifar":
             self.conv1 = _conv(3, width, 3, 1)
             self.maxpool: nn.Module = nn.Identity()
@@ -95,7 +102,7 @@ class ResNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (N, 3, H, W) to backbone features (N, 8 x width x expansion)."""
-        x = images.contiguous(memory_format=torch.channels_last)
+        x = images.contiguous(memory_format=self.memory_format)
         x = self.maxpool(functional.relu(self.bn1(self.conv1(x)), inplace=True))
         for stage in range(self.stages):
             x = self.get_submodule(f"layer{stage + 1}")(x)
@@ -179,6 +186,7 @@ def build_encoder(
     stem: Literal["cifar", "imagenet"] = "cifar",
     hidden: int = 4096,
     projection: int = 1024,
+    layout: Layout = "channels_last",
     classes: int | None = None,
     seed: int = 0,
 ) -> Encoder:
@@ -191,6 +199,7 @@ def build_encoder(
             with it.
         hidden: width of the pre-feature and of the projector's hidden layer.
         projection: dimension of the projections.
+        layout: of weights and activations in memory; no value but rounding depends on it.
         classes: builds a supervised network (backbone and classifier) instead.
         seed: of the initial weights; the global generator is left as it was.
 
@@ -200,14 +209,14 @@ def build_encoder(
     block, depths = BACKBONES[backbone]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        resnet = ResNet(block, depths, width=width, stem=stem)
+        resnet = ResNet(block, depths, width=width, stem=stem, layout=layout)
         encoder = Encoder(resnet, hidden=hidden, projection=projection, classes=classes)
         for module in encoder.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
     for parameter in encoder.parameters():
         if parameter.dim() == 4:  # convolutions: faster beside images of the same layout
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+            parameter.data = parameter.data.contiguous(memory_format=resnet.memory_format)
     return encoder
 
 

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from robustviews.runtime import widen
+
 
 def nt_xent(
     z: Tensor,
@@ -42,7 +44,7 @@ def nt_xent(
     if z.dim() != 3 or z.shape[0] != 2:
         raise ValueError(f"nt_xent takes z of shape (2, B, D), found {tuple(z.shape)}")
     batch = z.shape[1]
-    anchors = _at_least_float32(z).flatten(0, 1)  # (2B, D)
+    anchors = widen(z).flatten(0, 1)  # (2B, D)
     with torch.autocast(z.device.type, enabled=False):
         logits = anchors @ anchors.T / temperature  # (2B, 2B)
     if not with_self:
@@ -68,7 +70,7 @@ def invariance(z: Tensor, *, kind: Literal["cosine", "trace"] = "cosine") -> Ten
 
     Source: arXiv 2501.03507, equation 4 (the term D); reference code for `cosine`.
     """
-    z = _at_least_float32(z)
+    z = widen(z)
     mean = z.mean(dim=0, keepdim=True)  # (1, B, D)
     if kind == "trace":
         return -(z * mean).sum(dim=(1, 2)).mean()
@@ -94,7 +96,7 @@ def total_coding_rate(z: Tensor, *, eps: float = 0.2) -> Tensor:
     """
     batch, dim = z.shape[1:]
     with torch.autocast(z.device.type, enabled=False):
-        z = _at_least_float32(z)
+        z = widen(z)
         gram = z @ z.mT if batch <= dim else z.mT @ z  # (V, n, n), n = min(B, D)
         identity = torch.eye(gram.shape[-1], dtype=z.dtype, device=z.device)
         # Without error checks, which would wait for the device: a failure comes out as NaN.
@@ -102,7 +104,3 @@ def total_coding_rate(z: Tensor, *, eps: float = 0.2) -> Tensor:
         # 1/2 logdet = sum of the logarithms of the factor's diagonal
         half_logdet: Tensor = factor.diagonal(dim1=-2, dim2=-1).log().sum(dim=-1)  # (V,)
         return -half_logdet.mean()
-
-
-def _at_least_float32(z: Tensor) -> Tensor:
-    return z if z.dtype in (torch.float32, torch.float64) else z.float()

@@ -110,14 +110,53 @@ def configure(*, threads: int, deterministic: bool) -> None:
     # No result here reads memory that nothing was written to; filling it took 7 % of a step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = not deterministic
-    torch.backends.cudnn.allow_tf32 = False  # fp32 is fp32, also in convolutions
+    _allow_tf32(products=False, convolutions=False)  # fp32 is fp32, also in convolutions
 
 
 def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """Return the context an encoder runs in: none for `fp32`, bf16 matrix products for `bf16`."""
-    if precision == "fp32":
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, dtype=torch.bfloat16)
+    """Return the context an encoder runs in: bf16 matrix products for `bf16`, otherwise none."""
+    if precision == "bf16":
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def tf32(allowed: bool) -> Iterator[None]:
+    """Let CUDA round what it multiplies in float32 to TF32 inside a block, or forbid it.
+
+    Backward passes have to be inside as well. On a CPU nothing changes.
+    """
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    _allow_tf32(products=allowed, convolutions=allowed)
+    try:
+        yield
+    finally:
+        _allow_tf32(products=before[0], convolutions=before[1])
+
+
+def _allow_tf32(*, products: bool, convolutions: bool) -> None:
+    # Not the newer `fp32_precision`: reading these two, as the compiler does, would then raise.
+    torch.backends.cuda.matmul.allow_tf32 = products
+    torch.backends.cudnn.allow_tf32 = convolutions
+
+
+def widen(x: Tensor) -> Tensor:
+    """Return x in a type whose products have at least float32's precision, here and backward.
+
+    bf16 and float16 become float32; float32 becomes float64 where CUDA would round it to TF32.
+    """
+    if x.dtype == torch.float64:
+        return x
+    rounded = x.is_cuda and torch.backends.cuda.matmul.allow_tf32
+    return x.double() if rounded else x.float()
+
+
+def native_bf16(device: torch.device) -> bool:
+    """Return whether a device multiplies bf16 in hardware; elsewhere fp32 is the faster one."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    cpu = torch.cpu
+    return bool(cpu._is_avx512_bf16_supported() or cpu._is_amx_tile_supported())
 
 
 def environment(device: torch.device) -> dict[str, Any]:

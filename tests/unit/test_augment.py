@@ -147,6 +147,20 @@ def test_global_generator_is_neither_used_nor_moved():
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
+def test_views_are_made_in_whole_float32_whatever_a_training_allows(monkeypatch):
+    allowed, original = [], augment.apply_window
+
+    def noting(*arguments, **options):
+        allowed.append(torch.backends.cuda.matmul.allow_tf32)
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(augment, "apply_window", noting)
+    with runtime.tf32(allowed=True):
+        make(images())
+        assert torch.backends.cuda.matmul.allow_tf32
+    assert set(allowed) == {False}
+
+
 def test_autocast_of_the_caller_does_not_reach_the_views():
     plain = make(images())
     with torch.autocast("cpu", dtype=torch.bfloat16):

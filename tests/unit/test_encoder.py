@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from robustviews.encoder import BACKBONES, ResNet, build_encoder
+from robustviews.encoder import BACKBONES, LAYOUTS, ResNet, build_encoder
 from tests.unit.tiny_models import CLASSES, HIDDEN, PROJECTION, WIDTH, tiny_encoder
 
 IMAGES = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -82,7 +82,7 @@ def test_only_the_imagenet_stem_makes_images_smaller(stem, sides):
     assert tuple(found) == sides
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
 @pytest.mark.parametrize("mode", [True, False])
 def test_projections_have_unit_norm_in_float32(precision, mode):
     encoder = tiny_encoder().train(mode)
@@ -90,6 +90,27 @@ def test_projections_have_unit_norm_in_float32(precision, mode):
     z = encoder(IMAGES)
     assert z.dtype == torch.float32
     torch.testing.assert_close(z.norm(dim=1), torch.ones(3), rtol=0, atol=1e-6)
+
+
+def test_the_layout_changes_no_weight_and_no_feature_but_for_rounding():
+    networks = {name: tiny_encoder(layout=name).double() for name in LAYOUTS}
+    weights = [network.state_dict() for network in networks.values()]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    images = IMAGES.double()
+    z = [network(images) for network in networks.values()]
+    torch.testing.assert_close(z[0], z[1], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_weights_and_activations_lie_in_memory_as_asked(layout):
+    encoder, found = tiny_encoder(layout=layout), []
+    for module in encoder.modules():
+        if isinstance(module, torch.nn.Conv2d) and module.in_channels > 1:
+            module.register_forward_hook(lambda m, x, y: found.extend((m.weight, *x, y)))
+    encoder(IMAGES)
+    wanted = LAYOUTS[layout]
+    assert len(found) == 3 * 20
+    assert all(tensor.is_contiguous(memory_format=wanted) for tensor in found)
 
 
 def test_a_probe_sees_neither_the_projector_nor_the_precision_of_training():

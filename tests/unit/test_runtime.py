@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import math
@@ -276,3 +277,63 @@ def test_progress_is_silent_where_nobody_watches(monkeypatch):
 )
 def test_times_are_read_as_a_clock(seconds, text):
     assert runtime._clock(seconds) == text
+
+
+def settings() -> tuple[bool, bool]:
+    return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+
+
+@pytest.mark.usefixtures("process")
+def test_float32_is_rounded_nowhere_but_where_tf32_is_asked_for():
+    runtime.configure(threads=1, deterministic=False)
+    assert settings() == (False, False)
+    with runtime.tf32(allowed=True):
+        assert settings() == (True, True)
+        with runtime.tf32(allowed=False):
+            assert settings() == (False, False)
+        assert settings() == (True, True)
+    assert settings() == (False, False)
+    with pytest.raises(ZeroDivisionError), runtime.tf32(allowed=True):
+        _ = 1 / 0
+    assert settings() == (False, False)
+
+
+@dataclasses.dataclass
+class OnCuda:
+    """A tensor that says it lies on a GPU, and what is made of it."""
+
+    dtype: torch.dtype
+    is_cuda: bool = True
+
+    def float(self):
+        return "float32"
+
+    def double(self):
+        return "float64"
+
+
+def test_what_cuda_would_round_is_widened_by_one_type_more():
+    for dtype in (torch.float32, torch.bfloat16):
+        assert runtime.widen(OnCuda(dtype)) == "float32"
+        with runtime.tf32(allowed=True):
+            assert runtime.widen(OnCuda(dtype)) == "float64"
+            assert runtime.widen(torch.ones(1, dtype=dtype)).dtype == torch.float32
+    exact = torch.ones(1, dtype=torch.float64)
+    assert runtime.widen(exact) is exact
+
+
+@pytest.mark.parametrize(
+    ("capability", "native"), [((7, 5), False), ((8, 0), True), ((9, 0), True)]
+)
+def test_bf16_is_native_on_gpus_since_ampere(capability, native, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    assert runtime.native_bf16(torch.device("cuda")) is native
+
+
+@pytest.mark.parametrize("feature", ["_is_avx512_bf16_supported", "_is_amx_tile_supported"])
+def test_bf16_is_native_on_a_cpu_that_multiplies_it(feature, monkeypatch):
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda: False)
+    assert runtime.native_bf16(torch.device("cpu")) is False
+    monkeypatch.setattr(torch.cpu, feature, lambda: True)
+    assert runtime.native_bf16(torch.device("cpu")) is True

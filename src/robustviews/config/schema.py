@@ -25,6 +25,8 @@ class Encoder:
             with it.
         hidden: width of the pre-feature and of the projector's hidden layer.
         projection: dimension D of the projections z.
+        layout: how weights and activations lie in memory. `channels_last` is the faster one on GPUs
+            and CPUs; only rounding depends on it.
     """
 
     backbone: Literal["resnet18", "resnet50"] = "resnet18"
@@ -32,6 +34,7 @@ class Encoder:
     stem: Literal["cifar", "imagenet"] = "cifar"
     hidden: int = option(4096, ge=1)
     projection: int = option(1024, ge=1)
+    layout: Literal["channels_last", "contiguous"] = "channels_last"
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,10 @@ class Run:
             `views` counts each replayed crop, N/(C m) passes.
         batch_size: images in a minibatch (code: 100 free, 128 PGD, 512 SimCLR; left-over paths hint
             at 50, 256).
-        precision: arithmetic of training (code: fp32; `bf16` is faster); evaluation is always fp32.
+        precision: arithmetic of the encoder in training (code: fp32). `bf16` has matrix products in
+            bf16, `tf32` in TF32 (on a CPU: fp32); losses, views and evaluation are always fp32.
+        compile: let torch.compile fuse the encoder on a CUDA device, before the clock starts; where
+            it cannot, training goes on without and the record says why.
     """
 
     method: Method
@@ -91,7 +97,8 @@ class Run:
     optimizer: Optimizer = Optimizer()
     epochs_meaning: Literal["passes", "replays", "views"] = "passes"
     batch_size: int = option(100, ge=2)
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    compile: bool = False
 
 
 @dataclass(frozen=True)

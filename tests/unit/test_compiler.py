@@ -1,0 +1,99 @@
+"""Compilation: the same numbers as without, nothing moved by the trial, and a reason when not."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from robustviews import compiler
+from robustviews.augment import Views
+from robustviews.methods import EmpSsl, SimClr
+from robustviews.regimes import Free, Pgd
+from tests.unit.tiny_models import SIZE, tiny_encoder, train
+
+IMAGES = torch.rand(4, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(autouse=True)
+def fresh_compiler():
+    yield
+    torch.compiler.reset()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_forward_pass_is_one_graph(precision):
+    encoder = tiny_encoder()
+    encoder.precision = precision
+    expected = encoder(IMAGES)
+    encoder.compile(backend="eager", fullgraph=True)  # raises where a graph would break
+    torch.testing.assert_close(encoder(IMAGES), expected, rtol=0, atol=1e-6)
+
+
+def test_a_trial_moves_neither_statistics_nor_parameters_nor_gradients():
+    encoder = tiny_encoder()
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    encoder(IMAGES).sum().backward()  # moves statistics and leaves gradients
+    encoder.load_state_dict(before)
+    done = compiler.try_compiled(
+        encoder, lambda: encoder(IMAGES).sum().backward(), backend="aot_eager"
+    )
+    assert done.outcome == "compiled"
+    assert done.seconds > 0
+    assert encoder._compiled_call_impl is not None
+    assert all(parameter.grad is None for parameter in encoder.parameters())
+    for name, value in encoder.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_where_compiling_fails_the_encoder_stays_as_it_was_and_says_why():
+    def broken(*_):
+        raise RuntimeError("no compiler here\n" + "and much more " * 100)
+
+    encoder = tiny_encoder()
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    expected = encoder(IMAGES)
+    encoder.load_state_dict(before)
+    done = compiler.try_compiled(encoder, lambda: encoder(IMAGES).sum().backward(), backend=broken)
+    assert done.outcome.startswith("eager: BackendCompilerFailed: ")
+    assert "no compiler here" in done.outcome
+    assert len(done.outcome) < 250
+    assert "\n" not in done.outcome
+    assert torch.equal(encoder(IMAGES), expected)
+
+
+@pytest.mark.parametrize(
+    ("method", "views"), [(EmpSsl(), Views(count=3)), (SimClr(), Views(count=2))]
+)
+@pytest.mark.parametrize("regime", [Free(), Pgd(steps=1), Pgd(steps=1, pgd_weight_grads="final")])
+def test_the_trial_has_the_shapes_of_the_training_and_updates_nothing(
+    method, views, regime, monkeypatch
+):
+    seen = []
+
+    def note(encoder, trial, **_):
+        before = [parameter.detach().clone() for parameter in encoder.parameters()]
+        encoder.register_forward_hook(lambda _, images, __: seen.append(images[0].shape))
+        trial()
+        assert all(
+            torch.equal(old, new) for old, new in zip(before, encoder.parameters(), strict=True)
+        )
+        return compiler.Compilation("compiled", 1.0)
+
+    monkeypatch.setattr(compiler, "try_compiled", note)
+    encoder = tiny_encoder()
+    # Its parameters lie on the CPU: only the answer to where they lie is another.
+    monkeypatch.setattr(compiler, "EAGER_DEVICES", ())
+    compiler.compile_encoder(
+        encoder, method=method, regime=regime, views=views, size=SIZE, batch_size=4
+    )
+    during = set(seen)
+    seen.clear()
+    train(encoder, method=method, regime=regime, views=views, epochs=1)
+    assert during == set(seen) != set()
+
+
+def test_on_a_cpu_a_training_goes_on_without_and_its_record_says_so():
+    done = train(tiny_encoder(), method=SimClr(), regime=Free(), compiled=True, epochs=1)
+    assert done.compilation == compiler.ON_CPU
+    assert done.compile_seconds == 0
+    assert train(tiny_encoder(), method=SimClr(), regime=Free(), epochs=1).compilation == "eager"

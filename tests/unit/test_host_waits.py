@@ -1,0 +1,156 @@
+"""Nothing inside a training step waits for the device: what it needs is decided beforehand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from robustviews import pretrain, runtime
+from robustviews.augment import Views
+from robustviews.methods import METHODS as METHODS_OF_STUDIES
+from robustviews.methods import EmpSsl, SimClr, Supervised
+from robustviews.optim import Adam, Lars, Sgd
+from robustviews.regimes import REGIMES, Free, Pgd, Standard
+from tests.unit.tiny_models import SIZE, labels_of, noise_images, tiny_encoder
+
+# Operators that a GPU has to answer before the host can go on.
+WAITS = (
+    "_local_scalar_dense",  # .item(), bool(), float(), if tensor
+    "nonzero",  # boolean masks as an index, where() with one argument
+    "masked_select",
+    "unique",
+    "repeat_interleave.Tensor",
+    "equal",
+    "is_nonzero",
+    "_linalg_check_errors",  # cholesky and inverse without _ex
+)
+METHODS = {
+    "emp_ssl": (EmpSsl(), Views(count=3, augmentation="emp_ssl")),
+    "simclr": (SimClr(), Views(count=2)),
+    "supervised": (Supervised(), Views(count=1, crop="padded", augmentation="geometry")),
+}
+
+
+class Watch(TorchDispatchMode):
+    """Notes operators that wait for what lies on the device.
+
+    Adam counts its steps on the host, whatever device it updates: `counters` says where.
+    """
+
+    def __init__(self, counters=frozenset) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self._counters = counters
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = str(function).removeprefix("aten.")
+        on_host = bool(args) and id(args[0]) in self._counters()
+        if (name.startswith(WAITS) or _masks(name, args)) and not on_host:
+            self.found.append(name)
+        return function(*args, **(kwargs or {}))
+
+
+def _masks(name, args):
+    """Return whether an index is a boolean mask, whose size only the device knows."""
+    indices = args[1] if name.startswith("index") and isinstance(args[1], list | tuple) else ()
+    return any(index is not None and index.dtype == torch.bool for index in indices)
+
+
+def step(regime, method, views, optimizer):
+    """Return two minibatches' training from bytes to updates, and Adam's counters."""
+    encoder = tiny_encoder(supervised=method.supervised)
+    update = optimizer(encoder.parameters(), 0.01)
+    images, labels, order = noise_images(), labels_of(), torch.randperm(12)
+    delta, loss_sum = None, torch.zeros(())
+
+    def run() -> None:
+        nonlocal delta, loss_sum
+        for number in (0, 1):
+            chosen = order[4 * number : 4 * number + 4]
+            batch = pretrain.make_batch(
+                images[chosen],
+                labels[chosen],
+                chosen,
+                views=views,
+                size=SIZE,
+                seed=0,
+                epoch=0,
+            )
+            starts = runtime.generator("cpu", 0, number)
+            losses, delta = regime.train_batch(encoder, method, batch, delta, update.step, starts)
+            loss_sum = loss_sum + torch.stack(losses).mean()
+
+    def counters() -> set[int]:
+        return {id(slots["step"]) for slots in update.state.values() if "step" in slots}
+
+    return run, counters
+
+
+CASES = {
+    "standard": (Standard(), "emp_ssl", Lars),
+    "pgd-sum": (Pgd(steps=2), "simclr", Lars),
+    "pgd-final": (
+        Pgd(steps=2, pgd_weight_grads="final", attack_batchnorm="frozen"),
+        "emp_ssl",
+        Sgd,
+    ),
+    "free": (Free(replays=2), "emp_ssl", Lars),
+    "free-uniform": (Free(delta_start="uniform", delta_first_clip=True), "simclr", Lars),
+    "supervised": (Free(replays=2), "supervised", Adam),
+}
+
+
+@pytest.mark.parametrize(("regime", "method", "optimizer"), CASES.values(), ids=CASES)
+def test_a_training_step_never_waits_for_the_device(regime, method, optimizer):
+    run, counters = step(regime, *METHODS[method], optimizer)
+    with Watch(counters) as watch:
+        run()
+    assert watch.found == []
+
+
+def test_every_regime_and_method_is_watched():
+    assert {type(regime) for regime, _, _ in CASES.values()} == set(REGIMES.values())
+    assert {method for _, method, _ in CASES.values()} == set(METHODS_OF_STUDIES)
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        lambda x: x.sum().item(),
+        lambda x: x[x > 0],
+        lambda x: bool((x > 0).all()),
+        torch.linalg.cholesky,
+    ],
+    ids=["item", "mask", "bool", "cholesky"],
+)
+def test_the_watch_sees_what_waits(wait):
+    with Watch() as watch:
+        wait(torch.eye(2))
+    assert watch.found
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="counts the waits of a CUDA device")
+@pytest.mark.parametrize("regime", [Standard(), Pgd(), Free()], ids=["standard", "pgd", "free"])
+def test_a_training_step_on_cuda_synchronises_nowhere(regime):
+    encoder = tiny_encoder().cuda()
+    update = Lars(encoder.parameters(), 0.01)
+    images, labels = noise_images().cuda(), labels_of().cuda()
+    order = torch.randperm(12).cuda()
+    views, delta = METHODS["emp_ssl"][1], None
+    from torch.profiler import ProfilerActivity, profile
+
+    def run(number, delta):
+        chosen = order[4 * number : 4 * number + 4]
+        batch = pretrain.make_batch(
+            images[chosen], labels[chosen], chosen, views=views, size=SIZE, seed=0, epoch=0
+        )
+        starts = runtime.generator("cuda", 0, number)
+        return regime.train_batch(encoder, EmpSsl(), batch, delta, update.step, starts)[1]
+
+    delta = run(0, delta)  # libraries are loaded at the first call, which waits
+    torch.cuda.synchronize()
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as seen:
+        run(1, delta)
+    names = {event.key for event in seen.key_averages()}
+    assert not {name for name in names if "Synchronize" in name} - {"cudaDeviceSynchronize"}
