@@ -265,7 +265,7 @@ def test_every_verb_explains_itself(verb, capsys):
         assert text in " ".join(said.split())
         assert all(f"--{name}" in said for name in names)
         assert "study file (params.yaml)" in said
-        assert ("--device" in said) == (module == "jobs")
+        assert ("--device" in said) == (module in ("jobs", "estimate"))
         assert ("--partial" in said) == (module == "reporting")
 
 

@@ -93,21 +93,32 @@ def _parser() -> argparse.ArgumentParser:
         verb.add_argument("--study", default=study, help="study file (%(default)s)")
         for each in names:
             verb.add_argument(f"--{each}", required=True, help=f"name of the {each}")
-        if module == "jobs":
+        if module == "estimate":
+            _add_estimate_options(verb)
+        if module in ("jobs", "estimate"):
             verb.add_argument(
                 "--device",
                 default=os.environ.get("ROBUSTVIEWS_DEVICE", "auto"),
                 help="auto, cpu, cuda, cuda:1 (%(default)s)",
             )
+        if module == "jobs":
             verb.add_argument("--threads", type=_positive, help="CPU threads (the study's)")
-        else:
+        if module == "reporting":
             verb.add_argument(
                 "--partial", action="store_true", help="leave out what was not run yet"
             )
     return parser
 
 
+def _add_estimate_options(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--jobs", type=_positive, help="jobs at a time (what the workflow runs)")
+    verb.add_argument("--recalibrate", action="store_true", help="measure this machine again")
+    verb.add_argument("--each", "--verbose", action="store_true", help="list every job")
+    verb.add_argument("--json", action="store_true", help="write JSON, with every job")
+
+
 VERBS: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "estimate": ("estimate", "tell time, memory and disk of what is still to be done", ()),
     "data": ("jobs", "prepare a data set as uint8 arrays", ("dataset",)),
     "pretrain": ("jobs", "train one encoder", ("run",)),
     "probe": ("jobs", "train one head on a frozen encoder", ("run", "probe")),

@@ -1,0 +1,267 @@
+"""What each rule's jobs take, put together from answers to questions that can be measured.
+
+Nothing here knows what a method, a probe or an attack costs: a question is for example "how long is
+one minibatch of this training?", and `robustviews.calibrate` answers it by running the very
+functions that the job will run. Jobs that differ only in what does not change the amount of work
+(seed, label, length, and every number that is no whole number: radii, rates, scales of crops) ask
+the same question.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from robustviews import artifacts, plan
+from robustviews.config.schema import Run, Study
+from robustviews.datasets import Cifar10, Digits
+from robustviews.pending import REPORTING, Job
+
+Answer = dict[str, float]  # seconds, bytes and counts, by name
+About = dict[str, Any]  # everything that the amount of work depends on, as options
+
+SURVIVORS = 0.5
+"""Part of the attacked images that an attack which drops fooled ones has to go on with.
+
+Not known before the attack. Robust classifiers of arXiv 2501.03507 keep about 20 to 60 % (Tables 1
+and 6); a standard one keeps none, and then AutoAttack is far quicker than estimated.
+"""
+_NO_WORK = {"label", "seeds", "datasets", "epochs", "epochs_meaning"}  # of a run
+_DIGITS = 1797  # images, of both splits
+
+
+class UnknownError(Exception):
+    """What a job takes cannot be told yet; the message says why."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """Something to measure.
+
+    Attributes:
+        stage: kind of measurement, a row in `robustviews.calibrate.STAGES`.
+        about: everything that the amount of work depends on, as the options that the job has.
+    """
+
+    stage: str
+    about: About
+
+    @cached_property
+    def key(self) -> str:
+        """Sorted JSON of what decides the amount of work: `about`, without all floats."""
+        return json.dumps([self.stage, _shape(self.about)], sort_keys=True, separators=(",", ":"))
+
+    @property
+    def weight(self) -> float:
+        """Roughly how much work it is beside others: convolutions go with pixels and width^2."""
+        weight = float(self.about.get("size", 1)) ** 2
+        if "encoder" in self.about:
+            weight *= self.about["encoder"].width ** 2
+        if self.stage == "pretrain":
+            weight *= self.about["views"].count * self.about["batch_size"]
+        return weight
+
+
+Ask = Callable[[Question], Answer]
+
+
+@dataclass(frozen=True)
+class Amount:
+    """What a job takes.
+
+    Attributes:
+        seconds: expected.
+        at_most: seconds when no attacked image falls.
+        memory: bytes at its peak, of the device that computes.
+        disk: bytes that it leaves.
+        note: what is not counted, if anything.
+    """
+
+    seconds: float
+    at_most: float
+    memory: float
+    disk: float
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A data set: images of its splits, classes, and the side of an image in pixels."""
+
+    train: int
+    test: int
+    classes: int
+    size: int
+
+    @property
+    def image(self) -> int:
+        """Bytes of an image."""
+        return 3 * self.size**2
+
+
+def shape_of(study: Study, dataset: str) -> Shape | None:
+    """Return the shape of a data set by its record or its options; None when neither says it."""
+    record = plan.data_folder(study, dataset) / "record.json"
+    options = study.datasets[dataset]
+    if record.is_file():
+        said = artifacts.read_json(record)["result"]
+        return Shape(said["train"], said["test"], said["classes"], said["size"])
+    if isinstance(options, Digits):
+        return Shape(_DIGITS - options.test, options.test, options.num_classes, options.size)
+    if isinstance(options, Cifar10):
+        train, test = options.train_images or 50_000, options.test_images or 10_000
+        return Shape(train, test, options.num_classes, options.size)
+    return None
+
+
+def amount(study: Study, job: Job, context: dict[str, Any], ask: Ask) -> Amount:
+    """Return what a job takes.
+
+    Args:
+        study: that the job is of.
+        job: an entry of `pending.jobs`.
+        context: how jobs run, which is a part of every question: device, threads, jobs at once.
+        ask: answers questions, or only notes them.
+
+    Raises:
+        UnknownError: the data set is not prepared and does not say its size, or `ask` has no
+            answer.
+    """
+
+    def in_context(stage: str, **about: Any) -> Answer:  # noqa: ANN401  # options of any kind
+        return ask(Question(stage, about | context))
+
+    if job.rule in REPORTING:
+        return _reporting(job, in_context)
+    dataset = _dataset_of(study, job)
+    shape = shape_of(study, dataset)
+    if shape is None:
+        raise UnknownError(f"unknown until data set `{dataset}` is prepared")
+    if job.rule == "data":
+        return _data(study, dataset, shape, in_context)
+    computing = {"pretrain": _pretrain, "probe": _probe, "attack": _attack}
+    return computing[job.rule](study, job, shape, in_context)
+
+
+def _dataset_of(study: Study, job: Job) -> str:
+    if job.rule == "data":
+        return next(n for n in study.datasets if plan.data_folder(study, n).name == job.name)
+    return plan.jobs(study)[job.parts[0]].dataset
+
+
+def _reporting(job: Job, ask: Callable[..., Answer]) -> Amount:
+    drawn = job.rule not in ("frame", "table")
+    start = ask("start", kind="figure" if drawn else "table")
+    seconds = start["seconds"]
+    if job.rule == "examples":  # loads an encoder too
+        seconds += ask("start", kind="train")["seconds"]
+    return Amount(seconds, seconds, start["bytes"], 2**18 if drawn else 2**14)
+
+
+def _data(study: Study, dataset: str, shape: Shape, ask: Callable[..., Answer]) -> Amount:
+    start = ask("start", kind="data")
+    disk = (shape.train + shape.test) * (shape.image + 8)
+    counted = isinstance(study.datasets[dataset], Digits)  # the set that the start is measured with
+    note = "" if counted else f"downloading and decoding `{dataset}` is not counted"
+    return Amount(start["seconds"], start["seconds"], start["bytes"] + disk, disk, note)
+
+
+def _pretrain(study: Study, job: Job, shape: Shape, ask: Callable[..., Answer]) -> Amount:
+    from robustviews.pretrain import passes_over_data
+
+    run = study.runs[plan.jobs(study)[job.name].entry]
+    start = ask("start", kind="train")
+    options = {f.name: getattr(run, f.name) for f in dataclasses.fields(run)}
+    about = {name: value for name, value in options.items() if name not in _NO_WORK}
+    about["classes"] = shape.classes if run.method.supervised else 0
+    step = ask("pretrain", **about, size=shape.size)
+    replays, views = run.regime.updates_per_batch, run.views.count
+    passes = passes_over_data(run.epochs, run.epochs_meaning, replays, views)
+    seconds = start["seconds"] + passes * (shape.train // run.batch_size) * step["seconds"]
+    memory = start["bytes"] + shape.train * shape.image + step["step_bytes"]
+    return Amount(seconds, seconds, memory, step["disk"])
+
+
+def _probe(study: Study, job: Job, shape: Shape, ask: Callable[..., Answer]) -> Amount:
+    run, probe = study.runs[plan.jobs(study)[job.parts[0]].entry], study.probes[job.parts[1]]
+    start = ask("start", kind="train")
+    about = _seen(study, run, job, shape) | {"probe": _without(probe, "epochs")}
+    fit = ask("probe", **about)
+    images = getattr(probe, "batch_size", shape.train)
+    updates = getattr(probe, "epochs", 1) * -(-shape.train // images)
+    seconds = start["seconds"] + shape.train * fit["image_seconds"]
+    seconds += updates * fit["update_seconds"]
+    memory = start["bytes"] + shape.train * (shape.image + 4 * fit["width"]) + fit["work_bytes"]
+    return Amount(seconds, seconds, memory, 4 * fit["width"] * shape.classes)
+
+
+def _attack(study: Study, job: Job, shape: Shape, ask: Callable[..., Answer]) -> Amount:
+    run, probe = study.runs[plan.jobs(study)[job.parts[0]].entry], study.probes[job.parts[1]]
+    attack = study.attacks[job.parts[2]]
+    images = min(attack.images or shape.test, shape.test)
+    at_once = min(images, max(1, study.runtime.evaluation_batch // probe.stack))
+    options, seen = _without(attack, "images"), _seen(study, run, job, shape)
+    start = ask("start", kind="train")
+    network = ask("network", **{k: v for k, v in seen.items() if k not in ("probe", "views")})
+    inputs = {k: seen[k] for k in ("size", "classes", "probe", "views", "batch") if k in seen}
+    work = ask("attack", **inputs, attack=options)
+
+    def seconds(part: str, unit: str) -> float:
+        """Return what an image, or a minibatch besides its images, costs."""
+        views = probe.stack if unit == "image" else 1
+        return work[f"{part}_{unit}_seconds"] + views * sum(
+            work[f"{part}_{unit}_{way}s"] * network[f"{way}_{unit}_seconds"]
+            for way in ("forward", "backward")
+        )
+
+    calls = start["seconds"] + -(-images // at_once) * seconds("alive", "call")
+    alive, fallen = seconds("alive", "image"), seconds("fallen", "image")
+    memory = start["bytes"] + shape.test * shape.image
+    return Amount(
+        seconds=calls + images * (SURVIVORS * alive + (1 - SURVIVORS) * fallen),
+        at_most=calls + images * max(alive, fallen),
+        memory=memory + at_once * probe.stack * network["view_bytes"],
+        disk=images * (17 + len(attack.eps)),  # index and label 8 bytes each, a flag 1
+    )
+
+
+def _seen(study: Study, run: Run, job: Job, shape: Shape) -> dict[str, Any]:
+    """Return what decides the work of looking at an image through a probe.
+
+    Probes that look at whole images look at them alike; others may do so as their options say.
+    """
+    probe = study.probes[job.parts[1]]
+    about = {
+        "encoder": dataclasses.replace(run.encoder, projection=1),  # no probe runs the projector
+        "supervised": run.method.supervised,
+        "feature": probe.feature,
+        "size": shape.size,
+        "classes": shape.classes,
+        "batch": study.runtime.evaluation_batch,
+    }
+    if probe.stack > 1:
+        about |= {"probe": _without(probe, "epochs"), "views": run.views}
+    return about
+
+
+def _without(options: Any, name: str) -> Any:  # noqa: ANN401  # options of any kind
+    """Return options of which the field `epochs` or `images`, if they have it, says nothing."""
+    if name not in {f.name for f in dataclasses.fields(options)}:
+        return options
+    return dataclasses.replace(options, **{name: 1 if name == "epochs" else None})
+
+
+def _shape(value: Any) -> Any:  # noqa: ANN401  # options of any kind
+    """Return options as plain JSON without floats, since none of them changes the work."""
+    if dataclasses.is_dataclass(value):
+        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        return {"kind": type(value).__name__, **_shape(fields)}
+    if isinstance(value, dict):
+        return {k: _shape(v) for k, v in value.items() if not isinstance(v, float)}
+    if isinstance(value, list | tuple):  # how many there are may matter
+        return [None if isinstance(each, float) else _shape(each) for each in value]
+    return value

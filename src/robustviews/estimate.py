@@ -1,0 +1,186 @@
+"""What a study will take before it runs: what has to be measured for it, and the jobs in turn."""
+
+from __future__ import annotations
+
+import heapq
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from robustviews.amounts import Amount, Answer, Question, UnknownError, amount
+from robustviews.config.schema import Study
+from robustviews.pending import Job, Key
+
+_ALIKE = 2  # leaves in which two questions differ: one option has two values
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A job and what it takes.
+
+    Attributes:
+        job: still to be done.
+        amount: what it takes; None when that is unknown.
+        note: why it is unknown, or what is not counted; empty otherwise.
+        rough: whether some answer was scaled from that to another question.
+    """
+
+    job: Job
+    amount: Amount | None
+    note: str = ""
+    rough: bool = False
+
+
+@dataclass
+class _Book:
+    """Answers that were measured, and what was asked of them.
+
+    Attributes:
+        measured: answers by key of the question.
+        asked: questions by key.
+        rough: whether some answer had to be scaled from another one.
+    """
+
+    measured: dict[str, Answer]
+    asked: dict[str, Question] = field(default_factory=dict)
+    rough: bool = False
+
+    def note(self, question: Question) -> Answer:
+        """Note a question whose answer does not matter yet."""
+        self.asked[question.key] = question
+        return _Blank()
+
+    def ask(self, question: Question) -> Answer:
+        """Return the measured answer, else one scaled from the nearest question."""
+        if question.key in self.measured:
+            return self.measured[question.key]
+        self.rough = True
+        return nearest(question, self.measured)
+
+
+class _Blank(Answer):
+    def __missing__(self, name: str) -> float:
+        return 0.0
+
+
+def questions(study: Study, jobs: Iterable[Job], context: dict[str, Any]) -> list[Question]:
+    """Return what to measure to tell what jobs take, each question once, light ones first.
+
+    Args:
+        study: that the jobs are of.
+        jobs: to be estimated.
+        context: as in `amounts.amount`.
+    """
+    book = _Book({})
+    for job in jobs:
+        try:
+            amount(study, job, context, book.note)
+        except UnknownError:
+            continue  # and so told by `estimates`
+    return _in_turn(list(book.asked.values()))
+
+
+def _in_turn(asked: list[Question]) -> list[Question]:
+    """Put light questions first, one of each stage in turn, and what is alike to another last.
+
+    So whatever there is time for, the others can be scaled from something near.
+    """
+    stages: dict[str, list[Question]] = {}
+    for question in sorted(asked, key=lambda each: each.weight):
+        stages.setdefault(question.stage, []).append(question)
+    ranked = []
+    for some in stages.values():
+        seen: list[set[tuple[str, Any]]] = []
+        for number, question in enumerate(some):
+            leaves = set(_leaves(json.loads(question.key)).items())
+            alike = any(len(leaves ^ other) <= _ALIKE for other in seen)
+            seen.append(leaves)
+            ranked.append((alike, number, question))
+    return [question for *_, question in sorted(ranked, key=lambda each: each[:2])]
+
+
+def estimates(
+    study: Study, jobs: Iterable[Job], context: dict[str, Any], measured: dict[str, Answer]
+) -> list[Estimate]:
+    """Return what each job takes.
+
+    Args:
+        study: that the jobs are of.
+        jobs: to be estimated.
+        context: as in `amounts.amount`.
+        measured: answers by key of the question; one that is missing is scaled from the nearest.
+    """
+    found = []
+    for job in jobs:
+        book = _Book(measured)
+        try:
+            taken = amount(study, job, context, book.ask)
+        except UnknownError as error:
+            found.append(Estimate(job, None, str(error)))
+        else:
+            found.append(Estimate(job, taken, taken.note, book.rough))
+    return found
+
+
+def nearest(question: Question, measured: dict[str, Answer]) -> Answer:
+    """Scale the answer to the question that has most in common, by the rough work of both.
+
+    Raises:
+        UnknownError: no question of this stage was measured.
+    """
+    wanted = _leaves(json.loads(question.key)).items()
+    alike = {
+        key: len(wanted & _leaves(json.loads(key)).items())
+        for key in measured
+        if json.loads(key)[0] == question.stage
+    }
+    if not alike:
+        raise UnknownError(f"no {question.stage} could be measured in time")
+    answer = measured[max(alike, key=lambda key: alike[key])]
+    ratio = question.weight / answer["weight"]
+    return {k: v * ratio if k.endswith(("seconds", "bytes")) else v for k, v in answer.items()}
+
+
+def _leaves(value: Any, path: str = "") -> dict[str, Any]:  # noqa: ANN401  # JSON
+    if isinstance(value, dict | list):
+        pairs = value.items() if isinstance(value, dict) else enumerate(value)
+        return {k: v for name, each in pairs for k, v in _leaves(each, f"{path}/{name}").items()}
+    return {path: value}
+
+
+def schedule(
+    found: Iterable[Estimate], *, at_once: int, at_most: bool = False
+) -> tuple[float, float]:
+    """Run jobs in thought, trainings first as the workflow does.
+
+    Args:
+        found: jobs, each after those that it needs; unknown ones take nothing.
+        at_once: jobs at a time.
+        at_most: take the longest times, not the expected ones.
+
+    Returns:
+        Seconds until the last job ends, and the bytes that jobs need together at the peak.
+    """
+    jobs = {each.job.key: each.job for each in found}
+    amounts = {each.job.key: each.amount or Amount(0, 0, 0, 0) for each in found}
+    left = {key: {need for need in job.needs if need in jobs} for key, job in jobs.items()}
+    order = {key: (key[0] != "pretrain", number) for number, key in enumerate(jobs)}
+    ready = [(order[key], key) for key in jobs if not left[key]]
+    running: list[tuple[float, Key]] = []
+    now = peak = used = 0.0
+    heapq.heapify(ready)
+    while ready or running:
+        while ready and len(running) < at_once:
+            _, key = heapq.heappop(ready)
+            taken = amounts[key]
+            heapq.heappush(running, (now + (taken.at_most if at_most else taken.seconds), key))
+            used += taken.memory
+            peak = max(peak, used)
+        now, ended = heapq.heappop(running)
+        used -= amounts[ended].memory
+        for key in [key for key, needs in left.items() if ended in needs]:
+            left[key].remove(ended)
+            if not left[key]:
+                heapq.heappush(ready, (order[key], key))
+    return now, peak

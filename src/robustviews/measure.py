@@ -1,0 +1,255 @@
+"""Answers to the questions of an estimate: the real functions, run on noise in small sizes.
+
+A size is doubled until it takes long enough to tell or is the one that the job has, and the rest is
+a straight line: what each call costs, and what each image costs. Nothing is known here about what
+is measured, so that a new method, regime, probe or attack needs no cost of its own.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from robustviews import memory, runtime, timing
+from robustviews.amounts import About, Answer
+from robustviews.augment import Views
+from robustviews.encoder import Encoder, build_encoder
+from robustviews.evaluate import Classifier
+from robustviews.pretrain import pretrain
+from robustviews.probe import OWN_HEAD, LinearProbe, Task
+
+_CLASSES = 10  # where the number does not matter
+_RATE = 1e-6  # of learning: noise is not to diverge, and no rate changes the work
+
+
+def training_step(about: About, device: torch.device, seconds: float) -> Iterator[Answer]:
+    """Answer `pretrain`: seconds and bytes of a full minibatch, and bytes of the encoder's file.
+
+    Args:
+        about: of the question.
+        device: where to measure.
+        seconds: not to be exceeded, once there is an answer.
+
+    Yields:
+        Answers, each better than the one before.
+    """
+    encoder = _encoder(about, classes=about["classes"] or None).to(device)
+    full: Views = about["views"]
+    whole = about["batch_size"] * full.count
+    points: timing.Points = []
+    end = time.monotonic() + seconds
+    for images, count in _sizes(about):
+        took = _minibatch_seconds(encoder, about, images, replace(full, count=count))
+        points.append((images * count, took))
+        fixed, slope = timing.line(points)
+        yield {
+            "seconds": fixed + slope * whole,
+            "step_bytes": _step_bytes(encoder, about),
+            "disk": sum(v.numel() * v.element_size() for v in encoder.state_dict().values()),
+        }
+        if timing.is_enough(points, end, calls=2):
+            break
+
+
+def _sizes(about: About) -> Iterator[tuple[int, int]]:
+    """Yield numbers of images and of their views, each about twice as many crops as the last."""
+    count, images = about["views"].count, timing.FEW
+    try:
+        about["method"].check_views(timing.FEW)
+        views = min(timing.FEW, count)
+    except ValueError:
+        views = count
+    while views < count:
+        yield images, views
+        views = min(2 * views, count)
+    while images < about["batch_size"]:
+        yield images, views
+        images = min(2 * images, about["batch_size"])
+    yield images, views
+
+
+class _Clock:
+    """The state of a training, whose one purpose is to be asked after each minibatch."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.times: list[float] = []
+
+    def load(self) -> None:
+        """Begin afresh."""
+
+    def due(self) -> bool:
+        """Note the time."""
+        self.times.append(timing.now(self.device))
+        return False
+
+    def save(self, tensors: dict[str, Tensor], position: dict[str, Any]) -> None:
+        """Is never due."""
+
+
+def _minibatch_seconds(encoder: Encoder, about: About, images: int, views: Views) -> float:
+    """Train on noise and return how long a minibatch takes, the first one aside."""
+
+    def times(minibatches: int) -> list[float]:
+        clock = _Clock(next(encoder.parameters()).device)
+        count = images * minibatches
+        pretrain(
+            encoder,
+            timing.noise(count, about["size"]),
+            torch.arange(count) % (about["classes"] or _CLASSES),
+            method=about["method"],
+            regime=about["regime"],
+            views=views,
+            size=about["size"],
+            epochs=1,
+            batch_size=images,
+            optimizer=asdict(about["optimizer"]) | {"lr": _RATE},
+            precision=about["precision"],
+            state=clock,
+            title="calibration",
+        )
+        return [after - before for before, after in zip(clock.times, clock.times[1:], strict=False)]
+
+    (took,) = times(2)
+    return timing.median(times(6)) if took < timing.SHORT else took
+
+
+def _step_bytes(encoder: Encoder, about: About) -> float:
+    return memory.step_bytes(
+        encoder,
+        about["method"],
+        about["regime"],
+        about["views"],
+        size=about["size"],
+        batch_size=about["batch_size"],
+        precision=about["precision"],
+    )
+
+
+def head(about: About, device: torch.device, seconds: float) -> Iterator[Answer]:
+    """Answer `probe`: seconds of an image once and of an update, and bytes at work.
+
+    Arguments as in `training_step`.
+    """
+    probe = about["probe"]
+    encoder = _encoder(about, classes=_classes(about)).to(device).eval()
+    most: int = vars(probe).get("batch_size", about["batch"])
+    lasting = hasattr(probe, "epochs")
+    views = about.get("views", Views())
+    end = time.monotonic() + seconds
+
+    def fit(images: int, epochs: int) -> float:
+        task = Task(
+            images=timing.noise(images, about["size"]).to(device),
+            labels=(torch.arange(images) % about["classes"]).to(device),
+            classes=about["classes"],
+            views=views,
+            size=about["size"],
+            seed=0,
+            batch=about["batch"],
+            title="calibration",
+        )
+        some = replace(probe, epochs=epochs) if lasting else probe
+        return timing.seconds_of(lambda: some.train(encoder, task), device)
+
+    fit(timing.FEW, 1)  # warms up
+    ones: timing.Points = []
+    for images in timing.doubled(timing.FEW, most):
+        ones.append((images, fit(images, 1)))
+        if timing.is_enough(ones, end - seconds / 2, calls=2):
+            break
+    epochs: timing.Points = []
+    for count, one in ones[-1:] if images == most else ones[-2:]:
+        several = functools.partial(fit, int(count))
+        epochs.append((count, _epoch_seconds(several, one, end) if lasting else 0.0))
+        fixed, slope = timing.line(epochs)
+        yield {
+            "image_seconds": max(0.0, one - epochs[-1][1]) / count,
+            "update_seconds": fixed + slope * most,
+            "width": encoder.width_of(probe.feature),
+            "work_bytes": _view_bytes(encoder, about) * min(most * probe.stack, about["batch"]),
+        }
+
+
+def _epoch_seconds(fit: Callable[[int], float], one: float, end: float) -> float:
+    """Return how long an epoch takes beside what is done once, from so many that it shows."""
+    epochs, took = 3, fit(3)
+    while (
+        took - one < max(one, timing.ENOUGH) and epochs < 1000 and time.monotonic() + 4 * took < end
+    ):
+        epochs *= 4
+        took = fit(epochs)
+    return max(0.0, took - one) / (epochs - 1)
+
+
+def network(about: About, device: torch.device, seconds: float) -> Iterator[Answer]:
+    """Answer `network`: seconds of a classifier's passes, by call and by view, and bytes of a view.
+
+    Arguments as in `training_step`.
+    """
+    encoder = _encoder(about, classes=_classes(about)).to(device).eval()
+    probe = OWN_HEAD if about["supervised"] else LinearProbe(feature=about["feature"])
+    linear = nn.Linear(encoder.width_of(probe.feature), about["classes"]).to(device)
+    classifier = Classifier(encoder, linear, probe).eval()
+    forward: timing.Points = []
+    both: timing.Points = []
+    end = time.monotonic() + seconds
+
+    def gradient(images: Tensor) -> None:
+        asked = images.requires_grad_()
+        torch.autograd.grad(classifier(asked).sum(), asked)
+
+    with runtime.frozen(classifier):
+        view_bytes = _view_bytes(encoder, about)
+        for count in timing.doubled(timing.FEW, about["batch"]):
+            images = torch.rand(count, 3, about["size"], about["size"], device=device)
+            if not both:
+                gradient(images)  # warms up
+            with torch.no_grad():
+                forward.append((count, timing.seconds_of(lambda x=images: classifier(x), device)))  # type: ignore[misc]
+            both.append((count, timing.seconds_of(lambda x=images: gradient(x), device)))  # type: ignore[misc]
+            (call, view), (call_both, view_both) = timing.line(forward), timing.line(both)
+            yield {
+                "forward_call_seconds": call,
+                "forward_image_seconds": view,
+                "backward_call_seconds": max(0.0, call_both - call),
+                "backward_image_seconds": max(0.0, view_both - view),
+                "view_bytes": view_bytes,
+            }
+            if timing.is_enough(both, end, calls=2):
+                break
+
+
+def _view_bytes(encoder: Encoder, about: About) -> float:
+    """Return the bytes that a gradient with respect to one view needs beside weights."""
+    kept: dict[int, int] = {}
+
+    def keep(value: Tensor) -> Tensor:
+        kept[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes()
+        return value.detach()
+
+    def bytes_for(count: int) -> int:
+        kept.clear()
+        shape = (count, 3, about["size"], about["size"])
+        images = torch.zeros(shape, device=next(encoder.parameters()).device, requires_grad=True)
+        with runtime.frozen(encoder), torch.enable_grad():
+            with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
+                features = encoder.represent(images, about["feature"])
+            del features  # only now: what it keeps is told apart by its address
+        return sum(kept.values()) + 4 * images.nbytes  # perturbation, gradient, and their sums
+
+    return (bytes_for(2 * timing.FEW) - bytes_for(timing.FEW)) / timing.FEW
+
+
+def _classes(about: About) -> int | None:
+    return about["classes"] if about["supervised"] else None
+
+
+def _encoder(about: About, *, classes: int | None) -> Encoder:
+    return build_encoder(**asdict(about["encoder"]), classes=classes)

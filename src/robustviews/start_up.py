@@ -1,0 +1,117 @@
+"""What a job takes before its work begins: Python, imports, and the first use of everything.
+
+Of a small study that is most of the time. Each is measured by a new process that does the least
+that a job of its rule can do.
+"""
+
+from __future__ import annotations
+
+import importlib
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from robustviews.augment import Views
+from robustviews.config.schema import Encoder, Optimizer
+from robustviews.datasets import Digits
+from robustviews.methods import SimClr
+from robustviews.regimes import Standard
+
+if TYPE_CHECKING:
+    import torch
+
+_BEGIN = "import sys; from robustviews.start_up import begin; begin(*sys.argv[1:])"
+_RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
+
+
+def start(
+    about: dict[str, Any], device: torch.device, seconds: float
+) -> Iterator[dict[str, float]]:
+    """Answer `start`: seconds of a process before its work, and bytes of the host.
+
+    Args:
+        about: of the question: the kind of job, as in `begin`.
+        device: where the process works; what it takes of a GPU's memory is not counted.
+        seconds: after which the process is given up.
+
+    Yields:
+        The answer.
+    """
+    arguments = [about["kind"], str(device), str(about["threads"])]
+    before = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", _BEGIN, *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=max(60.0, seconds),
+    )
+    yield {"seconds": time.monotonic() - before, "bytes": float(done.stdout.split()[-1])}
+
+
+def begin(kind: str, device: str, threads: str) -> None:
+    """Do the least that a job of a rule can do, and write the bytes that it took.
+
+    Args:
+        kind: `data`, `train` (pretraining, probes and attacks), `table` or `figure`.
+        device: where the job works.
+        threads: of the job.
+    """
+    beginnings: dict[str, Callable[[], None]] = {
+        "data": _data,
+        "train": lambda: _training(device, int(threads)),
+        "table": lambda: _import("cli.reporting"),
+        "figure": _figure,
+    }
+    beginnings[kind]()
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT
+    sys.stdout.write(f"{0 if device.startswith('cuda') else most}\n")
+
+
+def _import(*modules: str) -> None:
+    for module in modules:
+        importlib.import_module(f"robustviews.{module}")
+
+
+def _data() -> None:
+    _import("cli.jobs")
+    with tempfile.TemporaryDirectory() as folder:
+        Digits().prepare(Path(folder))
+
+
+def _training(device: str, threads: int) -> None:
+    import torch
+
+    from robustviews import measure, runtime
+
+    _import("cli.jobs")
+    runtime.configure(threads=threads, deterministic=True)
+    about = {
+        "method": SimClr(),
+        "regime": Standard(),
+        "views": Views(),
+        "encoder": Encoder(width=2, hidden=8, projection=4),
+        "optimizer": Optimizer(),
+        "batch_size": 2,
+        "classes": 0,
+        "precision": "fp32",
+        "size": 8,
+    }
+    next(measure.training_step(about, torch.device(device), 0.0))
+
+
+def _figure() -> None:
+    from matplotlib.figure import Figure
+
+    from robustviews import figures
+
+    _import("cli.reporting", "report")
+    drawing = Figure()
+    drawing.subplots().plot([0, 1], label="line")
+    figures.to_svg(drawing)
+    figures.to_png(drawing)
