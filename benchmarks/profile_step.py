@@ -42,8 +42,7 @@ def measure(options: argparse.Namespace, device: torch.device) -> dict[str, Any]
     for name, side in sides.items():
         rounds.once(side, device)
         averages = profiled(side, device)
-        order = f"self_{'cuda' if device.type == 'cuda' else 'cpu'}_time_total"
-        text = averages.table(sort_by=order, row_limit=KEPT, max_name_column_width=60)
+        text = averages.table(sort_by=own_time(device), row_limit=KEPT, max_name_column_width=60)
         (options.out / f"profile_{name}.txt").write_text(text, encoding="utf-8")
         found[name] = operators(averages, device)
     return {"recipe": recipe.settings(), "precision": precision, "operators": found}
@@ -61,8 +60,7 @@ def profiled(side: rounds.Work, device: torch.device) -> Any:  # noqa: ANN401  #
 
 def operators(averages: Any, device: torch.device) -> list[dict[str, Any]]:  # noqa: ANN401
     """Return the dearest operators: name, calls, seconds of its own and their share of all."""
-    kind = "device" if device.type == "cuda" else "cpu"
-    own = {row.key: getattr(row, f"self_{kind}_time_total") * 1e-6 for row in averages}
+    own = {row.key: getattr(row, own_time(device)) * 1e-6 for row in averages}
     calls = {row.key: row.count for row in averages}
     total = sum(own.values())
     dearest = sorted(own, key=own.__getitem__, reverse=True)[:KEPT]
@@ -70,6 +68,11 @@ def operators(averages: Any, device: torch.device) -> list[dict[str, Any]]:  # n
         {"name": key, "calls": calls[key], "seconds": own[key], "share": own[key] / total}
         for key in dearest
     ]
+
+
+def own_time(device: torch.device) -> str:
+    """Return torch's name for the microseconds of an operator without those that it calls."""
+    return f"self_{'device' if device.type == 'cuda' else 'cpu'}_time_total"
 
 
 def main(argv: list[str] | None = None) -> None:

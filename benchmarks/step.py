@@ -17,13 +17,13 @@ from benchmarks.recipe import Recipe, random_images
 from robustviews import runtime
 
 BAR = 2.5
-QUICK_BATCH = 8  # images; a step of 100 takes minutes a side on two slow cores
+QUICK_BATCH = 4  # images; a step of 100 takes minutes a side on two slow cores
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """Return the options of this benchmark."""
     parser = record.arguments("step", __doc__)
-    parser.add_argument("--batch", type=int, help="images of a minibatch (100; --quick: 8)")
+    parser.add_argument("--batch", type=int, help="images of a minibatch (100; --quick: 4)")
     parser.add_argument("--minibatches", type=int, help="of a turn (1; on CUDA 32, --quick: 8)")
     parser.add_argument("--workers", type=int, help="of the published DataLoader (CPU cores)")
     parser.add_argument(
