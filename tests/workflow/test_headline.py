@@ -1,0 +1,327 @@
+"""The headline: one command on a host that has only torch and torchvision, cut wherever it may be.
+
+What runs CIFAR-10 needs its packs: ROBUSTVIEWS_CIFAR_PACKS names a folder with them and unpack.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import safetensors
+import torch
+import yaml
+
+from benchmarks import headline, speed
+from robustviews import artifacts, plan
+from robustviews.cli import main
+from robustviews.config import load_study
+from tests.workflow.project import REPOSITORY
+
+PACKS = "ROBUSTVIEWS_CIFAR_PACKS"
+RUN = "emp-crop4-free3-cifar10-s0"
+PATIENCE = 240  # seconds that a process may take
+FAST = (  # the rehearsal, smaller still
+    ("train_images: 2000, test_images: 200", "train_images: 300, test_images: 40"),
+    ("width: 8, hidden: 256", "width: 4, hidden: 64"),
+    ("batch_size: 100", "batch_size: 50"),
+    ("eps: [4, 8, 16], images: 100", "eps: [4, 8, 16], steps: 2, images: 20"),
+    ("apgd_steps: 10", "apgd_steps: 3"),
+    ("square_queries: 100", "square_queries: 5"),
+    ("images: 32", "images: 8"),
+)
+REFUSED = ("yaml", "_yaml", "safetensors", "pyautoattack", "snakemake", "dvc", "sklearn", "scipy")
+REFUSED += ("matplotlib", "jinja2", "robustviews")
+BARE = f"""
+import sys
+from importlib.machinery import PathFinder
+
+class Bare(PathFinder):  # finds in no installed folder what a bare host does not have
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        if path is None and name in {REFUSED}:
+            path = [folder for folder in sys.path if "-packages" not in folder]
+            path = [folder for folder in path if not folder.startswith({str(REPOSITORY)!r})]
+        return super().find_spec(name, path, target)
+
+sys.meta_path[sys.meta_path.index(PathFinder)] = Bare
+"""
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory):
+    """The official files."""
+    if not os.environ.get(PACKS):
+        pytest.skip(f"{PACKS} names no folder with the packs of CIFAR-10")
+    folder = tmp_path_factory.mktemp("raw")
+    headline.unpack(Path(os.environ[PACKS]), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    """A folder as `make bundle` makes it."""
+    folder, caches = tmp_path_factory.mktemp("bundle"), shutil.ignore_patterns("*.pyc", "*.so")
+    shutil.copytree(REPOSITORY / "src/robustviews", folder / "src/robustviews", ignore=caches)
+    shutil.copytree(REPOSITORY / "benchmarks", folder / "benchmarks", ignore=caches)
+    import pyautoattack
+
+    for package in (pyautoattack, yaml):
+        source = Path(package.__file__).parent
+        shutil.copytree(source, folder / "site" / source.name / source.name, ignore=caches)
+    source = Path(safetensors.__file__).parent
+    shutil.copytree(source, folder / "site" / source.name / source.name)
+    (folder / "bare").mkdir()
+    (folder / "bare/sitecustomize.py").write_text(BARE, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A working folder that holds a study."""
+    return _write_study(tmp_path)
+
+
+def _write_study(folder):
+    text = (REPOSITORY / "studies/headline-small.yaml").read_text(encoding="utf-8")
+    for old, new in FAST:
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    (folder / "study.yaml").write_text(text, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def uncut(raw, tmp_path_factory):
+    """The same study by the verbs, in this process, in a folder of its own."""
+    folder, threads = _write_study(tmp_path_factory.mktemp("uncut")), torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("ROBUSTVIEWS_DATA", str(raw))
+        for stage in headline.stages(load_study("study.yaml")):
+            names = [word for name, value in stage.names.items() for word in (f"--{name}", value)]
+            assert main([stage.verb, "--study", "study.yaml", "--device", "cpu", *names]) == 0
+    torch.set_num_threads(threads)
+    torch.set_deterministic_debug_mode("default")
+    return folder
+
+
+@contextlib.contextmanager
+def command(project, bundle, raw, *arguments):
+    """Give the command on the bare host."""
+    strange = ("ROBUSTVIEWS", "PYTHON")
+    env = {name: value for name, value in os.environ.items() if not name.startswith(strange)}
+    env |= {"PYTHONPATH": str(bundle / "bare"), "OMP_NUM_THREADS": "1"}
+    call = [sys.executable, str(bundle / "benchmarks/headline.py"), "--data", str(raw)]
+    call += ["--study", "study.yaml", "--device", "cpu", *arguments]
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(call, cwd=project, env=env, stdout=pipe, stderr=pipe, text=True)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def said(project, bundle, raw, *arguments, status=0):
+    """Give the command, wait for it, and return what it said."""
+    with command(project, bundle, raw, *arguments) as process:
+        out, errors = process.communicate(timeout=PATIENCE)
+    assert process.returncode == status, out + errors
+    return out + errors
+
+
+def kill_when(ready, project, bundle, raw):
+    """Kill the command as soon as something is true."""
+    deadline = time.monotonic() + PATIENCE
+    with command(project, bundle, raw) as process:
+        while not ready():
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait(PATIENCE)
+    time.sleep(0.2)
+    assert not _working_in(project), "a stage outlived the command"
+
+
+def _working_in(folder):
+    """Return the processes whose working folder is this one."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cwd"):
+        with contextlib.suppress(OSError):  # ended meanwhile, or somebody else's
+            found += [path.parent.name] * (path.readlink() == folder)
+    return found
+
+
+def test_on_a_bare_host_a_headline_killed_twice_ends_with_the_bytes_of_one_that_was_not(
+    project, bundle, raw, uncut
+):
+    shutil.copytree(uncut / "data", project / "data")
+    results = Path("results/headline-small")
+    encoder = project / results / "pretrain" / RUN / "encoder.safetensors"
+
+    def training():
+        return any(project.glob(f"results/.state/headline-small/{RUN}-*/state.safetensors"))
+
+    kill_when(training, project, bundle, raw)
+    assert not encoder.exists()
+
+    kill_when(encoder.with_name("record.json").exists, project, bundle, raw)
+    text = said(project, bundle, raw, "--out", "out")
+
+    assert f"[1/7] data cifar10: was done before\n[2/7] pretrain {RUN}: was done before\n" in text
+    for path in sorted((uncut / results).rglob("*.safetensors")):
+        found = project / path.relative_to(uncut)
+        assert found.read_bytes() == path.read_bytes(), found
+    _look_at(json.loads((project / "out/headline.json").read_text(encoding="utf-8")), uncut)
+    table = (project / "out/headline.md").read_text(encoding="utf-8")
+    assert table in text
+    assert "| Robust linear probe (r-LE) | rle |" in table
+
+
+def _look_at(summary, uncut):
+    """Check the numbers of a finished headline against the records of one that was not cut."""
+    (trained,) = summary["speed"]
+    assert trained["crop_passes"] == 6 * 3 * 50 * 4
+    assert trained["resumed"] == 1
+    assert trained["compilation"].startswith("eager")
+    rate = trained["crop_passes"] / summary["seconds"][f"pretrain {RUN}"]
+    assert trained["crop_passes_per_second"] == pytest.approx(rate)
+    share = rate * trained["gflop_per_crop_pass"] / 1e3 / trained["matrix"]["tflop_per_second"]
+    assert trained["share"] == pytest.approx(share)
+    attack = uncut / f"results/headline-small/attack/{RUN}/rle/pgd20/record.json"
+    expected = artifacts.read_json(attack)["result"]
+    ours = {
+        cell["column"]: cell["ours"] for cell in summary["accuracies"] if cell["probe"] == "rle"
+    }
+    assert ours["cifar10 pgd20 8/255"] == pytest.approx(expected["eps"]["8"])
+    assert ours.keys() >= {"cifar10 clean", "cifar10 pgd20 16/255", "cifar10 autoattack 8/255"}
+    record = summary["records"][f"pretrain {RUN}"]
+    assert record["code"]["commit"] is None  # of the bundle's own sources
+
+
+def test_a_finished_stage_counts_only_with_its_spec_and_the_bytes_it_was_made_from(
+    project, uncut, monkeypatch
+):
+    monkeypatch.chdir(project)
+    for part in ("data", "results"):
+        shutil.copytree(uncut / part, project / part)
+
+    def done():
+        found = headline.stages(load_study("study.yaml"))
+        return [stage.title.removesuffix(RUN) for stage in found if headline.is_done(stage)]
+
+    assert len(done()) == 7
+    head = Path(f"results/headline-small/probe/{RUN}/rle/head.safetensors")
+    head.write_bytes(head.read_bytes()[:-1] + b"?")
+    assert not {f"{verb} {RUN}/rle{rest}" for verb, rest in _OF_RLE} & set(done())
+    assert len(done()) == 4
+    text = (project / "study.yaml").read_text(encoding="utf-8")
+    (project / "study.yaml").write_text(
+        text.replace("epochs: 1\n", "epochs: 2\n"), encoding="utf-8"
+    )
+    assert f"pretrain {RUN}" not in done()
+
+
+_OF_RLE = (("probe", ""), ("attack", "/pgd20"), ("attack", "/autoattack"))
+
+
+def test_no_time_left_is_said_with_status_75_and_nothing_begins(project, bundle, tmp_path):
+    folder = tmp_path / "raw/cifar-10-batches-py"
+    folder.mkdir(parents=True)
+    for name in headline.FILES:
+        (folder / name).touch()
+    text = said(project, bundle, folder.parent, "--minutes", "0", status=headline.AGAIN)
+    assert "[1/7] data cifar10: cut: the 0 minutes are used up\nCall again" in text
+    assert not (project / "logs").exists()
+
+
+def test_a_stage_that_is_cut_is_ended(project, bundle, raw):
+    started = time.monotonic()
+    text = said(project, bundle, raw, "--minutes", "0.02", status=headline.AGAIN)
+    assert time.monotonic() - started < 30
+    assert "Call again: this stage begins anew" in text
+
+
+def test_a_failed_stage_is_told_with_the_end_of_its_log(project, bundle, tmp_path):
+    folder = tmp_path / "raw/cifar-10-batches-py"
+    folder.mkdir(parents=True)
+    for name in headline.FILES:
+        (folder / name).write_bytes(b"other bytes")
+    text = said(project, bundle, folder.parent, status=headline.FAILED)
+    assert "logs/headline-small/data/cifar10.log:\n" in text
+    assert "expected md5" in text
+
+
+def test_missing_files_of_cifar_are_named_before_anything_runs(project, bundle, tmp_path):
+    folder = tmp_path / "raw/cifar-10-batches-py"
+    folder.mkdir(parents=True)
+    for name in headline.FILES[:-1]:
+        (folder / name).touch()
+    text = said(project, bundle, folder.parent, status=headline.WRONG)
+    assert f"{folder}: expected the official files of CIFAR-10, found none of test_batch" in text
+    assert "Traceback" not in text
+    assert not (project / "logs").exists()
+
+
+def test_a_folder_without_packs_is_refused(project, bundle, tmp_path):
+    text = said(project, bundle, tmp_path, "--packs", str(tmp_path), status=headline.WRONG)
+    assert f"{tmp_path}: expected unpack.py and cifar10_exact_*.tar" in text
+
+
+def test_what_the_host_has_comes_before_what_the_bundle_brings(tmp_path):
+    for name in ("yaml", "nowhere_else"):
+        (tmp_path / "site" / f"{name}-package" / name).mkdir(parents=True)
+        (tmp_path / "site" / f"{name}-package" / f"{name}-1.0.dist-info").mkdir()
+    found = headline.importable(tmp_path)
+    assert found == [str(tmp_path / "src"), str(tmp_path / "site/nowhere_else-package")]
+
+
+def test_a_crop_pass_of_the_paper_s_network_has_the_operations_that_were_counted_by_hand():
+    # 1.157 GFLOP forward, as much for each of the gradients of weights and of inputs.
+    encoder = {"backbone": "resnet18", "width": 64, "hidden": 4096, "projection": 1024}
+    assert speed.crop_pass_flop(encoder, size=32) == pytest.approx(3 * 1.157e9, rel=1e-3)
+
+
+def test_the_rate_of_matrix_products_is_within_what_a_cpu_can_do(monkeypatch):
+    monkeypatch.setitem(speed.SIDES, "cpu", 256)
+    assert 1e-4 < speed.matrix_rate(torch.device("cpu"))["tflop_per_second"] < 100
+
+
+def test_the_headline_is_the_paper_s_run_but_for_what_decides_its_speed():
+    ours = load_study(REPOSITORY / "studies/headline.yaml")
+    paper = load_study(REPOSITORY / "studies/cf-amc-ssl.yaml")
+    ((name, run),) = ours.runs.items()
+    same = dataclasses.replace(
+        run, precision="fp32", compile=False, datasets=("cifar10", "cifar100")
+    )
+    assert same == paper.runs[name]
+    assert (run.precision, run.compile) == ("bf16", True)
+    assert {name: paper.probes[name] for name in ours.probes} == ours.probes
+    assert ours.attacks["pgd20"] == paper.attacks["pgd20"]
+    official = dataclasses.replace(paper.attacks["autoattack"], eps=(8.0,), images=1000)
+    assert ours.attacks["autoattack"] == official
+    assert ours.runtime.evaluation_batch == paper.runtime.evaluation_batch
+
+
+def test_the_headline_invents_no_published_value():
+    ours = load_study(REPOSITORY / "studies/headline.yaml")
+    paper = load_study(REPOSITORY / "studies/cf-amc-ssl.yaml")
+    table = paper.tables["table1"]
+    known = dict(zip(table.columns, table.rows["row7"].published, strict=True))
+    for block in ours.tables.values():
+        for cell in plan.cells(ours, block):
+            if cell.probe == "rle" and block is ours.tables["headline"]:
+                assert cell.published == known.get(cell.column, "unavailable")
+            else:
+                assert cell.published in ("unavailable", None)
