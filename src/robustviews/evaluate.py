@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import torch
 from torch import Tensor, nn
 
-from robustviews import runtime
+from robustviews import feed, runtime
 from robustviews.attacks import Attack
 from robustviews.augment import Views
 from robustviews.encoder import Encoder
+from robustviews.feed import Feed
 from robustviews.probe import Probe, represent
 
 ROUNDING = 1e-6  # what float32 may add to a perturbation
@@ -29,7 +32,7 @@ class Classifier(nn.Module):
 def evaluate(
     classifier: Classifier,
     attack: Attack,
-    images: Tensor,
+    images: Tensor | Feed,
     labels: Tensor,
     *,
     views: Views,
@@ -43,7 +46,7 @@ def evaluate(
     Args:
         classifier: put into eval mode; its parameters and their gradients are left as they are.
         attack: options of the attack.
-        images: (N, 3, H, W) uint8, the whole test set.
+        images: (N, 3, H, W) uint8, the whole test set, or a feed of it.
         labels: (N,) int64.
         views: of the pretraining, for an n-crop probe.
         size: side of the images in pixels.
@@ -59,18 +62,18 @@ def evaluate(
         ValueError: an attack left its ball or [0, 1], or fewer test images exist than it asks for.
     """
     classifier.eval()
-    device = next(classifier.parameters()).device
+    images = feed.of(images, next(classifier.parameters()).device)
     index = choose_images(len(images), attack.images)
     flags: dict[str, list[Tensor]] = {}
     bar = runtime.Progress(len(index), "image", title)
     view_seed = runtime.counter_key(seed, "test")
-    with runtime.frozen(classifier):
-        at_once = max(1, batch // classifier.probe.stack)
-        for number, chosen in enumerate(index.split(at_once)):
-            inputs = classifier.probe.inputs(
-                images[chosen].to(device), chosen.to(device), views, size=size, seed=view_seed
-            )
-            target = labels[chosen].to(device)
+    at_once = max(1, batch // classifier.probe.stack)
+    orders = index.split(at_once)
+    stream = contextlib.closing(images.batches(orders))
+    with runtime.frozen(classifier), stream as batches:
+        for number, (order, (where, chosen)) in enumerate(zip(orders, batches, strict=True)):
+            inputs = classifier.probe.inputs(chosen, where, views, size=size, seed=view_seed)
+            target = labels[order].to(where.device)
             draws = runtime.counter_key(seed, "attack", number) & 0x7FFFFFFF
             for name, right in _flags(classifier, attack, inputs, target, draws).items():
                 flags.setdefault(name, []).append(right)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -9,10 +10,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from robustviews import runtime
+from robustviews import feed, runtime
 
 if TYPE_CHECKING:
     from robustviews.encoder import Encoder, Feature
+    from robustviews.feed import Feed
     from robustviews.probe import History, Task
 
 
@@ -21,13 +23,14 @@ def new_head(encoder: Encoder, feature: Feature, task: Task) -> nn.Linear:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(runtime.counter_key(task.seed, "head") & (2**63 - 1))
         head = nn.Linear(encoder.width_of(feature), task.classes)
-    return head.to(task.images.device)
+    return head.to(task.labels.device)
 
 
 def fit(
     head: nn.Linear,
     optimizer: torch.optim.Optimizer,
     task: Task,
+    rows: Tensor | Feed,
     features_of: Callable[[Tensor, Tensor], Tensor],
     *,
     batch_size: int,
@@ -41,7 +44,8 @@ def fit(
         head: to be trained.
         optimizer: of its parameters.
         task: labels, seed and order.
-        features_of: maps indices (B,) and their labels (B,) to features (B, F).
+        rows: (N, ...), such as features or images.
+        features_of: maps rows (B, ...) and their labels (B,) to features (B, F).
         batch_size: images in a minibatch; the last one may be smaller.
         epochs: passes over the training set.
         first: epochs already done, so that orders and history go on.
@@ -51,25 +55,26 @@ def fit(
         Loss and training accuracy of each epoch.
     """
     history: History = []
-    count = len(task.images)
+    rows, count = feed.of(rows, task.labels.device), len(task.labels)
     update = 0
     bar = runtime.Progress(epochs, "epoch", task.title)
     for epoch in range(first, first + epochs):
-        order = runtime.permutation(count, task.seed, "probe", epoch).to(task.labels.device)
-        loss_sum = torch.zeros((), device=order.device)
-        correct = torch.zeros((), dtype=torch.int64, device=order.device)
-        for index in order.split(batch_size):
-            labels = task.labels[index]
-            logits = head(features_of(index, labels))
-            loss = nn.functional.cross_entropy(logits, labels)
-            optimizer.zero_grad()
-            loss.backward()
-            if lr_at is not None:
-                optimizer.param_groups[0]["lr"] = lr_at(update)
-            optimizer.step()
-            update += 1
-            loss_sum += loss.detach() * len(index)
-            correct += (logits.argmax(dim=1) == labels).sum()
+        orders = runtime.permutation(count, task.seed, "probe", epoch).split(batch_size)
+        loss_sum = torch.zeros((), device=task.labels.device)
+        correct = torch.zeros((), dtype=torch.int64, device=task.labels.device)
+        with contextlib.closing(rows.batches(orders)) as batches:
+            for index, chosen in batches:
+                labels = task.labels[index]
+                logits = head(features_of(chosen, labels))
+                loss = nn.functional.cross_entropy(logits, labels)
+                optimizer.zero_grad()
+                loss.backward()
+                if lr_at is not None:
+                    optimizer.param_groups[0]["lr"] = lr_at(update)
+                optimizer.step()
+                update += 1
+                loss_sum += loss.detach() * len(index)
+                correct += (logits.argmax(dim=1) == labels).sum()
         mean_loss = loss_sum.item() / count
         if not math.isfinite(mean_loss):
             raise ValueError(

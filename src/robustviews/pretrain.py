@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
-from robustviews import augment, runtime
+from robustviews import augment, feed, runtime
 from robustviews.augment import Views
+from robustviews.compiler import Compilation, compile_encoder
 from robustviews.encoder import Encoder
+from robustviews.feed import Feed
 from robustviews.methods import Batch, Method
 from robustviews.optim import Adam, Lars, Sgd, cosine_lr
 from robustviews.regimes import Regime
@@ -48,6 +51,8 @@ class Progress:
     update: int = 0
     seconds: float = 0.0
     resumed: int = 0
+    compilation: str = "eager"  # or `compiled`, or `eager:` and why
+    compile_seconds: float = 0.0  # not among `seconds`
     history: list[dict[str, float]] = field(default_factory=list)  # one entry a pass
 
 
@@ -147,7 +152,7 @@ class Training:
 
 def pretrain(
     encoder: Encoder,
-    images: Tensor,
+    images: Tensor | Feed,
     labels: Tensor,
     *,
     method: Method,
@@ -158,7 +163,8 @@ def pretrain(
     epochs_meaning: Literal["passes", "replays", "views"] = "passes",
     batch_size: int = 100,
     optimizer: dict[str, Any],
-    precision: Literal["fp32", "bf16"] = "fp32",
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32",
+    compiled: bool = False,
     seed: int = 0,
     state: State | None = None,
     title: str = "pretrain",
@@ -167,7 +173,7 @@ def pretrain(
 
     Args:
         encoder: network on its device; left in eval mode.
-        images: (N, 3, H, W) uint8.
+        images: (N, 3, H, W) uint8, or a feed of them.
         labels: (N,) int64, used by the supervised method alone.
         method: views and loss.
         regime: how a minibatch becomes updates.
@@ -178,6 +184,7 @@ def pretrain(
         batch_size: images in a minibatch; the last, smaller one of a pass is dropped.
         optimizer: arguments of `build_optimizer` and of `learning_rate`.
         precision: of the encoder's arithmetic in training.
+        compiled: whether to compile the encoder, where that helps and works.
         seed: every random choice is a hash of it and of what it is for.
         state: where to save state, and to take up an interrupted training from.
         title: of the progress bar and of log lines.
@@ -203,35 +210,54 @@ def pretrain(
         minibatches=minibatches * passes,
         updates_per_batch=regime.updates_per_batch,
     )
+    encoder.precision = precision
+    encoder.train()
+    compilation = Compilation("eager")
+    if compiled:
+        compilation = compile_encoder(
+            encoder, method=method, regime=regime, views=views, size=size, batch_size=batch_size
+        )
     training = Training(encoder, build_optimizer(encoder, **options), lr_at)
     if state is not None:
         training.take_up(state)
     progress, device = training.progress, training.device
-    images, labels = images.to(device), labels.to(device)
-    encoder.precision = precision
-    encoder.train()
+    progress.compilation = compilation.outcome
+    progress.compile_seconds += compilation.seconds
+    images, labels = feed.of(images, device), labels.to(device)
     bar = runtime.Progress(passes * minibatches, "minibatch", title)
     done = progress.epoch * minibatches + progress.position
     bar.begin_at(done)
-    order = None
-    for step in range(done, passes * minibatches):
-        epoch, position = divmod(step, minibatches)
-        if order is None or position == 0:
-            order = runtime.permutation(len(images), seed, "order", epoch).to(device)
-        chosen = order[position * batch_size : (position + 1) * batch_size]
-        batch = make_batch(images, labels, chosen, views=views, size=size, seed=seed, epoch=epoch)
-        starts = runtime.generator(device, seed, "delta", epoch, position)
-        training.close_minibatch(
-            *regime.train_batch(encoder, method, batch, training.delta, training.update, starts)
-        )
-        if position == minibatches - 1:
-            training.close_pass(minibatches, minibatches * batch_size, title)
-        if state is not None and state.due():
-            training.save(state)
-        bar.show(step + 1)
+    steps = range(done, passes * minibatches)
+    orders = _orders(len(images), steps, seed=seed, batch_size=batch_size)
+    with contextlib.closing(images.batches(orders)) as batches:
+        for step, (index, chosen) in zip(steps, batches, strict=True):
+            epoch, position = divmod(step, minibatches)
+            batch = make_batch(
+                chosen, labels[index], index, views=views, size=size, seed=seed, epoch=epoch
+            )
+            starts = runtime.generator(device, seed, "delta", epoch, position)
+            with runtime.tf32(allowed=precision == "tf32"):
+                trained = regime.train_batch(
+                    encoder, method, batch, training.delta, training.update, starts
+                )
+            training.close_minibatch(*trained)
+            if position == minibatches - 1:
+                training.close_pass(minibatches, minibatches * batch_size, title)
+            if state is not None and state.due():
+                training.save(state)
+            bar.show(step + 1)
     encoder.zero_grad(set_to_none=True)
     encoder.eval()
     return progress
+
+
+def _orders(count: int, steps: range, *, seed: int, batch_size: int) -> Iterator[Tensor]:
+    """Yield which of `count` images each minibatch of some steps has, (B,) int64."""
+    minibatches = count // batch_size
+    for epoch, position in (divmod(step, minibatches) for step in steps):
+        if position == 0 or (epoch, position) == divmod(steps.start, minibatches):
+            order = runtime.permutation(count, seed, "order", epoch)
+        yield order[position * batch_size : (position + 1) * batch_size]
 
 
 def make_batch(
@@ -244,23 +270,22 @@ def make_batch(
     seed: int,
     epoch: int,
 ) -> Batch:
-    """Make the views of some images.
+    """Make the views of a minibatch.
 
     Args:
-        images: (N, 3, H, W) uint8.
-        labels: (N,) int64.
-        indices: (B,) int64, on the device of the images; which of them.
+        images: (B, 3, H, W) uint8.
+        labels: (B,) int64.
+        indices: (B,) int64, on the device of the images; their positions in the training set.
         views: how views are made.
         size: side of the views.
         seed: of the training.
         epoch: pass over the data; together with seed and index it decides the views of an image.
     """
-    chosen = images[indices]
     key = runtime.counter_key(seed, "views", epoch)
     return Batch(
-        images=augment.to_float(chosen, size),
-        views=augment.make_views(chosen, views, size=size, key=key, counters=indices),
-        labels=labels[indices],
+        images=augment.to_float(images, size),
+        views=augment.make_views(images, views, size=size, key=key, counters=indices),
+        labels=labels,
     )
 
 

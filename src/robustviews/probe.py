@@ -7,6 +7,7 @@ Source: arXiv 2501.03507, section 4, and its reference code.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
@@ -17,13 +18,15 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from robustviews import augment, heads, optim, runtime
+    from robustviews import augment, feed, heads, optim, runtime
     from robustviews.augment import Views
     from robustviews.encoder import Encoder, Feature
+    from robustviews.feed import Feed
 else:
     torch, nn = LazyModule("torch"), LazyModule("torch.nn")
-    augment, runtime = LazyModule("robustviews.augment"), LazyModule("robustviews.runtime")
+    augment, feed = LazyModule("robustviews.augment"), LazyModule("robustviews.feed")
     heads, optim = LazyModule("robustviews.heads"), LazyModule("robustviews.optim")
+    runtime = LazyModule("robustviews.runtime")
 
 History = list[dict[str, float]]
 
@@ -33,17 +36,17 @@ class Task:
     """What a head is trained on, and how it is looked at.
 
     Attributes:
-        images: (N, 3, H, W) uint8, the training set, on the device of the encoder.
-        labels: (N,) int64, class of each.
+        images: (N, 3, H, W) uint8, the training set, or a feed of it.
+        labels: (N,) int64, class of each, on the device of the encoder.
         classes: number of classes.
         views: of the pretraining, which the n-crop probe draws from.
         size: side of images and views in pixels.
         seed: of heads, orders and views.
-        batch: views at a time where no gradient is needed.
+        batch: views that are encoded or attacked at a time.
         title: of the progress bar.
     """
 
-    images: Tensor
+    images: Tensor | Feed
     labels: Tensor
     classes: int
     views: Views
@@ -111,7 +114,8 @@ class LinearProbe:
             head,
             adam,
             task,
-            lambda index, _: h[index],
+            h,
+            lambda chosen, _: chosen,
             batch_size=self.batch_size,
             epochs=self.epochs,
         )
@@ -160,26 +164,24 @@ class RobustLinearProbe:
         head = start or heads.new_head(encoder, self.feature, task)
         adam = optim.Adam(head.parameters(), self.lr)
 
-        def attacked(index: Tensor, labels: Tensor) -> Tensor:
-            def loss(adversarial: Tensor) -> Tensor:
-                logits = head(encoder.represent(adversarial, self.feature))
-                return nn.functional.cross_entropy(logits, labels)
-
-            images = augment.to_float(task.images[index], task.size)
+        def attacked(images: Tensor, labels: Tensor) -> Tensor:
+            parts = zip(images.split(task.batch), labels.split(task.batch), strict=True)
             with runtime.frozen(head):
-                adversarial = pgd(
-                    loss,
-                    images,
-                    eps=self.eps / 255,
-                    step_size=self.step_size / 255,
-                    steps=self.steps,
-                )
-            with torch.no_grad():
-                return encoder.represent(adversarial, self.feature)
+                features = [
+                    self._attacked(encoder, head, augment.to_float(part, task.size), classes)
+                    for part, classes in parts
+                ]
+            return torch.cat(features)
 
         with runtime.frozen(encoder):
             history = heads.fit(
-                head, adam, task, attacked, batch_size=self.batch_size, epochs=self.epochs
+                head,
+                adam,
+                task,
+                task.images,
+                attacked,
+                batch_size=self.batch_size,
+                epochs=self.epochs,
             )
         if self.rle_trailing_standard:
             h = frozen_features(self, encoder, task, key="train")
@@ -187,12 +189,29 @@ class RobustLinearProbe:
                 head,
                 adam,
                 task,
-                lambda index, _: h[index],
+                h,
+                lambda chosen, _: chosen,
                 batch_size=self.batch_size,
                 epochs=self.rle_trailing_standard,
                 first=self.epochs,
             )
         return head, history
+
+    def _attacked(
+        self, encoder: Encoder, head: nn.Linear, images: Tensor, labels: Tensor
+    ) -> Tensor:
+        """Return features (B, F) of PGD examples for images (B, 3, H, W) in [0, 1]."""
+
+        def loss(adversarial: Tensor) -> Tensor:
+            logits = head(encoder.represent(adversarial, self.feature))
+            # Not a mean: no image's gradient depends on how many are attacked at a time.
+            return nn.functional.cross_entropy(logits, labels, reduction="none")
+
+        adversarial = pgd(
+            loss, images, eps=self.eps / 255, step_size=self.step_size / 255, steps=self.steps
+        )
+        with torch.no_grad():
+            return encoder.represent(adversarial, self.feature)
 
 
 @dataclass(frozen=True)
@@ -247,12 +266,13 @@ class NcropProbe:
         sgd = optim.Sgd(
             head.parameters(), self.lr, momentum=self.momentum, weight_decay=self.weight_decay
         )
-        minibatches = self.epochs * -(-len(task.images) // self.batch_size)
+        minibatches = self.epochs * -(-len(task.labels) // self.batch_size)
         return head, heads.fit(
             head,
             sgd,
             task,
-            lambda index, _: h[index],
+            h,
+            lambda chosen, _: chosen,
             batch_size=self.batch_size,
             epochs=self.epochs,
             lr_at=lambda step: optim.cosine_lr(step, base=self.lr, horizon=minibatches),
@@ -303,13 +323,12 @@ def frozen_features(probe: Probe, encoder: Encoder, task: Task, *, key: str) -> 
         key: keeps the views of training and test images apart.
     """
     seed = runtime.counter_key(task.seed, key)
+    images = feed.of(task.images, task.labels.device)
+    orders = torch.arange(len(images)).split(max(1, task.batch // probe.stack))
     features = []
-    with torch.no_grad():
-        at_once = max(1, task.batch // probe.stack)
-        for first in range(0, len(task.images), at_once):
-            images = task.images[first : first + at_once]
-            counters = torch.arange(first, first + len(images), device=images.device)
-            inputs = probe.inputs(images, counters, task.views, size=task.size, seed=seed)
+    with torch.no_grad(), contextlib.closing(images.batches(orders)) as batches:
+        for index, chosen in batches:
+            inputs = probe.inputs(chosen, index, task.views, size=task.size, seed=seed)
             features.append(represent(encoder, probe.feature, inputs))
     return torch.cat(features)
 

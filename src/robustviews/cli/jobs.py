@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from robustviews.datasets import Images
     from robustviews.encoder import Encoder
 
 STATE = Path("results/.state")  # of interrupted trainings; no output of any rule
@@ -49,7 +50,7 @@ def data(options: argparse.Namespace) -> None:
 
 def pretrain(options: argparse.Namespace) -> None:
     """Train one encoder."""
-    from robustviews import runtime
+    from robustviews import feed, memory, runtime
     from robustviews.encoder import build_encoder
     from robustviews.pretrain import pretrain as train
 
@@ -66,23 +67,35 @@ def pretrain(options: argparse.Namespace) -> None:
     state = artifacts.Resume(
         STATE / study.study / job.name, spec, inputs, study.runtime.checkpoint_minutes
     )
-    done = train(
+    needed = memory.step_bytes(
         encoder,
-        images,
-        labels,
-        method=run.method,
-        regime=run.regime,
-        views=run.views,
+        run.method,
+        run.regime,
+        run.views,
         size=record["size"],
-        epochs=run.epochs,
-        epochs_meaning=run.epochs_meaning,
         batch_size=run.batch_size,
-        optimizer=spec["run"]["optimizer"],
         precision=run.precision,
-        seed=job.seed,
-        state=state,
-        title=job.name,
     )
+    memory.check_step(needed, encoder, title=job.name)
+    with memory.explained(job.name, memory.SMALLER_STEP):
+        done = train(
+            encoder,
+            feed.choose(images, device, needed=needed),
+            labels,
+            method=run.method,
+            regime=run.regime,
+            views=run.views,
+            size=record["size"],
+            epochs=run.epochs,
+            epochs_meaning=run.epochs_meaning,
+            batch_size=run.batch_size,
+            optimizer=spec["run"]["optimizer"],
+            precision=run.precision,
+            compiled=run.compile,
+            seed=job.seed,
+            state=state,
+            title=job.name,
+        )
     with artifacts.atomic_folder(plan.pretrain_folder(study, options.run)) as into:
         artifacts.write_tensors(into / "encoder.safetensors", encoder.state_dict())
         artifacts.write_jsonl(into / "training.jsonl", done.history)
@@ -101,6 +114,8 @@ def pretrain(options: argparse.Namespace) -> None:
                 "loss": done.history[-1]["loss"],
                 "updates": done.update,
                 "passes": done.epoch,
+                "compilation": done.compilation,
+                "compile_seconds": round(done.compile_seconds, 3),
                 "classes": record["classes"],
                 "size": record["size"],
             },
@@ -110,7 +125,7 @@ def pretrain(options: argparse.Namespace) -> None:
 
 def probe(options: argparse.Namespace) -> None:
     """Train one head on a frozen encoder."""
-    from robustviews import runtime
+    from robustviews import feed, memory, runtime
     from robustviews.probe import Task
 
     study, started, device = load_study(options.study), time.time(), _set_up(options)
@@ -129,7 +144,7 @@ def probe(options: argparse.Namespace) -> None:
         inputs.append(head_file)
     title = f"{options.run}/{options.probe}"
     task = Task(
-        images=images.to(device),
+        images=feed.choose(images, device),
         labels=labels.to(device),
         classes=record["classes"],
         views=study.runs[job.entry].views,
@@ -138,7 +153,8 @@ def probe(options: argparse.Namespace) -> None:
         batch=study.runtime.evaluation_batch,
         title=title,
     )
-    head, history = study.probes[options.probe].train(encoder, task, start=start)
+    with memory.explained(title, memory.SMALLER_BATCH):
+        head, history = study.probes[options.probe].train(encoder, task, start=start)
     for row in history:
         logging.info("probe=%s %s", title, " ".join(f"{key}={row[key]:.6g}" for key in row))
     with artifacts.atomic_folder(plan.probe_folder(study, options.run, options.probe)) as into:
@@ -159,7 +175,7 @@ def probe(options: argparse.Namespace) -> None:
 
 def attack(options: argparse.Namespace) -> None:
     """Attack one classifier at every radius of an attack."""
-    from robustviews import runtime
+    from robustviews import feed, memory, runtime
     from robustviews.evaluate import Classifier, evaluate
 
     study, started, device = load_study(options.study), time.time(), _set_up(options)
@@ -175,17 +191,18 @@ def attack(options: argparse.Namespace) -> None:
     )
     inputs += sorted({encoder_file, head_file})
     name = f"{options.run}/{options.probe}/{options.attack}"
-    flags = evaluate(
-        Classifier(encoder, head, study.probes[options.probe]),
-        study.attacks[options.attack],
-        images,
-        labels,
-        views=study.runs[job.entry].views,
-        size=record["size"],
-        seed=job.seed,
-        batch=study.runtime.evaluation_batch,
-        title=name,
-    )
+    with memory.explained(name, memory.SMALLER_BATCH):
+        flags = evaluate(
+            Classifier(encoder, head, study.probes[options.probe]),
+            study.attacks[options.attack],
+            feed.choose(images, device),
+            labels,
+            views=study.runs[job.entry].views,
+            size=record["size"],
+            seed=job.seed,
+            batch=study.runtime.evaluation_batch,
+            title=name,
+        )
     accuracy = {
         key: value.float().mean().item()
         for key, value in flags.items()
@@ -215,7 +232,7 @@ def examples(options: argparse.Namespace) -> None:
     """Draw views of a few training images, clean and as an encoder's adversary perturbs them."""
     import torch
 
-    from robustviews import augment, figures, runtime
+    from robustviews import figures, runtime
     from robustviews.attacks import pgd
     from robustviews.pretrain import make_batch
 
@@ -225,11 +242,11 @@ def examples(options: argparse.Namespace) -> None:
     run = study.runs[job.entry]
     images, labels, record, _ = _load_split(study, job.dataset, "train")
     encoder, _ = _load_encoder(study, name, record["classes"], device)
-    index = torch.arange(EXAMPLES, device=device)
+    first = torch.tensor(images[:EXAMPLES], device=device)
     batch = make_batch(
-        images.to(device),
-        labels.to(device),
-        index,
+        first,
+        labels[:EXAMPLES].to(device),
+        torch.arange(EXAMPLES, device=device),
         views=run.views,
         size=record["size"],
         seed=job.seed,
@@ -247,7 +264,7 @@ def examples(options: argparse.Namespace) -> None:
     perturbed = batch.views.clone()
     perturbed[-1 if adversarial.dim() == 4 else slice(None)] = adversarial
     drawing = figures.example_views(
-        augment.to_float(images[: len(index)], record["size"]).numpy(),
+        batch.images.cpu().numpy(),
         batch.views.cpu().numpy(),
         perturbed.cpu().numpy(),
         note=f"{plan.label(study, job.entry)}; PGD-{EXAMPLE_STEPS} on its loss at {eps:g}/255",
@@ -259,8 +276,8 @@ def examples(options: argparse.Namespace) -> None:
 
 def _load_split(
     study: Study, dataset: str, split: str
-) -> tuple[Tensor, Tensor, dict[str, int], list[Path]]:
-    """Return images, labels, the data set's summary (classes, size), and the files read."""
+) -> tuple[Images, Tensor, dict[str, int], list[Path]]:
+    """Return images in their file, labels, the data set's summary (classes, size), the files."""
     import torch
 
     from robustviews.datasets import open_split
@@ -269,7 +286,7 @@ def _load_split(
     record = artifacts.read_json(folder / "record.json")
     images, labels = open_split(folder, split)
     files = [folder / f"{split}_images.npy", folder / f"{split}_labels.npy", folder / "record.json"]
-    return torch.tensor(images), torch.tensor(labels), record["result"], files
+    return images, torch.tensor(labels), record["result"], files
 
 
 def _load_encoder(
