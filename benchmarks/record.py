@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import functools
 import json
 import os
 import subprocess
@@ -52,6 +53,7 @@ def run(name: str, options: argparse.Namespace, measure: Measure) -> Path:
     """
     runtime.configure(threads=options.threads, deterministic=False)
     device = runtime.choose_device(options.device)
+    revision()  # of the code that is about to run, not of what another commit makes of it meanwhile
     path = write(name, measure(options, device), options=options, device=device)
     print(table.markdown([path]), flush=True)
     return path
@@ -101,8 +103,7 @@ def write(
     record = {
         "benchmark": name,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "commit": _git("rev-parse", "--short", "HEAD"),
-        "modified": bool(_git("status", "--porcelain", "--", "src", "benchmarks")),
+        **revision(),
         "cores": os.cpu_count(),
         **runtime.environment(device),
         "native_bf16": runtime.native_bf16(device),
@@ -113,6 +114,15 @@ def write(
     path: Path = options.out / f"{name}.json"
     path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return path
+
+
+@functools.cache
+def revision() -> dict[str, Any]:
+    """Return the commit, as of the first call in this process, and whether files differ from it."""
+    return {
+        "commit": _git("rev-parse", "--short", "HEAD"),
+        "modified": bool(_git("status", "--porcelain", "--", "src", "benchmarks")),
+    }
 
 
 def _git(*words: str) -> str | None:
