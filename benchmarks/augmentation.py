@@ -54,7 +54,9 @@ def measure(options: argparse.Namespace, device: torch.device) -> dict[str, Any]
             {"rival": "ours, compiled", "reason": "compiling takes a minute; not with --quick"}
         )
     else:
-        sides["ours, compiled"] = torch.compile(lambda: ours(there, recipe), dynamic=False)
+        sides["ours, compiled"] = torch.compile(
+            lambda: ours(there, recipe), dynamic=False, fullgraph=True
+        )
     if importlib.util.find_spec("kornia") is None:
         skipped.append({"rival": "kornia", "reason": "kornia is not installed: make setup"})
     else:
@@ -98,7 +100,8 @@ def failing(sides: dict[str, rounds.Work]) -> list[dict[str, str]]:
         sides[name]()
     except Exception as error:  # a compiler fails in many ways
         del sides[name]
-        return [{"rival": name, "reason": f"{type(error).__name__}: {str(error)[:120]}"}]
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        return [{"rival": name, "reason": reason[:120]}]
     return []
 
 
