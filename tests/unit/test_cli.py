@@ -226,6 +226,18 @@ def test_a_rerun_gives_the_same_bytes():
     assert [path.read_bytes() for path in paths] == before
 
 
+@pytest.mark.usefixtures("project")
+def test_images_that_do_not_fit_come_from_their_file_and_change_no_byte(monkeypatch, caplog):
+    paths = [Path(ENCODER), Path(HEAD), Path(FLAGS)]
+    before = [path.read_bytes() for path in paths]
+    monkeypatch.setattr("robustviews.feed._SHARE", 0.0)
+    caplog.set_level("INFO")
+    for verb in ("pretrain", "probe", "attack"):
+        assert main(command(verb)) == 0
+    assert [path.read_bytes() for path in paths] == before
+    assert len([line for line in caplog.messages if line.startswith("images=mapped 0 MiB")]) == 3
+
+
 def test_a_training_says_in_its_record_how_long_it_was(finished):
     folder, study = finished
     path = folder / plan.pretrain_folder(study, "emp-free-digits-s0")
@@ -461,6 +473,43 @@ def test_a_training_on_too_few_images_says_what_to_change(capsys):
     assert main(command("pretrain")) == 2
     said = capsys.readouterr().err
     assert "emp-free-digits-s0: batch_size 900 is more than the 797 training images" in said
+
+
+@pytest.mark.usefixtures("project")
+def test_a_training_that_does_not_fit_is_refused_before_it_begins(monkeypatch, capsys):
+    before = Path(ENCODER).stat()
+    monkeypatch.setattr("robustviews.memory.available", lambda _: 2**19)
+    assert main(command("pretrain")) == 2
+    said = capsys.readouterr().err
+    assert re.search(
+        r"^emp-free-digits-s0: a training step needs \d+ MiB, cpu has \d MiB available; lower bat",
+        said,
+        re.M,
+    )
+    assert "Traceback" not in said
+    assert Path(ENCODER).stat() == before
+
+
+@pytest.mark.parametrize(
+    ("verb", "where", "option"),
+    [
+        ("pretrain", "robustviews.regimes.Free.train_batch", "batch_size or views.count"),
+        ("probe", "robustviews.probe.RobustLinearProbe.train", "runtime.evaluation_batch"),
+        ("attack", "robustviews.attacks.PgdAttack.perturb", "runtime.evaluation_batch"),
+    ],
+)
+@pytest.mark.usefixtures("project")
+def test_a_job_that_runs_out_of_memory_says_what_to_lower(verb, where, option, monkeypatch, capsys):
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(where, full)
+    assert main(command(verb)) == 2
+    said = capsys.readouterr().err
+    assert (
+        f"out of memory (CUDA out of memory. Tried to allocate 2.00 GiB.); lower {option}" in said
+    )
+    assert "Traceback" not in said
 
 
 @pytest.mark.usefixtures("project")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -175,6 +177,21 @@ def test_minibatches_that_nobody_wants_any_more_are_not_read(mapped, monkeypatch
     with contextlib.closing(Mapped(mapped, CPU, depth=8).batches(orders)) as batches:
         next(batches)
     assert len(read) <= 3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads a process's memory from /proc")
+def test_what_was_read_of_a_file_counts_no_longer_as_memory_of_the_process(tmp_path):
+    def of_files():
+        status = Path("/proc/self/status").read_text().split()
+        return int(status[status.index("RssFile:") + 1]) * 1024
+
+    np.save(tmp_path / "images.npy", np.zeros((4000, 3, 64, 64), np.uint8))
+    images = np.load(tmp_path / "images.npy", mmap_mode="r")
+    before = of_files()
+    for _ in Mapped(images, CPU).batches(torch.arange(4000).split(100)):
+        pass
+    assert images.nbytes > 49e6
+    assert of_files() - before < 10e6
 
 
 # What is computed with them
