@@ -57,7 +57,12 @@ class Question:
 
     @property
     def weight(self) -> float:
-        """Roughly how much work it is beside others: convolutions go with pixels and width^2."""
+        """Roughly how much work it is beside others: convolutions go with pixels and width^2.
+
+        Of an attack, the whole numbers in its options: steps, restarts, queries.
+        """
+        if self.stage == "attack":
+            return float(sum(v for v in vars(self.about["attack"]).values() if type(v) is int))
         weight = float(self.about.get("size", 1)) ** 2
         if "encoder" in self.about:
             weight *= self.about["encoder"].width ** 2
@@ -204,7 +209,8 @@ def _attack(study: Study, job: Job, shape: Shape, ask: Callable[..., Answer]) ->
     attack = study.attacks[job.parts[2]]
     images = min(attack.images or shape.test, shape.test)
     at_once = min(images, max(1, study.runtime.evaluation_batch // probe.stack))
-    options, seen = _without(attack, "images"), _seen(study, run, job, shape)
+    options = dataclasses.replace(_without(attack, "images"), eps=attack.eps[:1])
+    seen = _seen(study, run, job, shape)
     start = ask("start", kind="train")
     network = ask("network", **{k: v for k, v in seen.items() if k not in ("probe", "views")})
     inputs = {k: seen[k] for k in ("size", "classes", "probe", "views", "batch") if k in seen}
@@ -218,12 +224,14 @@ def _attack(study: Study, job: Job, shape: Shape, ask: Callable[..., Answer]) ->
             for way in ("forward", "backward")
         )
 
-    calls = start["seconds"] + -(-images // at_once) * seconds("alive", "call")
-    alive, fallen = seconds("alive", "image"), seconds("fallen", "image")
+    calls = len(attack.eps) * -(-images // at_once) * seconds("alive", "call")
+    alive, fallen = (
+        len(attack.eps) * images * seconds(part, "image") for part in ("alive", "fallen")
+    )
     memory = start["bytes"] + shape.test * shape.image
     return Amount(
-        seconds=calls + images * (SURVIVORS * alive + (1 - SURVIVORS) * fallen),
-        at_most=calls + images * max(alive, fallen),
+        seconds=start["seconds"] + calls + SURVIVORS * alive + (1 - SURVIVORS) * fallen,
+        at_most=start["seconds"] + calls + max(alive, fallen),
         memory=memory + at_once * probe.stack * network["view_bytes"],
         disk=images * (17 + len(attack.eps)),  # index and label 8 bytes each, a flag 1
     )

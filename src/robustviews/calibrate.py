@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from robustviews import artifacts, measure, runtime, start_up, tally
+from robustviews import artifacts, fingerprint, measure, runtime, start_up, tally
 from robustviews.amounts import About, Answer, Question
 from robustviews.artifacts import ArtifactError
 
@@ -38,12 +38,14 @@ class Calibration:
     Attributes:
         device: its name.
         torch: version.
+        code: digest of all code that was measured, and that measures.
         date: of the last measurement, UTC.
         answers: by key of the question.
     """
 
     device: str
     torch: str
+    code: str
     date: str = ""
     answers: dict[str, Answer] = field(default_factory=dict)
 
@@ -54,14 +56,17 @@ class Calibration:
 
 
 def load(device: torch.device, folder: Path = FOLDER) -> Calibration:
-    """Return what was measured on a device; nothing if on another one, or with another torch."""
+    """Return what was measured on a device; nothing if on another one, or of other code."""
     here = runtime.environment(device)
-    fresh = Calibration(here["device"], here["torch"])
+    measured = ("training_step", "head", "network")
+    code = fingerprint.digest(*(("measure", name) for name in measured), ("tally", "attack"))
+    fresh = Calibration(here["device"], here["torch"], code)
     try:
         found = Calibration(**artifacts.read_json(_path(device, folder)))
     except (ArtifactError, TypeError):  # none, or of another version of this package
         return fresh
-    return found if (found.device, found.torch) == (fresh.device, fresh.torch) else fresh
+    same = all(getattr(found, name) == getattr(fresh, name) for name in ("device", "torch", "code"))
+    return found if same else fresh
 
 
 def save(calibration: Calibration, device: torch.device, folder: Path = FOLDER) -> None:
@@ -109,7 +114,7 @@ def answer(
 
     for worker in list(workers):
         give(worker)
-    while heard := wait(list(workers), timeout=max(0.0, end - time.monotonic())):
+    while workers and (heard := wait(list(workers), max(0.0, end - time.monotonic()))):
         for worker in [each for each in workers if each in heard]:
             try:
                 question, said = worker.recv()

@@ -12,6 +12,14 @@ from robustviews.amounts import Amount, Answer, Question, UnknownError, amount
 from robustviews.config.schema import Study
 from robustviews.pending import Job, Key
 
+_SAME = ("/0", "/1/attack/kind")  # stage, and class of the attack
+_NAMES = {
+    "start": "the start of a job",
+    "pretrain": "a training",
+    "probe": "a probe",
+    "network": "a network",
+    "attack": "this kind of attack",
+}
 _ALIKE = 2  # leaves in which two questions differ: one option has two values
 
 
@@ -127,18 +135,19 @@ def nearest(question: Question, measured: dict[str, Answer]) -> Answer:
     """Scale the answer to the question that has most in common, by the rough work of both.
 
     Raises:
-        UnknownError: no question of this stage was measured.
+        UnknownError: no question of this stage was measured; or none about this kind of attack, of
+            which one may take a hundred times the passes of another.
     """
-    wanted = _leaves(json.loads(question.key)).items()
-    alike = {
-        key: len(wanted & _leaves(json.loads(key)).items())
-        for key in measured
-        if json.loads(key)[0] == question.stage
-    }
+    wanted = _leaves(json.loads(question.key))
+    alike: dict[str, int] = {}
+    for key in measured:
+        leaves = _leaves(json.loads(key))
+        if all(leaves.get(same) == wanted.get(same) for same in _SAME):
+            alike[key] = len(wanted.items() & leaves.items())
     if not alike:
-        raise UnknownError(f"no {question.stage} could be measured in time")
+        raise UnknownError(f"no time was left to measure {_NAMES[question.stage]}")
     answer = measured[max(alike, key=lambda key: alike[key])]
-    ratio = question.weight / answer["weight"]
+    ratio = 1.0 if question.stage == "attack" else question.weight / answer["weight"]
     return {k: v * ratio if k.endswith(("seconds", "bytes")) else v for k, v in answer.items()}
 
 

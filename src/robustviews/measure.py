@@ -43,14 +43,16 @@ def training_step(about: About, device: torch.device, seconds: float) -> Iterato
     full: Views = about["views"]
     whole = about["batch_size"] * full.count
     points: timing.Points = []
+    needed = 0.0
     end = time.monotonic() + seconds
     for images, count in _sizes(about):
         took = _minibatch_seconds(encoder, about, images, replace(full, count=count))
         points.append((images * count, took))
+        needed = needed or _step_bytes(encoder, about)
         fixed, slope = timing.line(points)
         yield {
             "seconds": fixed + slope * whole,
-            "step_bytes": _step_bytes(encoder, about),
+            "step_bytes": needed,
             "disk": sum(v.numel() * v.element_size() for v in encoder.state_dict().values()),
         }
         if timing.is_enough(points, end, calls=2):
@@ -185,7 +187,7 @@ def _epoch_seconds(fit: Callable[[int], float], one: float, end: float) -> float
     ):
         epochs *= 4
         took = fit(epochs)
-    return max(0.0, took - one) / (epochs - 1)
+    return (took - one) / (epochs - 1) if took > one else took / epochs  # all noise: no more than
 
 
 def network(about: About, device: torch.device, seconds: float) -> Iterator[Answer]:

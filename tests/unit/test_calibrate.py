@@ -1,0 +1,339 @@
+"""Measuring: what is counted is exact, what is timed is of the right kind, and time is kept to."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+import torch
+
+from robustviews import calibrate, estimate, measure, pending, tally, timing
+from robustviews.amounts import Question
+from robustviews.attacks import AutoAttack, PgdAttack
+from robustviews.augment import Views
+from robustviews.cli import main
+from robustviews.config import load_study
+from robustviews.config.schema import Encoder, Optimizer
+from robustviews.methods import METHODS, EmpSsl, Supervised
+from robustviews.probe import LinearProbe, NcropProbe, RobustLinearProbe
+from robustviews.regimes import REGIMES, Free
+
+CPU = torch.device("cpu")
+SHAPE = Encoder(width=2, hidden=16, projection=8)
+STUDY = """
+study: tiny
+title: Tiny
+datasets: {digits: {kind: digits, size: 8, test: 997}}
+runs:
+  emp-free:
+    method: emp_ssl
+    regime: free
+    datasets: [digits]
+    epochs: 3
+    encoder: {width: 2, hidden: 16, projection: 8}
+    views: {count: 2}
+probes: {central: {kind: linear, epochs: 3}}
+attacks: {pgd: {kind: pgd, eps: [8], steps: 2, images: 20}}
+tables:
+  one:
+    title: One
+    columns: [digits/clean, digits/pgd/8]
+    rows: {a: {run: emp-free, probe: central}}
+"""
+
+
+def training(method=EmpSsl(), regime=Free(), count=4, **changes):  # noqa: B008  # both are frozen
+    about = {
+        "method": method,
+        "regime": regime,
+        "views": Views(count=count),
+        "encoder": SHAPE,
+        "optimizer": Optimizer(),
+        "batch_size": 8,
+        "classes": 10 if method.supervised else 0,
+        "precision": "fp32",
+        "size": 8,
+    }
+    return about | changes
+
+
+def seen(**changes):
+    about = {"encoder": SHAPE, "supervised": False, "feature": "prefeature", "size": 8}
+    return about | {"classes": 10, "batch": 16, "threads": 1} | changes
+
+
+def last(answers):
+    *_, answer = answers
+    return answer
+
+
+# A training
+
+
+@pytest.mark.parametrize("regime", REGIMES)
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_in_every_regime_can_be_measured(method, regime):
+    count = {"supervised": 1, "simclr": 2}.get(method, 4)
+    about = training(METHODS[method](), REGIMES[regime](), count)
+    answer = last(measure.training_step(about, CPU, 0.5))
+    assert answer["seconds"] > 0
+    assert answer["step_bytes"] > answer["disk"] > 0
+
+
+def test_sizes_begin_with_two_images_and_end_with_the_whole_minibatch():
+    assert list(measure._sizes(training(count=8))) == [
+        (2, 2),
+        (2, 4),
+        (2, 8),
+        (4, 8),
+        (8, 8),
+    ]
+    assert list(measure._sizes(training(Supervised(), count=1, batch_size=5)))[-1] == (5, 1)
+
+
+def test_a_step_is_told_by_what_it_costs_besides_its_crops(monkeypatch):
+    def took(_encoder, _about, images, views):
+        return 2.0 + 0.25 * images * views.count  # an optimizer, and crops
+
+    monkeypatch.setattr(measure, "_minibatch_seconds", took)
+    answer = last(measure.training_step(training(batch_size=100), CPU, 100.0))
+    assert answer["seconds"] == pytest.approx(2 + 0.25 * 400)
+
+
+def test_time_is_kept_to_after_the_first_size(monkeypatch):
+    sizes = []
+
+    def took(_encoder, _about, images, views):
+        sizes.append(images * views.count)
+        return 0.01 * images
+
+    monkeypatch.setattr(measure, "_minibatch_seconds", took)
+    assert len(list(measure.training_step(training(batch_size=4096), CPU, 0.0))) == 1
+    assert sizes == [4]
+
+
+# A head and a network
+
+
+@pytest.mark.parametrize(
+    "probe", [LinearProbe(), RobustLinearProbe(steps=2), NcropProbe(n=3)], ids=type
+)
+def test_every_probe_can_be_measured(probe):
+    answer = last(measure.head(seen(probe=probe, views=Views()), CPU, 1.0))
+    assert answer["image_seconds"] >= 0
+    assert answer["update_seconds"] > 0
+    assert answer["width"] == 16
+
+
+def test_an_update_and_what_is_done_once_are_told_apart(monkeypatch):
+    epochs = []
+
+    def took(work, _device):
+        work()
+        return 0.1 * epochs[-1][0] + 0.02 * epochs[-1][1]
+
+    class Slow(LinearProbe):
+        def train(self, encoder, task, *, start=None):
+            epochs.append((self.epochs, len(task.images)))
+
+    monkeypatch.setattr(timing, "seconds_of", took)
+    answer = last(measure.head(seen(probe=Slow(batch_size=16)), CPU, 100.0))
+    assert answer["update_seconds"] == pytest.approx(0.1)
+    assert answer["image_seconds"] == pytest.approx(0.02)
+
+
+def test_a_network_costs_more_backward_and_leaves_no_gradient():
+    answer = last(measure.network(seen(), CPU, 1.0))
+    assert answer["forward_image_seconds"] > 0
+    assert answer["view_bytes"] > 4 * 4 * 3 * 8**2
+
+
+# Passes of an attack
+
+
+def passes(attack, label, images=3, probe=None):
+    about = {"attack": attack, "classes": 10, "size": 8, "batch": 64}
+    if probe is not None:
+        about |= {"probe": probe, "views": Views()}
+    return tally.evaluation(about, CPU, images=images, label=label)[1]
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_passes_of_pgd_are_its_steps_and_two_looks_whether_images_fall_or_not(label):
+    counted = passes(PgdAttack(eps=(8.0,), steps=7), label)
+    assert counted.calls == {"forward": 9, "backward": 7}
+    assert counted.seen == {"forward": 27, "backward": 21}
+
+
+def test_stacks_of_views_are_counted_as_images():
+    counted = passes(PgdAttack(eps=(8.0,), steps=2), 0, probe=NcropProbe(n=5))
+    assert counted.seen == {"forward": 12, "backward": 6}
+
+
+def test_autoattack_goes_on_with_survivors_only():
+    attack = AutoAttack(eps=(8.0,), version="custom", attacks=("apgd-ce",), apgd_steps=5)
+    alive, fallen = passes(attack, 0), passes(attack, 1)
+    assert alive.calls["backward"] >= 5
+    assert fallen.calls["backward"] == 0
+    assert alive.seen["forward"] > fallen.seen["forward"]
+
+
+def test_an_attack_answers_by_image():
+    about = {"attack": PgdAttack(eps=(8.0,), steps=4), "classes": 10, "size": 8, "batch": 8}
+    answer = last(tally.attack(about, CPU, 1.0))
+    assert answer["alive_image_forwards"] == answer["alive_call_forwards"] == 6
+    assert answer["alive_image_backwards"] == answer["fallen_image_backwards"] == 4
+
+
+# Lines
+
+
+def test_a_line_tells_calls_from_images():
+    fixed, slope = timing.line([(2, 3.4), (4, 3.9), (8, 4.6)])
+    assert fixed + 8 * slope == pytest.approx(4.6)
+    assert (fixed, slope) == pytest.approx((3.0, 0.2))
+
+
+def test_one_size_is_all_images_and_noise_never_costs_less_than_nothing():
+    assert timing.line([(4, 2.0)]) == (0.0, 0.5)
+    assert timing.line([(2, 3.0), (4, 2.5)]) == (2.5, 0.0)
+    fixed, slope = timing.line([(2, 1.0), (4, 4.0)])
+    assert fixed == 0
+    assert slope > 0
+
+
+# Processes, and the file
+
+
+def ask(questions, **options):
+    how = {"threads": 1, "at_once": 2, "deterministic": True} | options
+    return calibrate.answer(questions, CPU, **how)
+
+
+def test_answers_come_from_as_many_processes_as_jobs_will_run():
+    questions = [Question("network", seen(size=size)) for size in (8, 16, 24)]
+    before = time.monotonic()
+    found = ask(questions)
+    assert time.monotonic() - before < calibrate.SECONDS  # and not one second longer than it takes
+    assert set(found) == {question.key for question in questions}
+    assert all(found[q.key]["weight"] == q.weight for q in questions)
+
+
+def test_a_question_that_fails_does_not_keep_others_from_being_answered():
+    wrong, right = Question("network", seen(feature="none")), Question("network", seen())
+    assert set(ask([Question("network", {}), wrong, right], at_once=1)) >= {right.key}
+
+
+def test_time_is_kept_to():
+    attack = AutoAttack(eps=(8.0,))  # takes minutes at 64 x 64
+    long = Question("attack", {"attack": attack, "classes": 10, "size": 64, "batch": 8})
+    before = time.monotonic()
+    assert ask([long], seconds=4.0) == {}
+    assert time.monotonic() - before < 20
+
+
+def test_a_calibration_is_of_one_device_one_torch_and_one_code(tmp_path):
+    fresh = calibrate.load(CPU, tmp_path)
+    assert fresh.answers == {}
+    fresh.add({"key": {"seconds": 1.0}})
+    calibrate.save(fresh, CPU, tmp_path)
+    assert calibrate.load(CPU, tmp_path) == fresh
+    assert fresh.date
+    for name in ("device", "torch", "code"):
+        saved = json.loads((tmp_path / "cpu.json").read_text(encoding="utf-8"))
+        path = tmp_path / name
+        path.mkdir()
+        (path / "cpu.json").write_text(json.dumps(saved | {name: "other"}), encoding="utf-8")
+        assert calibrate.load(CPU, path).answers == {}
+
+
+# The verb
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """Work in a folder with a tiny study, and answer without measuring; return what was asked."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text(STUDY, encoding="utf-8")
+    rounds = []
+
+    def answered(questions, _device, **_how):
+        rounds.append([question.stage for question in questions])
+        numbers = dict.fromkeys(("seconds", "bytes", "step_bytes", "disk", "width"), 1.0)
+        numbers |= dict.fromkeys(("image_seconds", "update_seconds", "work_bytes"), 0.01)
+        units = [f"{way}_{unit}" for way in ("forward", "backward") for unit in ("call", "image")]
+        numbers |= {f"{unit}_seconds": 0.1 for unit in units} | {"view_bytes": 1.0}
+        for part in ("alive", "fallen"):
+            for unit in ("call", "image"):
+                names = ("seconds", "forwards", "backwards")
+                numbers |= {f"{part}_{unit}_{name}": 0.0 for name in names}
+        return {q.key: numbers | {"weight": q.weight} for q in questions}
+
+    monkeypatch.setattr(calibrate, "answer", answered)
+    monkeypatch.delenv("ROBUSTVIEWS_DEVICE", raising=False)
+    return rounds
+
+
+def test_the_verb_tells_each_rule_and_the_whole_and_measures_once(project, capsys):
+    assert main(["estimate", "--device", "cpu", "--jobs", "1"]) == 0
+    said = capsys.readouterr()
+    assert "at most 60 s" in said.err
+    for rule in ("data", "pretrain", "probe", "attack", "table", "report"):
+        assert any(line.startswith(f"{rule} ") for line in said.out.splitlines()), rule
+    assert "whole study: " in said.out
+    assert "9 of 9 jobs to do, 1 at a time" in said.out
+    assert main(["estimate", "--device", "cpu", "--jobs", "1"]) == 0
+    again = capsys.readouterr()
+    assert again.out == said.out
+    assert again.err == ""
+    assert len(project) == 1
+    assert main(["estimate", "--device", "cpu", "--jobs", "1", "--recalibrate"]) == 0
+    assert project[0] == project[1]
+
+
+@pytest.mark.usefixtures("project")
+def test_the_verb_lists_every_job_when_asked_to(capsys):
+    assert main(["estimate", "--device", "cpu", "--each"]) == 0
+    said = capsys.readouterr().out
+    for rule, name in pending.jobs(load_study("params.yaml")):
+        assert f"{rule} {name}".strip() in said
+
+
+@pytest.mark.usefixtures("project")
+def test_the_verb_writes_json_with_every_job(capsys):
+    assert main(["estimate", "--device", "cpu", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert len(said["jobs"]) == 9
+    assert said["unknown"] == 0
+    assert said["at_most"] >= said["seconds"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--device", "tpu"], "--device tpu: expected auto, cpu, cuda"),
+        (["--study", "none.yaml"], "none.yaml:1: there is no such file"),
+    ],
+)
+def test_the_verb_refuses_what_does_not_exist(project, arguments, message, capsys):
+    assert main(["estimate", *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert project == []
+
+
+def test_measured_answers_are_enough_for_every_job(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text(STUDY, encoding="utf-8")
+    study = load_study("params.yaml")
+    jobs = pending.jobs(study).values()
+    context = {"device": "cpu", "threads": 1, "at_once": 1, "deterministic": True}
+    measured = {}
+    for question in estimate.questions(study, jobs, context):
+        stage, about = calibrate.STAGES[question.stage], question.about
+        said = {"seconds": 1.0, "bytes": 1.0} if question.stage == "start" else None
+        measured[question.key] = (said or last(stage(about, CPU, 0.5))) | {"weight": 1.0}
+    found = estimate.estimates(study, jobs, context, measured)
+    assert all(each.amount is not None and each.amount.seconds > 0 for each in found)
+    assert not any(each.rough for each in found)
+    assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]

@@ -1,0 +1,315 @@
+"""What is still to be done, what has to be measured for it, and how answers become totals."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from robustviews import amounts, artifacts, estimate, pending, plan
+from robustviews.amounts import Amount, Question, UnknownError
+from robustviews.attacks import AutoAttack, PgdAttack
+from robustviews.cli.estimate import duration, size
+from robustviews.datasets import Cifar10, Folder
+from robustviews.estimate import Estimate
+from robustviews.pending import Job
+from tests.unit.results_tree import small_study
+
+CONTEXT = {"device": "cpu", "threads": 1, "at_once": 2, "deterministic": True}
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path, monkeypatch):
+    """Work in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+
+def finish(job):
+    """Leave what a job leaves."""
+    if job.folder is None:
+        for path in job.outputs:
+            artifacts.write_text(path, "made")
+        return
+    artifacts.write_text(job.folder / "weights", job.name)
+    record = {"spec": job.spec, "outputs": {"weights": "sha256:0"}, "result": {}}
+    if job.rule == "data":
+        record["result"] = {"train": 1200, "test": 597, "classes": 10, "size": 32}
+    artifacts.write_json(job.folder / "record.json", record)
+
+
+def finish_all(study):
+    for job in pending.jobs(study).values():
+        finish(job)
+
+
+# What is pending
+
+
+def test_jobs_are_those_of_the_workflow_and_come_after_what_they_need():
+    study = small_study()
+    jobs = pending.jobs(study)
+    assert Counter(rule for rule, _ in jobs) == {
+        "data": 1,
+        "pretrain": len(plan.jobs(study)),
+        "probe": len(plan.heads(study)),
+        "attack": len(plan.evaluations(study)),
+        "table": len(study.tables),
+        "figure": len(study.figures),
+        **dict.fromkeys(("frame", "curves", "examples", "report"), 1),
+    }
+    before = set()
+    for key, job in jobs.items():
+        assert set(job.needs) <= before, key
+        before.add(key)
+
+
+def test_of_a_fresh_study_everything_is_pending_and_of_a_finished_one_nothing():
+    study = small_study()
+    assert pending.pending(study) == pending.jobs(study)
+    finish_all(study)
+    assert pending.pending(study) == {}
+
+
+def test_another_spec_makes_a_job_pending_and_all_that_need_it_but_nothing_else():
+    study = small_study()
+    finish_all(study)
+    changed = small_study(
+        probes=study.probes | {"rle": replace(study.probes["rle"], epochs=99)},
+    )
+    found = pending.pending(changed)
+    assert {key for key in found if key[0] in ("data", "pretrain")} == set()
+    assert {name for rule, name in found if rule == "probe"} == {
+        f"{run}/rle" for run, probe in plan.heads(study) if probe == "rle"
+    }
+    assert ("report", "") in found
+    assert ("examples", "") not in found
+
+
+@pytest.mark.parametrize("broken", ["missing", "damaged", "output", "list"])
+def test_a_job_without_a_whole_record_and_its_files_is_pending(broken):
+    study = small_study()
+    finish_all(study)
+    folder = plan.pretrain_folder(study, "simclr-pgd5-digits-s0")
+    if broken == "missing":
+        (folder / "record.json").unlink()
+    elif broken == "output":
+        (folder / "weights").unlink()
+    else:
+        text = "[]" if broken == "list" else "{"
+        (folder / "record.json").write_text(text, encoding="utf-8")
+    found = pending.pending(study)
+    assert ("pretrain", "simclr-pgd5-digits-s0") in found
+    assert ("pretrain", "emp-free3-digits-s0") not in found
+    assert ("attack", "simclr-pgd5-digits-s0/rle/pgd20") in found
+
+
+def test_a_report_older_than_what_it_needs_is_pending():
+    study = small_study()
+    finish_all(study)
+    folder = plan.attack_folder(study, "emp-free3-digits-s0", "rle", "pgd20")
+    os.utime(folder / "record.json", (4e9, 4e9))
+    rules = {rule for rule, _ in pending.pending(study)}
+    assert {"frame", "report"} <= rules <= set(pending.REPORTING)
+    assert "curves" not in rules
+
+
+# What is asked
+
+
+def asked(study):
+    return estimate.questions(study, pending.jobs(study).values(), CONTEXT)
+
+
+def test_runs_that_differ_in_seed_radius_or_length_ask_the_same():
+    study = small_study()
+    run = study.runs["emp-free3"]
+    other = replace(run, epochs=50, regime=replace(run.regime, eps=4.0), label="x", seeds=(7,))
+    runs = study.runs | {"emp-free3": other}
+    assert {q.key for q in asked(study)} == {q.key for q in asked(small_study(runs=runs))}
+    assert sum(q.stage == "pretrain" for q in asked(study)) == 3
+
+
+@pytest.mark.parametrize("change", [{"batch_size": 50}, {"precision": "bf16"}])
+def test_runs_that_differ_in_work_ask_differently(change):
+    study = small_study()
+    runs = study.runs | {"emp-free3": replace(study.runs["emp-free3"], **change)}
+    keys = {q.key for q in asked(study)}
+    assert len(keys - {q.key for q in asked(small_study(runs=runs))}) == 1
+
+
+def test_whatever_is_measured_first_the_others_have_something_near():
+    questions = asked(small_study())
+    first = [q.stage for q in questions[: len({q.stage for q in questions})]]
+    assert sorted(first) == sorted({q.stage for q in questions})
+
+
+def test_the_nearest_answer_is_scaled_by_work():
+    small = Question("pretrain", {"views": small_study().runs["emp-free3"].views, "batch_size": 10})
+    large = replace(small, about=small.about | {"batch_size": 30})
+    measured = {small.key: {"seconds": 2.0, "disk": 5.0, "weight": small.weight}}
+    assert estimate.nearest(large, measured) == {
+        "seconds": 6.0,
+        "disk": 5.0,
+        "weight": small.weight,
+    }
+
+
+def test_an_attack_is_never_scaled_from_another_kind():
+    pgd = Question("attack", {"attack": PgdAttack(eps=(8.0,))})
+    auto = Question("attack", {"attack": AutoAttack(eps=(8.0,))})
+    with pytest.raises(UnknownError, match="this kind of attack"):
+        estimate.nearest(auto, {pgd.key: {"alive_image_forwards": 20.0, "weight": 1.0}})
+
+
+# What jobs take
+
+
+def answers(study, **changes):
+    """Answer every question of a study with round numbers."""
+    said = {
+        "start": {"seconds": 3.0, "bytes": 100.0},
+        "pretrain": {"seconds": 0.5, "step_bytes": 1000.0, "disk": 77.0},
+        "probe": {"image_seconds": 0.01, "update_seconds": 0.1, "width": 8, "work_bytes": 50.0},
+        "network": {
+            "forward_call_seconds": 0.0,
+            "forward_image_seconds": 0.01,
+            "backward_call_seconds": 0.0,
+            "backward_image_seconds": 0.02,
+            "view_bytes": 10.0,
+        },
+        "attack": {
+            f"{part}_{unit}_{what}": 0.0
+            for part in ("alive", "fallen")
+            for unit in ("call", "image")
+            for what in ("seconds", "forwards", "backwards")
+        }
+        | {"alive_image_forwards": 20.0, "alive_image_backwards": 10.0},
+    }
+    return {q.key: said[q.stage] | changes.get(q.stage, {}) | {"weight": 1.0} for q in asked(study)}
+
+
+def amount_of(study, rule, name):
+    (found,) = estimate.estimates(study, [pending.jobs(study)[rule, name]], CONTEXT, answers(study))
+    return found.amount
+
+
+def test_a_training_takes_its_start_and_every_minibatch_of_every_pass():
+    taken = amount_of(small_study(), "pretrain", "emp-free3-digits-s0")  # 3 passes, 12 minibatches
+    assert taken == Amount(3 + 3 * 12 * 0.5, 21, 100 + 1200 * 3 * 32**2 + 1000, 77)
+
+
+def test_a_probe_takes_its_images_once_and_its_updates_in_every_epoch():
+    taken = amount_of(small_study(), "probe", "simclr-pgd5-digits-s0/rle")  # 5 minibatches of 256
+    assert taken.seconds == pytest.approx(3 + 1200 * 0.01 + 3 * 5 * 0.1)
+
+
+def test_an_attack_takes_every_radius_and_at_most_what_it_does_if_no_image_falls():
+    taken = amount_of(small_study(), "attack", "emp-free3-digits-s0/rle/pgd20")
+    assert taken.at_most == pytest.approx(3 + 2 * 597 * (20 * 0.01 + 10 * 0.02))
+    assert taken.seconds == pytest.approx(3 + amounts.SURVIVORS * (taken.at_most - 3))
+
+
+def test_an_attack_takes_only_the_images_that_it_asks_for():
+    taken = amount_of(small_study(), "attack", "emp-free3-digits-s0/rle/autoattack")
+    assert taken.at_most == pytest.approx(3 + 50 * 0.4)
+
+
+def test_what_no_data_set_says_is_unknown_and_not_zero():
+    folder = Folder(root="nowhere", size=64)
+    study = small_study(datasets={"digits": folder})
+    found = estimate.estimates(study, pending.jobs(study).values(), CONTEXT, answers(study))
+    unknown = {each.job.rule for each in found if each.amount is None}
+    assert unknown == {"data", "pretrain", "probe", "attack"}
+    assert {each.note for each in found if each.amount is None} == {
+        "unknown until data set `digits` is prepared"
+    }
+
+
+def test_a_prepared_data_set_tells_its_size():
+    study = small_study(datasets={"digits": Folder(root="nowhere", size=64)})
+    assert amounts.shape_of(study, "digits") is None
+    finish(next(iter(pending.jobs(study).values())))
+    assert amounts.shape_of(study, "digits") == amounts.Shape(1200, 597, 10, 32)
+
+
+def test_cifar_tells_its_size_before_it_is_there():
+    study = small_study(datasets={"digits": Cifar10(train_images=300)})
+    assert amounts.shape_of(study, "digits") == amounts.Shape(300, 10_000, 10, 32)
+
+
+def test_what_was_not_measured_is_said_to_be_rough():
+    study = small_study()
+    measured = answers(study)
+    gone = next(key for key in measured if json.loads(key)[0] == "pretrain")
+    del measured[gone]
+    found = estimate.estimates(study, pending.jobs(study).values(), CONTEXT, measured)
+    assert 1 <= sum(each.rough for each in found) <= 3
+    assert all(each.amount is not None for each in found)
+
+
+# The schedule
+
+
+def jobs_of(*rows):
+    return [
+        Estimate(Job(rule, name, tuple(needs)), Amount(seconds, 2 * seconds, memory, 0))
+        for rule, name, needs, seconds, memory in rows
+    ]
+
+
+def test_independent_jobs_share_the_slots():
+    found = jobs_of(*[("probe", str(n), (), 10, 5) for n in range(4)])
+    assert estimate.schedule(found, at_once=1) == (40, 5)
+    assert estimate.schedule(found, at_once=2) == (20, 10)
+    assert estimate.schedule(found, at_once=9) == (10, 20)
+    assert estimate.schedule(found, at_once=2, at_most=True) == (40, 10)
+
+
+def test_a_job_waits_for_what_it_needs_unless_that_is_done():
+    found = jobs_of(
+        ("pretrain", "a", [("data", "done")], 10, 1), ("probe", "a", [("pretrain", "a")], 7, 1)
+    )
+    assert estimate.schedule(found, at_once=4) == (17, 1)
+
+
+def test_trainings_go_first():
+    # Probes first would leave the long training alone at the end: 20 s.
+    found = jobs_of(
+        ("probe", "a", (), 5, 0), ("probe", "b", (), 5, 0), ("pretrain", "c", (), 10, 0)
+    )
+    assert estimate.schedule(found, at_once=2) == (10, 0)
+
+
+def test_an_unknown_job_takes_no_time_but_is_waited_for():
+    unknown = Estimate(Job("data", "x"), None)
+    found = [unknown, *jobs_of(("pretrain", "a", [("data", "x")], 10, 1))]
+    assert estimate.schedule(found, at_once=1) == (10, 1)
+
+
+# Words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0, "0.1 s"),
+        (4.24, "4.2 s"),
+        (9.7, "10 s"),
+        (59.6, "1 min 0 s"),
+        (130, "2 min 10 s"),
+        (3600 * 3.14, "3.1 h"),
+        (86400 * 4.2, "4.2 days"),
+    ],
+)
+def test_times_are_written_for_people(seconds, said):
+    assert duration(seconds) == said
+
+
+@pytest.mark.parametrize(
+    ("count", "said"), [(0, "0.1 MiB"), (5.3 * 2**20, "5.3 MiB"), (2**28, "256 MiB")]
+)
+def test_sizes_are_written_for_people(count, said):
+    assert size(count) == said
