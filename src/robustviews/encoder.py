@@ -114,8 +114,7 @@ class Encoder(nn.Module):
     """Backbone, pre-feature and projector; or backbone and classifier for supervised training.
 
     Attributes:
-        precision: arithmetic of `forward`, that is of training; `represent` is always as wide as
-            the weights.
+        precision: arithmetic of `forward`, that is of training.
     """
 
     def __init__(
@@ -155,22 +154,26 @@ class Encoder(nn.Module):
             z = self.projector(self.prefeature(h))
         return functional.normalize(_widen(z), dim=1)
 
-    def represent(self, images: Tensor, feature: Feature = "prefeature") -> Tensor:
+    def represent(
+        self, images: Tensor, feature: Feature = "prefeature", *, precision: str = "fp32"
+    ) -> Tensor:
         """Map images (N, 3, H, W) to the features h that a probe reads, without the projector.
 
         Args:
             images: in [0, 1].
             feature: `prefeature` (N, hidden), which the reference code probes, or `backbone`.
+            precision: of the arithmetic inside; a score is always fp32.
 
         Raises:
             ValueError: a supervised network was asked for the pre-feature, which it does not have.
         """
-        h = self.backbone(images)
-        if feature == "backbone":
-            return _widen(h)
-        if self.prefeature is None:
-            raise ValueError("a supervised network has no pre-feature; probe feature: backbone")
-        return _widen(self.prefeature(h))
+        with runtime.autocast(precision, images.device):
+            h = self.backbone(images)
+            if feature == "backbone":
+                return _widen(h)
+            if self.prefeature is None:
+                raise ValueError("a supervised network has no pre-feature; probe feature: backbone")
+            return _widen(self.prefeature(h))
 
     def width_of(self, feature: Feature) -> int:
         """Return the dimension of a feature."""

@@ -138,6 +138,8 @@ class RobustLinearProbe:
             standard head) or `fresh` (code, SimCLR).
         rle_trailing_standard: epochs of standard training that follow. Code: the EMP-SSL script
             trains the robust head so before attacking it, which undoes it; 0 leaves it robust.
+        craft_precision: arithmetic of the encoder while the examples are made, as `precision` of a
+            run; the head is fitted to float32 features of what comes out.
     """
 
     epochs: int = option(20, ge=1)
@@ -149,6 +151,7 @@ class RobustLinearProbe:
     steps: int = option(5, ge=1)
     rle_start: str = "fresh"
     rle_trailing_standard: int = option(0, ge=0)
+    craft_precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     stack: ClassVar[int] = 1
 
     def inputs(
@@ -203,13 +206,14 @@ class RobustLinearProbe:
         """Return features (B, F) of PGD examples for images (B, 3, H, W) in [0, 1]."""
 
         def loss(adversarial: Tensor) -> Tensor:
-            logits = head(encoder.represent(adversarial, self.feature))
+            h = encoder.represent(adversarial, self.feature, precision=self.craft_precision)
             # Not a mean: no image's gradient depends on how many are attacked at a time.
-            return nn.functional.cross_entropy(logits, labels, reduction="none")
+            return nn.functional.cross_entropy(head(h), labels, reduction="none")
 
-        adversarial = pgd(
-            loss, images, eps=self.eps / 255, step_size=self.step_size / 255, steps=self.steps
-        )
+        with runtime.tf32(allowed=self.craft_precision == "tf32"):
+            adversarial = pgd(
+                loss, images, eps=self.eps / 255, step_size=self.step_size / 255, steps=self.steps
+            )
         with torch.no_grad():
             return encoder.represent(adversarial, self.feature)
 

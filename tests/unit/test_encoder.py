@@ -123,6 +123,17 @@ def test_a_probe_sees_neither_the_projector_nor_the_precision_of_training():
     assert torch.equal(encoder.represent(IMAGES), exact)
 
 
+@pytest.mark.parametrize("feature", ["prefeature", "backbone"])
+def test_features_in_bf16_are_near_those_in_float32_and_come_out_as_such(feature):
+    encoder = tiny_encoder().eval()
+    exact, rounded = (
+        encoder.represent(IMAGES, feature, precision=precision) for precision in ("fp32", "bf16")
+    )
+    assert rounded.dtype == torch.float32
+    assert not torch.equal(rounded, exact)
+    torch.testing.assert_close(rounded, exact, rtol=0.05, atol=0.05 * exact.std().item())
+
+
 def test_the_prefeature_stands_on_the_backbone_feature():
     encoder = tiny_encoder().eval()
     h = encoder.represent(IMAGES, "backbone")

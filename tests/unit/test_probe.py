@@ -247,6 +247,14 @@ def test_the_robust_probe_attacks_through_the_head_as_it_is_at_that_update():
     assert not torch.equal(first.sort(dim=0).values, second.sort(dim=0).values)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
+def test_examples_may_be_crafted_in_less_but_a_head_reads_float32_features(precision):
+    encoder, task = Pixels(), probe_task(noise_images(4), labels_of(4))
+    probe = RobustLinearProbe(epochs=1, batch_size=4, steps=2, craft_precision=precision)
+    probe.train(encoder, task)
+    assert encoder.precisions == [(precision, precision == "tf32")] * 2 + [("fp32", False)]
+
+
 def test_the_robust_head_is_more_robust_than_the_linear_one():
     images, labels = shortcut()
     task, options = probe_task(images, labels, classes=2), {"epochs": 40, "lr": 0.1}

@@ -124,6 +124,7 @@ class Pixels(nn.Module):
 
     Attributes:
         seen: the images of every call of `represent`.
+        precisions: what each call asked for, and whether TF32 was allowed.
         gain: its one parameter; 1.
         steady: a batch norm that is never used, for its buffers and its mode.
     """
@@ -136,10 +137,14 @@ class Pixels(nn.Module):
         self.gain = nn.Parameter(torch.ones(()))
         self.steady = nn.BatchNorm1d(2)
         self.seen: list[Tensor] = []
+        self.precisions: list[tuple[str, bool]] = []
 
-    def represent(self, images: Tensor, feature: str = "prefeature") -> Tensor:
+    def represent(
+        self, images: Tensor, feature: str = "prefeature", *, precision: str = "fp32"
+    ) -> Tensor:
         """Map images (N, 3, S, S) to their pixels (N, 3 S S) less 1/2."""
         self.seen.append(images.detach().clone())
+        self.precisions.append((precision, torch.backends.cuda.matmul.allow_tf32))
         return (images.flatten(1) - 0.5) * self.gain
 
     def width_of(self, feature: str) -> int:
