@@ -51,7 +51,7 @@ def run(name: str, options: argparse.Namespace, measure: Measure) -> Path:
     Returns:
         The path of the record.
     """
-    runtime.configure(threads=options.threads, deterministic=False)
+    runtime.configure(threads=options.threads, deterministic=False, tuned=True)
     device = runtime.choose_device(options.device)
     revision()  # of the code that is about to run, not of what another commit makes of it meanwhile
     path = write(name, measure(options, device), options=options, device=device)

@@ -35,7 +35,7 @@ def of_training(study: Study, run: str, record: dict[str, Any], device: str) -> 
     passes = result["updates"] * options.batch_size * options.views.count
     classes = result["classes"] if options.method.supervised else None
     flop = crop_pass_flop(record["spec"]["run"]["encoder"], size=result["size"], classes=classes)
-    runtime.configure(threads=study.runtime.threads, deterministic=False)
+    runtime.configure(threads=study.runtime.threads, deterministic=False, tuned=True)
     where = runtime.choose_device(device)
     found = {
         "run": run,

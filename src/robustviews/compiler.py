@@ -42,6 +42,7 @@ def compile_encoder(
     views: Views,
     size: int,
     batch_size: int,
+    precision: str,
 ) -> Compilation:
     """Compile the forward pass of an encoder, in place, for a training of these shapes.
 
@@ -52,6 +53,7 @@ def compile_encoder(
         views: how many of each image.
         size: side of the views in pixels.
         batch_size: images in a minibatch.
+        precision: of the training.
     """
     device = next(encoder.parameters()).device
     if device.type in EAGER_DEVICES:
@@ -60,7 +62,8 @@ def compile_encoder(
 
     def trial() -> None:
         starts = runtime.generator(device, "compile")
-        losses, _ = regime.train_batch(encoder, method, batch, None, lambda: None, starts)
+        with runtime.tf32(allowed=precision == "tf32"):  # else it would be compiled once more
+            losses, _ = regime.train_batch(encoder, method, batch, None, lambda: None, starts)
         torch.stack(losses).sum().item()  # waits for the device
 
     return _said(try_compiled(encoder, trial))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -119,6 +119,29 @@ def _rescale(params: list[Tensor], grads: list[Tensor], group: dict[str, Any]) -
     torch._foreach_add_(decayed, grads)
     torch._foreach_mul_(decayed, ratios)
     return list(decayed)
+
+
+def learning_rate(
+    base: float,
+    *,
+    schedule: Literal["cosine", "constant"],
+    horizon: Literal["minibatches", "updates"],
+    minibatches: int,
+    updates_per_batch: int,
+) -> Callable[[int], float]:
+    """Return the learning rate as a function of the update, counted from 0.
+
+    Args:
+        base: rate at the start.
+        schedule: `cosine` or `constant`.
+        horizon: what the cosine takes as its length, minibatches or updates.
+        minibatches: of the whole training.
+        updates_per_batch: m of free training, else 1.
+    """
+    if schedule == "constant":
+        return lambda _: base
+    length = minibatches * (updates_per_batch if horizon == "updates" else 1)
+    return lambda step: cosine_lr(step, base=base, horizon=length)
 
 
 def cosine_lr(step: int, *, base: float, horizon: int) -> float:

@@ -26,7 +26,13 @@ from robustviews.regimes import REGIMES
 Spec = dict[str, Any]  # plain JSON: equal to what a record says after it was written and read
 
 # What every job with a network calls, whatever its options.
-_NETWORK = (("encoder", "build_encoder"), ("datasets", "open_split"), ("runtime", "configure"))
+_NETWORK = (
+    ("encoder", "build_encoder"),
+    ("datasets", "open_split"),
+    ("feed", "Resident"),
+    ("feed", "Mapped"),
+    ("runtime", "configure"),
+)
 
 
 @dataclass(frozen=True)

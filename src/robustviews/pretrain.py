@@ -19,7 +19,7 @@ from robustviews.compiler import Compilation, compile_encoder
 from robustviews.encoder import Encoder
 from robustviews.feed import Feed
 from robustviews.methods import Batch, Method
-from robustviews.optim import Adam, Lars, Sgd, cosine_lr
+from robustviews.optim import Adam, Lars, Sgd, learning_rate
 from robustviews.regimes import Regime
 
 log = logging.getLogger(__name__)
@@ -215,7 +215,13 @@ def pretrain(
     compilation = Compilation("eager")
     if compiled:
         compilation = compile_encoder(
-            encoder, method=method, regime=regime, views=views, size=size, batch_size=batch_size
+            encoder,
+            method=method,
+            regime=regime,
+            views=views,
+            size=size,
+            batch_size=batch_size,
+            precision=precision,
         )
     training = Training(encoder, build_optimizer(encoder, **options), lr_at)
     if state is not None:
@@ -304,29 +310,6 @@ def passes_over_data(epochs: int, meaning: str, replays: int, views: int) -> int
     """
     divisor = {"passes": 1, "replays": replays, "views": replays * views}[meaning]
     return max(1, round(epochs / divisor))
-
-
-def learning_rate(
-    base: float,
-    *,
-    schedule: Literal["cosine", "constant"],
-    horizon: Literal["minibatches", "updates"],
-    minibatches: int,
-    updates_per_batch: int,
-) -> Callable[[int], float]:
-    """Return the learning rate as a function of the update, counted from 0.
-
-    Args:
-        base: rate at the start.
-        schedule: `cosine` or `constant`.
-        horizon: what the cosine takes as its length, minibatches or updates.
-        minibatches: of the whole training.
-        updates_per_batch: m of free training, else 1.
-    """
-    if schedule == "constant":
-        return lambda _: base
-    length = minibatches * (updates_per_batch if horizon == "updates" else 1)
-    return lambda step: cosine_lr(step, base=base, horizon=length)
 
 
 def build_optimizer(

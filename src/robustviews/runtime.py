@@ -100,8 +100,15 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def configure(*, threads: int, deterministic: bool) -> None:
-    """Set the process up: its CPU threads and whether only reproducible operations are allowed."""
+def configure(*, threads: int, deterministic: bool, tuned: bool = False) -> None:
+    """Set the process up.
+
+    Args:
+        threads: of the CPU.
+        deterministic: whether only reproducible operations are allowed.
+        tuned: whether CUDA may try which algorithm is the fastest for each shape; of use only where
+            shapes repeat. A deterministic process never does.
+    """
     torch.set_num_threads(threads)
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -109,7 +116,7 @@ def configure(*, threads: int, deterministic: bool) -> None:
     torch.set_deterministic_debug_mode("error" if deterministic else "default")
     # No result here reads memory that nothing was written to; filling it took 7 % of a step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    torch.backends.cudnn.benchmark = not deterministic
+    torch.backends.cudnn.benchmark = tuned and not deterministic
     _allow_tf32(products=False, convolutions=False)  # fp32 is fp32, also in convolutions
 
 

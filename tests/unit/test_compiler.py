@@ -68,11 +68,13 @@ def test_where_compiling_fails_the_encoder_stays_as_it_was_and_says_why():
 def test_the_trial_has_the_shapes_of_the_training_and_updates_nothing(
     method, views, regime, monkeypatch
 ):
-    seen = []
+    seen, rounded = [], set()
 
     def note(encoder, trial, **_):
         before = [parameter.detach().clone() for parameter in encoder.parameters()]
         encoder.register_forward_hook(lambda _, images, __: seen.append(images[0].shape))
+        allowed = torch.backends.cuda.matmul
+        encoder.register_forward_hook(lambda *_: rounded.add(allowed.allow_tf32))
         trial()
         assert all(
             torch.equal(old, new) for old, new in zip(before, encoder.parameters(), strict=True)
@@ -84,8 +86,15 @@ def test_the_trial_has_the_shapes_of_the_training_and_updates_nothing(
     # Its parameters lie on the CPU: only the answer to where they lie is another.
     monkeypatch.setattr(compiler, "EAGER_DEVICES", ())
     compiler.compile_encoder(
-        encoder, method=method, regime=regime, views=views, size=SIZE, batch_size=4
+        encoder,
+        method=method,
+        regime=regime,
+        views=views,
+        size=SIZE,
+        batch_size=4,
+        precision="tf32",
     )
+    assert rounded == {True}
     during = set(seen)
     seen.clear()
     train(encoder, method=method, regime=regime, views=views, epochs=1)

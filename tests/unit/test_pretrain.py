@@ -22,12 +22,11 @@ from torch import nn
 from robustviews import augment, runtime
 from robustviews.augment import Views
 from robustviews.methods import METHODS, EmpSsl, SimClr
-from robustviews.optim import Adam, Lars, Sgd
+from robustviews.optim import Adam, Lars, Sgd, learning_rate
 from robustviews.pretrain import (
     Progress,
     TrainingError,
     build_optimizer,
-    learning_rate,
     passes_over_data,
 )
 from robustviews.regimes import Free, Pgd, Standard
@@ -210,6 +209,31 @@ def test_a_network_is_left_in_eval_mode_without_gradients_in_the_precision_of_tr
     assert not encoder.training
     assert all(parameter.grad is None for parameter in encoder.parameters())
     assert encoder.precision == "bf16"
+
+
+@pytest.mark.parametrize(
+    ("precision", "allowed"), [("fp32", False), ("tf32", True), ("bf16", False)]
+)
+def test_tf32_is_allowed_while_a_minibatch_is_trained_and_at_no_other_time(precision, allowed):
+    encoder, found = tiny_encoder(), []
+
+    def note(*_):
+        found.append(torch.backends.cuda.matmul.allow_tf32)
+
+    encoder.register_forward_hook(note)
+    encoder.prefeature[0].weight.register_hook(note)
+    train(encoder, method=SimClr(), regime=Free(), precision=precision, epochs=1)
+    assert found == [allowed] * len(found) != []
+    assert not torch.backends.cuda.matmul.allow_tf32
+
+
+def test_on_a_cpu_tf32_is_float32():
+    weights = []
+    for precision in ("fp32", "tf32"):
+        encoder = tiny_encoder()
+        train(encoder, method=SimClr(), regime=Free(), precision=precision, epochs=1)
+        weights.append(encoder.state_dict())
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
 def test_history_has_the_mean_loss_of_each_pass():

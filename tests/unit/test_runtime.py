@@ -208,11 +208,13 @@ def process():
 def test_the_process_is_set_up_as_asked(monkeypatch):
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     runtime.configure(threads=2, deterministic=False)
+    assert not torch.backends.cudnn.benchmark
+    runtime.configure(threads=2, deterministic=False, tuned=True)
     assert torch.get_num_threads() == 2
     assert not torch.are_deterministic_algorithms_enabled()
     assert torch.backends.cudnn.benchmark
     assert "CUBLAS_WORKSPACE_CONFIG" not in runtime.os.environ
-    runtime.configure(threads=1, deterministic=True)
+    runtime.configure(threads=1, deterministic=True, tuned=True)
     assert torch.get_num_threads() == 1
     assert torch.are_deterministic_algorithms_enabled()
     assert not torch.is_deterministic_algorithms_warn_only_enabled()

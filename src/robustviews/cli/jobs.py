@@ -54,7 +54,7 @@ def pretrain(options: argparse.Namespace) -> None:
     from robustviews.encoder import build_encoder
     from robustviews.pretrain import pretrain as train
 
-    study, started, device = load_study(options.study), time.time(), _set_up(options)
+    study, started, device = load_study(options.study), time.time(), _set_up(options, tuned=True)
     known(options.run, plan.jobs(study), "run")
     job, spec = plan.jobs(study)[options.run], plan.pretrain_spec(study, options.run)
     run = study.runs[job.entry]
@@ -128,7 +128,7 @@ def probe(options: argparse.Namespace) -> None:
     from robustviews import feed, memory, runtime
     from robustviews.probe import Task
 
-    study, started, device = load_study(options.study), time.time(), _set_up(options)
+    study, started, device = load_study(options.study), time.time(), _set_up(options, tuned=True)
     known(options.run, plan.jobs(study), "run")
     known(options.probe, study.probes, "probe")
     job, spec = plan.jobs(study)[options.run], plan.probe_spec(study, options.run, options.probe)
@@ -332,11 +332,13 @@ def _load_strictly(module: torch.nn.Module, path: Path) -> None:
         ) from None
 
 
-def _set_up(options: argparse.Namespace) -> torch.device:
+def _set_up(options: argparse.Namespace, *, tuned: bool = False) -> torch.device:
     from robustviews import runtime
 
     settings = load_study(options.study).runtime
     runtime.configure(
-        threads=options.threads or settings.threads, deterministic=settings.deterministic
+        threads=options.threads or settings.threads,
+        deterministic=settings.deterministic,
+        tuned=tuned,
     )
     return runtime.choose_device(options.device)
