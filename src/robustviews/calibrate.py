@@ -28,6 +28,7 @@ from robustviews.artifacts import ArtifactError
 log = logging.getLogger(__name__)
 
 FOLDER = Path("results/.calibration")
+_LEAST = 4.0  # seconds for a question: rather some answered well than all of them badly
 SECONDS = 60.0  # that a calibration takes at most
 
 
@@ -108,7 +109,7 @@ def answer(
 
     def give(worker: Connection) -> None:
         """Send the next question and its fair share of the time left; or that there is none."""
-        share = (end - time.monotonic()) * hired / max(hired, len(left))
+        share = max(_LEAST, (end - time.monotonic()) * hired / max(hired, len(left)))
         with contextlib.suppress(OSError):  # it ended: so tells the pipe below
             worker.send((left.popleft(), share) if left else None)
 

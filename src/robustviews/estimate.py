@@ -145,7 +145,8 @@ def nearest(question: Question, measured: dict[str, Answer]) -> Answer:
         if all(leaves.get(same) == wanted.get(same) for same in _SAME):
             alike[key] = len(wanted.items() & leaves.items())
     if not alike:
-        raise UnknownError(f"no time was left to measure {_NAMES[question.stage]}")
+        name = _NAMES[question.stage]
+        raise UnknownError(f"no time was left to measure {name}; another `estimate` goes on")
     answer = measured[max(alike, key=lambda key: alike[key])]
     ratio = 1.0 if question.stage == "attack" else question.weight / answer["weight"]
     return {k: v * ratio if k.endswith(("seconds", "bytes")) else v for k, v in answer.items()}

@@ -1,7 +1,7 @@
 """Answers to the questions of an estimate: the real functions, run on noise in small sizes.
 
-A size is doubled until it takes long enough to tell or is the one that the job has, and the rest is
-a straight line: what each call costs, and what each image costs. Nothing is known here about what
+A size grows until it takes long enough to tell or is the one that the job has, and the rest is a
+straight line: what each call costs, and what each image costs. Nothing is known here about what
 is measured, so that a new method, regime, probe or attack needs no cost of its own.
 """
 
@@ -50,17 +50,19 @@ def training_step(about: About, device: torch.device, seconds: float) -> Iterato
         points.append((images * count, took))
         needed = needed or _step_bytes(encoder, about)
         fixed, slope = timing.line(points)
-        yield {
-            "seconds": fixed + slope * whole,
-            "step_bytes": needed,
-            "disk": sum(v.numel() * v.element_size() for v in encoder.state_dict().values()),
-        }
+        last = images * count == whole
+        if last or len(points) > 1:  # by one size an update would be taken for crops
+            yield {
+                "seconds": fixed + slope * whole,
+                "step_bytes": needed,
+                "disk": sum(v.numel() * v.element_size() for v in encoder.state_dict().values()),
+            }
         if timing.is_enough(points, end, calls=2):
             break
 
 
 def _sizes(about: About) -> Iterator[tuple[int, int]]:
-    """Yield numbers of images and of their views, each about twice as many crops as the last."""
+    """Yield numbers of images and of their views, with growing numbers of crops."""
     count, images = about["views"].count, timing.FEW
     try:
         about["method"].check_views(timing.FEW)
@@ -69,10 +71,10 @@ def _sizes(about: About) -> Iterator[tuple[int, int]]:
         views = count
     while views < count:
         yield images, views
-        views = min(2 * views, count)
+        views = min(timing.GROWTH * views, count)
     while images < about["batch_size"]:
         yield images, views
-        images = min(2 * images, about["batch_size"])
+        images = min(timing.GROWTH * images, about["batch_size"])
     yield images, views
 
 
@@ -162,7 +164,7 @@ def head(about: About, device: torch.device, seconds: float) -> Iterator[Answer]
 
     fit(timing.FEW, 1)  # warms up
     ones: timing.Points = []
-    for images in timing.doubled(timing.FEW, most):
+    for images in timing.grown(timing.FEW, most):
         ones.append((images, fit(images, 1)))
         if timing.is_enough(ones, end - seconds / 2, calls=2):
             break
@@ -209,7 +211,7 @@ def network(about: About, device: torch.device, seconds: float) -> Iterator[Answ
 
     with runtime.frozen(classifier):
         view_bytes = _view_bytes(encoder, about)
-        for count in timing.doubled(timing.FEW, about["batch"]):
+        for count in timing.grown(timing.FEW, about["batch"]):
             images = torch.rand(count, 3, about["size"], about["size"], device=device)
             if not both:
                 gradient(images)  # warms up

@@ -6,6 +6,7 @@ that a job of its rule can do.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import resource
 import subprocess
@@ -69,8 +70,17 @@ def begin(kind: str, device: str, threads: str) -> None:
         "figure": _figure,
     }
     beginnings[kind]()
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT
-    sys.stdout.write(f"{0 if device.startswith('cuda') else most}\n")
+    sys.stdout.write(f"{0 if device.startswith('cuda') else _peak_bytes()}\n")
+
+
+def _peak_bytes() -> int:
+    """Return the memory of this process at its peak."""
+    with contextlib.suppress(OSError), Path("/proc/self/status").open(encoding="utf-8") as lines:
+        for line in lines:
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    # Not on Linux, where it is at least that of the process that started this one.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT
 
 
 def _import(*modules: str) -> None:

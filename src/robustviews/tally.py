@@ -81,7 +81,7 @@ def attack(about: About, device: torch.device, seconds: float) -> Iterator[Answe
     _, lost = run(few, 1)
     passes = _passes("fallen", lost, few)
     alive: timing.Points = []
-    for images in timing.doubled(few, most):
+    for images in timing.grown(few, most):
         took, tally = run(images, 0)
         alive.append((images, took))
         passes |= _passes("alive", tally, images)

@@ -1,4 +1,4 @@
-"""How long something takes, told from sizes that are doubled until they tell enough."""
+"""How long something takes, told from sizes that grow until they tell enough."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from torch import Tensor
 ENOUGH = 1.0  # seconds of one call that tell its length well
 SHORT = 0.05  # seconds of a call that is repeated
 FEW = 2  # images to begin with: batch norm needs that many
+GROWTH = 4  # of a size to the next; of less, noise would be taken for what an image costs
+_GRACE = 25.0  # seconds over time for a second size, without which calls and images look alike
 
 Points = list[tuple[float, float]]  # (size, seconds) of each call, sizes growing
 
@@ -38,15 +40,16 @@ def is_enough(points: Points, end: float, *, calls: int, least: int = 2) -> bool
     """
     took = points[-1][1]
     told = took > ENOUGH and len(points) >= least
-    return told or time.monotonic() + 2 * calls * took > end
+    limit = end if len(points) >= least else end + _GRACE
+    return told or time.monotonic() + GROWTH * calls * took > limit
 
 
-def doubled(first: int, most: int) -> Iterator[int]:
-    """Yield sizes from the first to the most, each twice the one before."""
+def grown(first: int, most: int) -> Iterator[int]:
+    """Yield growing sizes from the first to the most."""
     size = min(first, most)
     while size < most:
         yield size
-        size = min(2 * size, most)
+        size = min(GROWTH * size, most)
     yield size
 
 

@@ -84,9 +84,7 @@ def test_every_method_in_every_regime_can_be_measured(method, regime):
 def test_sizes_begin_with_two_images_and_end_with_the_whole_minibatch():
     assert list(measure._sizes(training(count=8))) == [
         (2, 2),
-        (2, 4),
         (2, 8),
-        (4, 8),
         (8, 8),
     ]
     assert list(measure._sizes(training(Supervised(), count=1, batch_size=5)))[-1] == (5, 1)
@@ -101,16 +99,22 @@ def test_a_step_is_told_by_what_it_costs_besides_its_crops(monkeypatch):
     assert answer["seconds"] == pytest.approx(2 + 0.25 * 400)
 
 
-def test_time_is_kept_to_after_the_first_size(monkeypatch):
+def test_time_is_kept_to_after_two_sizes(monkeypatch):
     sizes = []
 
     def took(_encoder, _about, images, views):
         sizes.append(images * views.count)
-        return 0.01 * images
+        return 0.2 * images * views.count
 
     monkeypatch.setattr(measure, "_minibatch_seconds", took)
     assert len(list(measure.training_step(training(batch_size=4096), CPU, 0.0))) == 1
-    assert sizes == [4]
+    assert sizes == [4, 8]  # two, to tell an update from its crops, and no more
+
+
+def test_a_step_too_long_for_a_second_size_is_no_answer(monkeypatch):
+    monkeypatch.setattr(measure, "_minibatch_seconds", lambda *_: 100.0)
+    assert list(measure.training_step(training(), CPU, 1.0)) == []
+    assert len(list(measure.training_step(training(batch_size=2, count=2), CPU, 1.0))) == 1
 
 
 # A head and a network
