@@ -25,6 +25,8 @@ from robustviews.pretrain import pretrain
 from robustviews.probe import OWN_HEAD, LinearProbe, Task
 
 _CLASSES = 10  # where the number does not matter
+_MORE, _MOST = 10, 3000  # times as many epochs, and how many are enough
+_QUICK = 4.0  # seconds that may be spent whatever the time
 _RATE = 1e-6  # of learning: noise is not to diverge, and no rate changes the work
 
 
@@ -168,13 +170,16 @@ def head(about: About, device: torch.device, seconds: float) -> Iterator[Answer]
         ones.append((images, fit(images, 1)))
         if timing.is_enough(ones, end - seconds / 2, calls=2):
             break
-    epochs: timing.Points = []
-    for count, one in ones[-1:] if images == most else ones[-2:]:
+    updates: timing.Points = []
+    # Where features take long, updates beside them would be lost in noise.
+    quick = [point for point in ones if point[1] < _QUICK] or ones[:1]
+    for count, once in quick[-1:] if quick[-1][0] == most else quick[-2:]:
         several = functools.partial(fit, int(count))
-        epochs.append((count, _epoch_seconds(several, one, end) if lasting else 0.0))
-        fixed, slope = timing.line(epochs)
+        updates.append((count, _epoch_seconds(several, once, end) if lasting else 0.0))
+        fixed, slope = timing.line(updates)
+        size, one = ones[-1]
         yield {
-            "image_seconds": max(0.0, one - epochs[-1][1]) / count,
+            "image_seconds": max(0.0, one - fixed - slope * size) / size,
             "update_seconds": fixed + slope * most,
             "width": encoder.width_of(probe.feature),
             "work_bytes": _view_bytes(encoder, about) * min(most * probe.stack, about["batch"]),
@@ -182,12 +187,18 @@ def head(about: About, device: torch.device, seconds: float) -> Iterator[Answer]
 
 
 def _epoch_seconds(fit: Callable[[int], float], one: float, end: float) -> float:
-    """Return how long an epoch takes beside what is done once, from so many that it shows."""
+    """Return how long an epoch takes beside what is done once, from so many that it shows.
+
+    Args:
+        fit: maps epochs to the seconds of them and of what is done once.
+        one: seconds of one epoch and of what is done once.
+        end: of the time that there is.
+    """
     epochs, took = 3, fit(3)
-    while (
-        took - one < max(one, timing.ENOUGH) and epochs < 1000 and time.monotonic() + 4 * took < end
-    ):
-        epochs *= 4
+    while took - one < max(one, timing.ENOUGH) and epochs < _MOST:
+        if one + _MORE * max(0.0, took - one) > max(2 * _QUICK, end - time.monotonic()):
+            break
+        epochs *= _MORE
         took = fit(epochs)
     return (took - one) / (epochs - 1) if took > one else took / epochs  # all noise: no more than
 

@@ -43,6 +43,15 @@ tables:
 """
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Measure as a job does: several threads would wait for each other where others work too."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def training(method=EmpSsl(), regime=Free(), count=4, **changes):  # noqa: B008  # both are frozen
     about = {
         "method": method,
