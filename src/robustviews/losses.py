@@ -8,7 +8,7 @@ minimises).
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -97,10 +97,36 @@ def total_coding_rate(z: Tensor, *, eps: float = 0.2) -> Tensor:
     batch, dim = z.shape[1:]
     with torch.autocast(z.device.type, enabled=False):
         z = widen(z)
-        gram = z @ z.mT if batch <= dim else z.mT @ z  # (V, n, n), n = min(B, D)
-        identity = torch.eye(gram.shape[-1], dtype=z.dtype, device=z.device)
-        # Without error checks, which would wait for the device: a failure comes out as NaN.
-        factor, _ = torch.linalg.cholesky_ex(identity + dim / (batch * eps) * gram)
-        # 1/2 logdet = sum of the logarithms of the factor's diagonal
-        half_logdet: Tensor = factor.diagonal(dim1=-2, dim2=-1).log().sum(dim=-1)  # (V,)
+        rows = z if batch <= dim else z.mT  # (V, n, m), n = min(B, D)
+        half_logdet: Tensor = _HalfLogdet.apply(  # type: ignore[no-untyped-call]
+            rows, dim / (batch * eps)
+        )  # (V,)
         return -half_logdet.mean()
+
+
+class _HalfLogdet(torch.autograd.Function):
+    """1/2 logdet(I + scale R R^T) of rows R (V, n, m): (V,).
+
+    Its gradient, scale (I + scale R R^T)^-1 R, is written out: half the work of going back through
+    the Gram matrix and its factor.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, scale: float) -> Tensor:  # noqa: ANN401  # torch's, untyped
+        identity = torch.eye(rows.shape[-2], dtype=rows.dtype, device=rows.device)
+        # Without error checks, which would wait for the device: a failure comes out as NaN.
+        factor, _ = torch.linalg.cholesky_ex(identity + scale * (rows @ rows.mT))
+        ctx.save_for_backward(rows, factor)
+        ctx.scale = scale
+        # 1/2 logdet = sum of the logarithms of the factor's diagonal
+        half_logdet: Tensor = factor.diagonal(dim1=-2, dim2=-1).log().sum(dim=-1)
+        return half_logdet
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401
+        rows, factor = ctx.saved_tensors
+        identity = torch.eye(rows.shape[-2], dtype=rows.dtype, device=rows.device)
+        with torch.autocast(rows.device.type, enabled=False):
+            root = torch.linalg.solve_triangular(factor, identity, upper=False)  # (V, n, n)
+            inverse = root.mT @ root
+            return ctx.scale * upstream.view(-1, 1, 1) * inverse @ rows, None
