@@ -8,13 +8,14 @@ import time
 import pytest
 import torch
 
-from robustviews import calibrate, estimate, measure, pending, tally, timing
-from robustviews.amounts import Question
+from robustviews import pending
 from robustviews.attacks import AutoAttack, PgdAttack
 from robustviews.augment import Views
 from robustviews.cli import main
 from robustviews.config import load_study
 from robustviews.config.schema import Encoder, Optimizer
+from robustviews.estimating import calibrate, estimate, measure, tally, timing
+from robustviews.estimating.amounts import Question
 from robustviews.methods import METHODS, EmpSsl, Supervised
 from robustviews.probe import LinearProbe, NcropProbe, RobustLinearProbe
 from robustviews.regimes import REGIMES, Free

@@ -9,12 +9,13 @@ from dataclasses import replace
 
 import pytest
 
-from robustviews import amounts, artifacts, estimate, pending, plan
-from robustviews.amounts import Amount, Question, UnknownError
+from robustviews import artifacts, pending, plan
 from robustviews.attacks import AutoAttack, PgdAttack
 from robustviews.cli.estimate import duration, size
 from robustviews.datasets import Cifar10, Folder
-from robustviews.estimate import Estimate
+from robustviews.estimating import amounts, estimate
+from robustviews.estimating.amounts import Amount, Question, UnknownError
+from robustviews.estimating.estimate import Estimate
 from robustviews.pending import Job
 from tests.unit.results_tree import small_study
 

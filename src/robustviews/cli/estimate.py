@@ -9,20 +9,20 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from robustviews import estimate as estimating
 from robustviews import pending
 from robustviews.config import Study, load_study
-from robustviews.estimate import Estimate
+from robustviews.estimating.estimate import Estimate, estimates, questions, schedule
 
 if TYPE_CHECKING:
-    from robustviews.calibrate import Calibration
+    from robustviews.estimating.calibrate import Calibration
 
 _DEARER = 1.15  # from which ratio on "at most" is worth a word
 
 
 def estimate(options: argparse.Namespace) -> None:
     """Tell time, memory and disk of what is still to be done."""
-    from robustviews import calibrate, runtime
+    from robustviews import runtime
+    from robustviews.estimating import calibrate
 
     study = load_study(options.study)
     device = runtime.choose_device(options.device)
@@ -35,7 +35,7 @@ def estimate(options: argparse.Namespace) -> None:
         "deterministic": settings.deterministic,
     }
     every, jobs = pending.jobs(study), pending.pending(study)
-    asked = estimating.questions(study, jobs.values(), context)
+    asked = questions(study, jobs.values(), context)
     known = calibrate.load(device)
     new = [each for each in asked if options.recalibrate or each.key not in known.answers]
     if new:
@@ -52,7 +52,7 @@ def estimate(options: argparse.Namespace) -> None:
         )
         known.add(answers)
         calibrate.save(known, device)
-    found = estimating.estimates(study, jobs.values(), context, known.answers)
+    found = estimates(study, jobs.values(), context, known.answers)
     done = len(every) - len(jobs)
     said = (
         [json.dumps(_as_json(study, found, known, at_once), indent=1)]
@@ -131,8 +131,8 @@ def _job_row(each: Estimate) -> tuple[str, ...]:
 
 
 def _total(found: list[Estimate], at_once: int) -> str:
-    seconds, memory = estimating.schedule(found, at_once=at_once)
-    longest, _ = estimating.schedule(found, at_once=at_once, at_most=True)
+    seconds, memory = schedule(found, at_once=at_once)
+    longest, _ = schedule(found, at_once=at_once, at_most=True)
     disk = sum(each.amount.disk for each in found if each.amount is not None)
     unknown = any(each.amount is None for each in found)
     dearer = f" (at most {duration(longest)})" if longest > _DEARER * seconds else ""
@@ -167,7 +167,7 @@ def _aligned(rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
 def _as_json(
     study: Study, found: list[Estimate], known: Calibration, at_once: int
 ) -> dict[str, Any]:
-    seconds, memory = estimating.schedule(found, at_once=at_once)
+    seconds, memory = schedule(found, at_once=at_once)
     jobs = [
         {
             "rule": each.job.rule,
@@ -188,7 +188,7 @@ def _as_json(
         "measured": known.date,
         "at_once": at_once,
         "seconds": seconds,
-        "at_most": estimating.schedule(found, at_once=at_once, at_most=True)[0],
+        "at_most": schedule(found, at_once=at_once, at_most=True)[0],
         "memory": memory,
         "disk": sum(each.amount.disk for each in found if each.amount is not None),
         "unknown": sum(each.amount is None for each in found),

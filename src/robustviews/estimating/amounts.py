@@ -1,10 +1,9 @@
 """What each rule's jobs take, put together from answers to questions that can be measured.
 
 Nothing here knows what a method, a probe or an attack costs: a question is for example "how long is
-one minibatch of this training?", and `robustviews.calibrate` answers it by running the very
-functions that the job will run. Jobs that differ only in what does not change the amount of work
-(seed, label, length, and every number that is no whole number: radii, rates, scales of crops) ask
-the same question.
+one minibatch of this training?", and `calibrate` answers it by running the very functions that the
+job will run. Jobs that differ only in what does not change the amount of work (seed, label, length,
+and every number that is no whole number: radii, rates, scales of crops) ask the same question.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ class Question:
     """Something to measure.
 
     Attributes:
-        stage: kind of measurement, a row in `robustviews.calibrate.STAGES`.
+        stage: kind of measurement, a row in `calibrate.STAGES`.
         about: everything that the amount of work depends on, as the options that the job has.
     """
 

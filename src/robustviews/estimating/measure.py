@@ -16,10 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robustviews import memory, runtime, timing
-from robustviews.amounts import About, Answer
+from robustviews import memory, runtime
 from robustviews.augment import Views
 from robustviews.encoder import Encoder, build_encoder
+from robustviews.estimating import timing
+from robustviews.estimating.amounts import About, Answer
 from robustviews.evaluate import Classifier
 from robustviews.pretrain import pretrain
 from robustviews.probe import OWN_HEAD, LinearProbe, Task

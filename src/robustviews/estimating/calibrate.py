@@ -21,9 +21,10 @@ from pathlib import Path
 
 import torch
 
-from robustviews import artifacts, fingerprint, measure, runtime, start_up, tally
-from robustviews.amounts import About, Answer, Question
+from robustviews import artifacts, fingerprint, runtime
 from robustviews.artifacts import ArtifactError
+from robustviews.estimating import measure, start_up, tally
+from robustviews.estimating.amounts import About, Answer, Question
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +61,9 @@ def load(device: torch.device, folder: Path = FOLDER) -> Calibration:
     """Return what was measured on a device; nothing if on another one, or of other code."""
     here = runtime.environment(device)
     measured = ("training_step", "head", "network")
-    code = fingerprint.digest(*(("measure", name) for name in measured), ("tally", "attack"))
+    code = fingerprint.digest(
+        *(("estimating.measure", name) for name in measured), ("estimating.tally", "attack")
+    )
     fresh = Calibration(here["device"], here["torch"], code)
     try:
         found = Calibration(**artifacts.read_json(_path(device, folder)))

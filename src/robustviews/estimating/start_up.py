@@ -26,7 +26,7 @@ from robustviews.regimes import Standard
 if TYPE_CHECKING:
     import torch
 
-_BEGIN = "import sys; from robustviews.start_up import begin; begin(*sys.argv[1:])"
+_BEGIN = "import sys; from robustviews.estimating.start_up import begin; begin(*sys.argv[1:])"
 _RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
 
 
@@ -97,7 +97,8 @@ def _data() -> None:
 def _training(device: str, threads: int) -> None:
     import torch
 
-    from robustviews import measure, runtime
+    from robustviews import runtime
+    from robustviews.estimating import measure
 
     _import("cli.jobs")
     runtime.configure(threads=threads, deterministic=True)

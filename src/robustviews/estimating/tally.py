@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robustviews import timing
-from robustviews.amounts import About, Answer
 from robustviews.augment import Views
+from robustviews.estimating import timing
+from robustviews.estimating.amounts import About, Answer
 from robustviews.evaluate import evaluate
 from robustviews.probe import OWN_HEAD
 

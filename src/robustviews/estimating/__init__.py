@@ -1,0 +1,1 @@
+"""What a study will take, by measuring a minute of it."""
