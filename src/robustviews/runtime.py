@@ -173,10 +173,17 @@ def environment(device: torch.device) -> dict[str, Any]:
         "torch": torch.__version__,
         "device": _device_name(device),
         "driver": torch.version.cuda if device.type == "cuda" else None,
+        "cudnn": torch.backends.cudnn.version() if device.type == "cuda" else None,
+        "tuned": torch.backends.cudnn.benchmark,
         "threads": torch.get_num_threads(),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "platform": platform.platform(),
     }
+
+
+def peak_bytes(device: torch.device) -> int | None:
+    """Return the most memory of a GPU that this process has held; None on a CPU."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
 
 
 def _device_name(device: torch.device) -> str:

@@ -10,17 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from robustviews import artifacts, plan
-from robustviews.artifacts import ArtifactError
-from robustviews.cli.names import UsageError, known
-from robustviews.config import Study, load_study
-from robustviews.probe import OwnHead
+from robustviews.attacks import AutoAttack
+from robustviews.cli.loading import load_encoder, load_head, load_split
+from robustviews.cli.names import known
+from robustviews.config import load_study
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
-
-    from robustviews.datasets import Images
-    from robustviews.encoder import Encoder
 
 STATE = Path("results/.state")  # of interrupted trainings; no output of any rule
 EXAMPLES = 4  # images in the picture of views
@@ -58,7 +54,7 @@ def pretrain(options: argparse.Namespace) -> None:
     known(options.run, plan.jobs(study), "run")
     job, spec = plan.jobs(study)[options.run], plan.pretrain_spec(study, options.run)
     run = study.runs[job.entry]
-    images, labels, record, inputs = _load_split(study, job.dataset, "train")
+    images, labels, record, inputs = load_split(study, job.dataset, "train")
     encoder = build_encoder(
         **spec["run"]["encoder"],
         classes=record["classes"] if run.method.supervised else None,
@@ -77,6 +73,8 @@ def pretrain(options: argparse.Namespace) -> None:
         precision=run.precision,
     )
     memory.check_step(needed, encoder, title=job.name)
+    if run.precision == "bf16" and not runtime.native_bf16(device):
+        logging.info("bf16 is not native on %s: precision: fp32 would be faster", device)
     with memory.explained(job.name, memory.SMALLER_STEP):
         done = train(
             encoder,
@@ -116,6 +114,8 @@ def pretrain(options: argparse.Namespace) -> None:
                 "passes": done.epoch,
                 "compilation": done.compilation,
                 "compile_seconds": round(done.compile_seconds, 3),
+                "step_bytes": needed,
+                "peak_bytes": runtime.peak_bytes(device),
                 "classes": record["classes"],
                 "size": record["size"],
             },
@@ -132,15 +132,13 @@ def probe(options: argparse.Namespace) -> None:
     known(options.run, plan.jobs(study), "run")
     known(options.probe, study.probes, "probe")
     job, spec = plan.jobs(study)[options.run], plan.probe_spec(study, options.run, options.probe)
-    images, labels, record, inputs = _load_split(study, job.dataset, "train")
-    encoder, encoder_file = _load_encoder(study, options.run, record["classes"], device)
+    images, labels, record, inputs = load_split(study, job.dataset, "train")
+    encoder, encoder_file = load_encoder(study, options.run, record["classes"], device)
     inputs.append(encoder_file)
     start = None
     before = plan.head_start(study, options.probe)
     if before is not None:
-        start, head_file = _load_head(
-            study, options.run, before, encoder, record["classes"], device
-        )
+        start, head_file = load_head(study, options.run, before, encoder, record["classes"], device)
         inputs.append(head_file)
     title = f"{options.run}/{options.probe}"
     task = Task(
@@ -178,15 +176,17 @@ def attack(options: argparse.Namespace) -> None:
     from robustviews import feed, memory, runtime
     from robustviews.evaluate import Classifier, evaluate
 
-    study, started, device = load_study(options.study), time.time(), _set_up(options)
+    study, started = load_study(options.study), time.time()
     known(options.run, plan.jobs(study), "run")
     known(options.probe, study.probes, "probe")
     known(options.attack, study.attacks, "attack")
+    # AutoAttack goes on with the images that still hold: every batch has another shape.
+    device = _set_up(options, tuned=not isinstance(study.attacks[options.attack], AutoAttack))
     job = plan.jobs(study)[options.run]
     spec = plan.attack_spec(study, options.run, options.probe, options.attack)
-    images, labels, record, inputs = _load_split(study, job.dataset, "test")
-    encoder, encoder_file = _load_encoder(study, options.run, record["classes"], device)
-    head, head_file = _load_head(
+    images, labels, record, inputs = load_split(study, job.dataset, "test")
+    encoder, encoder_file = load_encoder(study, options.run, record["classes"], device)
+    head, head_file = load_head(
         study, options.run, options.probe, encoder, record["classes"], device
     )
     inputs += sorted({encoder_file, head_file})
@@ -240,8 +240,8 @@ def examples(options: argparse.Namespace) -> None:
     name = plan.example_run(study)
     job = plan.jobs(study)[name]
     run = study.runs[job.entry]
-    images, labels, record, _ = _load_split(study, job.dataset, "train")
-    encoder, _ = _load_encoder(study, name, record["classes"], device)
+    images, labels, record, _ = load_split(study, job.dataset, "train")
+    encoder, _ = load_encoder(study, name, record["classes"], device)
     first = torch.tensor(images[:EXAMPLES], device=device)
     batch = make_batch(
         first,
@@ -272,64 +272,6 @@ def examples(options: argparse.Namespace) -> None:
     folder = plan.results_folder(study) / "examples"
     artifacts.write_bytes(folder / "views.svg", figures.to_svg(drawing))
     artifacts.write_bytes(folder / "views.png", figures.to_png(drawing))
-
-
-def _load_split(
-    study: Study, dataset: str, split: str
-) -> tuple[Images, Tensor, dict[str, int], list[Path]]:
-    """Return images in their file, labels, the data set's summary (classes, size), the files."""
-    import torch
-
-    from robustviews.datasets import open_split
-
-    folder = plan.data_folder(study, dataset)
-    record = artifacts.read_json(folder / "record.json")
-    images, labels = open_split(folder, split)
-    files = [folder / f"{split}_images.npy", folder / f"{split}_labels.npy", folder / "record.json"]
-    return images, torch.tensor(labels), record["result"], files
-
-
-def _load_encoder(
-    study: Study, run: str, classes: int, device: torch.device
-) -> tuple[Encoder, Path]:
-    """Return an encoder in eval mode with the weights of a finished run, and their file."""
-    from robustviews.encoder import build_encoder
-
-    options = study.runs[plan.jobs(study)[run].entry]
-    encoder = build_encoder(
-        **plan.pretrain_spec(study, run)["run"]["encoder"],
-        classes=classes if options.method.supervised else None,
-    )
-    path = plan.pretrain_folder(study, run) / "encoder.safetensors"
-    _load_strictly(encoder, path)
-    return encoder.to(device).eval(), path
-
-
-def _load_head(
-    study: Study, run: str, probe_name: str, encoder: Encoder, classes: int, device: torch.device
-) -> tuple[torch.nn.Linear, Path]:
-    """Return a trained head and its file; a supervised network brings the head of probe `own`."""
-    from torch import nn
-
-    options = study.probes[probe_name]
-    if isinstance(options, OwnHead):
-        if encoder.classifier is None:
-            raise UsageError(f"run `{run}` has no classifier of its own; name a trained probe")
-        return encoder.classifier, plan.pretrain_folder(study, run) / "encoder.safetensors"
-    path = plan.probe_folder(study, run, probe_name) / "head.safetensors"
-    head = nn.Linear(encoder.width_of(options.feature), classes)
-    _load_strictly(head, path)
-    return head.to(device), path
-
-
-def _load_strictly(module: torch.nn.Module, path: Path) -> None:
-    try:
-        module.load_state_dict(artifacts.read_tensors(path), strict=True)
-    except RuntimeError as error:
-        raise ArtifactError(
-            f"{path}: does not fit the study's network; make it again with: snakemake {path}\n"
-            f"{error}"
-        ) from None
 
 
 def _set_up(options: argparse.Namespace, *, tuned: bool = False) -> torch.device:

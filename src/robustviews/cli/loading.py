@@ -1,0 +1,77 @@
+"""What jobs read: a split of a prepared data set, an encoder, a head; each with the files read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from robustviews import artifacts, plan
+from robustviews.artifacts import ArtifactError
+from robustviews.cli.names import UsageError
+from robustviews.config import Study
+from robustviews.probe import OwnHead
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from robustviews.datasets import Images
+    from robustviews.encoder import Encoder
+
+
+def load_split(
+    study: Study, dataset: str, split: str
+) -> tuple[Images, Tensor, dict[str, int], list[Path]]:
+    """Return images in their file, labels, the data set's summary (classes, size), the files."""
+    import torch
+
+    from robustviews.datasets import open_split
+
+    folder = plan.data_folder(study, dataset)
+    record = artifacts.read_json(folder / "record.json")
+    images, labels = open_split(folder, split)
+    files = [folder / f"{split}_images.npy", folder / f"{split}_labels.npy", folder / "record.json"]
+    return images, torch.tensor(labels), record["result"], files
+
+
+def load_encoder(
+    study: Study, run: str, classes: int, device: torch.device
+) -> tuple[Encoder, Path]:
+    """Return an encoder in eval mode with the weights of a finished run, and their file."""
+    from robustviews.encoder import build_encoder
+
+    options = study.runs[plan.jobs(study)[run].entry]
+    encoder = build_encoder(
+        **plan.pretrain_spec(study, run)["run"]["encoder"],
+        classes=classes if options.method.supervised else None,
+    )
+    path = plan.pretrain_folder(study, run) / "encoder.safetensors"
+    _load_strictly(encoder, path)
+    return encoder.to(device).eval(), path
+
+
+def load_head(
+    study: Study, run: str, probe_name: str, encoder: Encoder, classes: int, device: torch.device
+) -> tuple[torch.nn.Linear, Path]:
+    """Return a trained head and its file; a supervised network brings the head of probe `own`."""
+    from torch import nn
+
+    options = study.probes[probe_name]
+    if isinstance(options, OwnHead):
+        if encoder.classifier is None:
+            raise UsageError(f"run `{run}` has no classifier of its own; name a trained probe")
+        return encoder.classifier, plan.pretrain_folder(study, run) / "encoder.safetensors"
+    path = plan.probe_folder(study, run, probe_name) / "head.safetensors"
+    head = nn.Linear(encoder.width_of(options.feature), classes)
+    _load_strictly(head, path)
+    return head.to(device), path
+
+
+def _load_strictly(module: torch.nn.Module, path: Path) -> None:
+    try:
+        module.load_state_dict(artifacts.read_tensors(path), strict=True)
+    except RuntimeError as error:
+        raise ArtifactError(
+            f"{path}: does not fit the study's network; make it again with: snakemake {path}\n"
+            f"{error}"
+        ) from None
