@@ -85,6 +85,8 @@ def try_compiled(
     try:
         encoder.compile(backend=backend)
         trial()
+    except torch.OutOfMemoryError:  # without the compiler it would want more
+        raise
     except Exception as error:  # whatever it is: without the compiler the training can go on
         encoder._compiled_call_impl = None
         torch.compiler.reset()

@@ -23,6 +23,8 @@ SMALLER_BATCH = (
     "lower runtime.evaluation_batch, the views that are attacked or encoded at a time; each image "
     "is attacked for itself, so that only random draws may change"
 )
+# What the CPU's allocator, CUDA and its libraries say where torch has no error of its own.
+_OUT_OF_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "STATUS_ALLOC_FAILED")
 _WEIGHT_COPIES = 4  # weights, gradients, and two of the optimizer: Adam's slots, or LARS's and work
 _ADVERSARY_COPIES = 3  # of the target: perturbation, its gradient, their sum with the images
 
@@ -104,8 +106,8 @@ def explained(title: str, way_out: str) -> Iterator[None]:
         yield
     except RuntimeError as error:
         # On a CPU torch raises a plain RuntimeError, if the system has not ended the process.
-        out = isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-        if not out:
+        out = isinstance(error, torch.OutOfMemoryError)
+        if not out and not any(sign in str(error) for sign in _OUT_OF_MEMORY):
             raise
         reason = str(error).strip().partition("\n")[0]
         raise ShortageError(f"{title}: out of memory ({reason}); {way_out}") from error

@@ -138,8 +138,8 @@ class RobustLinearProbe:
             standard head) or `fresh` (code, SimCLR).
         rle_trailing_standard: epochs of standard training that follow. Code: the EMP-SSL script
             trains the robust head so before attacking it, which undoes it; 0 leaves it robust.
-        craft_precision: arithmetic of the encoder while the examples are made, as `precision` of a
-            run; the head is fitted to float32 features of what comes out.
+        craft_precision: arithmetic while the examples are made, as `precision` of a run; the head
+            is fitted to float32 features of what comes out.
     """
 
     epochs: int = option(20, ge=1)

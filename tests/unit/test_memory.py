@@ -364,7 +364,7 @@ from robustviews.encoder import build_encoder
 from robustviews.feed import Mapped, choose
 from robustviews.methods import EmpSsl
 from robustviews.pretrain import pretrain
-from robustviews.regimes import Standard
+from robustviews.regimes import Free
 
 class Stop(Exception):
     pass
@@ -380,7 +380,7 @@ class Minibatches:
 
 def peak(feed, minibatches):
     try:
-        pretrain(encoder, feed, torch.tensor(labels), method=EmpSsl(), regime=Standard(),
+        pretrain(encoder, feed, torch.tensor(labels), method=EmpSsl(), regime=Free(),
                  views=Views(count=views, augmentation="emp_ssl"), size=32, epochs=1,
                  batch_size=batch_size, optimizer=optimizer, state=Minibatches(minibatches))
     except Stop:
@@ -391,7 +391,7 @@ def peak(feed, minibatches):
 torch.set_num_threads(1)
 batch_size, views = map(int, sys.argv[2:])
 images, labels = open_split(Path(sys.argv[1]), "train")
-encoder = build_encoder(width=8, hidden=64, projection=32)
+encoder = build_encoder(width=8, hidden=256, projection=64)
 optimizer = {"name": "lars", "lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4, "eta": 0.005}
 optimizer |= {"schedule": "cosine", "schedule_horizon": "updates"}
 device = torch.device("cpu")
