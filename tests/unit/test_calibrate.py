@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 import time
 
 import pytest
 import torch
 
-from robustviews import pending
+from robustviews import fingerprint, pending, runtime
 from robustviews.attacks import AutoAttack, PgdAttack
 from robustviews.augment import Views
 from robustviews.cli import main
@@ -260,6 +262,76 @@ def test_a_calibration_is_of_one_device_one_torch_and_one_code(tmp_path):
         path.mkdir()
         (path / "cpu.json").write_text(json.dumps(saved | {name: "other"}), encoding="utf-8")
         assert calibrate.load(CPU, path).answers == {}
+
+
+@pytest.mark.parametrize(
+    ("module", "line"),
+    [
+        ("losses", "def total_coding_rate("),
+        ("attacks", "class AutoAttack:"),
+        ("regimes", "class Free:"),
+        ("probe", "class NcropProbe:"),
+        ("runtime", "def configure("),
+        ("feed", "class Mapped:"),
+        ("estimating/tally", "def evaluation("),
+        ("estimating/start_up", "def _figure("),
+        ("estimating/timing", "def line("),
+    ],
+)
+def test_a_change_of_any_code_that_is_measured_makes_a_calibration_stale(module, line, tmp_path):
+    copy = tmp_path / "robustviews"
+    shutil.copytree(fingerprint.SOURCE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    path = copy / f"{module}.py"
+    text = path.read_text(encoding="utf-8")
+    assert f"\n{line}" in text
+    path.write_text(text.replace(f"\n{line}", f"\n@staticmethod\n{line}"), encoding="utf-8")
+    assert calibrate.code_digest(copy) != calibrate.code_digest()
+
+
+def test_what_is_not_measured_leaves_a_calibration_as_it_is(tmp_path):
+    copy = tmp_path / "robustviews"
+    shutil.copytree(fingerprint.SOURCE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    (copy / "report.py").write_text("", encoding="utf-8")
+    assert calibrate.code_digest(copy) == calibrate.code_digest()
+
+
+def test_cuda_may_try_algorithms_where_jobs_let_it(monkeypatch):
+    given = [(Question(stage, {}), 1.0) for stage in calibrate.STAGES]
+    tuned, said = {}, []
+
+    class Pipe:
+        def recv(self):
+            return given.pop(0) if given else None
+
+        def send(self, answer):
+            said.append(answer)
+
+    def answered(stage):
+        def answers(_about, _device, _seconds):
+            tuned[stage] = configured[-1]["tuned"]
+            yield {}
+
+        return answers
+
+    configured = []
+    monkeypatch.setattr(runtime, "configure", lambda **options: configured.append(options))
+    monkeypatch.setattr(calibrate, "STAGES", {stage: answered(stage) for stage in calibrate.STAGES})
+    monkeypatch.setattr(sys, "stderr", sys.stderr)
+    calibrate.serve(Pipe(), "cpu", 1, False)
+    assert {stage for stage in tuned if tuned[stage]} == {"pretrain", "probe", "network"}
+    assert all(each["deterministic"] is False for each in configured)
+    assert len(said) == 2 * len(calibrate.STAGES)
+
+
+def test_the_search_for_algorithms_is_not_timed(monkeypatch):
+    clock = [0.0]
+
+    def work():
+        clock[0] += 9.0 if clock[0] == 0 else 1.0
+
+    monkeypatch.setattr(timing, "now", lambda _device: clock[0])
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    assert timing.seconds_of(work, torch.device("cuda")) == 1.0
 
 
 # The verb

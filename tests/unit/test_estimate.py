@@ -128,6 +128,7 @@ def test_runs_that_differ_in_seed_radius_or_length_ask_the_same():
     study = small_study()
     run = study.runs["emp-free3"]
     other = replace(run, epochs=50, regime=replace(run.regime, eps=4.0), label="x", seeds=(7,))
+    other = replace(other, compile=True)
     runs = study.runs | {"emp-free3": other}
     assert {q.key for q in asked(study)} == {q.key for q in asked(small_study(runs=runs))}
     assert sum(q.stage == "pretrain" for q in asked(study)) == 3
@@ -200,6 +201,17 @@ def amount_of(study, rule, name):
 def test_a_training_takes_its_start_and_every_minibatch_of_every_pass():
     taken = amount_of(small_study(), "pretrain", "emp-free3-digits-s0")  # 3 passes, 12 minibatches
     assert taken == Amount(3 + 3 * 12 * 0.5, 21, 100 + 1200 * 3 * 32**2 + 1000, 77)
+
+
+def test_a_compiled_training_says_what_is_not_counted():
+    study = small_study()
+    plain = amount_of(study, "pretrain", "emp-free3-digits-s0")
+    compiled = small_study(
+        runs=study.runs | {"emp-free3": replace(study.runs["emp-free3"], compile=True)}
+    )
+    taken = amount_of(compiled, "pretrain", "emp-free3-digits-s0")
+    assert taken == replace(plain, note=taken.note)
+    assert "compiling" in taken.note
 
 
 def test_a_probe_takes_its_images_once_and_its_updates_in_every_epoch():

@@ -30,6 +30,7 @@ Not known before the attack. Robust classifiers of arXiv 2501.03507 keep about 2
 and 6); a standard one keeps none, and then AutoAttack is far quicker than estimated.
 """
 _NO_WORK = {"label", "seeds", "datasets", "epochs", "epochs_meaning"}  # of a run
+_NOT_MEASURED = {"compile"}  # of a run: compiling alone would take most of a calibration
 _DIGITS = 1797  # images, of both splits
 
 
@@ -180,14 +181,15 @@ def _pretrain(study: Study, job: Job, shape: Shape, ask: Callable[..., Answer]) 
     run = study.runs[plan.jobs(study)[job.name].entry]
     start = ask("start", kind="train")
     options = {f.name: getattr(run, f.name) for f in dataclasses.fields(run)}
-    about = {name: value for name, value in options.items() if name not in _NO_WORK}
+    about = {name: value for name, value in options.items() if name not in _NO_WORK | _NOT_MEASURED}
     about["classes"] = shape.classes if run.method.supervised else 0
     step = ask("pretrain", **about, size=shape.size)
     replays, views = run.regime.updates_per_batch, run.views.count
     passes = passes_over_data(run.epochs, run.epochs_meaning, replays, views)
     seconds = start["seconds"] + passes * (shape.train // run.batch_size) * step["seconds"]
     memory = start["bytes"] + shape.train * shape.image + step["step_bytes"]
-    return Amount(seconds, seconds, memory, step["disk"])
+    note = "what compiling takes and gains on a GPU is not counted" if run.compile else ""
+    return Amount(seconds, seconds, memory, step["disk"], note)
 
 
 def _probe(study: Study, job: Job, shape: Shape, ask: Callable[..., Answer]) -> Amount:

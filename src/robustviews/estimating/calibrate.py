@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from robustviews import artifacts, fingerprint, runtime
+from robustviews import artifacts, fingerprint, plan, runtime
 from robustviews.artifacts import ArtifactError
 from robustviews.estimating import measure, start_up, tally
 from robustviews.estimating.amounts import About, Answer, Question
@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 FOLDER = Path("results/.calibration")
 _LEAST = 4.0  # seconds for a question: rather some answered well than all of them badly
 SECONDS = 60.0  # that a calibration takes at most
+# Stages in which CUDA may try its algorithms, as jobs let it; only those of AutoAttack do not.
+_TUNED = ("pretrain", "probe", "network")
 
 
 @dataclass
@@ -60,17 +62,31 @@ class Calibration:
 def load(device: torch.device, folder: Path = FOLDER) -> Calibration:
     """Return what was measured on a device; nothing if on another one, or of other code."""
     here = runtime.environment(device)
-    measured = ("training_step", "head", "network")
-    code = fingerprint.digest(
-        *(("estimating.measure", name) for name in measured), ("estimating.tally", "attack")
-    )
-    fresh = Calibration(here["device"], here["torch"], code)
+    fresh = Calibration(here["device"], here["torch"], code_digest())
     try:
         found = Calibration(**artifacts.read_json(_path(device, folder)))
     except (ArtifactError, TypeError):  # none, or of another version of this package
         return fresh
     same = all(getattr(found, name) == getattr(fresh, name) for name in ("device", "torch", "code"))
     return found if same else fresh
+
+
+def code_digest(source: Path = fingerprint.SOURCE) -> str:
+    """Hash all code that a calibration measures, and that measures it.
+
+    Args:
+        source: folder of the package.
+    """
+    return fingerprint.digest(
+        *plan._NETWORK,
+        ("methods", "METHODS"),  # the tables, since any of their classes comes in a question
+        ("regimes", "REGIMES"),
+        ("probe", "PROBES"),
+        ("attacks", "ATTACKS"),
+        ("estimating.calibrate", "serve"),
+        ("estimating.start_up", "begin"),  # in a process of its own, which names it in a string
+        source=source,
+    )
 
 
 def save(calibration: Calibration, device: torch.device, folder: Path = FOLDER) -> None:
@@ -159,10 +175,11 @@ def serve(connection: Connection, device: str, threads: int, deterministic: bool
         threads: of a job.
         deterministic: as in `answer`.
     """
-    runtime.configure(threads=threads, deterministic=deterministic)
     sys.stderr = io.StringIO()  # progress bars
     while (given := connection.recv()) is not None:
         question, seconds = given
+        tuned = question.stage in _TUNED
+        runtime.configure(threads=threads, deterministic=deterministic, tuned=tuned)
         try:
             for said in STAGES[question.stage](question.about, torch.device(device), seconds):
                 connection.send((question, said))

@@ -55,6 +55,8 @@ def grown(first: int, most: int) -> Iterator[int]:
 
 def seconds_of(work: Callable[[], object], device: torch.device) -> float:
     """Return how long some work takes; the median of a few when it is short."""
+    if device.type == "cuda" and torch.backends.cudnn.benchmark:
+        work()  # tries algorithms, which a job does once for each shape
 
     def once() -> float:
         before = now(device)
