@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ctypes
-import dataclasses
 import importlib.util
 import os
 import signal
@@ -25,10 +24,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from robustviews.config.schema import Study
+    from robustviews.pending import Job
     from robustviews.tables import TableData
 
 ROOT = Path(__file__).resolve().parents[1]
-FILES = ("batches.meta", *(f"data_batch_{n}" for n in range(1, 6)), "test_batch")  # of CIFAR-10
+OLDEST = (3, 11)  # Python that the package runs on
+BATCHES = tuple(f"data_batch_{number}" for number in range(1, 6))
+OFFICIAL = {  # folder, its files and what they come in, by kind of data set
+    "cifar10": ("cifar-10-batches-py", ("batches.meta", *BATCHES, "test_batch"), "cifar-10-python"),
+    "cifar100": ("cifar-100-python", ("meta", "train", "test"), "cifar-100-python"),
+}
+DATA = "ROBUSTVIEWS_DATA"  # tells the verbs where data is
 FAILED, WRONG, AGAIN = 1, 2, 75  # exit statuses; 75 is EX_TEMPFAIL of sysexits.h
 GRACE = 30  # seconds that a stage has to end after SIGTERM
 SHOWN = 40  # last lines of a log that a failure prints
@@ -42,34 +48,16 @@ class CutError(Exception):
     """The time of this call is used up."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Stage:
-    """One call of a verb.
-
-    Attributes:
-        verb: of the command line.
-        names: what it works on, by option.
-        folder: of its results, relative to the working folder.
-        spec: what its record has to say.
-    """
-
-    verb: str
-    names: dict[str, str]
-    folder: Path
-    spec: dict[str, Any]
-
-    @property
-    def title(self) -> str:
-        """Verb and names, such as `probe emp-crop16-free3-cifar10-s0/rle`."""
-        return f"{self.verb} {'/'.join(self.names.values())}"
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Run what is not done yet, then write and print the headline.
 
     Returns:
         0; 1 when a stage failed, 2 when the call cannot work, 75 when the time was used up.
     """
+    if sys.version_info < OLDEST:
+        found = ".".join(map(str, sys.version_info[:3]))
+        sys.stderr.write(f"expected Python 3.11 or newer, found {found}: {sys.executable}\n")
+        return WRONG
     options = _options(arguments)
     paths = importable(ROOT)
     # A script's own folder is none to import from: a module in it may have the name of Python's.
@@ -89,25 +77,23 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(options: argparse.Namespace, paths: list[str]) -> int:
     from robustviews.config import load_study
 
-    study = load_study(options.study)
-    if options.packs:
-        unpack(options.packs, options.data)
     deadline = time.monotonic() + 60 * options.minutes if options.minutes is not None else None
+    study = load_study(options.study)
     every = stages(study)
-    for number, stage in enumerate(every, 1):
-        say(f"[{number}/{len(every)}] {stage.title}: ", end="")
-        if is_done(stage):
+    for number, job in enumerate(every, 1):
+        say(f"[{number}/{len(every)}] {title(job)}: ", end="")
+        if is_done(study, job):
             say("was done before")
             continue
-        if stage.verb == "data":
-            check_data(options.data)
-        log = Path("logs") / study.study / f"{stage.verb}/{'/'.join(stage.names.values())}.log"
         started = time.monotonic()
+        if job.rule == "data":
+            provide(job, options)
+        log = Path("logs") / study.study / job.rule / f"{job.name}.log"
         try:
-            status = execute(stage, options, paths, log=log, deadline=deadline)
+            status = execute(verb(study, job), options, paths, log=log, deadline=deadline)
         except CutError:
             say(f"cut: the {options.minutes:g} minutes are used up")
-            begins = "goes on from its state" if stage.verb == "pretrain" else "begins anew"
+            begins = "goes on from its state" if job.rule == "pretrain" else "begins anew"
             say(f"Call again: this stage {begins}, and those before it are skipped.")
             return AGAIN
         if status:
@@ -134,44 +120,43 @@ def importable(root: Path) -> list[str]:
     return [str(folder) for folder in folders]
 
 
-def stages(study: Study) -> list[Stage]:
-    """Return every job of a study that a cell needs, each after those it is made from."""
-    from robustviews import plan
+def stages(study: Study) -> list[Job]:
+    """Return every job that leaves a record, each after those it is made from."""
+    from robustviews import pending
 
-    found = [
-        Stage("data", {"dataset": name}, plan.data_folder(study, name), plan.data_spec(study, name))
-        for name in dict.fromkeys(job.dataset for job in plan.jobs(study).values())
-    ]
-    for run in plan.jobs(study):
-        folder, spec = plan.pretrain_folder(study, run), plan.pretrain_spec(study, run)
-        found.append(Stage("pretrain", {"run": run}, folder, spec))
-    for run, probe in plan.heads(study):
-        folder, spec = plan.probe_folder(study, run, probe), plan.probe_spec(study, run, probe)
-        found.append(Stage("probe", {"run": run, "probe": probe}, folder, spec))
-    for run, probe, attack in plan.evaluations(study):
-        names = {"run": run, "probe": probe, "attack": attack}
-        folder = plan.attack_folder(study, run, probe, attack)
-        found.append(Stage("attack", names, folder, plan.attack_spec(study, run, probe, attack)))
-    return found
+    return [job for job in pending.jobs(study).values() if job.folder is not None]
 
 
-def is_done(stage: Stage) -> bool:
-    """Return whether a record vouches for a stage: its spec, and the bytes it read and wrote."""
-    from robustviews import artifacts
+def title(job: Job) -> str:
+    """Return rule and name, such as `probe emp-crop16-free3-cifar10-s0/rle`."""
+    return " ".join(job.key)
 
-    path = stage.folder / "record.json"
-    if not path.exists():
+
+def verb(study: Study, job: Job) -> list[str]:
+    """Return what to type after `robustviews` for a job, without study and device."""
+    from robustviews import pending
+
+    if job.rule == "data":
+        (name,) = (name for name in study.datasets if pending.data_job(study, name) == job.key)
+        return ["data", "--dataset", name]
+    options = zip(("--run", "--probe", "--attack"), job.parts, strict=False)
+    return [job.rule, *(word for option in options for word in option)]
+
+
+def is_done(study: Study, job: Job) -> bool:
+    """Return whether a record vouches for a job: its spec, and the bytes it read and wrote."""
+    from robustviews import artifacts, pending
+
+    if job.folder is None or job.key in pending.pending(study):
         return False
-    record = artifacts.read_json(path)
+    record = artifacts.read_json(job.folder / "record.json")
     files = {Path(name): value for name, value in record["inputs"].items()}
-    files |= {stage.folder / name: value for name, value in record["outputs"].items()}
-    return record["spec"] == stage.spec and all(
-        file.exists() and artifacts.sha256(file) == value for file, value in files.items()
-    )
+    files |= {job.folder / name: value for name, value in record["outputs"].items()}
+    return all(file.exists() and artifacts.sha256(file) == value for file, value in files.items())
 
 
 def execute(
-    stage: Stage,
+    words: list[str],
     options: argparse.Namespace,
     paths: list[str],
     *,
@@ -181,7 +166,7 @@ def execute(
     """Run a verb in a process of its own, which dies with this one.
 
     Args:
-        stage: the verb and its names.
+        words: the verb and its options, as `verb` returns them.
         options: of this command: study, device, folder of the data.
         paths: what the process imports from besides its own.
         log: gets what it says, after what is there.
@@ -196,14 +181,12 @@ def execute(
     left = None if deadline is None else deadline - time.monotonic()
     if left is not None and left <= 0:
         raise CutError
-    command = [sys.executable, "-m", "robustviews", stage.verb, "--study", str(options.study)]
-    command += ["--device", options.device]
-    for name, value in stage.names.items():
-        command += [f"--{name}", value]
+    command = [sys.executable, "-m", "robustviews", *words]
+    command += ["--study", str(options.study), "--device", options.device]
     inherited = os.environ.get("PYTHONPATH", "")
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([*paths, *filter(None, [inherited])]),
-        "ROBUSTVIEWS_DATA": str(options.data),
+        DATA: str(options.data or ""),
     }
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a", encoding="utf-8") as file:
@@ -232,7 +215,7 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1 is PR_SET_PDEATHSIG
 
 
-def headline(study: Study, device: str, done: list[Stage]) -> tuple[dict[str, Any], str]:
+def headline(study: Study, device: str, done: list[Job]) -> tuple[dict[str, Any], str]:
     """Return what the finished stages say, for machines and for people."""
     from benchmarks import speed
     from robustviews import artifacts, results
@@ -240,18 +223,19 @@ def headline(study: Study, device: str, done: list[Stage]) -> tuple[dict[str, An
 
     frame = results.frame(study)
     tables = [TABLES[table.kind](study, table, frame) for table in study.tables.values()]
-    records = {stage.title: artifacts.read_json(stage.folder / "record.json") for stage in done}
-    trainings = [stage for stage in done if stage.verb == "pretrain"]
+    records = {
+        title(job): artifacts.read_json(job.folder / "record.json") for job in done if job.folder
+    }
     speeds = [
-        speed.of_training(study, stage.names["run"], records[stage.title], device)
-        for stage in trainings
+        speed.of_training(study, job.name, records[title(job)], device)
+        for job in done
+        if job.rule == "pretrain"
     ]
-    commit = ROOT / "COMMIT"
     summary = {
         "study": study.study,
-        "commit": commit.read_text(encoding="utf-8").strip() if commit.exists() else None,
+        "commit": commit_of(records),
         "accuracies": [cell for table in tables for cell in _cells(table)],
-        "seconds": {title: record["seconds"] for title, record in records.items()},
+        "seconds": {name: record["seconds"] for name, record in records.items()},
         "speed": speeds,
         "records": records,
     }
@@ -259,15 +243,33 @@ def headline(study: Study, device: str, done: list[Stage]) -> tuple[dict[str, An
     return summary, "\n".join([*map(writers.markdown, tables), _times(records), *words])
 
 
-def check_data(folder: Path) -> None:
-    """Raise UnusableError unless a folder holds the official files of CIFAR-10."""
-    inner = folder / "cifar-10-batches-py"
-    missing = [name for name in FILES if not (inner / name).is_file()]
+def commit_of(records: dict[str, dict[str, Any]]) -> str | None:
+    """Return the commit of the sources: of the bundle, else the one that the records tell of."""
+    file = ROOT / "COMMIT"
+    if file.exists():
+        return file.read_text(encoding="utf-8").strip()
+    told = {record["code"]["commit"]: None for record in records.values()}
+    return ", ".join(filter(None, told)) or None
+
+
+def provide(job: Job, options: argparse.Namespace) -> None:
+    """Unpack the official files of a CIFAR data set if asked; raise UnusableError if some lack."""
+    assert job.spec is not None
+    dataset = job.spec["dataset"]
+    if dataset["kind"] not in OFFICIAL or dataset["root"]:  # whose files the verb looks for itself
+        return
+    inner, files, archive = OFFICIAL[dataset["kind"]]
+    if options.data is None:
+        raise UnusableError(f"name the folder that holds {inner}: --data FOLDER")
+    if options.packs and dataset["kind"] == "cifar10":
+        unpack(options.packs, options.data)
+    folder = options.data / inner
+    missing = [name for name in files if not (folder / name).is_file()]
     if missing:
-        found = f"found none of {', '.join(missing)}" if inner.is_dir() else "no such folder"
+        found = f"found none of {', '.join(missing)}" if folder.is_dir() else "no such folder"
         raise UnusableError(
-            f"{inner}: expected the official files of CIFAR-10, {found}; unpack "
-            "cifar-10-python.tar.gz there, or name the folder that holds them: --data FOLDER"
+            f"{folder}: expected the official files of {dataset['kind']}, {found}; unpack "
+            f"{archive}.tar.gz there, or name the folder that holds them: --data FOLDER"
         )
 
 
@@ -277,14 +279,13 @@ def unpack(packs: Path, folder: Path) -> None:
     script = packs / "unpack.py"
     if not tars or not script.is_file():
         raise UnusableError(f"{packs}: expected unpack.py and cifar10_exact_*.tar; correct --packs")
-    started = time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
     done = subprocess.run(
         [sys.executable, script, folder, *tars], capture_output=True, text=True, check=False
     )
     if done.returncode:
         raise UnusableError(f"{script} failed; unpack by hand into --data\n{done.stderr}")
-    say(f"unpacked {len(tars)} packs: {time.monotonic() - started:.1f} s")
+    say(f"unpacked {len(tars)} packs, ", end="")
 
 
 def say(text: str, *, end: str = "\n") -> None:
@@ -312,8 +313,9 @@ def _cells(table: TableData) -> list[dict[str, Any]]:
 
 def _times(records: dict[str, dict[str, Any]]) -> str:
     lines = ["## Seconds", "", "| stage | s |", "| --- | ---: |"]
-    lines += [f"| {title} | {record['seconds']:.1f} |" for title, record in records.items()]
-    return "\n".join([*lines, ""])
+    lines += [f"| {name} | {record['seconds']:.1f} |" for name, record in records.items()]
+    counted = "A training's seconds leave out start-up and compiling; all others include start-up."
+    return "\n".join([*lines, "", counted, ""])
 
 
 def _write(out: Path | None, study: Study, summary: dict[str, Any], text: str) -> None:
@@ -330,9 +332,8 @@ def _end_of(log: Path) -> str:
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument(
-        "--data", type=Path, required=True, help="folder that holds cifar-10-batches-py"
-    )
+    data = f"folder that holds cifar-10-batches-py ({DATA})"
+    parser.add_argument("--data", type=Path, default=os.environ.get(DATA) or None, help=data)
     parser.add_argument("--packs", type=Path, help="folder of packs to unpack into --data first")
     study = ROOT / "studies" / "headline.yaml"
     parser.add_argument("--study", type=Path, default=study, help="study file (%(default)s)")

@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from robustviews import plan, runtime
 from robustviews.encoder import build_encoder
+from robustviews.regimes import Free, Standard
 
 if TYPE_CHECKING:
     from robustviews.config.schema import Study
@@ -25,6 +26,9 @@ SIDES = {"cuda": 8192, "cpu": 2048}  # of the matrices
 def of_training(study: Study, run: str, record: dict[str, Any], device: str) -> dict[str, Any]:
     """Return how fast a training was, and how much of what its device can do that is.
 
+    Crop-passes are None, and what follows from them, where a regime makes more than one a crop and
+    update: a PGD adversary goes through the encoder, too.
+
     Args:
         study: the study.
         run: name of the training.
@@ -32,7 +36,10 @@ def of_training(study: Study, run: str, record: dict[str, Any], device: str) -> 
         device: name of the device on which the matrix rate is measured.
     """
     options, result = study.runs[plan.jobs(study)[run].entry], record["result"]
-    passes = result["updates"] * options.batch_size * options.views.count
+    passes, rate = None, None
+    if isinstance(options.regime, Standard | Free):
+        passes = result["updates"] * options.batch_size * options.views.count
+        rate = passes / record["seconds"]
     classes = result["classes"] if options.method.supervised else None
     flop = crop_pass_flop(record["spec"]["run"]["encoder"], size=result["size"], classes=classes)
     runtime.configure(threads=study.runtime.threads, deterministic=False, tuned=True)
@@ -46,15 +53,15 @@ def of_training(study: Study, run: str, record: dict[str, Any], device: str) -> 
         "compile_seconds": result.get("compile_seconds"),
         "resumed": record["resumed"],
         "crop_passes": passes,
-        "crop_passes_per_second": passes / record["seconds"],
+        "crop_passes_per_second": rate,
         "gflop_per_crop_pass": flop / 1e9,
-        "tflop_per_second": passes * flop / record["seconds"] / 1e12,
+        "tflop_per_second": None if rate is None else rate * flop / 1e12,
     }
     here = runtime.environment(where)["device"]
-    if here != found["device"]:
+    if rate is None or here != found["device"]:
         return found | {"matrix": None, "share": None}
     matrix = matrix_rate(where)
-    share = found["tflop_per_second"] / matrix["tflop_per_second"]
+    share = rate * flop / 1e12 / matrix["tflop_per_second"]
     return found | {"matrix": matrix, "share": share}
 
 
@@ -95,11 +102,19 @@ def matrix_rate(device: torch.device) -> dict[str, Any]:
 
 def in_words(found: dict[str, Any]) -> str:
     """Write what `of_training` found in a few lines."""
+    who = f"{found['run']} on {found['device']}, {found['precision']}, {found['compilation']}"
+    more = (
+        f"compiling took {found['compile_seconds'] or 0:.1f} s more; "
+        f"resumed {found['resumed']} times."
+    )
+    if found["crop_passes"] is None:
+        return (
+            f"{who}: {found['seconds']:.1f} s; {more}\nCrop-passes are not counted: its regime "
+            "sends its attacks through the encoder, too."
+        )
     lines = [
-        f"{found['run']} on {found['device']}, {found['precision']}, {found['compilation']}: "
-        f"{found['crop_passes']:,} crop-passes in {found['seconds']:.1f} s, "
-        f"{found['crop_passes_per_second']:,.0f} a second; compiling took "
-        f"{found['compile_seconds'] or 0:.1f} s more; resumed {found['resumed']} times.",
+        f"{who}: {found['crop_passes']:,} crop-passes in {found['seconds']:.1f} s, "
+        f"{found['crop_passes_per_second']:,.0f} a second; {more}",
         f"A crop-pass is {found['gflop_per_crop_pass']:.3f} GFLOP forward and backward, so that is "
         f"{found['tflop_per_second']:.3g} TFLOP/s.",
     ]

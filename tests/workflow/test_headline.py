@@ -5,10 +5,12 @@ What runs CIFAR-10 needs its packs: ROBUSTVIEWS_CIFAR_PACKS names a folder with 
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import dataclasses
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -29,6 +31,7 @@ from tests.workflow.project import REPOSITORY
 
 PACKS = "ROBUSTVIEWS_CIFAR_PACKS"
 RUN = "emp-crop4-free3-cifar10-s0"
+FILES = headline.OFFICIAL["cifar10"][1]
 PATIENCE = 240  # seconds that a process may take
 FAST = (  # the rehearsal, smaller still
     ("train_images: 2000, test_images: 200", "train_images: 300, test_images: 40"),
@@ -108,8 +111,8 @@ def uncut(raw, tmp_path_factory):
         patch.chdir(folder)
         patch.setenv("ROBUSTVIEWS_DATA", str(raw))
         for stage in headline.stages(load_study("study.yaml")):
-            names = [word for name, value in stage.names.items() for word in (f"--{name}", value)]
-            assert main([stage.verb, "--study", "study.yaml", "--device", "cpu", *names]) == 0
+            words = headline.verb(load_study("study.yaml"), stage)
+            assert main([*words, "--study", "study.yaml", "--device", "cpu"]) == 0
     torch.set_num_threads(threads)
     torch.set_deterministic_debug_mode("default")
     return folder
@@ -179,7 +182,8 @@ def test_on_a_bare_host_a_headline_killed_twice_ends_with_the_bytes_of_one_that_
     kill_when(encoder.with_name("record.json").exists, project, bundle, raw)
     text = said(project, bundle, raw, "--out", "out")
 
-    assert f"[1/7] data cifar10: was done before\n[2/7] pretrain {RUN}: was done before\n" in text
+    (data,) = (path.name for path in (project / "data").iterdir())
+    assert f"[1/7] data {data}: was done before\n[2/7] pretrain {RUN}: was done before\n" in text
     for path in sorted((uncut / results).rglob("*.safetensors")):
         found = project / path.relative_to(uncut)
         assert found.read_bytes() == path.read_bytes(), found
@@ -187,11 +191,13 @@ def test_on_a_bare_host_a_headline_killed_twice_ends_with_the_bytes_of_one_that_
     table = (project / "out/headline.md").read_text(encoding="utf-8")
     assert table in text
     assert "| Robust linear probe (r-LE) | rle |" in table
+    assert "A training's seconds leave out start-up and compiling; all others include" in table
 
 
 def _look_at(summary, uncut):
     """Check the numbers of a finished headline against the records of one that was not cut."""
     (trained,) = summary["speed"]
+    assert summary["commit"] is None  # neither a bundle's file nor a repository
     assert trained["crop_passes"] == 6 * 3 * 50 * 4
     assert trained["resumed"] == 1
     assert trained["compilation"].startswith("eager")
@@ -218,8 +224,9 @@ def test_a_finished_stage_counts_only_with_its_spec_and_the_bytes_it_was_made_fr
         shutil.copytree(uncut / part, project / part)
 
     def done():
-        found = headline.stages(load_study("study.yaml"))
-        return [stage.title.removesuffix(RUN) for stage in found if headline.is_done(stage)]
+        study = load_study("study.yaml")
+        found = headline.stages(study)
+        return [headline.title(stage) for stage in found if headline.is_done(study, stage)]
 
     assert len(done()) == 7
     head = Path(f"results/headline-small/probe/{RUN}/rle/head.safetensors")
@@ -239,11 +246,86 @@ _OF_RLE = (("probe", ""), ("attack", "/pgd20"), ("attack", "/autoattack"))
 def test_no_time_left_is_said_with_status_75_and_nothing_begins(project, bundle, tmp_path):
     folder = tmp_path / "raw/cifar-10-batches-py"
     folder.mkdir(parents=True)
-    for name in headline.FILES:
+    for name in FILES:
         (folder / name).touch()
     text = said(project, bundle, folder.parent, "--minutes", "0", status=headline.AGAIN)
-    assert "[1/7] data cifar10: cut: the 0 minutes are used up\nCall again" in text
+    assert re.search(r"\[1/7\] data cifar10-\w+: cut: the 0 minutes are used up\nCall again", text)
     assert not (project / "logs").exists()
+
+
+def test_unpacking_counts_among_the_minutes(project, bundle, tmp_path):
+    packs = tmp_path / "packs"
+    packs.mkdir()
+    (packs / "cifar10_exact_test.tar").touch()
+    slow = "import pathlib, sys, time; time.sleep(1.5); "
+    slow += "folder = pathlib.Path(sys.argv[1], 'cifar-10-batches-py'); folder.mkdir(); "
+    slow += f"[(folder / name).touch() for name in {FILES}]"
+    (packs / "unpack.py").write_text(slow, encoding="utf-8")
+    arguments = ("--packs", str(packs), "--minutes", "0.02")
+    text = said(project, bundle, tmp_path / "raw", *arguments, status=headline.AGAIN)
+    assert "unpacked 1 packs, cut" in text
+    assert not (project / "logs").exists()
+
+
+def test_prepared_data_is_neither_unpacked_nor_looked_for_again(project, bundle, tmp_path):
+    data = headline.stages(load_study(project / "study.yaml"))[0]
+    record = {"spec": data.spec, "inputs": {}, "outputs": {}}
+    artifacts.write_json(project / data.folder / "record.json", record)
+    arguments = ("--packs", str(tmp_path / "none"), "--minutes", "0")
+    text = said(project, bundle, tmp_path / "none", *arguments, status=headline.AGAIN)
+    assert f"{headline.title(data)}: was done before\n[2/7] pretrain {RUN}: cut" in text
+
+
+def test_a_study_of_digits_alone_needs_no_files_of_cifar(project, monkeypatch, capsys):
+    monkeypatch.delenv("ROBUSTVIEWS_DATA", raising=False)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    study, verbs = REPOSITORY / "params.yaml", []
+
+    def execute(words, *_, **__):
+        verbs.append(words)
+        return int(words[0] != "data")
+
+    monkeypatch.setattr(headline, "execute", execute)
+    monkeypatch.setattr(headline, "_end_of", str)
+    monkeypatch.chdir(project)
+    assert headline.main(["--study", str(study)]) == headline.FAILED
+    assert verbs[0] == ["data", "--dataset", "digits"]
+    assert verbs[1][:2] == ["pretrain", "--run"]
+    assert "failed with status 1" in capsys.readouterr().out
+
+
+def test_cifar_without_a_folder_of_its_files_is_refused(project, monkeypatch, capsys):
+    monkeypatch.delenv("ROBUSTVIEWS_DATA", raising=False)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.chdir(project)
+    assert headline.main(["--study", "study.yaml"]) == headline.WRONG
+    assert (
+        "name the folder that holds cifar-10-batches-py: --data FOLDER" in capsys.readouterr().err
+    )
+
+
+def test_an_older_python_is_refused_in_a_line(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "version_info", (3, 10, 14, "final", 0))
+    assert headline.main([]) == headline.WRONG
+    expected = f"expected Python 3.11 or newer, found 3.10.14: {sys.executable}\n"
+    assert capsys.readouterr().err == expected
+    source = Path(headline.__file__).read_text(encoding="utf-8")
+    ast.parse(source, feature_version=(3, 8))  # what an older one has to read before it can say so
+
+
+def test_what_a_headline_plans_with_needs_neither_torch_nor_snakemake():
+    code = "import sys, robustviews.pending; print(*{'torch', 'snakemake'} & set(sys.modules))"
+    call = [sys.executable, "-c", code]
+    assert subprocess.run(call, capture_output=True, text=True, check=True).stdout == "\n"
+
+
+def test_the_commit_is_the_bundle_s_or_else_the_one_of_the_records(tmp_path, monkeypatch):
+    monkeypatch.setattr(headline, "ROOT", tmp_path)
+    records = {name: {"code": {"commit": "1234abc"}} for name in ("data", "pretrain")}
+    assert headline.commit_of(records) == "1234abc"
+    assert headline.commit_of({"data": {"code": {"commit": None}}}) is None
+    (tmp_path / "COMMIT").write_text("5678def-dirty\n", encoding="utf-8")
+    assert headline.commit_of(records) == "5678def-dirty"
 
 
 def test_a_stage_that_is_cut_is_ended(project, bundle, raw):
@@ -256,20 +338,20 @@ def test_a_stage_that_is_cut_is_ended(project, bundle, raw):
 def test_a_failed_stage_is_told_with_the_end_of_its_log(project, bundle, tmp_path):
     folder = tmp_path / "raw/cifar-10-batches-py"
     folder.mkdir(parents=True)
-    for name in headline.FILES:
+    for name in FILES:
         (folder / name).write_bytes(b"other bytes")
     text = said(project, bundle, folder.parent, status=headline.FAILED)
-    assert "logs/headline-small/data/cifar10.log:\n" in text
+    assert re.search(r"logs/headline-small/data/cifar10-\w+.log:\n", text)
     assert "expected md5" in text
 
 
 def test_missing_files_of_cifar_are_named_before_anything_runs(project, bundle, tmp_path):
     folder = tmp_path / "raw/cifar-10-batches-py"
     folder.mkdir(parents=True)
-    for name in headline.FILES[:-1]:
+    for name in FILES[:-1]:
         (folder / name).touch()
     text = said(project, bundle, folder.parent, status=headline.WRONG)
-    assert f"{folder}: expected the official files of CIFAR-10, found none of test_batch" in text
+    assert f"{folder}: expected the official files of cifar10, found none of test_batch" in text
     assert "Traceback" not in text
     assert not (project / "logs").exists()
 
@@ -291,6 +373,34 @@ def test_a_crop_pass_of_the_paper_s_network_has_the_operations_that_were_counted
     # 1.157 GFLOP forward, as much for each of the gradients of weights and of inputs.
     encoder = {"backbone": "resnet18", "width": 64, "hidden": 4096, "projection": 1024}
     assert speed.crop_pass_flop(encoder, size=32) == pytest.approx(3 * 1.157e9, rel=1e-3)
+
+
+def test_crop_passes_are_counted_only_where_each_belongs_to_an_update(monkeypatch):
+    monkeypatch.setattr(speed.runtime, "configure", lambda **_: None)
+    monkeypatch.setitem(speed.SIDES, "cpu", 64)
+    study = load_study(REPOSITORY / "params.yaml")
+
+    def found(run):
+        name = f"{run}-digits-s0"
+        record = {
+            "spec": plan.pretrain_spec(study, name),
+            "environment": {"device": speed.runtime.environment(torch.device("cpu"))["device"]},
+            "result": {"updates": 10, "size": 8, "classes": 10},
+            "seconds": 2.0,
+            "resumed": 0,
+        }
+        found = speed.of_training(study, name, record, "cpu")
+        return found, speed.in_words(found)
+
+    for run in ("emp-crop4-std", "emp-crop4-free3"):
+        known, text = found(run)
+        assert (known["crop_passes"], known["crop_passes_per_second"]) == (2000, 1000)
+        assert known["share"] > 0
+        assert "2,000 crop-passes in 2.0 s, 1,000 a second" in text
+    unknown, text = found("emp-crop4-pgd5")
+    empty = {name for name, value in unknown.items() if value is None}
+    assert empty >= {"crop_passes", "crop_passes_per_second", "tflop_per_second", "share"}
+    assert "Crop-passes are not counted: its regime sends its attacks through" in text
 
 
 def test_the_rate_of_matrix_products_is_within_what_a_cpu_can_do(monkeypatch):
