@@ -244,12 +244,13 @@ def headline(study: Study, device: str, done: list[Job]) -> tuple[dict[str, Any]
 
 
 def commit_of(records: dict[str, dict[str, Any]]) -> str | None:
-    """Return the commit of the sources: of the bundle, else the one that the records tell of."""
+    """Return the bundle's commit, else that of all records but those of data, if it is one."""
     file = ROOT / "COMMIT"
     if file.exists():
         return file.read_text(encoding="utf-8").strip()
-    told = {record["code"]["commit"]: None for record in records.values()}
-    return ", ".join(filter(None, told)) or None
+    made = (record for record in records.values() if record["stage"] != "data")
+    told: set[str | None] = {record["code"]["commit"] for record in made}
+    return told.pop() if len(told) == 1 else None
 
 
 def provide(job: Job, options: argparse.Namespace) -> None:

@@ -321,9 +321,11 @@ def test_what_a_headline_plans_with_needs_neither_torch_nor_snakemake():
 
 def test_the_commit_is_the_bundle_s_or_else_the_one_of_the_records(tmp_path, monkeypatch):
     monkeypatch.setattr(headline, "ROOT", tmp_path)
-    records = {name: {"code": {"commit": "1234abc"}} for name in ("data", "pretrain")}
+    commits = {"data": "0ld", "pretrain": "1234abc", "probe": "1234abc"}
+    records = {name: {"stage": name, "code": {"commit": told}} for name, told in commits.items()}
     assert headline.commit_of(records) == "1234abc"
-    assert headline.commit_of({"data": {"code": {"commit": None}}}) is None
+    other = {"attack": {"stage": "attack", "code": {"commit": None}}}
+    assert headline.commit_of(records | other) is None
     (tmp_path / "COMMIT").write_text("5678def-dirty\n", encoding="utf-8")
     assert headline.commit_of(records) == "5678def-dirty"
 
