@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from robustviews import memory
+from robustviews import memory, units
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +118,7 @@ def choose(images: NDArray[np.uint8], device: torch.device, *, needed: int = 0) 
         needed: bytes that the work with them will take there.
     """
     free = memory.available(device) - needed
-    size, left = memory.describe(images.nbytes), memory.describe(max(free, 0))
+    size, left = units.size(images.nbytes), units.size(max(free, 0))
     if images.nbytes > _SHARE * free:
         log.info("images=mapped %s of %s free", size, left)
         return Mapped(images, device)

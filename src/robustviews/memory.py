@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from robustviews import units
 from robustviews.augment import Views
 from robustviews.encoder import Encoder
 from robustviews.methods import Batch, Method
@@ -62,13 +63,34 @@ def step_bytes(
     kept = {}
     for count in (2, 4):
         batch = _empty_batch(count, views=views.count, size=size, device=device)
-        kept[count] = _kept_bytes(encoder, method, batch, precision=precision)
+        kept[count] = _loss_bytes(encoder, method, batch, precision=precision)
     activations = kept[2] + (kept[4] - kept[2]) / 2 * (batch_size - 2)
     pixels = _bytes_of(batch.images, batch.views)
     if not isinstance(regime, Standard):
         pixels += _ADVERSARY_COPIES * _bytes_of(method.target(batch))
     weights = _WEIGHT_COPIES * _bytes_of(*encoder.parameters())
     return round(weights + activations + pixels / len(batch.images) * batch_size)
+
+
+def kept_bytes(work: Callable[[], object], *, beside: Iterable[Tensor] = ()) -> int:
+    """Return the bytes that the backward pass of some work would need.
+
+    Args:
+        work: returns what the backward pass would begin with.
+        beside: tensors that do not count.
+    """
+    ours = {_address(value) for value in beside}
+    kept: dict[int, int] = {}
+
+    def keep(value: Tensor) -> Tensor:
+        if _address(value) not in ours:
+            kept[_address(value)] = value.untyped_storage().nbytes()
+        return value.detach()  # without the graph, which would hold itself
+
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
+        done = work()
+        del done  # only now: what it keeps is told apart by its address
+    return sum(kept.values())
 
 
 def check_step(needed: int, encoder: Encoder, *, title: str) -> None:
@@ -86,7 +108,7 @@ def check_step(needed: int, encoder: Encoder, *, title: str) -> None:
     left = available(device) + _bytes_of(*encoder.parameters())
     if needed > left:
         raise ShortageError(
-            f"{title}: a training step needs {describe(needed)}, {device} has {describe(left)} "
+            f"{title}: a training step needs {units.size(needed)}, {device} has {units.size(left)} "
             f"available; {SMALLER_STEP}"
         )
 
@@ -126,11 +148,6 @@ def available(device: torch.device, *, system: Path = Path("/")) -> int:
     return max(0, min([_machine_available(system), *_group_available(system)]))
 
 
-def describe(count: int) -> str:
-    """Write a number of bytes for people: 147 MiB, 18.4 GiB."""
-    return f"{count / 2**20:.0f} MiB" if count < 2**30 else f"{count / 2**30:.1f} GiB"
-
-
 def _empty_batch(count: int, *, views: int, size: int, device: torch.device) -> Batch:
     image = (3, size, size)
     return Batch(
@@ -140,34 +157,22 @@ def _empty_batch(count: int, *, views: int, size: int, device: torch.device) -> 
     )
 
 
-def _kept_bytes(encoder: Encoder, method: Method, batch: Batch, *, precision: str) -> int:
+def _loss_bytes(encoder: Encoder, method: Method, batch: Batch, *, precision: str) -> int:
     """Return the bytes that the backward pass of a loss needs beside weights and inputs."""
     target = method.target(batch).detach().requires_grad_()
-    ours = {_address(value) for value in (*encoder.parameters(), *batch)}
-    kept: dict[int, int] = {}
-
-    def keep(value: Tensor) -> Tensor:
-        if _address(value) not in ours:
-            kept[_address(value)] = value.untyped_storage().nbytes()
-        return value.detach()  # without the graph, which would hold itself
-
     before = encoder.training, encoder.precision
     devices = [target.device] if target.is_cuda else []
     try:
         encoder.train()
         encoder.precision = precision
-        with (
-            attack_mode(encoder, "frozen"),
-            torch.random.fork_rng(devices),
-            torch.enable_grad(),
-            torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value),
-        ):
-            loss = method.train_loss(encoder, batch, target)
-            del loss  # only now: what it keeps is told apart by its address
+        with attack_mode(encoder, "frozen"), torch.random.fork_rng(devices):
+            return kept_bytes(
+                lambda: method.train_loss(encoder, batch, target),
+                beside=(*encoder.parameters(), *batch),
+            )
     finally:
         encoder.train(before[0])
         encoder.precision = before[1]
-    return sum(kept.values())
 
 
 def _address(value: Tensor) -> int:

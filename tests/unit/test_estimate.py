@@ -11,12 +11,12 @@ import pytest
 
 from robustviews import artifacts, pending, plan
 from robustviews.attacks import AutoAttack, PgdAttack
-from robustviews.cli.estimate import duration, size
 from robustviews.datasets import Cifar10, Folder
 from robustviews.estimating import amounts, estimate
 from robustviews.estimating.amounts import Amount, Question, UnknownError
 from robustviews.estimating.estimate import Estimate
 from robustviews.pending import Job
+from robustviews.units import duration, size
 from tests.unit.results_tree import small_study
 
 CONTEXT = {"device": "cpu", "threads": 1, "at_once": 2, "deterministic": True}
@@ -322,7 +322,15 @@ def test_times_are_written_for_people(seconds, said):
 
 
 @pytest.mark.parametrize(
-    ("count", "said"), [(0, "0.1 MiB"), (5.3 * 2**20, "5.3 MiB"), (2**28, "256 MiB")]
+    ("count", "said"),
+    [
+        (0, "0 MiB"),
+        (1, "0.1 MiB"),
+        (5.3 * 2**20, "5.3 MiB"),
+        (147 * 2**20, "147 MiB"),
+        (2**30 - 1, "1024 MiB"),
+        (18.44 * 2**30, "18.4 GiB"),
+    ],
 )
 def test_sizes_are_written_for_people(count, said):
     assert size(count) == said

@@ -289,4 +289,4 @@ def test_a_line_says_which_was_chosen_and_why(mapped, monkeypatch, caplog):
     monkeypatch.setattr(memory, "available", lambda _: 12 * 2**30)
     huge = np.broadcast_to(np.zeros((1, 3, 224, 224), np.uint8), (131_000, 3, 224, 224))
     assert isinstance(feed.choose(huge, CPU), Mapped)
-    assert caplog.messages == ["images=resident 0 MiB", "images=mapped 18.4 GiB of 12.0 GiB free"]
+    assert caplog.messages == ["images=resident 0.1 MiB", "images=mapped 18.4 GiB of 12.0 GiB free"]

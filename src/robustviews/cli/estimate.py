@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from robustviews import pending
 from robustviews.config import Study, load_study
 from robustviews.estimating.estimate import Estimate, estimates, questions, schedule
+from robustviews.units import duration, size
 
 if TYPE_CHECKING:
     from robustviews.estimating.calibrate import Calibration
@@ -194,21 +195,3 @@ def _as_json(
         "unknown": sum(each.amount is None for each in found),
         "jobs": jobs,
     }
-
-
-def duration(seconds: float) -> str:
-    """Write a time for people: 42 s, 2 min 10 s, 3.1 h, 4.2 days."""
-    if seconds < 9.5:
-        return f"{max(seconds, 0.1):.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s" if minutes else f"{rest} s"
-    hours = seconds / 3600
-    return f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.1f} days"
-
-
-def size(count: float) -> str:
-    """Write a number of bytes for people: 0.1 MiB, 147 MiB, 18.4 GiB."""
-    if count < 10 * 2**20:
-        return f"{max(count / 2**20, 0.1):.1f} MiB"
-    return f"{count / 2**20:.0f} MiB" if count < 2**30 else f"{count / 2**30:.1f} GiB"

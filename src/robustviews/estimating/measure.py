@@ -244,21 +244,13 @@ def network(about: About, device: torch.device, seconds: float) -> Iterator[Answ
 
 def _view_bytes(encoder: Encoder, about: About) -> float:
     """Return the bytes that a gradient with respect to one view needs beside weights."""
-    kept: dict[int, int] = {}
-
-    def keep(value: Tensor) -> Tensor:
-        kept[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes()
-        return value.detach()
 
     def bytes_for(count: int) -> int:
-        kept.clear()
         shape = (count, 3, about["size"], about["size"])
         images = torch.zeros(shape, device=next(encoder.parameters()).device, requires_grad=True)
-        with runtime.frozen(encoder), torch.enable_grad():
-            with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
-                features = encoder.represent(images, about["feature"])
-            del features  # only now: what it keeps is told apart by its address
-        return sum(kept.values()) + 4 * images.nbytes  # perturbation, gradient, and their sums
+        with runtime.frozen(encoder):
+            kept = memory.kept_bytes(lambda: encoder.represent(images, about["feature"]))
+        return kept + 4 * images.nbytes  # perturbation, gradient, and their sums
 
     return (bytes_for(2 * timing.FEW) - bytes_for(timing.FEW)) / timing.FEW
 

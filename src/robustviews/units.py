@@ -1,0 +1,23 @@
+"""Times and sizes, written for people."""
+
+from __future__ import annotations
+
+_MIB, _GIB = 2**20, 2**30  # bytes
+
+
+def duration(seconds: float) -> str:
+    """Write a time: 4.2 s, 42 s, 2 min 10 s, 3.1 h, 4.2 days."""
+    if seconds < 9.5:
+        return f"{max(seconds, 0.1):.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+    hours = seconds / 3600
+    return f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.1f} days"
+
+
+def size(count: float) -> str:
+    """Write a number of bytes: 0.1 MiB, 147 MiB, 18.4 GiB; no bytes alone are 0 MiB."""
+    if 0 < count < 10 * _MIB:
+        return f"{max(count / _MIB, 0.1):.1f} MiB"
+    return f"{count / _MIB:.0f} MiB" if count < _GIB else f"{count / _GIB:.1f} GiB"
