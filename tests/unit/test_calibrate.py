@@ -392,7 +392,7 @@ def test_the_verb_writes_json_with_every_job(capsys):
     said = json.loads(capsys.readouterr().out)
     assert len(said["jobs"]) == 9
     assert said["unknown"] == 0
-    assert said["at_most"] >= said["seconds"] > 0
+    assert said["seconds"] > 0
 
 
 @pytest.mark.parametrize(

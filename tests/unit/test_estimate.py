@@ -144,8 +144,9 @@ def test_runs_that_differ_in_work_ask_differently(change):
 
 def test_whatever_is_measured_first_the_others_have_something_near():
     questions = asked(small_study())
-    first = [q.stage for q in questions[: len({q.stage for q in questions})]]
-    assert sorted(first) == sorted({q.stage for q in questions})
+    kinds = [(q.stage, type(q.about.get("attack"))) for q in questions]
+    assert len(kinds) > len(set(kinds)) == len(set(kinds[: len(set(kinds))]))
+    assert ("attack", AutoAttack) in kinds
 
 
 def test_the_nearest_answer_is_scaled_by_work():
@@ -193,14 +194,15 @@ def answers(study, **changes):
     return {q.key: said[q.stage] | changes.get(q.stage, {}) | {"weight": 1.0} for q in asked(study)}
 
 
-def amount_of(study, rule, name):
-    (found,) = estimate.estimates(study, [pending.jobs(study)[rule, name]], CONTEXT, answers(study))
+def amount_of(study, rule, name, **changes):
+    jobs = [pending.jobs(study)[rule, name]]
+    (found,) = estimate.estimates(study, jobs, CONTEXT, answers(study, **changes))
     return found.amount
 
 
 def test_a_training_takes_its_start_and_every_minibatch_of_every_pass():
     taken = amount_of(small_study(), "pretrain", "emp-free3-digits-s0")  # 3 passes, 12 minibatches
-    assert taken == Amount(3 + 3 * 12 * 0.5, 21, 100 + 1200 * 3 * 32**2 + 1000, 77)
+    assert taken == Amount(3 + 3 * 12 * 0.5, 100 + 1200 * 3 * 32**2 + 1000, 77)
 
 
 def test_a_compiled_training_says_what_is_not_counted():
@@ -219,15 +221,25 @@ def test_a_probe_takes_its_images_once_and_its_updates_in_every_epoch():
     assert taken.seconds == pytest.approx(3 + 1200 * 0.01 + 3 * 5 * 0.1)
 
 
-def test_an_attack_takes_every_radius_and_at_most_what_it_does_if_no_image_falls():
+def test_an_attack_takes_every_radius_and_its_note_tells_which_images_it_takes_to_survive():
     taken = amount_of(small_study(), "attack", "emp-free3-digits-s0/rle/pgd20")
-    assert taken.at_most == pytest.approx(3 + 2 * 597 * (20 * 0.01 + 10 * 0.02))
-    assert taken.seconds == pytest.approx(3 + amounts.SURVIVORS * (taken.at_most - 3))
+    whole = 2 * 597 * (20 * 0.01 + 10 * 0.02)
+    assert taken.seconds == pytest.approx(3 + amounts.SURVIVORS * whole)
+    assert "50% of images are taken to survive" in taken.note
+
+
+def test_an_attack_that_drops_no_image_takes_its_whole_time_and_needs_no_note():
+    dropless = {
+        f"fallen_image_{way}s": passes for way, passes in (("forward", 20.0), ("backward", 10.0))
+    }
+    taken = amount_of(small_study(), "attack", "emp-free3-digits-s0/rle/pgd20", attack=dropless)
+    assert taken.seconds == pytest.approx(3 + 2 * 597 * 0.4)
+    assert taken.note == ""
 
 
 def test_an_attack_takes_only_the_images_that_it_asks_for():
     taken = amount_of(small_study(), "attack", "emp-free3-digits-s0/rle/autoattack")
-    assert taken.at_most == pytest.approx(3 + 50 * 0.4)
+    assert taken.seconds == pytest.approx(3 + amounts.SURVIVORS * 50 * 0.4)
 
 
 def test_what_no_data_set_says_is_unknown_and_not_zero():
@@ -268,7 +280,7 @@ def test_what_was_not_measured_is_said_to_be_rough():
 
 def jobs_of(*rows):
     return [
-        Estimate(Job(rule, name, tuple(needs)), Amount(seconds, 2 * seconds, memory, 0))
+        Estimate(Job(rule, name, tuple(needs)), Amount(seconds, memory, 0))
         for rule, name, needs, seconds, memory in rows
     ]
 
@@ -278,7 +290,6 @@ def test_independent_jobs_share_the_slots():
     assert estimate.schedule(found, at_once=1) == (40, 5)
     assert estimate.schedule(found, at_once=2) == (20, 10)
     assert estimate.schedule(found, at_once=9) == (10, 20)
-    assert estimate.schedule(found, at_once=2, at_most=True) == (40, 10)
 
 
 def test_a_job_waits_for_what_it_needs_unless_that_is_done():

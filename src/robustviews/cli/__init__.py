@@ -113,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_estimate_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--jobs", type=_positive, help="jobs at a time (what the workflow runs)")
     verb.add_argument("--recalibrate", action="store_true", help="measure this machine again")
-    verb.add_argument("--each", "--verbose", action="store_true", help="list every job")
+    verb.add_argument("--each", action="store_true", help="list every job")
     verb.add_argument("--json", action="store_true", help="write JSON, with every job")
 
 

@@ -17,8 +17,6 @@ from robustviews.units import duration, size
 if TYPE_CHECKING:
     from robustviews.estimating.calibrate import Calibration
 
-_DEARER = 1.15  # from which ratio on "at most" is worth a word
-
 
 def estimate(options: argparse.Namespace) -> None:
     """Tell time, memory and disk of what is still to be done."""
@@ -133,12 +131,10 @@ def _job_row(each: Estimate) -> tuple[str, ...]:
 
 def _total(found: list[Estimate], at_once: int) -> str:
     seconds, memory = schedule(found, at_once=at_once)
-    longest, _ = schedule(found, at_once=at_once, at_most=True)
     disk = sum(each.amount.disk for each in found if each.amount is not None)
     unknown = any(each.amount is None for each in found)
-    dearer = f" (at most {duration(longest)})" if longest > _DEARER * seconds else ""
     return (
-        f"whole study: {'more than ' if unknown else ''}{duration(seconds)}{dearer}, "
+        f"whole study: {'more than ' if unknown else ''}{duration(seconds)}, "
         f"{size(memory)} of memory, {size(disk)} on disk"
     )
 
@@ -174,7 +170,6 @@ def _as_json(
             "rule": each.job.rule,
             "name": each.job.name,
             "seconds": each.amount and each.amount.seconds,
-            "at_most": each.amount and each.amount.at_most,
             "memory": each.amount and each.amount.memory,
             "disk": each.amount and each.amount.disk,
             "note": each.note,
@@ -189,7 +184,6 @@ def _as_json(
         "measured": known.date,
         "at_once": at_once,
         "seconds": seconds,
-        "at_most": schedule(found, at_once=at_once, at_most=True)[0],
         "memory": memory,
         "disk": sum(each.amount.disk for each in found if each.amount is not None),
         "unknown": sum(each.amount is None for each in found),

@@ -20,7 +20,6 @@ _NAMES = {
     "network": "a network",
     "attack": "this kind of attack",
 }
-_ALIKE = 2  # leaves in which two questions differ: one option has two values
 
 
 @dataclass(frozen=True)
@@ -90,22 +89,16 @@ def questions(study: Study, jobs: Iterable[Job], context: dict[str, Any]) -> lis
 
 
 def _in_turn(asked: list[Question]) -> list[Question]:
-    """Put light questions first, one of each stage in turn, and what is alike to another last.
+    """Put light questions first, and one of each kind in turn.
 
     So whatever there is time for, the others can be scaled from something near.
     """
-    stages: dict[str, list[Question]] = {}
+    kinds: dict[tuple[str, type], list[Question]] = {}
     for question in sorted(asked, key=lambda each: each.weight):
-        stages.setdefault(question.stage, []).append(question)
-    ranked = []
-    for some in stages.values():
-        seen: list[set[tuple[str, Any]]] = []
-        for number, question in enumerate(some):
-            leaves = set(_leaves(json.loads(question.key)).items())
-            alike = any(len(leaves ^ other) <= _ALIKE for other in seen)
-            seen.append(leaves)
-            ranked.append((alike, number, question))
-    return [question for *_, question in sorted(ranked, key=lambda each: each[:2])]
+        kind = question.stage, type(question.about.get("attack"))  # as `_SAME` has it
+        kinds.setdefault(kind, []).append(question)
+    ranked = [pair for some in kinds.values() for pair in enumerate(some)]
+    return [question for _, question in sorted(ranked, key=lambda pair: pair[0])]
 
 
 def estimates(
@@ -159,21 +152,18 @@ def _leaves(value: Any, path: str = "") -> dict[str, Any]:  # noqa: ANN401  # JS
     return {path: value}
 
 
-def schedule(
-    found: Iterable[Estimate], *, at_once: int, at_most: bool = False
-) -> tuple[float, float]:
+def schedule(found: Iterable[Estimate], *, at_once: int) -> tuple[float, float]:
     """Run jobs in thought, trainings first as the workflow does.
 
     Args:
         found: jobs, each after those that it needs; unknown ones take nothing.
         at_once: jobs at a time.
-        at_most: take the longest times, not the expected ones.
 
     Returns:
         Seconds until the last job ends, and the bytes that jobs need together at the peak.
     """
     jobs = {each.job.key: each.job for each in found}
-    amounts = {each.job.key: each.amount or Amount(0, 0, 0, 0) for each in found}
+    amounts = {each.job.key: each.amount or Amount(0, 0, 0) for each in found}
     left = {key: {need for need in job.needs if need in jobs} for key, job in jobs.items()}
     order = {key: (key[0] != "pretrain", number) for number, key in enumerate(jobs)}
     ready = [(order[key], key) for key in jobs if not left[key]]
@@ -184,7 +174,7 @@ def schedule(
         while ready and len(running) < at_once:
             _, key = heapq.heappop(ready)
             taken = amounts[key]
-            heapq.heappush(running, (now + (taken.at_most if at_most else taken.seconds), key))
+            heapq.heappush(running, (now + taken.seconds, key))
             used += taken.memory
             peak = max(peak, used)
         now, ended = heapq.heappop(running)
