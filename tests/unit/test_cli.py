@@ -235,7 +235,7 @@ def test_images_that_do_not_fit_come_from_their_file_and_change_no_byte(monkeypa
     for verb in ("pretrain", "probe", "attack"):
         assert main(command(verb)) == 0
     assert [path.read_bytes() for path in paths] == before
-    assert len([line for line in caplog.messages if line.startswith("images=mapped 0 MiB")]) == 3
+    assert len([line for line in caplog.messages if line.startswith("images=mapped 0.")]) == 3
 
 
 def test_a_training_says_in_its_record_how_long_it_was(finished):
@@ -482,7 +482,7 @@ def test_a_training_that_does_not_fit_is_refused_before_it_begins(monkeypatch, c
     assert main(command("pretrain")) == 2
     said = capsys.readouterr().err
     assert re.search(
-        r"^emp-free-digits-s0: a training step needs \d+ MiB, cpu has \d MiB available; lower bat",
+        r"^emp-free-digits-s0: a training step needs [\d.]+ MiB, cpu has [\d.]+ MiB available; low",
         said,
         re.M,
     )

@@ -29,7 +29,10 @@ SURVIVORS = 0.5
 Not known before the attack. Robust classifiers of arXiv 2501.03507 keep about 20 to 60 % (Tables 1
 and 6); a standard one keeps none, and then AutoAttack is far quicker than estimated.
 """
-_SURVIVING = f"{SURVIVORS:.0%} of images are taken to survive: up to {1 / SURVIVORS:.0f} times as long if all do"
+_SURVIVING = (
+    f"{SURVIVORS:.0%} of images are taken to survive: "
+    f"up to {1 / SURVIVORS:.0f} times as long if all do"
+)
 _NO_WORK = {"label", "seeds", "datasets", "epochs", "epochs_meaning"}  # of a run
 _NOT_MEASURED = {"compile"}  # of a run: compiling alone would take most of a calibration
 _DIGITS = 1797  # images, of both splits
