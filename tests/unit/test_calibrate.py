@@ -16,7 +16,7 @@ from robustviews.augment import Views
 from robustviews.cli import main
 from robustviews.config import load_study
 from robustviews.config.schema import Encoder, Optimizer
-from robustviews.estimating import calibrate, estimate, measure, tally, timing
+from robustviews.estimating import calibrate, estimate, measure, start_up, tally, timing
 from robustviews.estimating.amounts import Question
 from robustviews.methods import METHODS, EmpSsl, Supervised
 from robustviews.probe import LinearProbe, NcropProbe, RobustLinearProbe
@@ -163,6 +163,12 @@ def test_a_network_costs_more_backward_and_leaves_no_gradient():
     answer = last(measure.network(seen(), CPU, 1.0))
     assert answer["forward_image_seconds"] > 0
     assert answer["view_bytes"] > 4 * 4 * 3 * 8**2
+
+
+def test_a_start_is_that_of_a_process_of_its_own():
+    (answer,) = start_up.start({"kind": "table", "threads": 1}, CPU, 60.0)
+    assert 0 < answer["seconds"] < 60
+    assert 2**20 < answer["bytes"] < 2**30
 
 
 # Passes of an attack
