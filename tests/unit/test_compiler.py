@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import torch
 
@@ -99,6 +101,33 @@ def test_the_trial_has_the_shapes_of_the_training_and_updates_nothing(
     seen.clear()
     train(encoder, method=method, regime=regime, views=views, epochs=1)
     assert during == set(seen) != set()
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # the compiler looks at it
+@pytest.mark.parametrize(
+    ("regime", "precision"),
+    [
+        (Free(replays=2), "bf16"),
+        (Pgd(steps=1, pgd_weight_grads="final", attack_batchnorm="eval"), "tf32"),
+    ],
+    ids=["free-bf16", "pgd-tf32"],
+)
+def test_nothing_is_compiled_after_the_trial_when_the_clock_runs(regime, precision, monkeypatch):
+    original, strict = compiler.try_compiled, contextlib.ExitStack()
+
+    def compiled(encoder, trial):
+        done = original(encoder, trial, backend="eager")
+        strict.enter_context(torch._dynamo.config.patch(error_on_recompile=True))
+        return done
+
+    monkeypatch.setattr(compiler, "try_compiled", compiled)
+    monkeypatch.setattr(compiler, "EAGER_DEVICES", ())
+    options = {"regime": regime, "precision": precision, "compiled": True}
+    with strict:
+        done = train(tiny_encoder(), method=EmpSsl(), **options)
+        assert torch._dynamo.config.error_on_recompile
+    assert done.compilation == "compiled"
+    assert done.compile_seconds > 0
 
 
 def test_on_a_cpu_a_training_goes_on_without_and_its_record_says_so():
