@@ -56,7 +56,7 @@ ONE_MISTAKE = {
         "    epochs: 3\n  supervised",
         "    zzz: 1\n    epochs: 3\n  supervised",
         f"{RUN}.zzz",
-        "unknown key; known: batch_size, datasets, encoder,",
+        "unknown key; known: batch_size, compile, datasets, encoder,",
     ),
     "unknown key of a run": (
         "    epochs: 3\n  supervised",
@@ -215,7 +215,7 @@ ONE_MISTAKE = {
         "    epochs: 3",
         "    precision: fp16\n    epochs: 3",
         f"{RUN}.precision",
-        "expected fp32 or bf16, found 'fp16'",
+        "expected fp32, tf32 or bf16, found 'fp16'",
     ),
     "word that is nearly a choice": (
         "    epochs: 3",
