@@ -124,6 +124,8 @@ class _HalfLogdet(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401
+        if torch.is_grad_enabled():  # the factor has no graph, so that it would be wrong, silently
+            raise RuntimeError("the coding rate has no second derivative; drop create_graph=True")
         rows, factor = ctx.saved_tensors
         identity = torch.eye(rows.shape[-2], dtype=rows.dtype, device=rows.device)
         with torch.autocast(rows.device.type, enabled=False):

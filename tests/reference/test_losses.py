@@ -221,3 +221,9 @@ def test_half_precision_around_a_loss_does_not_reach_into_it(name: str) -> None:
     assert value.dtype == torch.float32
     assert_near(value.item(), expected, 1e-5)
     assert_near(also.item(), expected, 1e-5)
+
+
+def test_a_second_derivative_of_the_coding_rate_is_refused_instead_of_being_wrong() -> None:
+    z = torch.tensor(unit(np.random.default_rng(8).normal(size=(2, 4, 6)))).requires_grad_()
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        torch.autograd.grad(losses.total_coding_rate(z), z, create_graph=True)
