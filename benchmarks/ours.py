@@ -92,7 +92,6 @@ class OurStep:
             views=self.views,
             size=recipe.size,
             batch_size=recipe.batch,
-            precision=self.net.precision,
         ).outcome
 
     def _update(self) -> None:

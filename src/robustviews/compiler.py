@@ -8,11 +8,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from robustviews import runtime
 from robustviews.augment import Views
-from robustviews.methods import Batch, Method
+from robustviews.encoder import Encoder
+from robustviews.methods import Method, blank_batch
 from robustviews.regimes import Regime
 
 log = logging.getLogger(__name__)
@@ -35,34 +36,34 @@ class Compilation(NamedTuple):
 
 
 def compile_encoder(
-    encoder: nn.Module,
+    encoder: Encoder,
     *,
     method: Method,
     regime: Regime,
     views: Views,
     size: int,
     batch_size: int,
-    precision: str,
 ) -> Compilation:
     """Compile the forward pass of an encoder, in place, for a training of these shapes.
 
     Args:
-        encoder: in train mode, on its device.
+        encoder: in train mode, on its device, with the precision of the training.
         method: views and loss.
         regime: how a minibatch becomes updates.
         views: how many of each image.
         size: side of the views in pixels.
         batch_size: images in a minibatch.
-        precision: of the training.
     """
     device = next(encoder.parameters()).device
     if device.type in EAGER_DEVICES:
         return _said(Compilation(ON_CPU))
-    batch = _random_batch(device, views=views.count, batch_size=batch_size, size=size)
+    batch = blank_batch(batch_size, views=views.count, size=size, device=device)
 
     def trial() -> None:
         starts = runtime.generator(device, "compile")
-        with runtime.tf32(allowed=precision == "tf32"):  # else it would be compiled once more
+        with runtime.tf32(
+            allowed=encoder.precision == "tf32"
+        ):  # else it would be compiled once more
             losses, _ = regime.train_batch(encoder, method, batch, None, lambda: None, starts)
         torch.stack(losses).sum().item()  # waits for the device
 
@@ -97,16 +98,6 @@ def try_compiled(
             value.copy_(buffers[name])
     encoder.zero_grad(set_to_none=True)
     return Compilation(outcome, time.monotonic() - start)
-
-
-def _random_batch(device: torch.device, *, views: int, batch_size: int, size: int) -> Batch:
-    source = runtime.generator(device, "compile", "batch")
-
-    def images(*counts: int) -> Tensor:
-        return torch.rand(*counts, 3, size, size, device=device, generator=source)
-
-    labels = torch.zeros(batch_size, dtype=torch.int64, device=device)
-    return Batch(images=images(batch_size), views=images(views, batch_size), labels=labels)
 
 
 def _said(compilation: Compilation) -> Compilation:

@@ -59,7 +59,7 @@ class Resident:
     def batches(self, orders: Iterable[Tensor]) -> Minibatches:
         """Yield each minibatch, picked on the device."""
         for order in orders:
-            chosen = order.to(self.rows.device, non_blocking=True)
+            chosen = _sent(order, self.rows.device)
             yield chosen, self.rows[chosen]
 
 
@@ -106,7 +106,7 @@ class Mapped:
 
     def _arrived(self, order: Tensor, read: Future[Tensor]) -> tuple[Tensor, Tensor]:
         rows = read.result().to(self.device, non_blocking=True)
-        return order.to(self.device, non_blocking=True), rows
+        return _sent(order, self.device), rows
 
 
 def choose(images: NDArray[np.uint8], device: torch.device, *, needed: int = 0) -> Feed:
@@ -134,6 +134,12 @@ def choose(images: NDArray[np.uint8], device: torch.device, *, needed: int = 0) 
 def of(rows: Tensor | Feed, device: torch.device) -> Feed:
     """Return a feed as it is, and one of rows (N, ...) that may lie on another device."""
     return Resident(rows.to(device)) if isinstance(rows, Tensor) else rows
+
+
+def _sent(order: Tensor, device: torch.device) -> Tensor:
+    """Return positions on their way to a device; pinned, or the host would wait for them."""
+    pinned = order.pin_memory() if device.type == "cuda" else order
+    return pinned.to(device, non_blocking=True)
 
 
 def _let_go(rows: NDArray[np.uint8]) -> None:

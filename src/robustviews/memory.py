@@ -13,7 +13,7 @@ from torch import Tensor
 from robustviews import units
 from robustviews.augment import Views
 from robustviews.encoder import Encoder
-from robustviews.methods import Batch, Method
+from robustviews.methods import Batch, Method, blank_batch
 from robustviews.regimes import Regime, Standard, attack_mode
 
 SMALLER_STEP = (
@@ -62,7 +62,7 @@ def step_bytes(
     device = next(encoder.parameters()).device
     kept = {}
     for count in (2, 4):
-        batch = _empty_batch(count, views=views.count, size=size, device=device)
+        batch = blank_batch(count, views=views.count, size=size, device=device)
         kept[count] = _loss_bytes(encoder, method, batch, precision=precision)
     activations = kept[2] + (kept[4] - kept[2]) / 2 * (batch_size - 2)
     pixels = _bytes_of(batch.images, batch.views)
@@ -146,15 +146,6 @@ def available(device: torch.device, *, system: Path = Path("/")) -> int:
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + unused
     return max(0, min([_machine_available(system), *_group_available(system)]))
-
-
-def _empty_batch(count: int, *, views: int, size: int, device: torch.device) -> Batch:
-    image = (3, size, size)
-    return Batch(
-        images=torch.zeros(count, *image, device=device),
-        views=torch.zeros(views, count, *image, device=device),
-        labels=torch.zeros(count, dtype=torch.int64, device=device),
-    )
 
 
 def _loss_bytes(encoder: Encoder, method: Method, batch: Batch, *, precision: str) -> int:

@@ -35,6 +35,22 @@ class Batch(NamedTuple):
     labels: Tensor  # (B,) int64; only the supervised method looks at them
 
 
+def blank_batch(count: int, *, views: int, size: int, device: torch.device) -> Batch:
+    """Return a minibatch of black images: one of the right shapes, to try a step on.
+
+    Args:
+        count: images.
+        views: of each image.
+        size: side of the views in pixels.
+        device: where it lies.
+    """
+    return Batch(
+        images=torch.zeros(count, 3, size, size, device=device),
+        views=torch.zeros(views, count, 3, size, size, device=device),
+        labels=torch.zeros(count, dtype=torch.int64, device=device),
+    )
+
+
 class Method(Protocol):
     """What a method must offer; a row in `METHODS` makes it a name for study files."""
 

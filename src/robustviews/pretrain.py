@@ -221,7 +221,6 @@ def pretrain(
             views=views,
             size=size,
             batch_size=batch_size,
-            precision=precision,
         )
     training = Training(encoder, build_optimizer(encoder, **options), lr_at)
     if state is not None:

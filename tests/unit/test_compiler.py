@@ -87,15 +87,11 @@ def test_the_trial_has_the_shapes_of_the_training_and_updates_nothing(
     encoder = tiny_encoder()
     # Its parameters lie on the CPU: only the answer to where they lie is another.
     monkeypatch.setattr(compiler, "EAGER_DEVICES", ())
+    encoder.precision = "tf32"
     compiler.compile_encoder(
-        encoder,
-        method=method,
-        regime=regime,
-        views=views,
-        size=SIZE,
-        batch_size=4,
-        precision="tf32",
+        encoder, method=method, regime=regime, views=views, size=SIZE, batch_size=4
     )
+    encoder.precision = "fp32"
     assert rounded == {True}
     during = set(seen)
     seen.clear()

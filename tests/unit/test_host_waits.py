@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from robustviews import pretrain, runtime
+from robustviews import feed, pretrain, runtime
 from robustviews.augment import Views
 from robustviews.methods import METHODS as METHODS_OF_STUDIES
 from robustviews.methods import EmpSsl, SimClr, Supervised
@@ -61,17 +61,17 @@ def step(regime, method, views, optimizer):
     """Return two minibatches' training from bytes to updates, and Adam's counters."""
     encoder = tiny_encoder(supervised=method.supervised)
     update = optimizer(encoder.parameters(), 0.01)
-    images, labels, order = noise_images(), labels_of(), torch.randperm(12)
+    images, labels = feed.Resident(noise_images()), labels_of()
+    orders = torch.randperm(12)[:8].split(4)
     delta, loss_sum = None, torch.zeros(())
 
     def run() -> None:
         nonlocal delta, loss_sum
-        for number in (0, 1):
-            chosen = order[4 * number : 4 * number + 4]
+        for number, (index, chosen) in enumerate(images.batches(orders)):
             batch = pretrain.make_batch(
-                images[chosen],
-                labels[chosen],
                 chosen,
+                labels[index],
+                index,
                 views=views,
                 size=SIZE,
                 seed=0,
