@@ -132,7 +132,7 @@ def test_every_record_names_all_that_its_job_read(finished, records):
     train, test = (
         {
             f"data/{data.name}/{name}"
-            for name in (f"{part}_images.npy", f"{part}_labels.npy", "record.json")
+            for name in (f"{part}_images.npy", f"{part}_labels.npy", "summary.json")
         }
         for part in ("train", "test")
     )

@@ -5,9 +5,9 @@ HEADS = set(plan.heads(STUDY))
 
 
 def data_files(dataset, split):
-    """Return the arrays of a split, and the record that knows classes and size."""
+    """Return the arrays of a split, and the summary that knows classes and size."""
     folder = plan.data_folder(STUDY, dataset).as_posix()
-    return [f"{folder}/{split}_images.npy", f"{folder}/{split}_labels.npy", f"{folder}/record.json"]
+    return [f"{folder}/{split}_images.npy", f"{folder}/{split}_labels.npy", f"{folder}/summary.json"]
 
 
 def encoder_files(run):

@@ -8,6 +8,7 @@ rule data:
             split=["train", "test"],
             part=["images", "labels"],
         ),
+        "data/{prepared}/summary.json",
         "data/{prepared}/record.json",
     log:
         "logs/data/{prepared}.log",

@@ -31,6 +31,8 @@ def data(options: argparse.Namespace) -> None:
     folder, spec = plan.data_folder(study, options.dataset), plan.data_spec(study, options.dataset)
     with artifacts.atomic_folder(folder) as into:
         summary = study.datasets[options.dataset].prepare(into)
+        # Jobs read this, not the record, whose time and commit decide nothing that they do.
+        artifacts.write_json(into / "summary.json", summary)
         artifacts.write_record(
             into,
             stage="data",
@@ -54,10 +56,10 @@ def pretrain(options: argparse.Namespace) -> None:
     known(options.run, plan.jobs(study), "run")
     job, spec = plan.jobs(study)[options.run], plan.pretrain_spec(study, options.run)
     run = study.runs[job.entry]
-    images, labels, record, inputs = load_split(study, job.dataset, "train")
+    images, labels, summary, inputs = load_split(study, job.dataset, "train")
     encoder = build_encoder(
         **spec["run"]["encoder"],
-        classes=record["classes"] if run.method.supervised else None,
+        classes=summary["classes"] if run.method.supervised else None,
         seed=job.seed,
     ).to(device)
     state = artifacts.Resume(
@@ -68,7 +70,7 @@ def pretrain(options: argparse.Namespace) -> None:
         run.method,
         run.regime,
         run.views,
-        size=record["size"],
+        size=summary["size"],
         batch_size=run.batch_size,
         precision=run.precision,
     )
@@ -83,7 +85,7 @@ def pretrain(options: argparse.Namespace) -> None:
             method=run.method,
             regime=run.regime,
             views=run.views,
-            size=record["size"],
+            size=summary["size"],
             epochs=run.epochs,
             epochs_meaning=run.epochs_meaning,
             batch_size=run.batch_size,
@@ -116,8 +118,8 @@ def pretrain(options: argparse.Namespace) -> None:
                 "compile_seconds": round(done.compile_seconds, 3),
                 "step_bytes": needed,
                 "peak_bytes": runtime.peak_bytes(device),
-                "classes": record["classes"],
-                "size": record["size"],
+                "classes": summary["classes"],
+                "size": summary["size"],
             },
         )
     state.discard()
@@ -132,21 +134,23 @@ def probe(options: argparse.Namespace) -> None:
     known(options.run, plan.jobs(study), "run")
     known(options.probe, study.probes, "probe")
     job, spec = plan.jobs(study)[options.run], plan.probe_spec(study, options.run, options.probe)
-    images, labels, record, inputs = load_split(study, job.dataset, "train")
-    encoder, encoder_file = load_encoder(study, options.run, record["classes"], device)
+    images, labels, summary, inputs = load_split(study, job.dataset, "train")
+    encoder, encoder_file = load_encoder(study, options.run, summary["classes"], device)
     inputs.append(encoder_file)
     start = None
     before = plan.head_start(study, options.probe)
     if before is not None:
-        start, head_file = load_head(study, options.run, before, encoder, record["classes"], device)
+        start, head_file = load_head(
+            study, options.run, before, encoder, summary["classes"], device
+        )
         inputs.append(head_file)
     title = f"{options.run}/{options.probe}"
     task = Task(
         images=feed.choose(images, device),
         labels=labels.to(device),
-        classes=record["classes"],
+        classes=summary["classes"],
         views=study.runs[job.entry].views,
-        size=record["size"],
+        size=summary["size"],
         seed=job.seed,
         batch=study.runtime.evaluation_batch,
         title=title,
@@ -184,10 +188,10 @@ def attack(options: argparse.Namespace) -> None:
     device = _set_up(options, tuned=not isinstance(study.attacks[options.attack], AutoAttack))
     job = plan.jobs(study)[options.run]
     spec = plan.attack_spec(study, options.run, options.probe, options.attack)
-    images, labels, record, inputs = load_split(study, job.dataset, "test")
-    encoder, encoder_file = load_encoder(study, options.run, record["classes"], device)
+    images, labels, summary, inputs = load_split(study, job.dataset, "test")
+    encoder, encoder_file = load_encoder(study, options.run, summary["classes"], device)
     head, head_file = load_head(
-        study, options.run, options.probe, encoder, record["classes"], device
+        study, options.run, options.probe, encoder, summary["classes"], device
     )
     inputs += sorted({encoder_file, head_file})
     name = f"{options.run}/{options.probe}/{options.attack}"
@@ -198,7 +202,7 @@ def attack(options: argparse.Namespace) -> None:
             feed.choose(images, device),
             labels,
             views=study.runs[job.entry].views,
-            size=record["size"],
+            size=summary["size"],
             seed=job.seed,
             batch=study.runtime.evaluation_batch,
             title=name,
@@ -240,15 +244,15 @@ def examples(options: argparse.Namespace) -> None:
     name = plan.example_run(study)
     job = plan.jobs(study)[name]
     run = study.runs[job.entry]
-    images, labels, record, _ = load_split(study, job.dataset, "train")
-    encoder, _ = load_encoder(study, name, record["classes"], device)
+    images, labels, summary, _ = load_split(study, job.dataset, "train")
+    encoder, _ = load_encoder(study, name, summary["classes"], device)
     first = torch.tensor(images[:EXAMPLES], device=device)
     batch = make_batch(
         first,
         labels[:EXAMPLES].to(device),
         torch.arange(EXAMPLES, device=device),
         views=run.views,
-        size=record["size"],
+        size=summary["size"],
         seed=job.seed,
         epoch=0,
     )

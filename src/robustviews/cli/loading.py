@@ -28,10 +28,10 @@ def load_split(
     from robustviews.datasets import open_split
 
     folder = plan.data_folder(study, dataset)
-    record = artifacts.read_json(folder / "record.json")
+    summary = artifacts.read_json(folder / "summary.json")
     images, labels = open_split(folder, split)
-    files = [folder / f"{split}_images.npy", folder / f"{split}_labels.npy", folder / "record.json"]
-    return images, torch.tensor(labels), record["result"], files
+    names = (f"{split}_images.npy", f"{split}_labels.npy", "summary.json")
+    return images, torch.tensor(labels), summary, [folder / name for name in names]
 
 
 def load_encoder(
