@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.metadata
 import json
 import os
 import shutil
@@ -23,6 +24,17 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Record = dict[str, Any]
+
+# Whose versions may decide a number.
+_PACKAGES = (
+    "numpy",
+    "pillow",
+    "pyautoattack",
+    "safetensors",
+    "scikit-learn",
+    "torch",
+    "torchvision",
+)
 
 
 class ArtifactError(RuntimeError):
@@ -173,7 +185,7 @@ def write_record(
         study: slug.
         spec: resolved options, with the digest of the code under `code`.
         inputs: files that were read.
-        environment: versions, device, threads.
+        environment: device, threads and the like; what is installed is added.
         started: time.time() at the start.
         result: numbers of the job, for people and for logs.
         resumed: how often an interruption was survived.
@@ -191,7 +203,7 @@ def write_record(
             "inputs": {path.as_posix(): sha256(path) for path in inputs},
             "outputs": {path.name: sha256(path) for path in outputs},
             "code": {"digest": spec.get("code"), "commit": commit, "dirty": dirty},
-            "environment": environment,
+            "environment": {**_software(), **environment},
             "seed": spec.get("seed"),
             "started": f"{datetime.fromtimestamp(started, UTC):%Y-%m-%dT%H:%M:%SZ}",
             "seconds": round(time.time() - started if seconds is None else seconds, 3),
@@ -199,6 +211,25 @@ def write_record(
             "result": result,
         },
     )
+
+
+def lock_file() -> Path | None:
+    """Return the requirements.lock that stands beside the sources, if it does."""
+    path = Path(__file__).parents[2] / "requirements.lock"
+    return path if path.is_file() else None
+
+
+def _software() -> dict[str, Any]:
+    """Describe what is installed: the lock, what it gave, the image around it; None if unknown."""
+    lock, packages = lock_file(), {}
+    for name in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            packages[name] = importlib.metadata.version(name)
+    return {
+        "lock": sha256(lock) if lock else None,
+        "packages": packages,
+        "image": os.environ.get("ROBUSTVIEWS_IMAGE") or None,
+    }
 
 
 def _is_output(path: Path) -> bool:

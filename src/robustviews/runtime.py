@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import os
 import platform
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -172,9 +173,11 @@ def environment(device: torch.device) -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "device": _device_name(device),
-        "driver": torch.version.cuda if device.type == "cuda" else None,
+        "cuda": torch.version.cuda if device.type == "cuda" else None,
+        "driver": _driver_version() if device.type == "cuda" else None,
         "cudnn": torch.backends.cudnn.version() if device.type == "cuda" else None,
         "tuned": torch.backends.cudnn.benchmark,
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "platform": platform.platform(),
@@ -190,6 +193,14 @@ def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return f"cuda: {torch.cuda.get_device_name(device)}"
     return f"cpu: {_cpu_name()}"
+
+
+def _driver_version() -> str | None:
+    with contextlib.suppress(OSError):
+        text = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8")
+        found = re.search(r"Kernel Module.*?\s([0-9]+(?:\.[0-9]+)+)", text)
+        return found[1] if found else None
+    return None
 
 
 def _cpu_name() -> str:

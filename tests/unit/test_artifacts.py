@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -238,13 +239,18 @@ def test_a_record_says_what_the_files_are_and_what_they_were_made_from(tmp_path)
     (folder / "folder").mkdir()
     artifacts.write_record(folder, **RECORD, inputs=[tmp_path / "data.npy"], seconds=12.3456)
     record = artifacts.read_json(folder / "record.json")
+    environment = record.pop("environment")
+    assert environment.pop("python") == RECORD["environment"]["python"]
+    assert environment["lock"] == artifacts.sha256(Path("requirements.lock"))
+    assert environment["packages"]["torch"] == torch.__version__.partition("+")[0]
+    assert environment["image"] is None
     code = record.pop("code")
     assert code["digest"] == "0123456789abcdef"
     assert code.keys() == {"digest", "commit", "dirty"}
     sha256 = {name: f"sha256:{hashlib.sha256(name.encode()).hexdigest()}" for name in (
         "data", "encoder.safetensors", "training.jsonl")}  # fmt: skip
     assert record == {
-        **RECORD,
+        **{key: value for key, value in RECORD.items() if key != "environment"},
         "seed": 3,
         "started": "2026-01-01T00:00:00Z",
         "seconds": 12.346,
