@@ -69,14 +69,22 @@ figures:
       emp: {run: emp-free, probe: rle}
 """
 NAMES = {"dataset": "digits", "run": "emp-free-digits-s0", "probe": "rle", "attack": "pgd2"}
-NAMES |= {"table": "accuracies", "figure": "strong"}
+NAMES |= {"table": "accuracies", "figure": "strong", "to": "crate", "key": "key.pem"}
+POSITIONAL = {"cell": "accuracies:emp:digits/pgd2/8", "first": "a", "second": "b"}
 
 
 def command(verb, **names):
     """Return the arguments of a verb, with names of the tiny study unless others are given."""
-    named = {name: names.get(name, NAMES[name]) for name in VERBS[verb][2]}
+    taken = [option.removeprefix("--") for option in VERBS[verb][2]]
+    named = {name: names.get(name, NAMES[name]) for name in taken if name in NAMES}
     device = ["--device", "cpu"] if VERBS[verb][0] == "jobs" else []
-    return [verb, *[part for name in named for part in (f"--{name}", named[name])], *device]
+    places = [POSITIONAL[name] for name in taken if name in POSITIONAL]
+    return [
+        verb,
+        *places,
+        *[part for name in named for part in (f"--{name}", named[name])],
+        *device,
+    ]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -273,9 +281,10 @@ def test_every_verb_explains_itself(verb, capsys):
     said = capsys.readouterr().out
     assert said.startswith(f"usage: robustviews {verb} ")
     if verb != "check":
-        module, text, names = VERBS[verb]
+        module, text, options = VERBS[verb]
         assert text in " ".join(said.split())
-        assert all(f"--{name}" in said for name in names)
+        assert len(options) == len(set(options))
+        assert "--study" not in options
         assert "study file (params.yaml)" in said
         assert ("--device" in said) == (module in ("jobs", "estimate"))
         assert ("--partial" in said) == (module == "reporting")
@@ -286,7 +295,7 @@ def test_help_lists_every_verb(capsys):
         main(["--help"])
     assert ended.value.code == 0
     said = capsys.readouterr().out
-    assert all(re.search(rf"^ +{verb} ", said, re.M) for verb in ("check", *VERBS))
+    assert all(re.search(rf"^ +{verb}( |$)", said, re.M) for verb in ("check", *VERBS))
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from robustviews.artifacts import ArtifactError
 from robustviews.config import StudyError, load_study
@@ -24,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one verb.
 
     Returns:
-        Exit status: 0, or 2 when something that the user can mend is wrong.
+        Exit status: 0, or 2 when something that the user can mend is wrong; an audit has one more.
     """
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
@@ -86,48 +87,91 @@ def _parser() -> argparse.ArgumentParser:
     checker = verbs.add_parser("check", help="validate study files")
     checker.add_argument("files", nargs="+", type=Path, metavar="FILE")
     checker.set_defaults(verb=check)
-    for name, (module, text, names) in VERBS.items():
+    study = os.environ.get("ROBUSTVIEWS_STUDY", "params.yaml")
+    for name, (module, text, options) in VERBS.items():
         verb = verbs.add_parser(name, help=text, description=text)
-        verb.set_defaults(verb=_verb(module, name))
-        study = os.environ.get("ROBUSTVIEWS_STUDY", "params.yaml")
+        verb.set_defaults(verb=_verb(module, name.replace("-", "_")))
         verb.add_argument("--study", default=study, help="study file (%(default)s)")
-        for each in names:
-            verb.add_argument(f"--{each}", required=True, help=f"name of the {each}")
-        if module == "estimate":
-            _add_estimate_options(verb)
-        if module in ("jobs", "estimate"):
-            verb.add_argument(
-                "--device",
-                default=os.environ.get("ROBUSTVIEWS_DEVICE", "auto"),
-                help="auto, cpu, cuda, cuda:1 (%(default)s)",
-            )
-        if module == "jobs":
-            verb.add_argument("--threads", type=_positive, help="CPU threads (the study's)")
-        if module == "reporting":
-            verb.add_argument(
-                "--partial", action="store_true", help="leave out what was not run yet"
-            )
+        for option in options:
+            verb.add_argument(option, **_options()[option])
     return parser
 
 
-def _add_estimate_options(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("--jobs", type=_positive, help="jobs at a time (what the workflow runs)")
-    verb.add_argument("--recalibrate", action="store_true", help="measure this machine again")
-    verb.add_argument("--each", action="store_true", help="list every job")
-    verb.add_argument("--json", action="store_true", help="write JSON, with every job")
+def _options() -> dict[str, dict[str, Any]]:
+    """Return the options that verbs name, as argparse takes them."""
+    device = os.environ.get("ROBUSTVIEWS_DEVICE", "auto")
+    switch: dict[str, Any] = {"action": "store_true"}
+    return {
+        "--dataset": {"required": True, "help": "name of the data set"},
+        "--run": {"required": True, "help": "name of the run"},
+        "--probe": {"required": True, "help": "name of the probe"},
+        "--attack": {"required": True, "help": "name of the attack"},
+        "--table": {"required": True, "help": "name of the table"},
+        "--figure": {"required": True, "help": "name of the figure"},
+        "--device": {"default": device, "help": "auto, cpu, cuda, cuda:1 (%(default)s)"},
+        "--threads": {"type": _positive, "help": "CPU threads (the study's)"},
+        "--partial": {**switch, "help": "leave out what was not run yet"},
+        "--jobs": {"type": _positive, "help": "jobs at a time (what the workflow runs)"},
+        "--recalibrate": {**switch, "help": "measure this machine again"},
+        "--each": {**switch, "help": "list every job"},
+        "--json": {**switch, "help": "write JSON, with all that is known"},
+        "--stages": {"nargs": "+", "metavar": "STAGE", "help": "look at these alone"},
+        "--cell": {"metavar": "TABLE:ROW:COLUMN", "help": "look at one cell alone"},
+        "cell": {"metavar": "TABLE:ROW:COLUMN", "help": "cell of a table"},
+        "first": {"metavar": "A", "help": "record, folder, cell, or REVISION:PATH"},
+        "second": {"metavar": "B", "help": "the same, to compare with"},
+        "--yes": {**switch, "help": "remove them"},
+        "--to": {"type": Path, "required": True, "metavar": "FOLDER", "help": "folder to write"},
+        "--key": {"type": Path, "required": True, "metavar": "FILE", "help": "key file"},
+    }
 
 
+_COMPUTES = ("--device", "--threads")
+
+# Verb: its module in this package, what it does, its options.
 VERBS: dict[str, tuple[str, str, tuple[str, ...]]] = {
-    "estimate": ("estimate", "tell time, memory and disk of what is still to be done", ()),
-    "data": ("jobs", "prepare a data set as uint8 arrays", ("dataset",)),
-    "pretrain": ("jobs", "train one encoder", ("run",)),
-    "probe": ("jobs", "train one head on a frozen encoder", ("run", "probe")),
-    "attack": ("jobs", "attack one classifier at every radius", ("run", "probe", "attack")),
-    "examples": ("jobs", "draw example views, clean and perturbed", ()),
-    "frame": ("reporting", "write all results as one tidy CSV", ()),
-    "table": ("reporting", "write one table as Markdown, CSV and LaTeX", ("table",)),
-    "figure": ("reporting", "draw one figure as SVG and PNG", ("figure",)),
-    "curves": ("reporting", "draw the training curves as SVG and PNG", ()),
-    "report": ("reporting", "write the report as one HTML page", ()),
-    "summary": ("reporting", "print the main table and where the report lies", ()),
+    "estimate": (
+        "estimate",
+        "tell time, memory and disk of what is still to be done",
+        ("--device", "--jobs", "--recalibrate", "--each", "--json"),
+    ),
+    "data": ("jobs", "prepare a data set as uint8 arrays", ("--dataset", *_COMPUTES)),
+    "pretrain": ("jobs", "train one encoder", ("--run", *_COMPUTES)),
+    "probe": ("jobs", "train one head on a frozen encoder", ("--run", "--probe", *_COMPUTES)),
+    "attack": (
+        "jobs",
+        "attack one classifier at every radius",
+        ("--run", "--probe", "--attack", *_COMPUTES),
+    ),
+    "examples": ("jobs", "draw example views, clean and perturbed", _COMPUTES),
+    "frame": ("reporting", "write all results as one tidy CSV", ("--partial",)),
+    "table": (
+        "reporting",
+        "write one table as Markdown, CSV and LaTeX",
+        ("--table", "--partial"),
+    ),
+    "figure": ("reporting", "draw one figure as SVG and PNG", ("--figure", "--partial")),
+    "curves": ("reporting", "draw the training curves as SVG and PNG", ("--partial",)),
+    "report": ("reporting", "write the report as one HTML page", ("--partial",)),
+    "summary": (
+        "reporting",
+        "print the main table and where the report lies",
+        ("--partial",),
+    ),
+    "verify": (
+        "auditing",
+        "check bytes, records and the workflow's notes against each other",
+        ("--stages",),
+    ),
+    "audit": (
+        "auditing",
+        "walk every cell of every table back to its bytes",
+        ("--cell", "--json"),
+    ),
+    "explain": ("explaining", "tell how a cell was made, and how to make it again", ("cell",)),
+    "diff": ("explaining", "name the first input in which two records differ", ("first", "second")),
+    "prune": ("explaining", "list results that the study no longer has", ("--yes",)),
+    "crate": ("exporting", "export a finished study as an RO-Crate", ("--to",)),
+    "sign": ("exporting", "sign what the audit vouches for", ("--key",)),
+    "check-signature": ("exporting", "check signature and files offline", ("--key",)),
 }
