@@ -1,0 +1,230 @@
+"""Checks of one job: its record against the study, the bytes on disk, and the records before it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from robustviews.artifacts import ArtifactError, Record
+from robustviews.pending import Job
+from robustviews.provenance.disk import OUTPUTS, RECORD, Disk, inputs, record_of
+from robustviews.provenance.findings import Finding, State
+
+_SECTIONS = ("spec", "inputs", "outputs", "code", "environment")
+_NAMES = ("stage", "name", "study", "seed", "started", "seconds")
+_SHOWN = 19  # characters of a hash that tell it from others: `sha256:` and twelve
+
+
+def of_job(disk: Disk, job: Job) -> list[Finding]:
+    """Check a finished job: bytes, record, spec, seed, code, and what it was made from.
+
+    Args:
+        disk: files of the study.
+        job: a computing one.
+
+    Returns:
+        One finding a check, and one for each thing that is wrong.
+    """
+    record = disk.record(job)
+    if isinstance(record, ArtifactError):
+        return [_unreadable(disk, job, record)]
+    broken = _broken(record)
+    if broken:
+        return [_failed("record", record_of(job), f"{broken}; {mend(job)}")]
+    return [
+        *_whose(disk, job, record),
+        *_spec(job, record),
+        *_code(job, record),
+        *_seed(job, record),
+        *_outputs(disk, job, record),
+        *_inputs(disk, job, record),
+    ]
+
+
+def mend(job: Job) -> str:
+    """Return what to type to have a job done again, whatever lies there now."""
+    assert job.folder is not None
+    output = job.folder / OUTPUTS[job.rule][0]
+    return f"remove {job.folder} and run: snakemake {output}"
+
+
+def short(value: object) -> str:
+    """Return enough of a hash to tell it from others."""
+    return "nothing" if value is None else str(value)[:_SHOWN]
+
+
+def differences(recorded: object, wanted: object, key: str = "") -> list[tuple[str, Any, Any]]:
+    """Return each key at which two plain JSON values part, with what stands at either side."""
+    if isinstance(recorded, dict) and isinstance(wanted, dict):
+        return [
+            difference
+            for name in sorted({*recorded, *wanted})
+            for difference in differences(
+                recorded.get(name), wanted.get(name), f"{key}.{name}" if key else name
+            )
+        ]
+    return [] if recorded == wanted else [(key, recorded, wanted)]
+
+
+def _unreadable(disk: Disk, job: Job, error: ArtifactError) -> Finding:
+    path = record_of(job)
+    if disk.exists(path):
+        return _failed("record", path, f"{error}; {mend(job)}")
+    assert job.folder is not None
+    if any(disk.exists(job.folder / name) for name in OUTPUTS[job.rule]):
+        return _failed("record", path, f"missing, though outputs are there; {mend(job)}")
+    text = f"no record and no outputs: not run yet, or removed; run: {mend(job).split('run: ')[1]}"
+    return Finding("record", path.as_posix(), State.UNKNOWN, text)
+
+
+def _broken(record: Record) -> str:
+    """Say in which way a file is no record of a job, or nothing when it is one."""
+    lacking = [name for name in (*_NAMES, *_SECTIONS) if name not in record]
+    if lacking:
+        return f"no record of a job, it lacks {', '.join(lacking)}"
+    wrong = [name for name in _SECTIONS if not isinstance(record[name], dict)]
+    if wrong:
+        return f"no record of a job: expected a mapping as {', '.join(wrong)}"
+    return ""
+
+
+def _whose(disk: Disk, job: Job, record: Record) -> Iterator[Finding]:
+    """Check that a record is this job's, and not one of another job or study."""
+    wanted = {"stage": job.rule, "name": job.name, "study": disk.study.study}
+    if job.rule == "data":
+        del wanted["study"]  # studies share prepared data
+    wrong = [
+        f"foreign record: {key} is {record[key]!r}, expected {value!r}"
+        for key, value in wanted.items()
+        if record[key] != value
+    ]
+    yield from _result("record", job, wrong, "the record is this job's own")
+
+
+def _spec(job: Job, record: Record) -> Iterator[Finding]:
+    wrong = [
+        f"stale: {key} was {was}, the study now says {now}"
+        for key, was, now in differences(record["spec"], job.spec)
+        if key.split(".")[-1] != "code"
+    ]
+    yield from _result("spec", job, wrong, "every parameter is what the study resolves to now")
+
+
+def _code(job: Job, record: Record) -> Iterator[Finding]:
+    wrong = [
+        f"the code that decides it has changed: its digest ({key}) was {was}, now it is {now}"
+        for key, was, now in differences(record["spec"], job.spec)
+        if key.split(".")[-1] == "code"
+    ]
+    stated, digest = record["code"].get("digest"), record["spec"].get("code")
+    if stated != digest:
+        wrong.append(f"edited: code.digest is {stated}, but spec.code is {digest}")
+    yield from _result("code", job, wrong, f"made by the code that is here, digest {digest}")
+
+
+def _seed(job: Job, record: Record) -> Iterator[Finding]:
+    assert job.spec is not None
+    seed, wanted = record["seed"], job.spec.get("seed")
+    wrong = []
+    if wanted is not None and seed is None:
+        wrong.append(f"missing seed, expected {wanted}")
+    elif seed != wanted:
+        wrong.append(f"seed is {seed}, expected {wanted}")
+    elif record["spec"].get("seed") != seed:
+        wrong.append(f"seed is {seed}, but its spec says {record['spec'].get('seed')}")
+    yield from _result("seed", job, wrong, "needs no seed" if seed is None else f"seed {seed}")
+
+
+def _outputs(disk: Disk, job: Job, record: Record) -> Iterator[Finding]:
+    """Check that a folder holds the files that its record names, those bytes, and no others."""
+    assert job.folder is not None
+    stated, found = record["outputs"], 0
+    for name in sorted({*OUTPUTS[job.rule], *stated}):
+        path = job.folder / name
+        if name not in stated:
+            yield _failed("bytes", path, f"its record does not name it; {mend(job)}")
+        elif name not in OUTPUTS[job.rule]:
+            yield _failed("bytes", path, f"named by the record, but no output of {job.rule}")
+        elif not disk.exists(path):
+            yield _failed("bytes", path, f"missing; make it again with: snakemake {path}")
+        elif disk.sha256(path) != stated[name]:
+            yield _changed(disk, path, stated[name], mend(job))
+        else:
+            found += 1
+    for path in _others(disk.root, job.folder, {*OUTPUTS[job.rule], *stated, RECORD}):
+        text = f"extra file that the record does not name; look at it, then remove it: rm {path}"
+        yield _failed("bytes", path, text)
+    if found == len(OUTPUTS[job.rule]):
+        files = "1 output has" if found == 1 else f"{found} outputs have"
+        yield _verified("bytes", job, f"{files} the bytes that the record states")
+
+
+def _others(root: Path, folder: Path, known: set[str]) -> list[Path]:
+    """Return what else lies in a folder; files whose name begins with a dot are nobody's."""
+    below = sorted(path.relative_to(root) for path in (root / folder).rglob("[!.]*"))
+    return [
+        path
+        for path in below
+        if not (path.parent == folder and path.name in known) and not (root / path).is_dir()
+    ]
+
+
+def _inputs(disk: Disk, job: Job, record: Record) -> Iterator[Finding]:
+    """Check that a job read what it should: the bytes that are here, as upstream wrote them."""
+    expected, stated, right = inputs(disk, job), record["inputs"], 0
+    for name in sorted({*expected, *stated}):
+        if name not in expected:
+            yield _failed("inputs", name, f"{record_of(job)} says it was read, but it should not")
+        elif name not in stated:
+            text = f"{record_of(job)} does not say that it was read; {mend(job)}"
+            yield _failed("inputs", name, text)
+        else:
+            problem = _input(disk, job, name)
+            right += problem is None
+            if problem:
+                yield problem
+    if right == len(expected):
+        files = f"{right} inputs are" if right else "needs no inputs: they are"
+        text = f"{files} the bytes that are here and that the jobs before it wrote"
+        yield _verified("inputs", job, text if right else "reads no file of another job")
+
+
+def _input(disk: Disk, job: Job, name: str) -> Finding | None:
+    stated, path = disk.section(job, "inputs")[name], Path(name)
+    upstream = disk.jobs[inputs(disk, job)[name]]
+    written = disk.section(upstream, "outputs").get(path.name)
+    if written is not None and written != stated:
+        text = (
+            f"{record_of(job)} was made from {short(stated)}, {record_of(upstream)} says that "
+            f"{short(written)} was written; {mend(job)}"
+        )
+        return _failed("upstream", path, text)
+    found = disk.sha256(path)
+    if found is None:
+        return _failed("inputs", path, f"missing; make it again with: snakemake {path}")
+    if found != stated:
+        text = f"{record_of(job)} was made from {short(stated)}, here lies {short(found)}"
+        return _failed("inputs", path, f"{text}; {mend(upstream)}")
+    return None
+
+
+def _changed(disk: Disk, path: Path, stated: object, way_out: str) -> Finding:
+    text = f"changed bytes: its record states {short(stated)}, found {short(disk.sha256(path))}"
+    return _failed("bytes", path, f"{text}; {way_out}")
+
+
+def _result(check: str, job: Job, wrong: list[str], right: str) -> Iterator[Finding]:
+    for text in wrong:
+        yield _failed(check, record_of(job), f"{text}; {mend(job)}")
+    if not wrong:
+        yield _verified(check, job, right)
+
+
+def _verified(check: str, job: Job, text: str) -> Finding:
+    return Finding(check, record_of(job).as_posix(), State.VERIFIED, text)
+
+
+def _failed(check: str, subject: Path | str, text: str) -> Finding:
+    name = subject if isinstance(subject, str) else subject.as_posix()
+    return Finding(check, name, State.FAILED, text)

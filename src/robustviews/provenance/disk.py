@@ -1,0 +1,128 @@
+"""What lies on the disk: files hashed once, records read once, and which job owns which file."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from robustviews import artifacts, pending
+from robustviews.artifacts import ArtifactError, Record
+from robustviews.config.schema import Study
+from robustviews.pending import Job, Key
+
+# What a job of each rule leaves beside its record.
+OUTPUTS = {
+    "data": (
+        "summary.json",
+        "test_images.npy",
+        "test_labels.npy",
+        "train_images.npy",
+        "train_labels.npy",
+    ),
+    "pretrain": ("encoder.safetensors", "training.jsonl"),
+    "probe": ("head.safetensors", "training.jsonl"),
+    "attack": ("flags.safetensors",),
+}
+RECORD = "record.json"
+
+
+class Disk:
+    """A study's files below a project folder; paths are relative to the folder.
+
+    Attributes:
+        study: whose files.
+        root: project folder.
+        jobs: of the study, each after those that it needs.
+    """
+
+    def __init__(self, study: Study, root: Path) -> None:
+        self.study, self.root = study, root
+        self.jobs: dict[Key, Job] = pending.jobs(study)
+        self._hashes: dict[Path, str | None] = {}
+        self._md5: dict[Path, str | None] = {}
+        self._records: dict[Path, Record | ArtifactError] = {}
+
+    @cached_property
+    def owners(self) -> dict[str, Key]:
+        """Return which job owns each file that the study's jobs leave, records included."""
+        return {path.as_posix(): job.key for job in self.jobs.values() for path in files(job)}
+
+    def sha256(self, path: Path) -> str | None:
+        """Return `sha256:<hex>` of a file, None where none can be read."""
+        if path not in self._hashes:
+            try:
+                self._hashes[path] = artifacts.sha256(self.root / path)
+            except ArtifactError:
+                self._hashes[path] = None
+        return self._hashes[path]
+
+    def md5(self, path: Path) -> str | None:
+        """Return the md5 of a file in hexadecimal, as DVC writes it; None where there is none."""
+        if path not in self._md5:
+            try:
+                with (self.root / path).open("rb") as file:
+                    digest = hashlib.file_digest(
+                        file, lambda: hashlib.md5(usedforsecurity=False)
+                    ).hexdigest()
+            except OSError:
+                self._md5[path] = None
+            else:
+                self._md5[path] = digest
+        return self._md5[path]
+
+    def exists(self, path: Path) -> bool:
+        """Return whether a file is there; a link that leads nowhere is not."""
+        return (self.root / path).is_file()
+
+    def record(self, job: Job) -> Record | ArtifactError:
+        """Return a job's record, or why it cannot be read."""
+        path = record_of(job)
+        if path not in self._records:
+            self._records[path] = self._read(path)
+        return self._records[path]
+
+    def section(self, job: Job, name: str) -> dict[str, Any]:
+        """Return a part of a job's record, empty where the record does not say."""
+        record = self.record(job)
+        value = None if isinstance(record, ArtifactError) else record.get(name)
+        return value if isinstance(value, dict) else {}
+
+    def _read(self, path: Path) -> Record | ArtifactError:
+        try:
+            record = artifacts.read_json(self.root / path)
+        except ArtifactError as error:
+            return error
+        if not isinstance(record, dict):
+            return ArtifactError(f"{path}: expected a record, found another kind of JSON")
+        return record
+
+
+def record_of(job: Job) -> Path:
+    """Return where the record of a computing job lies."""
+    assert job.folder is not None
+    return job.folder / RECORD
+
+
+def files(job: Job) -> tuple[Path, ...]:
+    """Return all files that a job leaves, its record included."""
+    if job.folder is None:
+        return job.outputs
+    return tuple(job.folder / name for name in (*OUTPUTS[job.rule], RECORD))
+
+
+def inputs(disk: Disk, job: Job) -> dict[str, Key]:
+    """Return what a computing job must have read, each with the job that wrote it."""
+    split = "test" if job.rule == "attack" else "train"
+    names = {
+        "data": (f"{split}_images.npy", f"{split}_labels.npy", "summary.json"),
+        "pretrain": ("encoder.safetensors",),
+        "probe": ("head.safetensors",),
+    }
+    expected: dict[str, Key] = {}
+    for need in job.needs:
+        folder = disk.jobs[need].folder
+        assert folder is not None
+        expected |= {(folder / name).as_posix(): need for name in names[need[0]]}
+    return expected
