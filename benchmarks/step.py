@@ -58,7 +58,7 @@ def measure(options: argparse.Namespace, device: torch.device) -> dict[str, Any]
         ours="ours",
         rival="published",
         bar=BAR,
-        note=note(precision, recipe.batch, split),
+        note=note(precision),
     )
     return {
         "recipe": recipe.settings(),
@@ -80,32 +80,9 @@ def published_precision(device: torch.device) -> str:
     return "fp32, convolutions in TF32" if device.type == "cuda" else "fp32"
 
 
-def note(precision: str, batch: int, split: dict[str, dict[str, float]]) -> str:
+def note(precision: str) -> str:
     """Return what one must know to read the ratio."""
-    words = [f"ours in {precision}"]
-    if precision == "fp32":
-        words.append("no native bf16 here")
-    if batch < Recipe.batch:
-        full = {name: at_full_batch(seconds, batch, name) for name, seconds in split.items()}
-        guess = full["published"] / full["ours"]
-        words.append(f"at {Recipe.batch} images an estimated {guess:.1f}x, from the parts")
-    return "; ".join(words)
-
-
-def at_full_batch(seconds: dict[str, float], batch: int, side: str) -> float:
-    """Return about how long a step would take at the full batch, from its parts at a small one.
-
-    What is done for each crop grows with the batch; the optimizer does not, nor do the published
-    log-determinants, whose size is the projection's.
-
-    Args:
-        seconds: of each part.
-        batch: images that they were measured at.
-        side: `published` or `ours`.
-    """
-    constant = {"optimizer", "loss"} if side == "published" else {"optimizer"}
-    grown = Recipe.batch / batch
-    return sum(value * (1.0 if part in constant else grown) for part, value in seconds.items())
+    return f"ours in {precision}" + ("; no native bf16 here" if precision == "fp32" else "")
 
 
 def main(argv: list[str] | None = None) -> None:

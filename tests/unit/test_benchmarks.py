@@ -131,12 +131,6 @@ def test_the_parts_of_a_step_are_all_seen_and_the_step_is_left_alone(single, kin
     assert side.lap is published.silent
 
 
-def test_the_estimate_at_full_batch_keeps_what_does_not_grow():
-    seconds = {"data": 1.0, "forward": 2.0, "loss": 3.0, "optimizer": 4.0}
-    assert step.at_full_batch(seconds, 50, "published") == 2 + 4 + 3 + 4
-    assert step.at_full_batch(seconds, 50, "ours") == 2 + 4 + 6 + 4
-
-
 @pytest.mark.parametrize(
     "module", [augmentation, coding_rate, precision, profile_step, scaling, step]
 )
