@@ -192,7 +192,7 @@ def write_record(
         seconds: work time over all processes; since `started` when None.
     """
     outputs = [path for path in sorted(folder.iterdir()) if _is_output(path)]
-    commit, dirty = _commit()
+    revision, dirty = commit()
     write_json(
         folder / "record.json",
         {
@@ -202,7 +202,7 @@ def write_record(
             "spec": spec,
             "inputs": {path.as_posix(): sha256(path) for path in inputs},
             "outputs": {path.name: sha256(path) for path in outputs},
-            "code": {"digest": spec.get("code"), "commit": commit, "dirty": dirty},
+            "code": {"digest": spec.get("code"), "commit": revision, "dirty": dirty},
             "environment": {**_software(), **environment},
             "seed": spec.get("seed"),
             "started": f"{datetime.fromtimestamp(started, UTC):%Y-%m-%dT%H:%M:%SZ}",
@@ -236,7 +236,7 @@ def _is_output(path: Path) -> bool:
     return path.is_file() and path.name != "record.json" and not path.name.startswith(".")
 
 
-def _commit() -> tuple[str | None, bool | None]:
+def commit() -> tuple[str | None, bool | None]:
     """Return the commit of the code and whether its sources differ; None where git cannot tell."""
     if not _git("ls-files", "--", Path(__file__).name):
         return None, None  # installed, perhaps into a folder of some other repository

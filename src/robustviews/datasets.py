@@ -110,13 +110,13 @@ class Cifar10:
         from torchvision import datasets
 
         kind = getattr(datasets, self._torchvision_name)
-        given = self.root or os.environ.get(_ENVIRONMENT, "")
-        root = Path(given).expanduser() if given else _DOWNLOADS
+        root, downloads = source_folder(self)
+        assert root is not None
         wanted = {"train": self.train_images, "test": self.test_images}
         counts = {}
         for split, count in wanted.items():
             try:
-                data = kind(root, train=split == "train", download=not given)
+                data = kind(root, train=split == "train", download=downloads)
             except (OSError, RuntimeError) as error:
                 raise DataError(_cifar_trouble(kind, root, error)) from None
             labels = np.array(data.targets, dtype=np.int64)
@@ -187,6 +187,18 @@ class Folder:
             counts[split] = _write(into, split, images, labels[chosen], size=self.size)
             hashes[part] = f"sha256:{source.hexdigest()}"
         return {**counts, "classes": len(names), "size": self.size, "source_hashes": hashes}
+
+
+def source_folder(options: Dataset) -> tuple[Path | None, bool]:
+    """Return where the files of a data set are read from, and whether they may be downloaded to it.
+
+    None stands for a data set that comes with what is installed.
+    """
+    root = getattr(options, "root", None)
+    if root is None:
+        return None, False
+    given = root or os.environ.get(_ENVIRONMENT, "")
+    return (Path(given).expanduser(), False) if given else (_DOWNLOADS, True)
 
 
 def open_split(folder: Path, split: str) -> tuple[Images, Labels]:

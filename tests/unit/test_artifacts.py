@@ -284,17 +284,17 @@ def test_the_commit_of_the_code_is_recorded_and_whether_it_was_changed(tmp_path,
     module = tmp_path / "src" / "artifacts.py"
     module.parent.mkdir()
     monkeypatch.setattr(artifacts, "__file__", str(module))
-    assert artifacts._commit() == (None, None)
+    assert artifacts.commit() == (None, None)
     git(tmp_path, "init", "-q")
     module.write_text("1")
-    assert artifacts._commit() == (None, None), "installed into a folder of some repository"
+    assert artifacts.commit() == (None, None), "installed into a folder of some repository"
     git(tmp_path, "add", ".")
     git(tmp_path, "commit", "-qm", "one")
     (tmp_path / "elsewhere").write_text("")
     commit = git(tmp_path, "rev-parse", "HEAD")
-    assert artifacts._commit() == (commit, False)
+    assert artifacts.commit() == (commit, False)
     module.write_text("2")
-    assert artifacts._commit() == (commit, True)
+    assert artifacts.commit() == (commit, True)
 
 
 def resume(folder, spec=None, inputs=(), minutes=10.0) -> Resume:

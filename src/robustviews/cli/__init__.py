@@ -130,6 +130,7 @@ _COMPUTES = ("--device", "--threads")
 
 # Verb: its module in this package, what it does, its options.
 VERBS: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "doctor": ("examining", "tell what works on this machine, and what to type next", ("--json",)),
     "estimate": (
         "estimate",
         "tell time, memory and disk of what is still to be done",
