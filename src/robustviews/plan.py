@@ -227,15 +227,18 @@ def attack_folder(study: Study, run: str, probe: str, attack: str) -> Path:
     return results_folder(study) / "attack" / run / probe / attack
 
 
-def data_spec(study: Study, dataset: str) -> Spec:
-    """Return what decides a prepared data set, as plain JSON."""
+def data_spec(study: Study, dataset: str, *, source: Path = fingerprint.SOURCE) -> Spec:
+    """Return what decides a prepared data set, as plain JSON; `source` as in `pretrain_spec`."""
     options = study.datasets[dataset]
-    code = fingerprint.digest(("datasets", type(options).__name__))
+    code = fingerprint.digest(("datasets", type(options).__name__), source=source)
     return _plain({"dataset": _tagged(options, DATASETS), "code": code})
 
 
-def pretrain_spec(study: Study, run: str) -> Spec:
-    """Return what decides the bytes of an encoder, as plain JSON: options, seed, data and code."""
+def pretrain_spec(study: Study, run: str, *, source: Path = fingerprint.SOURCE) -> Spec:
+    """Return what decides the bytes of an encoder, as plain JSON: options, seed, data and code.
+
+    Code is that of the package in the folder `source`, such as one of another commit.
+    """
     job = jobs(study)[run]
     options = study.runs[job.entry]
     code = fingerprint.digest(
@@ -243,33 +246,36 @@ def pretrain_spec(study: Study, run: str) -> Spec:
         ("pretrain", "pretrain"),
         ("methods", type(options.method).__name__),
         ("regimes", type(options.regime).__name__),
+        source=source,
     )
     return _plain(
         {
             "run": _run_spec(options),
             "seed": job.seed,
-            "dataset": data_spec(study, job.dataset),
+            "dataset": data_spec(study, job.dataset, source=source),
             "code": code,
         }
     )
 
 
-def probe_spec(study: Study, run: str, probe: str) -> Spec:
-    """Return what decides a head given its encoder."""
+def probe_spec(study: Study, run: str, probe: str, *, source: Path = fingerprint.SOURCE) -> Spec:
+    """Return what decides a head given its encoder; `source` as in `pretrain_spec`."""
     options = study.probes[probe]
     job = jobs(study)[run]
     spec = {
         "probe": _tagged(options, PROBES),
         "seed": job.seed,
-        "code": fingerprint.digest(*_NETWORK, ("probe", type(options).__name__)),
+        "code": fingerprint.digest(*_NETWORK, ("probe", type(options).__name__), source=source),
     }
     if isinstance(options, NcropProbe):
         spec["views"] = dataclasses.asdict(study.runs[job.entry].views)
     return _plain(spec)
 
 
-def attack_spec(study: Study, run: str, probe: str, attack: str) -> Spec:
-    """Return what decides the flags of an evaluation given encoder and head."""
+def attack_spec(
+    study: Study, run: str, probe: str, attack: str, *, source: Path = fingerprint.SOURCE
+) -> Spec:
+    """Return what decides an evaluation's flags given encoder, head; `source` as before."""
     options, head = study.attacks[attack], study.probes[probe]
     job = jobs(study)[run]
     spec = {
@@ -282,6 +288,7 @@ def attack_spec(study: Study, run: str, probe: str, attack: str) -> Spec:
             ("evaluate", "Classifier"),
             ("attacks", type(options).__name__),
             ("probe", type(head).__name__),
+            source=source,
         ),
         "batch": study.runtime.evaluation_batch,  # decides which random draws an image gets
     }
@@ -298,6 +305,24 @@ def report_spec(study: Study, block: str = "") -> Spec:
     titles = [study.title, study.demonstration]
     content = dataclasses.asdict(wanted) if wanted else sorted((*study.tables, *study.figures))
     return _plain({"block": content, "labels": labels, "titles": titles, "code": code})
+
+
+def differences(before: object, after: object, key: str = "") -> list[tuple[str, Any, Any]]:
+    """Return where two specs, or other plain JSON, part.
+
+    Returns:
+        Dotted key, value before and value after of each leaf that differs, of a mapping its `kind`
+        first; None stands for a value that is not there, too.
+    """
+    if not (isinstance(before, dict) and isinstance(after, dict)):
+        return [] if before == after else [(key, before, after)]
+    return [
+        difference
+        for name in sorted({*before, *after}, key=lambda name: (name != "kind", name))
+        for difference in differences(
+            before.get(name), after.get(name), f"{key}.{name}" if key else name
+        )
+    ]
 
 
 def to_json(spec: Spec) -> str:

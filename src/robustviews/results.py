@@ -276,10 +276,12 @@ class _Reader:
                 f"{path}: belongs to study {record['study']!r}, expected {self._study.study!r}; "
                 f"remove {path.parent} and run: snakemake {output}"
             )
-        difference = _first_difference(record["spec"], spec)
-        if difference:
+        parted = plan.differences(record["spec"], spec)
+        if parted:
+            key, recorded, wanted = parted[0]
             raise _NotRunError(
-                f"{path}: stale: {difference}; run it again with: snakemake {output}"
+                f"{path}: stale: {key} was {recorded}, the study now says {wanted}; "
+                f"run it again with: snakemake {output}"
             )
         for source in made_from:
             written = self._upstream(source)["outputs"].get(source.name)
@@ -301,18 +303,6 @@ class _Reader:
                 f"{found}; remove {path.parent} and run: snakemake {path}"
             )
         return artifacts.read_arrays(self._root / path)
-
-
-def _first_difference(recorded: object, wanted: object, key: str = "") -> str:
-    """Say where two specs part, or nothing when they are equal."""
-    if isinstance(recorded, dict) and isinstance(wanted, dict):
-        for name in sorted({*recorded, *wanted}):
-            inner = f"{key}.{name}" if key else name
-            difference = _first_difference(recorded.get(name), wanted.get(name), inner)
-            if difference:
-                return difference
-        return ""
-    return "" if recorded == wanted else f"{key} was {recorded}, the study now says {wanted}"
 
 
 def _steps(attack: object) -> int | None:

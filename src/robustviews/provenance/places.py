@@ -1,0 +1,203 @@
+"""Places that records are read from: a checkout of the project, or a git revision through DVC."""
+
+from __future__ import annotations
+
+import configparser
+import hashlib
+import json
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol
+
+import yaml
+
+from robustviews import artifacts
+from robustviews.artifacts import ArtifactError, Record
+
+RECORD = "record.json"
+_PARTS = ("stage", "name", "spec", "inputs", "outputs")
+
+
+class PlaceError(ValueError):
+    """What was typed names no record; the message says what was expected and what to type."""
+
+
+class Place(Protocol):
+    """Where the records of a project can be read."""
+
+    def record(self, folder: PurePosixPath) -> Record:
+        """Return the record in a folder, relative to the project.
+
+        Raises:
+            ArtifactError: it is not there, or is none.
+        """
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """A project folder."""
+
+    root: Path
+
+    def record(self, folder: PurePosixPath) -> Record:
+        """Return the record in a folder of the project."""
+        path = self.root / folder / RECORD
+        return _checked(artifacts.read_json(path), str(path))
+
+
+@dataclass(frozen=True)
+class Revision:
+    """A project as git and DVC know it at one revision; nothing is checked out.
+
+    Attributes:
+        name: of the revision, as typed.
+        root: project folder.
+    """
+
+    name: str
+    root: Path = Path()
+
+    def record(self, folder: PurePosixPath) -> Record:
+        """Return a record that git itself tracks, else the one in DVC's cache."""
+        path = folder / RECORD
+        tracked = self._git("show", "--end-of-options", f"{self.name}:./{path}")
+        found = self._cached(path) if tracked is None else _json(tracked, f"{self.name}:{path}")
+        return _checked(found, f"{self.name}:{path}")
+
+    def _cached(self, path: PurePosixPath) -> Any:  # noqa: ANN401  # JSON
+        if (
+            self._git("rev-parse", "--verify", "--end-of-options", f"{self.name}^{{commit}}")
+            is None
+        ):
+            raise PlaceError(
+                f"{self.name}:{path}: git knows no revision `{self.name}` here; see: git log --all"
+            )
+        for out in self._outs():
+            if path.is_relative_to(out["path"]):
+                return self._in_out(out, path)
+        raise ArtifactError(
+            f"{self.name}:{path}: neither in git nor in dvc.lock of that revision; see what is: "
+            f"git show {self.name}:./dvc.lock"
+        )
+
+    def _outs(self) -> list[dict[str, Any]]:
+        """Return the outputs of all stages that dvc.lock names."""
+        text = self._git("show", "--end-of-options", f"{self.name}:./dvc.lock")
+        if text is None:
+            return []
+        try:
+            stages = yaml.safe_load(text)["stages"].values()
+            outs = [out for stage in stages for out in stage.get("outs") or ()]
+            return [out for out in outs if "md5" in out]
+        except (yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
+            raise ArtifactError(
+                f"{self.name}:dvc.lock: expected stages with outs, as DVC writes it ({error})"
+            ) from None
+
+    def _in_out(self, out: dict[str, Any], path: PurePosixPath) -> Any:  # noqa: ANN401  # JSON
+        md5, where = str(out["md5"]), f"{self.name}:{path}"
+        if md5.endswith(".dir"):
+            inner = path.relative_to(out["path"]).as_posix()
+            entries = _json(self._object(md5, out["path"], where), f"{where} (list of its folder)")
+            found = [entry["md5"] for entry in entries if entry["relpath"] == inner]
+            if not found:
+                raise ArtifactError(
+                    f"{where}: {out['path']} of that revision, as DVC keeps it, has no {inner}"
+                )
+            md5 = found[0]
+        return _json(self._object(md5, out["path"], where), where)
+
+    def _object(self, md5: str, out: str, where: str) -> bytes:
+        """Return the bytes that DVC keeps under a hash, checked against it."""
+        digits = md5.removesuffix(".dir")
+        path = cache(self.root) / "files" / "md5" / md5[:2] / md5[2:]
+        try:
+            data = path.read_bytes()
+        except OSError:
+            raise ArtifactError(
+                f"{where}: not in the DVC cache here ({path}); get it with: "
+                f"dvc fetch --all-commits {out}"
+            ) from None
+        found = hashlib.md5(data, usedforsecurity=False).hexdigest()
+        if found != digits:
+            raise ArtifactError(
+                f"{path}: changed bytes in the DVC cache: expected md5 {digits}, found {found}; "
+                f"remove it and type: dvc fetch --all-commits {out}"
+            )
+        return data
+
+    def _git(self, *arguments: str) -> bytes | None:
+        command = ["git", "-C", str(self.root), *arguments]
+        try:
+            done = subprocess.run(command, capture_output=True, timeout=30, check=True)
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return done.stdout
+
+
+def cache(root: Path) -> Path:
+    """Return the folder in which DVC keeps the bytes of a project."""
+    folder = root / ".dvc"
+    found = folder / "cache"
+    for name in ("config", "config.local"):
+        settings = configparser.ConfigParser(interpolation=None, strict=False)
+        settings.read(folder / name, encoding="utf-8")
+        found = folder / settings.get("cache", "dir", fallback=str(found.absolute()))
+    return found
+
+
+def locate(text: str) -> tuple[Place, PurePosixPath]:
+    """Return where a record lies that somebody named, and its folder in its project.
+
+    Args:
+        text: a record.json or a folder with one, anywhere; or REVISION:PATH of this project.
+
+    Raises:
+        PlaceError: there is none.
+        ArtifactError: it cannot be read.
+    """
+    if Path(text).exists():
+        return _on_disk(Path(text))
+    revision, colon, path = text.partition(":")
+    if colon and revision and path:
+        folder = PurePosixPath(path)
+        return Revision(revision), folder.parent if folder.name == RECORD else folder
+    raise PlaceError(
+        f"{text}: no such file or folder; expected a record.json, a folder with one, "
+        f"TABLE:ROW:COLUMN, or REVISION:PATH such as HEAD~1:results/STUDY/pretrain/RUN"
+    )
+
+
+def _on_disk(path: Path) -> tuple[Checkout, PurePosixPath]:
+    folder = (path.parent if path.is_file() else path).resolve()
+    if path.is_file() and path.name != RECORD:
+        raise PlaceError(f"{path}: expected a {RECORD} or a folder with one; try: {path.parent}")
+    record = Checkout(folder).record(PurePosixPath())
+    inner = home(record)
+    if PurePosixPath(*folder.parts[-len(inner.parts) :]) == inner:
+        return Checkout(folder.parents[len(inner.parts) - 1]), inner
+    return Checkout(folder), PurePosixPath()  # carried here without its project
+
+
+def home(record: Record) -> PurePosixPath:
+    """Return the folder of a record in its project."""
+    name = PurePosixPath(record["name"])
+    if record["stage"] == "data":
+        return "data" / name
+    return PurePosixPath("results", str(record.get("study")), record["stage"]) / name
+
+
+def _json(data: bytes, where: str) -> Any:  # noqa: ANN401  # JSON
+    try:
+        return json.loads(data)
+    except ValueError as error:
+        raise ArtifactError(f"{where}: damaged ({error})") from None
+
+
+def _checked(record: Any, where: str) -> Record:  # noqa: ANN401  # JSON
+    lacking = [part for part in _PARTS if not isinstance(record, dict) or part not in record]
+    if lacking:
+        raise ArtifactError(f"{where}: no record of a job, it lacks {', '.join(lacking)}")
+    checked: Record = record
+    return checked
