@@ -1,0 +1,126 @@
+"""The manifest: all files and cells of a study in one JSON file, which one signature covers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from robustviews import artifacts, plan
+from robustviews.artifacts import ArtifactError
+from robustviews.config.schema import Study
+from robustviews.provenance.audit import Audit
+from robustviews.provenance.disk import Disk, files
+from robustviews.provenance.findings import State
+
+FORMAT = 1
+
+
+class RefusedError(ValueError):
+    """The audit does not vouch for what would be signed; the message says what is wrong."""
+
+
+def path_of(study: Study) -> Path:
+    """Return where the manifest of a study lies; its signature has `.sig` added to the name."""
+    return plan.results_folder(study) / "manifest.json"
+
+
+def build(study: Study, seen: Audit, *, study_file: Path, root: Path = Path()) -> dict[str, Any]:
+    """List the files and cells of a study.
+
+    Args:
+        study: whose results they are.
+        seen: audit of the whole study.
+        study_file: that the study was read from, relative to the project.
+        root: project folder.
+
+    Returns:
+        Plain JSON; the same study gives the same.
+
+    Raises:
+        RefusedError: the audit found something wrong.
+        ArtifactError: a file is missing.
+    """
+    if seen.state is State.FAILED:
+        raise RefusedError(_refusal(seen))
+    disk = Disk(study, root)
+    paths = sorted({study_file, *(path for job in disk.jobs.values() for path in files(job))})
+    return {
+        "format": FORMAT,
+        "study": study.study,
+        "title": study.title,
+        "code": _code(disk),
+        "files": {path.as_posix(): _entry(root / path) for path in paths},
+        "cells": {
+            str(address): {"value": cell.value, "state": str(seen.state_of(address))}
+            for address, cell in seen.cells.items()
+        },
+        "audit": {
+            "state": str(seen.state),
+            "unknown": [
+                finding.as_json()
+                for finding in seen.all_findings()
+                if finding.state is State.UNKNOWN
+            ],
+        },
+    }
+
+
+def changes(manifest: dict[str, Any], root: Path = Path()) -> list[str]:
+    """Hash all files that a manifest names again, and tell each that differs.
+
+    Args:
+        manifest: whose signature was checked before.
+        root: project folder.
+    """
+    found = []
+    for name, entry in manifest["files"].items():
+        if not (root / name).is_file():
+            found.append(f"{name}: missing")
+            continue
+        now = _entry(root / name)
+        if now != entry:
+            found.append(
+                f"{name}: changed: signed with {entry['size']:,} bytes, {entry['sha256']}; "
+                f"found {now['size']:,} bytes, {now['sha256']}"
+            )
+    return found
+
+
+def parse(data: bytes, path: Path) -> dict[str, Any]:
+    """Return a manifest from its bytes.
+
+    Raises:
+        ArtifactError: they are none.
+    """
+    try:
+        manifest = json.loads(data)
+        known = manifest["format"] == FORMAT and isinstance(manifest["files"], dict)
+    except (ValueError, KeyError, TypeError):
+        known = False
+    if not known:
+        raise ArtifactError(f"{path}: expected a manifest of format {FORMAT}, found something else")
+    parsed: dict[str, Any] = manifest
+    return parsed
+
+
+def _refusal(seen: Audit) -> str:
+    failed = [finding for finding in seen.all_findings() if finding.state is State.FAILED]
+    shown = [f"  {finding.subject}: {finding.text}" for finding in failed[:3]]
+    more = [f"  and {len(failed) - 3} more"] if len(failed) > 3 else []
+    head = f"{seen.study}: not signed, the audit found {len(failed)} things wrong:"
+    return "\n".join((head, *shown, *more, "see all of it with: robustviews audit"))
+
+
+def _code(disk: Disk) -> list[dict[str, Any]]:
+    """Return each state of the sources that some job ran with."""
+    parts = (disk.section(job, "code") for job in disk.jobs.values() if job.folder is not None)
+    states = {(str(part.get("commit") or ""), part.get("dirty")) for part in parts}
+    return [
+        {"commit": commit or None, "dirty": dirty}
+        for commit, dirty in sorted(states, key=lambda state: (state[0], str(state[1])))
+    ]
+
+
+def _entry(path: Path) -> dict[str, Any]:
+    return {"sha256": artifacts.sha256(path), "size": path.stat().st_size}
