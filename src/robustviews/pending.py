@@ -16,7 +16,7 @@ from robustviews.plan import Spec
 
 Key = tuple[str, str]  # (rule, name)
 
-REPORTING = ("frame", "table", "figure", "curves", "examples", "report")
+REPORTING = ("frame", "metrics", "table", "figure", "curves", "examples", "report")
 RULES = ("data", "pretrain", "probe", "attack", *REPORTING)
 
 
@@ -112,6 +112,8 @@ def _reporting(study: Study) -> Iterator[Job]:
 
     drawn, example = ("svg", "png"), plan.example_run(study)
     yield Job("frame", "", _cells(study), outputs=files("frame", kinds=("csv",)))
+    wanted = _cells(study, *study.tables.values())
+    yield Job("metrics", "", wanted, outputs=files("metrics", kinds=("json",)))
     for name, table in study.tables.items():
         made = files(f"tables/{name}", kinds=("md", "csv", "tex"))
         yield Job("table", name, _cells(study, table), outputs=made)

@@ -59,7 +59,7 @@ def test_jobs_are_those_of_the_workflow_and_come_after_what_they_need():
         "attack": len(plan.evaluations(study)),
         "table": len(study.tables),
         "figure": len(study.figures),
-        **dict.fromkeys(("frame", "curves", "examples", "report"), 1),
+        **dict.fromkeys(("frame", "metrics", "curves", "examples", "report"), 1),
     }
     before = set()
     for key, job in jobs.items():

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,16 @@ import robustviews
 REPOSITORY = Path(__file__).parents[2]
 TINY = Path(__file__).with_name("tiny.yaml")
 NOTHING = "Nothing to be done"
+# What git keeps beside sources and workflow.
+VERSIONED = (
+    ".dvc/.gitignore",
+    ".dvc/config",
+    ".dvc/plots/accuracy.json",
+    ".dvcignore",
+    ".gitignore",
+    "dvc.yaml",
+    "requirements.lock",
+)
 
 
 @dataclass(frozen=True)
@@ -27,12 +37,18 @@ class Project:
 
     @classmethod
     def create(cls, folder: Path, study: Path = TINY) -> Project:
-        """Make a project that was never run, with a study as its params.yaml."""
+        """Make a project that was never run, with a study as its params.yaml, all in git."""
         sources, caches = Path(robustviews.__file__).parent, shutil.ignore_patterns("__pycache__")
         shutil.copytree(sources, folder / "src" / "robustviews", ignore=caches)
         shutil.copytree(REPOSITORY / "workflow", folder / "workflow")
+        for name in VERSIONED:
+            (folder / name).parent.mkdir(exist_ok=True)
+            shutil.copy(REPOSITORY / name, folder / name)
         shutil.copy(study, folder / "params.yaml")
-        return cls(folder)
+        project = cls(folder)
+        project.git("init", "--quiet", "--initial-branch=main")
+        project.commit("Begin")
+        return project
 
     def copy(self, folder: Path, copy: Callable[[str, str], object] = shutil.copy2) -> Project:
         """Copy everything, Snakemake's own notes included; `shutil.copy` makes all files new."""
@@ -55,19 +71,69 @@ class Project:
             config: more for `--config`.
         """
         values = [f"{name}={value}" for name, value in ({"device": "cpu"} | config).items()]
-        paths = [self.folder / "src"]
+        paths = []
         if forbidden:
-            paths.insert(0, self.folder / "forbidden")
+            paths.append(self.folder / "forbidden")
             paths[0].mkdir()
             (paths[0] / f"{forbidden}.py").write_text(f'raise ImportError("{forbidden}!")')
-        strange = ("SNAKEMAKE", "ROBUSTVIEWS", "PYTHON")
-        env = {name: value for name, value in os.environ.items() if not name.startswith(strange)}
-        env |= {"PYTHONPATH": os.pathsep.join(map(str, paths)), "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-m", "snakemake", *arguments, "--config", *values]
+        return self.run(*command, paths=paths)
+
+    def robustviews(self, *arguments: str) -> Finished:
+        """Run a verb of the project's own copy of the package."""
+        return self.run(sys.executable, "-m", "robustviews", *arguments)
+
+    def dvc(self, *arguments: str) -> str:
+        """Run DVC, which must succeed; return what it said."""
+        return self.run(sys.executable, "-m", "dvc", *arguments).said()
+
+    def git(self, *arguments: str) -> str:
+        """Run git, which must succeed; return what it said."""
+        return self.run("git", *arguments).said()
+
+    def commit(self, message: str) -> str:
+        """Commit everything that git does not ignore; return the commit."""
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--message", message)
+        return self.git("rev-parse", "HEAD").strip()
+
+    def run(self, *command: str, paths: Iterable[Path] = ()) -> Finished:
+        """Run a command in the project."""
         done = subprocess.run(
-            command, cwd=self.folder, env=env, capture_output=True, text=True, check=False
+            command,
+            cwd=self.folder,
+            env=self.environment(paths),
+            capture_output=True,
+            text=True,
+            check=False,
         )
         return Finished(done.returncode, done.stdout + done.stderr)
+
+    def environment(self, paths: Iterable[Path] = ()) -> dict[str, str]:
+        """Return variables for processes in the project, with nothing of who runs the tests.
+
+        Args:
+            paths: where Python looks before the project's own sources.
+        """
+        strange = ("SNAKEMAKE", "ROBUSTVIEWS", "PYTHON", "DVC", "GIT")
+        env = {name: value for name, value in os.environ.items() if not name.startswith(strange)}
+        person = {"NAME": "Somebody", "EMAIL": "somebody@example.org"}
+        return env | {
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+            "PYTHONPATH": os.pathsep.join(map(str, [*paths, self.folder / "src"])),
+            "OMP_NUM_THREADS": "1",
+            "ROBUSTVIEWS_DEVICE": "cpu",
+            "GIT_CONFIG_GLOBAL": os.devnull,
+            "GIT_CONFIG_SYSTEM": os.devnull,
+            **{
+                f"GIT_{role}_{key}": person[key]
+                for role in ("AUTHOR", "COMMITTER")
+                for key in person
+            },
+            "DVC_GLOBAL_CONFIG_DIR": str(self.folder / ".dvc" / "tmp" / "global"),
+            "DVC_SYSTEM_CONFIG_DIR": str(self.folder / ".dvc" / "tmp" / "system"),
+            "DVC_SITE_CACHE_DIR": str(self.folder / ".dvc" / "tmp" / "site"),
+        }
 
     def dry_run(self, **config: str) -> set[str]:
         """Return the jobs that Snakemake would run; see `Finished.jobs`."""
@@ -80,6 +146,11 @@ class Finished:
 
     status: int
     text: str
+
+    def said(self) -> str:
+        """Return the text of a command that must have succeeded."""
+        assert self.status == 0, self.text
+        return self.text
 
     def jobs(self) -> set[str]:
         """Return the jobs in its text, such as `probe emp-free-digits-s0/rle`, without `all`."""

@@ -45,7 +45,7 @@ def expected_jobs(path):
         attack=len(attacks),
         table=len(tables),
         figure=len(figures),
-        **dict.fromkeys(("curves", "examples", "frame", "report", "all"), 1),
+        **dict.fromkeys(("curves", "examples", "frame", "metrics", "report", "all"), 1),
     )
 
 

@@ -20,7 +20,17 @@ TABLE, STRONG, TRADEOFF, COST = (
     "figure tradeoff",
     "figure cost",
 )
-REPORTING = {TABLE, STRONG, TRADEOFF, COST, "curves", "examples", "frame", "report"}
+REPORTING = {
+    TABLE,
+    STRONG,
+    TRADEOFF,
+    COST,
+    "curves",
+    "examples",
+    "frame",
+    "metrics",
+    "report",
+}
 # What shows the rows of SimCLR: all but one figure, and the views, which are another run's.
 SHOWS_SIMCLR = REPORTING - {STRONG, "examples"}
 SIMCLR_CHAIN = {
@@ -60,7 +70,7 @@ CASES = {
     ),
     "an option of an attack": Case(
         [("params.yaml", "steps: 2, step_size: 16", "steps: 3, step_size: 16")],
-        {*PGD, TABLE, TRADEOFF, COST, "frame", "report"},
+        {*PGD, TABLE, TRADEOFF, COST, "frame", "metrics", "report"},
     ),
     "the title of a table": Case(
         [("params.yaml", "Clean and robust accuracy", "Accuracy")], {TABLE, "report"}
@@ -80,7 +90,7 @@ CASES = {
     ),
     "how many views are attacked together": Case(  # which decides their random draws
         [("params.yaml", "threads: 1", "threads: 1\n  evaluation_batch: 100")],
-        {*PGD, AUTOATTACK, TABLE, STRONG, TRADEOFF, COST, "frame", "report"},
+        {*PGD, AUTOATTACK, TABLE, STRONG, TRADEOFF, COST, "frame", "metrics", "report"},
     ),
     "the code of a loss": Case(
         [

@@ -86,7 +86,7 @@ def test_every_job_writes_a_log_and_every_computation_its_cost(finished):
         *(f"tiny/attack/{name}" for name in FLAGS),
         *(f"data/{path.name}" for path in (finished.folder / "data").iterdir()),
     ]
-    reported = ["frame", "table-accuracies", "curves", "examples", "report"]
+    reported = ["frame", "metrics", "table-accuracies", "curves", "examples", "report"]
     reported += [f"figure-{name}" for name in ("strong", "tradeoff", "cost")]
     assert logs == {
         *(f"{name}.log" for name in computed),

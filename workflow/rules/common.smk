@@ -1,13 +1,24 @@
 # Which files each stage leaves and reads: the one place that knows their names.
 
 PREPARED = {plan.data_folder(STUDY, name).name: name for name in STUDY.datasets}
+USED = dict.fromkeys(job.dataset for job in plan.jobs(STUDY).values())
 HEADS = set(plan.heads(STUDY))
+
+
+def prepared_files(prepared):
+    """Return what the preparation of a data set leaves."""
+    arrays = [f"{split}_{part}.npy" for split in ("train", "test") for part in ("images", "labels")]
+    return [f"data/{prepared}/{name}" for name in (*arrays, "summary.json", "record.json")]
 
 
 def data_files(dataset, split):
     """Return the arrays of a split, and the summary that knows classes and size."""
     folder = plan.data_folder(STUDY, dataset).as_posix()
-    return [f"{folder}/{split}_images.npy", f"{folder}/{split}_labels.npy", f"{folder}/summary.json"]
+    return [
+        f"{folder}/{split}_images.npy",
+        f"{folder}/{split}_labels.npy",
+        f"{folder}/summary.json",
+    ]
 
 
 def encoder_files(run):

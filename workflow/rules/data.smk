@@ -3,13 +3,7 @@
 
 rule data:
     output:
-        expand(
-            "data/{{prepared}}/{split}_{part}.npy",
-            split=["train", "test"],
-            part=["images", "labels"],
-        ),
-        "data/{prepared}/summary.json",
-        "data/{prepared}/record.json",
+        prepared_files("{prepared}"),
     log:
         "logs/data/{prepared}.log",
     benchmark:

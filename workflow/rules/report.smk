@@ -9,7 +9,16 @@ TABLES = [
 FIGURES = [f"{RESULTS}/figures/{name}.{kind}" for name in STUDY.figures for kind in ("svg", "png")]
 CURVES = [f"{RESULTS}/training/curves.svg", f"{RESULTS}/training/curves.png"]
 EXAMPLES = [f"{RESULTS}/examples/views.svg", f"{RESULTS}/examples/views.png"]
-REPORT = [f"{RESULTS}/report.html", f"{RESULTS}/frame.csv", *TABLES, *FIGURES, *CURVES, *EXAMPLES]
+METRICS = f"{RESULTS}/metrics.json"
+REPORT = [
+    f"{RESULTS}/report.html",
+    f"{RESULTS}/frame.csv",
+    METRICS,
+    *TABLES,
+    *FIGURES,
+    *CURVES,
+    *EXAMPLES,
+]
 
 
 rule frame:
@@ -25,6 +34,21 @@ rule frame:
         "frame"
     shell:
         "robustviews frame 2> {log:q}"
+
+
+rule metrics:
+    input:
+        cell_inputs(*STUDY.tables.values()),
+    output:
+        METRICS,
+    log:
+        f"{LOGS}/report/metrics.log",
+    params:
+        spec=lambda w: report_spec(),
+    message:
+        "metrics"
+    shell:
+        "robustviews metrics 2> {log:q}"
 
 
 rule table:

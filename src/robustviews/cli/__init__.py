@@ -146,6 +146,7 @@ VERBS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     ),
     "examples": ("jobs", "draw example views, clean and perturbed", _COMPUTES),
     "frame": ("reporting", "write all results as one tidy CSV", ("--partial",)),
+    "metrics": ("reporting", "write the cells of all tables as one JSON", ("--partial",)),
     "table": (
         "reporting",
         "write one table as Markdown, CSV and LaTeX",

@@ -10,6 +10,7 @@ from robustviews import artifacts, plan, results
 from robustviews.cli.names import known
 from robustviews.config import Study, load_study
 from robustviews.tables import TABLES, TableData, writers
+from robustviews.tables import metrics as numbers
 
 
 def frame(options: argparse.Namespace) -> None:
@@ -31,6 +32,13 @@ def table(options: argparse.Namespace) -> None:
         (".tex", writers.latex),
     ):
         artifacts.write_text(path.with_suffix(suffix), writer(made))
+
+
+def metrics(options: argparse.Namespace) -> None:
+    """Write the cells of all tables as nested numbers, metrics.json."""
+    study = load_study(options.study)
+    rows = results.frame(study, blocks=list(study.tables.values()), partial=options.partial)
+    artifacts.write_json(plan.results_folder(study) / "metrics.json", numbers.metrics(study, rows))
 
 
 def figure(options: argparse.Namespace) -> None:

@@ -161,7 +161,7 @@ def _dataset_of(study: Study, job: Job) -> str:
 
 
 def _reporting(job: Job, ask: Callable[..., Answer]) -> Amount:
-    drawn = job.rule not in ("frame", "table")
+    drawn = job.rule not in ("frame", "metrics", "table")
     start = ask("start", kind="figure" if drawn else "table")
     seconds = start["seconds"]
     if job.rule == "examples":  # loads an encoder too
