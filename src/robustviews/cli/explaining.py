@@ -7,6 +7,13 @@ import sys
 
 from robustviews.config import load_study
 from robustviews.provenance import comparison, difference
+from robustviews.provenance.explain import explain as tell
+
+
+def explain(options: argparse.Namespace) -> None:
+    """Tell how a cell was made, in words, and with which commands to make it again."""
+    study = load_study(options.study)
+    sys.stdout.write(tell(study, options.cell, file=str(options.study)))
 
 
 def diff(options: argparse.Namespace) -> int:
