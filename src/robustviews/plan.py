@@ -19,6 +19,7 @@ from robustviews import fingerprint
 from robustviews.attacks import ATTACKS
 from robustviews.config.schema import Figure, Run, Study, Table
 from robustviews.datasets import DATASETS
+from robustviews.fingerprint import SOURCE
 from robustviews.methods import METHODS
 from robustviews.probe import PROBES, NcropProbe, OwnHead, RobustLinearProbe
 from robustviews.regimes import REGIMES
@@ -227,18 +228,15 @@ def attack_folder(study: Study, run: str, probe: str, attack: str) -> Path:
     return results_folder(study) / "attack" / run / probe / attack
 
 
-def data_spec(study: Study, dataset: str, *, source: Path = fingerprint.SOURCE) -> Spec:
+def data_spec(study: Study, dataset: str, *, source: Path = SOURCE) -> Spec:
     """Return what decides a prepared data set, as plain JSON; `source` as in `pretrain_spec`."""
     options = study.datasets[dataset]
     code = fingerprint.digest(("datasets", type(options).__name__), source=source)
     return _plain({"dataset": _tagged(options, DATASETS), "code": code})
 
 
-def pretrain_spec(study: Study, run: str, *, source: Path = fingerprint.SOURCE) -> Spec:
-    """Return what decides the bytes of an encoder, as plain JSON: options, seed, data and code.
-
-    Code is that of the package in the folder `source`, such as one of another commit.
-    """
+def pretrain_spec(study: Study, run: str, *, source: Path = SOURCE) -> Spec:
+    """Return what decides an encoder: options, seed, data, code of the package in `source`."""
     job = jobs(study)[run]
     options = study.runs[job.entry]
     code = fingerprint.digest(
@@ -258,7 +256,7 @@ def pretrain_spec(study: Study, run: str, *, source: Path = fingerprint.SOURCE) 
     )
 
 
-def probe_spec(study: Study, run: str, probe: str, *, source: Path = fingerprint.SOURCE) -> Spec:
+def probe_spec(study: Study, run: str, probe: str, *, source: Path = SOURCE) -> Spec:
     """Return what decides a head given its encoder; `source` as in `pretrain_spec`."""
     options = study.probes[probe]
     job = jobs(study)[run]
@@ -272,9 +270,7 @@ def probe_spec(study: Study, run: str, probe: str, *, source: Path = fingerprint
     return _plain(spec)
 
 
-def attack_spec(
-    study: Study, run: str, probe: str, attack: str, *, source: Path = fingerprint.SOURCE
-) -> Spec:
+def attack_spec(study: Study, run: str, probe: str, attack: str, *, source: Path = SOURCE) -> Spec:
     """Return what decides an evaluation's flags given encoder, head; `source` as before."""
     options, head = study.attacks[attack], study.probes[probe]
     job = jobs(study)[run]

@@ -9,29 +9,35 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from robustviews.cli.names import UsageError
-from robustviews.config import Study, load_study
+from robustviews.config import load_study
 from robustviews.config.problems import nearest
-from robustviews.pending import RULES
-from robustviews.provenance import cells, checks
-from robustviews.provenance.audit import Audit
+from robustviews.pending import REPORTING
+from robustviews.provenance import cells
+from robustviews.provenance.audit import Audit, verified
 from robustviews.provenance.audit import audit as audit_study
-from robustviews.provenance.disk import Disk
 from robustviews.provenance.findings import Finding, State, exit_status, worst
 
-STAGES = ("data", "pretrain", "probe", "attack", "report")
+STAGES = {
+    "data": ("data",),
+    "pretrain": ("pretrain",),
+    "probe": ("probe",),
+    "attack": ("attack",),
+    "report": REPORTING,
+}
+_LISTED = {State.FAILED: 12, State.UNKNOWN: 3}  # findings of one check, before they are counted
 
 
 def verify(options: argparse.Namespace) -> int:
     """Check bytes, records and the workflow's notes of some stages against each other."""
     study = load_study(options.study)
-    stages = options.stages or STAGES
-    unknown = [stage for stage in stages if stage not in STAGES]
-    if unknown:
-        raise UsageError(f"--stages: no stage `{unknown[0]}`; {nearest(unknown[0], list(STAGES))}")
-    findings = _of_stages(study, stages)
-    _write_findings(findings)
+    stages = options.stages or list(STAGES)
+    for stage in stages:
+        if stage not in STAGES:
+            raise UsageError(f"--stages: no stage `{stage}`; {nearest(stage, STAGES)}")
+    findings = verified(study, Path(), rules={rule for stage in stages for rule in STAGES[stage]})
+    _write_wrong(findings)
     state = worst(findings)
-    sys.stdout.write(f"{study.study}: {' '.join(stages)}: {_counts(findings)}: {state}\n")
+    _write(f"{study.study}: {', '.join(stages)}: {_counts(findings)}: {state}")
     return exit_status(state)
 
 
@@ -41,38 +47,70 @@ def audit(options: argparse.Namespace) -> int:
     wanted = None if options.cell is None else [cells.find(study, options.cell)[0]]
     seen = audit_study(study, cells=wanted)
     if options.json:
-        sys.stdout.write(json.dumps(seen.as_json(), indent=1) + "\n")
+        _write(json.dumps(seen.as_json(), indent=1))
     else:
         _write_cells(seen)
-        _write_findings(seen.all_findings())
-        sys.stdout.write(f"{seen.study}: {_counts(seen.all_findings())}: {seen.state}\n")
+        if wanted is None:
+            _write_wrong(seen.all_findings())
+        else:
+            _write_chain(seen)
+        for remark in seen.remarks:
+            _write(f"note: {remark}")
+        _write(f"{seen.study}: {_counts(seen.all_findings())}: {seen.state}")
     return exit_status(seen.state)
 
 
-def _of_stages(study: Study, stages: Iterable[str]) -> list[Finding]:
-    disk = Disk(study, Path())
-    rules = {rule for rule in RULES if rule in stages}
-    return [
-        finding
-        for job in disk.jobs.values()
-        if job.rule in rules and job.folder is not None
-        for finding in checks.of_job(disk, job)
-    ]
-
-
 def _write_cells(seen: Audit) -> None:
+    width = max((len(str(address)) for address in seen.cells), default=0)
     for address, cell in seen.cells.items():
-        value = "unknown" if cell.value is None else f"{cell.value:.6g}"
-        sys.stdout.write(f"{seen.state_of(address)!s:8} {address} {value}\n")
+        _write(f"{seen.state_of(address)!s:8}  {address!s:{width}}  {_value(cell.value, address)}")
 
 
-def _write_findings(findings: Iterable[Finding]) -> None:
+def _value(value: float | None, address: cells.Address) -> str:
+    if value is None:
+        return "unknown"
+    minutes = address.column.endswith("/minutes")
+    return f"{value:.4g} minutes" if minutes else f"{100 * value:.4g} %"
+
+
+def _write_chain(seen: Audit) -> None:
+    """Write every check of a cell, job by job in the order in which they ran."""
+    for job in seen.jobs.values():
+        _write(f"\n{' '.join(job.key)}: {job.state}")
+        for finding in job.findings:
+            _write(f"  {finding.state!s:8}  {finding.check}: {_subject(finding)}{finding.text}")
+    _write("\ncell and table")
+    own = (finding for cell in seen.cells.values() for finding in cell.findings)
+    for finding in (*own, *seen.findings):
+        _write(f"  {finding.state!s:8}  {finding.check}: {finding.subject}: {finding.text}")
+    _write("")
+
+
+def _subject(finding: Finding) -> str:
+    """Return the file that a finding is about, where that is not the record."""
+    return "" if finding.subject.endswith("record.json") else f"{finding.subject}: "
+
+
+def _write_wrong(findings: Iterable[Finding]) -> None:
+    """Write what is not verified, the worst first; of many of a kind the first."""
+    kinds: dict[tuple[State, str], list[Finding]] = {}
     for finding in findings:
         if finding.state is not State.VERIFIED:
-            line = f"{finding.state}: {finding.check}: {finding.subject}: {finding.text}"
-            sys.stdout.write(f"{line}\n")
+            kinds.setdefault((finding.state, finding.check), []).append(finding)
+    for (state, check), found in sorted(kinds.items(), key=lambda kind: -kind[0][0]):
+        shown = dict.fromkeys(f"{each.subject}: {each.text}" for each in found)
+        lines = list(shown)[: _LISTED[state]]
+        for line in lines:
+            _write(f"{state}: {check}: {line}")
+        if len(shown) > len(lines):
+            _write(f"{state}: {check}: and {len(shown) - len(lines)} more; see: audit --json")
 
 
-def _counts(findings: list[Finding]) -> str:
-    counts = {state: sum(finding.state is state for finding in findings) for state in State}
-    return ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+def _counts(findings: Iterable[Finding]) -> str:
+    states = [finding.state for finding in findings]
+    counted = {state: states.count(state) for state in State}
+    return ", ".join(f"{count} {state}" for state, count in counted.items() if count) or "nothing"
+
+
+def _write(line: str) -> None:
+    sys.stdout.write(f"{line}\n")

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+from robustviews import plan
 from robustviews.artifacts import ArtifactError, Record
 from robustviews.pending import Job
-from robustviews.provenance.disk import OUTPUTS, RECORD, Disk, inputs, record_of
+from robustviews.provenance.disk import OUTPUTS, RECORD, Disk, inputs, record_of, short
 from robustviews.provenance.findings import Finding, State
 
 _SECTIONS = ("spec", "inputs", "outputs", "code", "environment")
 _NAMES = ("stage", "name", "study", "seed", "started", "seconds")
-_SHOWN = 19  # characters of a hash that tell it from others: `sha256:` and twelve
 
 
 def of_job(disk: Disk, job: Job) -> list[Finding]:
@@ -42,29 +41,25 @@ def of_job(disk: Disk, job: Job) -> list[Finding]:
     ]
 
 
+def is_readable(disk: Disk, job: Job) -> bool:
+    """Return whether a job left a record of which more can be asked."""
+    record = disk.record(job)
+    return not isinstance(record, ArtifactError) and not _broken(record)
+
+
 def mend(job: Job) -> str:
     """Return what to type to have a job done again, whatever lies there now."""
+    return f"rm -r {job.folder} && {_snakemake(job)}"
+
+
+def rerun(job: Job) -> str:
+    """Return what to type to have a job done again where Snakemake itself sees that it must."""
+    return f"run it again: {_snakemake(job)}"
+
+
+def _snakemake(job: Job) -> str:
     assert job.folder is not None
-    output = job.folder / OUTPUTS[job.rule][0]
-    return f"remove {job.folder} and run: snakemake {output}"
-
-
-def short(value: object) -> str:
-    """Return enough of a hash to tell it from others."""
-    return "nothing" if value is None else str(value)[:_SHOWN]
-
-
-def differences(recorded: object, wanted: object, key: str = "") -> list[tuple[str, Any, Any]]:
-    """Return each key at which two plain JSON values part, with what stands at either side."""
-    if isinstance(recorded, dict) and isinstance(wanted, dict):
-        return [
-            difference
-            for name in sorted({*recorded, *wanted})
-            for difference in differences(
-                recorded.get(name), wanted.get(name), f"{key}.{name}" if key else name
-            )
-        ]
-    return [] if recorded == wanted else [(key, recorded, wanted)]
+    return f"snakemake {job.folder / OUTPUTS[job.rule][0]}"
 
 
 def _unreadable(disk: Disk, job: Job, error: ArtifactError) -> Finding:
@@ -74,7 +69,7 @@ def _unreadable(disk: Disk, job: Job, error: ArtifactError) -> Finding:
     assert job.folder is not None
     if any(disk.exists(job.folder / name) for name in OUTPUTS[job.rule]):
         return _failed("record", path, f"missing, though outputs are there; {mend(job)}")
-    text = f"no record and no outputs: not run yet, or removed; run: {mend(job).split('run: ')[1]}"
+    text = f"no record and no outputs: not run yet, or removed; {_snakemake(job)}"
     return Finding("record", path.as_posix(), State.UNKNOWN, text)
 
 
@@ -105,22 +100,28 @@ def _whose(disk: Disk, job: Job, record: Record) -> Iterator[Finding]:
 def _spec(job: Job, record: Record) -> Iterator[Finding]:
     wrong = [
         f"stale: {key} was {was}, the study now says {now}"
-        for key, was, now in differences(record["spec"], job.spec)
-        if key.split(".")[-1] != "code"
+        for key, was, now in plan.differences(record["spec"], job.spec)
+        if not _is_code(key)
     ]
-    yield from _result("spec", job, wrong, "every parameter is what the study resolves to now")
+    right = "every parameter is what the study resolves to now"
+    yield from _result("spec", job, wrong, right, way_out=rerun(job))
 
 
 def _code(job: Job, record: Record) -> Iterator[Finding]:
     wrong = [
-        f"the code that decides it has changed: its digest ({key}) was {was}, now it is {now}"
-        for key, was, now in differences(record["spec"], job.spec)
-        if key.split(".")[-1] == "code"
+        f"the code that decides it has changed since: its digest ({key}) was {was}, now it is {now}"
+        for key, was, now in plan.differences(record["spec"], job.spec)
+        if _is_code(key)
     ]
     stated, digest = record["code"].get("digest"), record["spec"].get("code")
     if stated != digest:
         wrong.append(f"edited: code.digest is {stated}, but spec.code is {digest}")
-    yield from _result("code", job, wrong, f"made by the code that is here, digest {digest}")
+    right = f"made by the code that is here, digest {digest}"
+    yield from _result("code", job, wrong, right, way_out=rerun(job))
+
+
+def _is_code(key: str) -> bool:
+    return key.rpartition(".")[2] == "code"
 
 
 def _seed(job: Job, record: Record) -> Iterator[Finding]:
@@ -214,9 +215,11 @@ def _changed(disk: Disk, path: Path, stated: object, way_out: str) -> Finding:
     return _failed("bytes", path, f"{text}; {way_out}")
 
 
-def _result(check: str, job: Job, wrong: list[str], right: str) -> Iterator[Finding]:
+def _result(
+    check: str, job: Job, wrong: list[str], right: str, *, way_out: str = ""
+) -> Iterator[Finding]:
     for text in wrong:
-        yield _failed(check, record_of(job), f"{text}; {mend(job)}")
+        yield _failed(check, record_of(job), f"{text}; {way_out or mend(job)}")
     if not wrong:
         yield _verified(check, job, right)
 

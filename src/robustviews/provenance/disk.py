@@ -26,6 +26,7 @@ OUTPUTS = {
     "attack": ("flags.safetensors",),
 }
 RECORD = "record.json"
+_SHOWN = 19  # characters of a hash that tell it from others: `sha256:` and twelve
 
 
 class Disk:
@@ -126,3 +127,8 @@ def inputs(disk: Disk, job: Job) -> dict[str, Key]:
         assert folder is not None
         expected |= {(folder / name).as_posix(): need for name in names[need[0]]}
     return expected
+
+
+def short(value: object) -> str:
+    """Return enough of a hash to tell it from others."""
+    return "nothing" if value is None else str(value)[:_SHOWN]

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterator
+from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from robustviews import artifacts
+import numpy as np
+
+from robustviews import artifacts, plan
 from robustviews.artifacts import ArtifactError
+from robustviews.pending import Job
 from robustviews.plan import Cell
+from robustviews.provenance.cells import Address
+from robustviews.provenance.checks import mend
 from robustviews.provenance.disk import Disk, record_of
 from robustviews.provenance.findings import Finding, State
 
-if TYPE_CHECKING:
-    import numpy as np
+Flags = dict[str, np.ndarray[Any, Any]]
+
+FLAGS = "flags.safetensors"
+_DIGITS = 1e-5  # of a number that a table's CSV writes with six digits
+_FLOAT32 = 1e-6  # of an accuracy that a record holds
 
 
 def value(disk: Disk, cell: Cell) -> float | None:
@@ -24,8 +34,69 @@ def value(disk: Disk, cell: Cell) -> float | None:
     """
     try:
         return fmean(_of_runs(disk, cell))
-    except (ArtifactError, LookupError, TypeError):  # said where the job is checked
+    except (ArtifactError, LookupError, TypeError, ValueError):  # said where the job is checked
         return None
+
+
+def check_cell(disk: Disk, address: Address, cell: Cell, computed: float | None) -> Finding:
+    """Compare a cell of a table on disk with its value as computed again.
+
+    Args:
+        disk: files of the study.
+        address: of the cell.
+        cell: what it is made from.
+        computed: what `value` returned.
+    """
+    path = plan.results_folder(disk.study) / "tables" / f"{address.table}.csv"
+    if computed is None:
+        text = "cannot be computed: a record or flags are missing or damaged; see its jobs"
+        return Finding("value", str(address), State.UNKNOWN, text)
+    said = _said(disk.root / path, cell)
+    if said is None:
+        text = f"{path} does not have it; make it again with: snakemake {path}"
+        return Finding("value", str(address), State.UNKNOWN, text)
+    scaled = computed if cell.attack is None else computed * 100
+    if not _equal(said, scaled):
+        text = f"{path} says {said}, its flags and records give {scaled:.6g}; "
+        text += f"remove it and make it again: rm {path} && snakemake {path}"
+        return Finding("value", str(address), State.FAILED, text)
+    unit, source = ("minutes", "records") if cell.attack is None else ("%", "flags")
+    text = f"{scaled:.6g} {unit}, computed again from {source} of {len(cell.runs)} runs"
+    text = text.replace("of 1 runs", "of 1 run")
+    return Finding("value", str(address), State.VERIFIED, text)
+
+
+def check_flags(disk: Disk, job: Job) -> list[Finding]:
+    """Check that an attack's flags can be flags of the test images that it must have attacked.
+
+    Args:
+        disk: files of the study.
+        job: of rule `attack`.
+    """
+    assert job.folder is not None
+    path = job.folder / FLAGS
+    if not disk.exists(path):
+        return []  # told where its bytes are checked
+    try:
+        wrong = list(_wrong_flags(disk, job, read_flags(disk, job.name)))
+    except (ArtifactError, ValueError, TypeError, OSError) as error:
+        wrong = [f"cannot be read: {error}"]
+    if wrong:
+        return [
+            Finding("flags", path.as_posix(), State.FAILED, f"{text}; {mend(job)}")
+            for text in wrong
+        ]
+    text = "one flag for each attacked image and radius, with the labels of the test images"
+    return [Finding("flags", path.as_posix(), State.VERIFIED, text)]
+
+
+def read_flags(disk: Disk, name: str) -> Flags:
+    """Return the flags of an evaluation, RUN/PROBE/ATTACK.
+
+    Raises:
+        ArtifactError: they are missing or damaged.
+    """
+    return artifacts.read_arrays(disk.root / record_of(disk.jobs["attack", name]).with_name(FLAGS))
 
 
 def _of_runs(disk: Disk, cell: Cell) -> Iterator[float]:
@@ -38,18 +109,86 @@ def _of_runs(disk: Disk, cell: Cell) -> Iterator[float]:
         else:
             flags = read_flags(disk, f"{run}/{cell.probe}/{cell.attack}")
             right = flags["clean" if cell.eps is None else f"eps_{cell.eps:g}"]
+            if not len(right):
+                raise ValueError("no flags")
             yield int((right == 1).sum()) / len(right)
 
 
-def read_flags(disk: Disk, name: str) -> dict[str, np.ndarray[Any, Any]]:
-    """Return the flags of an evaluation, RUN/PROBE/ATTACK."""
-    path = record_of(disk.jobs["attack", name]).with_name("flags.safetensors")
-    return artifacts.read_arrays(disk.root / path)
+def _said(path: Path, cell: Cell) -> str | None:
+    """Return what a table's CSV says of a cell, None where it does not."""
+    label = cell.metric if cell.eps is None else f"{cell.metric} {cell.eps:g}/255"
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            for line in csv.DictReader(file):
+                if (line["row"], line["dataset"], line["column"]) == (
+                    cell.row,
+                    cell.dataset,
+                    label,
+                ):
+                    return line["ours"]
+    except (OSError, ValueError, KeyError, csv.Error):
+        return None
+    return None
 
 
-def of_cell(subject: str, computed: float | None) -> Finding:
-    """Say whether a cell could be computed."""
-    if computed is None:
-        text = "cannot be computed: a record or flags are missing or damaged; see its jobs"
-        return Finding("value", subject, State.UNKNOWN, text)
-    return Finding("value", subject, State.VERIFIED, "computed again from its flags or record")
+def _equal(said: str, scaled: float) -> bool:
+    try:
+        return abs(float(said) - scaled) <= _DIGITS * max(1.0, abs(scaled))
+    except ValueError:  # `not run`
+        return False
+
+
+def _wrong_flags(disk: Disk, job: Job, flags: Flags) -> Iterator[str]:
+    assert job.spec is not None
+    names = ["clean", *(f"eps_{eps:g}" for eps in job.spec["attack"]["eps"])]
+    expected = {"index", "labels", *names}
+    if set(flags) != expected:
+        found, wanted = ", ".join(sorted(flags)), ", ".join(sorted(expected))
+        yield f"holds {found}; expected {wanted}"
+        return
+    index = flags["index"]
+    shapes = {name: array.shape for name, array in flags.items() if array.shape != index.shape}
+    if index.ndim != 1 or shapes:
+        yield f"expected one flag an image, {index.shape}; found {shapes}"
+        return
+    for name in names:
+        if not np.isin(flags[name], (0, 1)).all():
+            yield f"{name} holds values other than 0 and 1"
+    yield from _wrong_images(disk, job, index, flags["labels"])
+    yield from _wrong_result(disk, job, {name: float(flags[name].mean()) for name in names})
+
+
+def _wrong_images(
+    disk: Disk, job: Job, index: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]
+) -> Iterator[str]:
+    """Say what is wrong with which images were attacked, and with their labels."""
+    assert job.spec is not None
+    folder = disk.jobs[next(need for need in job.needs if need[0] == "data")].folder
+    assert folder is not None
+    path = disk.root / folder / "test_labels.npy"
+    if not path.is_file():
+        return  # told where the data are checked
+    test = np.load(path, mmap_mode="r", allow_pickle=False)
+    wanted = job.spec["attack"]["images"]
+    wanted = len(test) if wanted is None else wanted
+    if len(index) != wanted:
+        yield f"has {len(index)} images, the attack is of {wanted}"
+    if not (np.diff(index) > 0).all() or (
+        len(index) and not 0 <= index[0] <= index[-1] < len(test)
+    ):
+        yield f"its index is no choice of {len(test)} test images, each once, in order"
+    elif not np.array_equal(labels, test[index]):
+        yield f"its labels are not those of {folder / 'test_labels.npy'}"
+
+
+def _wrong_result(disk: Disk, job: Job, accuracy: dict[str, float]) -> Iterator[str]:
+    """Compare the numbers that a record repeats for people with the flags."""
+    result = disk.section(job, "result")
+    stated = {"clean": result.get("clean")}
+    if isinstance(result.get("eps"), dict):
+        stated |= {f"eps_{eps}": number for eps, number in result["eps"].items()}
+    for name, number in stated.items():
+        right = accuracy.get(name)
+        if number is None or (right is not None and abs(number - right) <= _FLOAT32):
+            continue
+        yield f"{record_of(job)} says that {name} is {number}, its flags give {right}"

@@ -1,0 +1,192 @@
+"""What DVC locked: the bytes of the chain against dvc.lock, and DVC's cache against its own names.
+
+`dvc status` takes an object of the cache for what its name says. So lock and cache are read here
+without DVC, and every object that stands for a file of the chain is hashed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from robustviews.pending import Job, Key
+from robustviews.provenance import places
+from robustviews.provenance.disk import Disk, files
+from robustviews.provenance.findings import Finding, State
+
+LOCK = Path("dvc.lock")
+_SHOWN = 8  # hexadecimal digits that tell a hash from others
+
+
+@dataclass
+class Locked:
+    """What dvc.lock says of a project's files.
+
+    Attributes:
+        md5: of each file that it names, by path relative to the project.
+        folders: md5 of each folder that it names as a whole, by path.
+        problems: what is wrong with the lock, or with the lists of folders that it refers to.
+    """
+
+    md5: dict[str, str] = field(default_factory=dict)
+    folders: dict[str, str] = field(default_factory=dict)
+    problems: list[Finding] = field(default_factory=list)
+
+
+def locked(disk: Disk) -> Locked | None:
+    """Read dvc.lock and the lists of the folders that it names; None where DVC was never used."""
+    if not disk.exists(LOCK):
+        return None
+    found = Locked()
+    try:
+        outs = list(_outs((disk.root / LOCK).read_text(encoding="utf-8")))
+    except (OSError, ValueError, yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
+        text = f"expected stages with outs, as DVC writes it ({type(error).__name__}); "
+        text += "restore it: git checkout dvc.lock"
+        found.problems.append(_finding(LOCK, State.FAILED, text))
+        return found
+    for path, md5 in outs:
+        if md5.endswith(".dir"):
+            found.folders[path] = md5
+            _open_folder(disk, path, md5, found)
+        else:
+            found.md5[path] = md5
+    return found
+
+
+def check(disk: Disk, lock: Locked, jobs: Iterable[Job]) -> dict[Key, list[Finding]]:
+    """Check the files of some jobs against dvc.lock, and the cache's copies against their names.
+
+    Args:
+        disk: files of the study.
+        lock: what `locked` returned.
+        jobs: whose files.
+
+    Returns:
+        Findings by job; none of a job of which dvc.lock names no file.
+    """
+    cache, seen = places.cache(disk.root) / "files" / "md5", {}
+    for job in jobs:
+        found = [finding for path in files(job) for finding in _file(disk, lock, path, cache)]
+        named = sum(path.as_posix() in lock.md5 for path in files(job))
+        if named and not found:
+            text = f"{named} files have the md5 that dvc.lock states"
+            found = [_finding(files(job)[-1], State.VERIFIED, text)]
+        if found:
+            seen[job.key] = found
+    return seen
+
+
+def covers(disk: Disk, lock: Locked) -> bool:
+    """Return whether dvc.lock names any file of the study."""
+    return any(name in lock.md5 or _folder(lock, Path(name)) for name in disk.owners)
+
+
+def _outs(text: str) -> Iterator[tuple[str, str]]:
+    """Yield path and md5 of each output of each stage."""
+    for stage in yaml.safe_load(text)["stages"].values():
+        for out in stage.get("outs") or ():
+            if "md5" in out:
+                yield str(out["path"]).rstrip("/"), str(out["md5"])
+
+
+def _open_folder(disk: Disk, path: str, md5: str, found: Locked) -> None:
+    """Learn the files of a folder, from the list in the cache or else from what lies there."""
+    listing = places.cache(disk.root) / "files" / "md5" / md5[:2] / md5[2:]
+    expected = md5.removesuffix(".dir")
+    try:
+        data = listing.read_bytes()
+    except OSError:
+        _open_here(disk, path, expected, found)
+        return
+    if _md5(data) != expected:
+        text = f"changed bytes in DVC's cache: its name says md5 {md5}, found {_md5(data)}; "
+        text += f"remove it and type: dvc commit --force, or dvc fetch {path}"
+        found.problems.append(_finding(_cached(disk, listing), State.FAILED, text))
+        return
+    for entry in json.loads(data):
+        found.md5[f"{path}/{entry['relpath']}"] = str(entry["md5"])
+
+
+def _open_here(disk: Disk, path: str, expected: str, found: Locked) -> None:
+    """Make the list of a folder that the cache lacks, as DVC would, and compare its hash."""
+    below = sorted(disk.root.joinpath(path).rglob("*"))
+    inner = [file.relative_to(disk.root) for file in below if file.is_file()]
+    # .dvcignore leaves out what is hidden.
+    every = [file.as_posix() for file in inner if not any(part[0] == "." for part in file.parts)]
+    ours = [name for name in every if name in disk.owners]
+    for names in (every, ours):
+        listed = {name: str(disk.md5(Path(name))) for name in names}
+        entries = [{"md5": md5, "relpath": name[len(path) + 1 :]} for name, md5 in listed.items()]
+        entries.sort(key=lambda entry: entry["relpath"])
+        if _md5(json.dumps(entries, sort_keys=True).encode()) == expected:
+            found.md5 |= listed
+            return
+    state = State.FAILED if every == ours else State.UNKNOWN
+    text = f"not what dvc.lock states as a whole (md5 {expected[:_SHOWN]}), and DVC's cache here "
+    text += "does not say which file differs; see: dvc pull, then dvc status"
+    found.problems.append(_finding(Path(path), state, text))
+
+
+def _file(disk: Disk, lock: Locked, path: Path, cache: Path) -> Iterator[Finding]:
+    stated = lock.md5.get(path.as_posix())
+    if stated is None:
+        folder = _folder(lock, path)
+        listed = folder and any(name.startswith(f"{folder}/") for name in lock.md5)
+        if listed and disk.exists(path):
+            text = f"dvc.lock does not know it, though it has {folder}; run: dvc repro"
+            yield _finding(path, State.FAILED, text)
+        return
+    found = disk.md5(path)
+    if found is None:
+        text = f"missing, dvc.lock has it; get it with: dvc checkout {path}, or dvc pull"
+        yield _finding(path, State.FAILED, text)
+    elif found != stated:
+        text = f"dvc.lock states md5 {stated[:_SHOWN]}, here lies {found[:_SHOWN]}; for the bytes "
+        text += f"of the lock: dvc checkout {path}; to lock what the study says now: dvc repro"
+        yield _finding(path, State.FAILED, text)
+    yield from _object(disk, path, cache / stated[:2] / stated[2:])
+
+
+def _object(disk: Disk, path: Path, copy: Path) -> Iterator[Finding]:
+    """Check the cache's copy of a file, if it has one of its own."""
+    here = disk.root / path
+    if not copy.is_file() or (here.exists() and copy.samefile(here)):
+        return
+    name = copy.parent.name + copy.name
+    with copy.open("rb") as file:
+        found = hashlib.file_digest(file, _hasher).hexdigest()
+    if found != name:
+        text = f"changed bytes in DVC's cache, its copy of {path}: its name says md5 "
+        text += f"{name[:_SHOWN]}, found {found[:_SHOWN]}; remove it and type: dvc commit --force, "
+        text += f"or dvc fetch {path}"
+        yield Finding("cache", _cached(disk, copy).as_posix(), State.FAILED, text)
+
+
+def _folder(lock: Locked, path: Path) -> str | None:
+    """Return the folder of dvc.lock that holds a file."""
+    return next((str(each) for each in path.parents if each.as_posix() in lock.folders), None)
+
+
+def _cached(disk: Disk, path: Path) -> Path:
+    """Return how to name a file of the cache: relative to the project where it lies in it."""
+    root = disk.root.absolute()
+    return path.absolute().relative_to(root) if path.absolute().is_relative_to(root) else path
+
+
+def _md5(data: bytes) -> str:
+    return str(_hasher(data).hexdigest())
+
+
+def _hasher(data: bytes = b"") -> Any:  # noqa: ANN401  # hashlib has no public type
+    return hashlib.md5(data, usedforsecurity=False)
+
+
+def _finding(subject: Path, state: State, text: str) -> Finding:
+    return Finding("dvc", subject.as_posix(), state, text)

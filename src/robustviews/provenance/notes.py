@@ -1,0 +1,243 @@
+"""Snakemake's notes: what it wrote down about each output, against what lies there now.
+
+Snakemake compares an input's content only when the input is newer than the output, and never looks
+at an output's own content. So a wrong file with an old time passes `snakemake -n`; it does not pass
+here. The notes are JSON files in .snakemake/metadata, one an output, whose names are the outputs'
+paths in URL-safe base64; they are read without Snakemake.
+"""
+
+from __future__ import annotations
+
+import ast
+import base64
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from robustviews import artifacts, plan
+from robustviews.artifacts import ArtifactError
+from robustviews.pending import Job, Key
+from robustviews.provenance.disk import Disk, files, inputs, short
+from robustviews.provenance.findings import Finding, State
+
+Note = dict[str, Any]
+
+_FOLDER = Path(".snakemake")
+_BLOCKS = ("table", "figure")  # rules of which each job shows one block of the study
+
+
+class Window(NamedTuple):
+    """When Snakemake saw a job begin and end, in seconds since the epoch."""
+
+    start: float
+    end: float
+
+
+class Notes:
+    """The notes of a project, each read once.
+
+    Attributes:
+        root: project folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._read: dict[Path, Note | ArtifactError | None] = {}
+
+    def __bool__(self) -> bool:
+        """Return whether there are any."""
+        folder = self.root / _FOLDER / "metadata"
+        return folder.is_dir() and any(folder.iterdir())
+
+    def of(self, output: Path) -> Note | ArtifactError | None:
+        """Return the note of an output, why it cannot be read, or None where there is none."""
+        if output not in self._read:
+            self._read[output] = self._load(self.path(output))
+        return self._read[output]
+
+    def path(self, output: Path, kind: str = "metadata") -> Path:
+        """Return where Snakemake keeps the note of an output, relative to the project."""
+        name = base64.urlsafe_b64encode(output.as_posix().encode()).decode()
+        width = self._longest() - 1
+        parts = [name[start : start + width] for start in range(0, len(name), width)]
+        return _FOLDER.joinpath(kind, *(f"@{part}" for part in parts[:-1]), parts[-1])
+
+    def unfinished(self, output: Path) -> bool:
+        """Return whether Snakemake was interrupted while it made an output."""
+        return (self.root / self.path(output, "incomplete")).exists()
+
+    def window(self, output: Path) -> Window | None:
+        """Return when an output was made, as far as its note says."""
+        note = self.of(output)
+        if not isinstance(note, dict):
+            return None
+        start, end = note.get("starttime"), note.get("endtime")
+        if isinstance(start, int | float) and isinstance(end, int | float):
+            return Window(start, end)
+        return None
+
+    def _longest(self) -> int:
+        try:
+            return os.pathconf(self.root, "PC_NAME_MAX") or 255
+        except (OSError, ValueError, AttributeError):
+            return 255
+
+    def _load(self, path: Path) -> Note | ArtifactError | None:
+        if not (self.root / path).exists():
+            return None
+        try:
+            note = artifacts.read_json(self.root / path)
+        except ArtifactError as error:
+            return error
+        return note if isinstance(note, dict) else ArtifactError(f"{path}: no note of Snakemake")
+
+
+def check(disk: Disk, notes: Notes, jobs: Iterable[Job]) -> dict[Key, list[Finding]]:
+    """Check the notes of all outputs of some jobs.
+
+    Args:
+        disk: files of the study.
+        notes: of the project.
+        jobs: whose outputs.
+
+    Returns:
+        Findings by the job that owns the file which they are about: what a table's note says of a
+        record is told of the job that left the record.
+    """
+    seen: dict[Key, list[Finding]] = {}
+    stated: dict[tuple[str, str], list[Path]] = {}
+    for job in jobs:
+        found = list(_of_job(disk, notes, job))
+        seen.setdefault(job.key, []).extend(found)
+        for output in files(job):
+            for name, checksum in _checksums(notes.of(output)).items():
+                stated.setdefault((name, checksum), []).append(output)
+        if not found and all(notes.of(output) for output in files(job)):
+            text = f"Snakemake noted {len(files(job))} outputs as made so"
+            seen[job.key].append(_finding("note", files(job)[-1], State.VERIFIED, text))
+    for (name, checksum), outputs in stated.items():
+        problem = _input(disk, name, checksum, outputs)
+        if problem:
+            owner = disk.owners.get(name, _maker(disk, outputs[0]))
+            seen.setdefault(owner, []).append(problem)
+    return seen
+
+
+def _maker(disk: Disk, output: Path) -> Key:
+    return disk.owners[output.as_posix()]
+
+
+def _of_job(disk: Disk, notes: Notes, job: Job) -> Iterator[Finding]:
+    there = [output for output in files(job) if disk.exists(output)]
+    lacking = [output for output in there if notes.of(output) is None]
+    if lacking:
+        names = ", ".join(path.name for path in lacking)
+        text = f"no note of Snakemake about {names}, so that nobody saw from what it was made; "
+        yield _finding("note", lacking[0], State.UNKNOWN, text + _again(lacking[0]))
+    told: dict[str, list[Path]] = {}
+    for output in files(job):
+        note = notes.of(output)
+        if isinstance(note, ArtifactError):
+            text = f"its note {notes.path(output)} is damaged; {_again(output)}"
+            yield _finding("note", output, State.FAILED, text)
+        elif note is not None:
+            for text in _wrong(disk, job, note):
+                told.setdefault(text, []).append(output)
+            yield from _unchecked(output, note)
+        if notes.unfinished(output):
+            text = f"Snakemake was interrupted while it made this; {_again(output)}"
+            yield _finding("note", output, State.FAILED, text)
+    for text, outputs in told.items():
+        others = ", ".join(output.name for output in outputs[1:])
+        more = f"; so {others}" if others else ""
+        yield _finding("note", outputs[0], State.FAILED, f"{text}{more}")
+
+
+def _wrong(disk: Disk, job: Job, note: Note) -> Iterator[str]:
+    """Say what in a note is not as the study, or the record beside the output, wants it."""
+    output = files(job)[0]
+    if note.get("rule") != job.rule:
+        yield f"its note is of rule {note.get('rule')!r}, expected {job.rule!r}; {_again(output)}"
+    if note.get("incomplete"):
+        yield f"its note says that it was left unfinished; {_again(output)}"
+    yield from _wrong_parameters(disk, job, note)
+    if job.folder is not None:
+        noted, expected = set(_names(note)), set(inputs(disk, job))
+        if noted != expected:
+            names = ", ".join(sorted(noted ^ expected))
+            yield f"its note has other inputs than it should: {names}; {_again(output)}"
+
+
+def _wrong_parameters(disk: Disk, job: Job, note: Note) -> Iterator[str]:
+    output = files(job)[0]
+    specs = [spec for spec in _parameters(note) if isinstance(spec, dict)]
+    if job.folder is None:
+        wanted: object = plan.report_spec(disk.study, job.name if job.rule in _BLOCKS else "")
+        who, way_out = "the study now says", f"run: snakemake {output}"
+    else:  # whether the record is of the study as it now stands is another question
+        wanted = disk.section(job, "spec")
+        who, way_out = "its record says", _again(output)
+    if not specs:
+        yield f"its note has no parameters; {_again(output)}"
+    elif wanted not in specs:
+        key, was, now = plan.differences(specs[0], wanted)[0]
+        yield f"its note has other parameters: {key} was {was}, {who} {now}; {way_out}"
+
+
+def _parameters(note: Note) -> Iterator[object]:
+    """Yield the parameters of a note that are JSON; Snakemake writes each as Python does."""
+    for text in note.get("params") or ():
+        try:
+            yield json.loads(ast.literal_eval(text))
+        except (ValueError, SyntaxError, TypeError):
+            continue
+
+
+def _names(note: Note) -> list[str]:
+    listed = note.get("input")
+    return [str(name) for name in listed] if isinstance(listed, list) else []
+
+
+def _checksums(note: Note | ArtifactError | None) -> dict[str, str]:
+    stated = note.get("input_checksums") if isinstance(note, dict) else None
+    if not isinstance(stated, dict):
+        return {}
+    return {name: str(checksum) for name, checksum in stated.items()}
+
+
+def _unchecked(output: Path, note: Note) -> Iterator[Finding]:
+    """Say of which inputs a note holds no checksum."""
+    lacking = sorted(set(_names(note)) - set(_checksums(note)))
+    if lacking:
+        text = (
+            f"its note has no checksum of {', '.join(lacking)}; take max-checksum-file-size from "
+            f"workflow/profiles/default, then {_again(output)}"
+        )
+        yield _finding("note", output, State.UNKNOWN, text)
+
+
+def _input(disk: Disk, name: str, checksum: str, outputs: list[Path]) -> Finding | None:
+    """Compare what notes say of an input with its bytes."""
+    path = Path(name)
+    found = disk.sha256(path)
+    if found == checksum:
+        return None
+    made = str(outputs[0]) if len(outputs) == 1 else f"{outputs[0]} and {len(outputs) - 1} more"
+    if found is None:
+        text = f"missing, though {made} was made from it; make it again with: snakemake {path}"
+        return _finding("note", path, State.FAILED, text)
+    text = (
+        f"not what Snakemake noted: {made} was made from {short(checksum)}, here lies "
+        f"{short(found)}; if it was changed, {_again(path)}; else {_again(outputs[0])}"
+    )
+    return _finding("note", path, State.FAILED, text)
+
+
+def _again(path: Path) -> str:
+    return f"remove it and make it again: rm {path} && snakemake {path}"
+
+
+def _finding(check: str, subject: Path, state: State, text: str) -> Finding:
+    return Finding(check, subject.as_posix(), state, text)

@@ -1,0 +1,139 @@
+"""What the study shows: frame, metrics and tables on disk, against what the results give again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from robustviews import artifacts, plan, results
+from robustviews.artifacts import ArtifactError
+from robustviews.pending import Job
+from robustviews.provenance.cells import Address
+from robustviews.provenance.disk import Disk
+from robustviews.provenance.findings import Finding, State
+from robustviews.tables import TABLES, TableData, writers
+
+if TYPE_CHECKING:
+    from robustviews.plan import Cell
+
+_WRITERS: dict[str, Callable[[TableData], str]] = {
+    ".md": writers.markdown,
+    ".csv": writers.csv,
+    ".tex": writers.latex,
+}
+_DIGITS = 1e-5  # of a number that is written with six digits
+
+
+def outputs(disk: Disk, job: Job) -> list[Finding]:
+    """Check that a reporting job's files are there.
+
+    Args:
+        disk: files of the study.
+        job: one without a record.
+    """
+    return [_missing(job.rule, path) for path in job.outputs if not disk.exists(path)]
+
+
+def tables(disk: Disk, names: Iterable[str]) -> list[Finding]:
+    """Make tables again and compare their files byte for byte.
+
+    Args:
+        disk: files of the study.
+        names: of tables.
+    """
+    return [finding for name in names for finding in _table(disk, name)]
+
+
+def frame(disk: Disk) -> list[Finding]:
+    """Read all results again and compare frame.csv byte for byte."""
+    path = plan.results_folder(disk.study) / "frame.csv"
+    try:
+        rows = results.frame(disk.study, disk.root)
+    except ArtifactError as error:
+        return [_unknown("frame", path, error)]
+    return _compare(disk, "frame", path, results.to_csv(rows))
+
+
+def metrics(disk: Disk, computed: dict[Address, tuple[Cell, float | None]]) -> list[Finding]:
+    """Compare each cell of metrics.json with its value as computed again.
+
+    Args:
+        disk: files of the study.
+        computed: every cell, with its value: a fraction, or minutes.
+    """
+    path = plan.results_folder(disk.study) / "metrics.json"
+    if not disk.exists(path):
+        return []  # told where outputs are looked for
+    try:
+        said = dict(_leaves(artifacts.read_json(disk.root / path)))
+    except ArtifactError as error:
+        return [Finding("metrics", path.as_posix(), State.FAILED, f"{error}")]
+    wrong = [
+        f"{address} is {said.get(tuple(address))}, flags and records give {value * scale:.6g}"
+        for address, (cell, value) in computed.items()
+        if value is not None
+        for scale in (1 if cell.attack is None else 100,)
+        if not _equal(said.get(tuple(address)), value * scale)
+    ]
+    known = {tuple(address) for address in computed}
+    wrong += [f"{':'.join(name)} is no cell of the study" for name in said if name not in known]
+    if wrong:
+        return [
+            Finding("metrics", path.as_posix(), State.FAILED, f"{text}; {_again(path)}")
+            for text in wrong
+        ]
+    text = f"{len(computed)} cells as computed again"
+    return [Finding("metrics", path.as_posix(), State.VERIFIED, text)]
+
+
+def _table(disk: Disk, name: str) -> Iterator[Finding]:
+    table = disk.study.tables[name]
+    path = plan.results_folder(disk.study) / "tables" / name
+    try:
+        rows = results.frame(disk.study, disk.root, blocks=[table])
+    except ArtifactError as error:
+        yield _unknown("table", path.with_suffix(".md"), error)
+        return
+    made = TABLES[table.kind](disk.study, table, rows)
+    for suffix, write in _WRITERS.items():
+        yield from _compare(disk, "table", path.with_suffix(suffix), write(made))
+
+
+def _compare(disk: Disk, check: str, path: Path, text: str) -> list[Finding]:
+    if not disk.exists(path):
+        return []
+    found = (disk.root / path).read_bytes()
+    if found == text.encode():
+        return [Finding(check, path.as_posix(), State.VERIFIED, "the same bytes when made again")]
+    lines = zip(found.decode(errors="replace").splitlines(), text.splitlines(), strict=False)
+    where = next((number for number, (one, other) in enumerate(lines, 1) if one != other), "last")
+    text = f"not what the results give, from line {where} on; {_again(path)}"
+    return [Finding(check, path.as_posix(), State.FAILED, text)]
+
+
+def _leaves(tree: Any, *names: str) -> Iterator[tuple[tuple[str, ...], Any]]:  # noqa: ANN401  # JSON
+    if isinstance(tree, dict):
+        for name, inner in tree.items():
+            yield from _leaves(inner, *names, str(name))
+    else:
+        yield names, tree
+
+
+def _equal(said: object, value: float) -> bool:
+    return isinstance(said, int | float) and abs(said - value) <= _DIGITS * max(1.0, abs(value))
+
+
+def _unknown(check: str, path: Path, error: ArtifactError) -> Finding:
+    first = str(error).partition("\n")[0]
+    text = f"cannot be made again to compare, since {first}"
+    return Finding(check, path.as_posix(), State.UNKNOWN, text)
+
+
+def _missing(check: str, path: Path) -> Finding:
+    text = f"missing; make it with: snakemake {path}"
+    return Finding(check, path.as_posix(), State.FAILED, text)
+
+
+def _again(path: Path) -> str:
+    return f"remove it and make it again: rm {path} && snakemake {path}"
