@@ -6,6 +6,11 @@ SNAKEMAKE_ARGS ?=
 PYTEST_ARGS ?=
 BENCH_ARGS ?= --quick
 LOCK_ARGS ?=
+IMAGE ?= robustviews
+FOLDER ?= .
+DOCKER ?= docker
+DOCKER_ARGS ?=
+IMAGE_ARGS ?=
 
 BIN := .venv/bin
 STAMP := .venv/.stamp
@@ -17,11 +22,11 @@ SNAKEMAKE := $(BIN)/snakemake
 # Jobs of the workflow and subprocesses of the tests find this environment first.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo reproduce report test bench check format lock bundle clean
+.PHONY: help setup demo reproduce report test bench check format lock bundle image demo-in-image test-image clean
 .DEFAULT_GOAL := help
 
 help: ## say what there is
-	@awk -F ':[^#]*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo '  PYTHON=python3.12       interpreter that `setup` builds .venv from, 3.11 or newer'
 	@echo '  STUDY=studies/x.yaml    study of `report`, otherwise params.yaml'
@@ -29,6 +34,9 @@ help: ## say what there is
 	@echo '  PYTEST_ARGS=...         more for pytest, such as "-k attack -x"'
 	@echo '  BENCH_ARGS=...          instead of --quick for `bench`, such as --device=cuda'
 	@echo '  LOCK_ARGS=...           more for `lock`, such as --upgrade or "--upgrade-package ruff"'
+	@echo '  IMAGE_ARGS=...          more for `docker build`, such as "--build-arg BASE_IMAGE=python:3.12-slim"'
+	@echo '  DOCKER_ARGS=...         more for `docker run`, such as "--gpus all"'
+	@echo '  FOLDER=folder           where `demo-in-image` leaves its results, otherwise where `demo` does'
 
 setup: $(STAMP) ## make .venv with the exact versions of requirements.lock
 
@@ -83,9 +91,29 @@ bundle: setup ## pack benchmarks/headline.py for a GPU host that has torch and t
 	done
 	find $(BUNDLE) '(' -name __pycache__ -o -name examples -o -name .lock ')' -prune -exec rm -rf {} +
 	find $(BUNDLE)/site/pyyaml -name '*.so' -delete # of one Python alone; all do without
-	git describe --always --dirty >$(BUNDLE)/COMMIT && rm $(BUNDLE)/requirements
+	git describe --always --abbrev=40 --exclude='*' --dirty >$(BUNDLE)/COMMIT && rm $(BUNDLE)/requirements
 	tar -C dist -czf $(BUNDLE).tar.gz $(notdir $(BUNDLE))
 	@du -sh $(BUNDLE) $(BUNDLE).tar.gz
+
+# What the image holds, and so what decides whether its commit says all.
+IMAGED := Dockerfile docker src workflow studies params.yaml pyproject.toml requirements.lock
+REVISION = $(shell git rev-parse HEAD 2>/dev/null)$(if $(shell git status --porcelain -- $(IMAGED) 2>/dev/null),-dirty)
+LOCK = $(firstword $(shell sha256sum requirements.lock 2>/dev/null || shasum -a 256 requirements.lock))
+
+image: ## build the image of the Dockerfile, 5 GB, named robustviews
+	DOCKER_BUILDKIT=1 $(DOCKER) build --tag $(IMAGE) --build-arg REVISION=$(REVISION) --build-arg LOCK=$(LOCK) \
+		$(IMAGE_ARGS) .
+
+# The digest is known once the image is whole, so it comes in from outside. Nothing but FOLDER is written to.
+demo-in-image: image ## as demo, in the image, without network or a root that can be written to
+	@mkdir -p "$(FOLDER)"
+	$(DOCKER) run --rm --init --network none --read-only --tmpfs /tmp:exec \
+		--user "$$(id -u):$$(id -g)" --volume "$(abspath $(FOLDER)):/study" \
+		--env ROBUSTVIEWS_IMAGE="$$($(DOCKER) image inspect --format '{{.Id}}' $(IMAGE))" \
+		$(DOCKER_ARGS) $(IMAGE) demo $(SNAKEMAKE_ARGS)
+
+test-image: setup ## on Debian 12 as root: build the image from nothing, test it, and leave nothing
+	ROBUSTVIEWS_TEST_IMAGE=1 $(BIN)/pytest tests/image $(PYTEST_ARGS)
 
 clean: ## remove caches; data, results and .venv stay
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -10,6 +10,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -237,11 +238,24 @@ def _is_output(path: Path) -> bool:
 
 
 def commit() -> tuple[str | None, bool | None]:
-    """Return the commit of the code and whether its sources differ; None where git cannot tell."""
+    """Return the commit of the code and whether its sources differ; None where nothing tells.
+
+    Git tells in a checkout. A copy without git, as in an image or a bundle, has a file COMMIT
+    beside its sources instead, such as `38b693c...` or `38b693c...-dirty`.
+    """
     if not _git("ls-files", "--", Path(__file__).name):
-        return None, None  # installed, perhaps into a folder of some other repository
+        return _written_commit()  # installed, perhaps into a folder of some other repository
     status = _git("status", "--porcelain", "--", ".")
     return _git("rev-parse", "HEAD"), None if status is None else bool(status)
+
+
+def _written_commit() -> tuple[str | None, bool | None]:
+    try:
+        text = (Path(__file__).parents[2] / "COMMIT").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None, None
+    found = re.fullmatch(r"([0-9a-f]{40}|[0-9a-f]{64})(-dirty)?\s*", text)
+    return (found[1], bool(found[2])) if found else (None, None)
 
 
 def _git(*arguments: str) -> str | None:

@@ -7,6 +7,7 @@ that hangs or fails leaves the others' answers alone.
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 import re
 import shutil
@@ -21,6 +22,7 @@ from robustviews.config.schema import Study
 from robustviews.datasets import source_folder
 
 _SECONDS = 20  # that a tool has to answer
+_DIGEST = re.compile(r"(^|@)sha256:[0-9a-f]{64}$")
 _ROOM = 20 * 2**30  # bytes: the environment, the demonstration, and some checkpoints
 
 
@@ -69,8 +71,23 @@ def _python() -> Symptom:
 def _code() -> Symptom:
     commit, changed = artifacts.commit()
     if commit is None:
-        return Symptom("code", Health.ABSENT, "its commit is unknown: not a git checkout")
+        found = "its commit is unknown: neither a git checkout nor an image made from one"
+        return Symptom("code", Health.ABSENT, found)
     return Symptom("code", Health.GOOD, f"commit {commit[:12]}{', with changes' * bool(changed)}")
+
+
+def _image() -> Symptom:
+    told = os.environ.get("ROBUSTVIEWS_IMAGE")
+    if not told:
+        return Symptom("image", Health.ABSENT, "not in one: what is installed here is used")
+    if _DIGEST.search(told) is None:
+        return Symptom(
+            "image",
+            Health.BAD,
+            f"in one, but its digest, which records name, is {told!r}",
+            "docker run -e ROBUSTVIEWS_IMAGE=$(docker image inspect --format '{{.Id}}' IMAGE) ...",
+        )
+    return Symptom("image", Health.GOOD, told)
 
 
 def _lock() -> Symptom:
@@ -129,7 +146,8 @@ def _cuda() -> Symptom:
 
 
 def _disk() -> Symptom:
-    free = shutil.disk_usage(Path()).free
+    results = Path("results")  # may lead to another disk, as in an image
+    free = shutil.disk_usage(results if results.is_dir() else Path()).free
     if free < _ROOM:
         return Symptom(
             "disk",
@@ -153,6 +171,8 @@ def _package(name: str, title: str) -> Callable[[], Symptom]:
 def _git() -> Symptom:
     version = _first_line("git", "--version")
     if version is None:
+        if artifacts.commit()[0] is not None:
+            return Symptom("git", Health.ABSENT, "not here, nor needed: a file names the commit")
         found = "not here: no record can name the commit of its code"
         return Symptom("git", Health.ABSENT, found, "install git")
     return Symptom("git", Health.GOOD, version.removeprefix("git version "))
@@ -230,6 +250,7 @@ def _first_line(*command: str) -> str | None:
 LOOKS: tuple[Callable[[], Symptom], ...] = (
     _python,
     _code,
+    _image,
     _lock,
     _torch,
     _cuda,

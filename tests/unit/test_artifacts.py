@@ -281,8 +281,8 @@ def git(folder, *arguments: str) -> str:
 
 
 def test_the_commit_of_the_code_is_recorded_and_whether_it_was_changed(tmp_path, monkeypatch):
-    module = tmp_path / "src" / "artifacts.py"
-    module.parent.mkdir()
+    module = tmp_path / "src" / "robustviews" / "artifacts.py"
+    module.parent.mkdir(parents=True)
     monkeypatch.setattr(artifacts, "__file__", str(module))
     assert artifacts.commit() == (None, None)
     git(tmp_path, "init", "-q")
@@ -295,6 +295,25 @@ def test_the_commit_of_the_code_is_recorded_and_whether_it_was_changed(tmp_path,
     assert artifacts.commit() == (commit, False)
     module.write_text("2")
     assert artifacts.commit() == (commit, True)
+    (tmp_path / "COMMIT").write_text(f"{'0' * 40}\n")
+    assert artifacts.commit() == (commit, True), "git knows better than a file that was left over"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (f"{'a1' * 20}\n", ("a1" * 20, False)),
+        (f"{'a1' * 20}-dirty\n", ("a1" * 20, True)),
+        ("", (None, None)),
+        ("a1a1a1a\n", (None, None)),
+        ("v1.0\n", (None, None)),
+    ],
+)
+def test_a_file_tells_the_commit_of_sources_without_git(text, told, tmp_path, monkeypatch):
+    module = tmp_path / "src" / "robustviews" / "artifacts.py"
+    monkeypatch.setattr(artifacts, "__file__", str(module))
+    (tmp_path / "COMMIT").write_text(text)
+    assert artifacts.commit() == told
 
 
 def resume(folder, spec=None, inputs=(), minutes=10.0) -> Resume:

@@ -39,7 +39,7 @@ def tools(monkeypatch):
 def test_everything_that_a_study_may_want_is_looked_at_once():
     names = [each.name for each in doctor.examine(None)]
     assert len(names) == len(set(names)) == len(doctor.LOOKS)
-    wanted = {"Python", "code", "packages", "torch", "CUDA", "disk", "git"}
+    wanted = {"Python", "code", "image", "packages", "torch", "CUDA", "disk", "git"}
     assert set(names) == wanted | {"Snakemake", "DVC", "Docker", "Apptainer", "Slurm"}
 
 
@@ -77,6 +77,48 @@ def test_a_tool_that_does_not_answer_is_told_from_one_that_is_absent(tools, trou
     tools["docker"] = tools["sinfo"] = trouble
     assert seen("Docker").found == "here, but its daemon does not answer"
     assert seen("Slurm").health is Health.BAD
+
+
+@pytest.mark.parametrize(
+    ("told", "health"),
+    [
+        (None, Health.ABSENT),
+        ("", Health.ABSENT),
+        ("unknown", Health.BAD),
+        ("sha256:12", Health.BAD),
+        (f"sha256:{'0a' * 32}", Health.GOOD),
+        (f"host/name@sha256:{'0a' * 32}", Health.GOOD),
+    ],
+)
+def test_an_image_is_known_by_its_digest_alone(told, health, monkeypatch):
+    monkeypatch.delenv("ROBUSTVIEWS_IMAGE", raising=False)
+    if told is not None:
+        monkeypatch.setenv("ROBUSTVIEWS_IMAGE", told)
+    found = seen("image")
+    assert found.health is health
+    assert ("docker image inspect" in found.hint) == (health is Health.BAD)
+    if told:
+        assert told in found.found
+
+
+@pytest.mark.usefixtures("tools")
+def test_git_is_not_missed_where_a_file_names_the_commit(monkeypatch):
+    monkeypatch.setattr(artifacts, "commit", lambda: ("0a" * 20, False))
+    assert seen("git").hint == ""
+    assert seen("code").found == "commit 0a0a0a0a0a0a"
+    monkeypatch.setattr(artifacts, "commit", lambda: (None, None))
+    assert seen("git").hint == "install git"
+
+
+def test_the_disk_is_that_of_the_results(monkeypatch, tmp_path):
+    asked = []
+    usage = doctor.shutil.disk_usage(".")
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: asked.append(path) or usage)
+    monkeypatch.chdir(tmp_path)
+    seen("disk")
+    (tmp_path / "results").mkdir()
+    seen("disk")
+    assert asked == [Path(), Path("results")]
 
 
 def test_packages_that_are_not_those_of_the_lock_are_named(monkeypatch, tmp_path):
