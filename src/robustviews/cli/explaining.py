@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
+from robustviews.cli.jobs import STATE
 from robustviews.config import load_study
-from robustviews.provenance import comparison, difference
+from robustviews.provenance import comparison, difference, leftovers
 from robustviews.provenance.explain import explain as tell
+from robustviews.provenance.remaking import DEFAULT_STUDY
+from robustviews.units import size
 
 
 def explain(options: argparse.Namespace) -> None:
@@ -25,3 +29,25 @@ def diff(options: argparse.Namespace) -> int:
     seen = difference.compare(*sides)
     sys.stdout.write(comparison.in_words(seen))
     return int(seen.differs)
+
+
+def prune(options: argparse.Namespace) -> None:
+    """List what no job of the study has any more; remove it when told so."""
+    study = load_study(options.study)
+    found = leftovers.find(study, str(options.study), states=STATE)
+    if not found:
+        sys.stdout.write(f"{study.study}: nothing is left over\n")
+        return
+    if options.yes:
+        leftovers.remove(found)
+    for each in found:
+        sys.stdout.write(f"{size(each.size):>10}  {each.path}  ({each.why})\n")
+    total = size(sum(each.size for each in found))
+    count = f"{len(found)} leftover{'s' if len(found) > 1 else ''}, {total}"
+    if not options.yes:
+        own = "" if options.study == DEFAULT_STUDY else f" --study {options.study}"
+        sys.stdout.write(f"{study.study}: {count}; to remove them: robustviews prune --yes{own}\n")
+        return
+    sys.stdout.write(f"{study.study}: {count}: removed\n")
+    if Path("dvc.lock").exists():
+        sys.stdout.write("So that dvc.lock forgets them too, type: dvc repro (no job will run)\n")
