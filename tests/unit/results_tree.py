@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from robustviews import artifacts, plan
+from robustviews import artifacts, pending, plan, results
 from robustviews.attacks import AutoAttack, PgdAttack
 from robustviews.augment import Views
 from robustviews.config.schema import Figure, Row, Run, Study, Table
@@ -17,9 +17,18 @@ from robustviews.datasets import Digits
 from robustviews.methods import EmpSsl, SimClr, Supervised
 from robustviews.probe import OWN_HEAD, LinearProbe, RobustLinearProbe
 from robustviews.regimes import Free, Pgd
+from robustviews.tables import TABLES, writers
+from robustviews.tables.metrics import metrics
 
 IMAGES = 200
 DEVICE = "cpu: Abacus 3000"
+LOCK = """# Of this tree alone.
+numpy==2.4.6 \\
+    --hash=sha256:0
+torch==2.11.0 ; python_version > '3'
+"""
+# One stage after the other, an hour apart; heads that start from others come last.
+HOURS = {"data": 0, "pretrain": 1, "probe": 3, "attack": 5}
 COLUMNS = ("digits/clean", "digits/pgd20/4", "digits/pgd20/8", "digits/minutes")
 ROWS = {
     "free": Row("emp-free3", "rle", published=(75.88, 55.97, "unavailable", 97)),
@@ -34,7 +43,7 @@ def small_study(**changes: Any) -> Study:
     options: dict[str, Any] = {
         "study": "tiny",
         "title": "A tiny study",
-        "datasets": {"digits": Digits()},
+        "datasets": {"digits": Digits(test=IMAGES)},
         "runs": {
             "emp-free3": Run(
                 EmpSsl(),
@@ -73,13 +82,52 @@ def small_study(**changes: Any) -> Study:
 
 
 def write_tree(root: Path, study: Study) -> None:
-    """Write records, flags and training curves of every job of a study below a project folder."""
+    """Write what every job with a record leaves, and the lock, below a project folder."""
+    artifacts.write_text(root / "requirements.lock", LOCK)
+    for dataset in dict.fromkeys(job.dataset for job in plan.jobs(study).values()):
+        write_data(root, study, dataset)
     for run in plan.jobs(study):
         write_pretraining(root, study, run)
     for run, probe in sorted(plan.heads(study), key=lambda head: head[1] != "central"):
         write_head(root, study, run, probe)
     for run, probe, attack in plan.evaluations(study):
         write_evaluation(root, study, run, probe, attack)
+
+
+def write_shown(root: Path, study: Study) -> None:
+    """Write frame, metrics and tables as they follow from the results, and blank pictures."""
+    folder = root / plan.results_folder(study)
+    frame = results.frame(study, root)
+    artifacts.write_text(folder / "frame.csv", results.to_csv(frame))
+    artifacts.write_json(folder / "metrics.json", metrics(study, frame))
+    kinds = {".md": writers.markdown, ".csv": writers.csv, ".tex": writers.latex}
+    for name, table in study.tables.items():
+        made = TABLES[table.kind](study, table, results.frame(study, root, blocks=[table]))
+        for suffix, write in kinds.items():
+            artifacts.write_text((folder / "tables" / name).with_suffix(suffix), write(made))
+    for job in pending.jobs(study).values():
+        for path in job.outputs:
+            if not (root / path).exists():
+                _write_bytes(root / path, path.name)
+
+
+def write_data(root: Path, study: Study, dataset: str) -> None:
+    """Write a prepared data set of blank images; labels go round."""
+    folder = plan.data_folder(study, dataset)
+    (root / folder).mkdir(parents=True)
+    for split, count in (("train", 2 * IMAGES), ("test", IMAGES)):
+        np.save(root / folder / f"{split}_images.npy", np.zeros((count, 3, 8, 8), np.uint8))
+        np.save(root / folder / f"{split}_labels.npy", np.arange(count) % 10)
+    artifacts.write_json(root / folder / "summary.json", {"classes": 10, "size": 8})
+    write_record(root, study, folder, plan.data_spec(study, dataset))
+
+
+def data_files(study: Study, run: str, split: str) -> list[Path]:
+    """Return what a job of a run reads of its data set."""
+    folder = plan.data_folder(study, plan.jobs(study)[run].dataset)
+    return [
+        folder / name for name in (f"{split}_images.npy", f"{split}_labels.npy", "summary.json")
+    ]
 
 
 def write_pretraining(root: Path, study: Study, run: str) -> None:
@@ -89,30 +137,41 @@ def write_pretraining(root: Path, study: Study, run: str) -> None:
     _write_bytes(root / folder / "encoder.safetensors", run)
     epochs = study.runs[job.entry].epochs
     start = 3 + zlib.crc32(run.encode()) % 5
+    seconds = 60.0 * epochs + 6 * job.seed
     history = [
-        {"epoch": epoch, "loss": start / epoch**0.5, "lr": 0.3 / epoch, "seconds": 3.0 * epoch}
+        {
+            "epoch": epoch,
+            "loss": start / epoch**0.5,
+            "lr": 0.3 / epoch,
+            "seconds": seconds * epoch / epochs,
+        }
         for epoch in range(1, epochs + 1)
     ]
     artifacts.write_jsonl(root / folder / "training.jsonl", history)
     spec = plan.pretrain_spec(study, run)
-    write_record(root, study, folder, spec, seconds=60.0 * epochs + 6 * job.seed)
+    inputs = data_files(study, run, "train")
+    write_record(root, study, folder, spec, inputs=inputs, seconds=seconds)
 
 
 def write_head(root: Path, study: Study, run: str, probe: str) -> None:
     """Write head and record of one probe."""
     folder = plan.probe_folder(study, run, probe)
     _write_bytes(root / folder / "head.safetensors", run + probe)
+    artifacts.write_jsonl(root / folder / "training.jsonl", [{"epoch": 1, "loss": 1.0}])
     inputs = [plan.pretrain_folder(study, run) / "encoder.safetensors"]
+    inputs += data_files(study, run, "train")
     start = plan.head_start(study, probe)
     if start:
         inputs.append(plan.probe_folder(study, run, start) / "head.safetensors")
-    write_record(root, study, folder, plan.probe_spec(study, run, probe), inputs=inputs)
+    spec = plan.probe_spec(study, run, probe)
+    write_record(root, study, folder, spec, inputs=inputs, later=bool(start))
 
 
 def write_evaluation(root: Path, study: Study, run: str, probe: str, attack: str) -> None:
     """Write flags and record of one attack; accuracies fall with the radius."""
     folder = plan.attack_folder(study, run, probe, attack)
     inputs = [plan.pretrain_folder(study, run) / "encoder.safetensors"]
+    inputs += data_files(study, run, "test")
     if probe != "own":
         inputs.append(plan.probe_folder(study, run, probe) / "head.safetensors")
     flags = fake_flags(run, study.attacks[attack].eps, study.attacks[attack].images or IMAGES)
@@ -138,20 +197,33 @@ def write_record(
     *,
     inputs: list[Path] | None = None,
     seconds: float = 12.5,
+    later: bool = False,
 ) -> None:
     """Write record.json beside the outputs of a job, as `artifacts.write_record` would."""
+    is_data = folder.parts[0] == "data"
+    stage = "data" if is_data else folder.parts[2]
     outputs = [path for path in sorted((root / folder).iterdir()) if path.name != "record.json"]
     record = {
-        "stage": folder.parts[2],
-        "name": "/".join(folder.parts[3:]),
+        "stage": stage,
+        "name": folder.name if is_data else "/".join(folder.parts[3:]),
         "study": study.study,
         "spec": spec,
         "inputs": {path.as_posix(): artifacts.sha256(root / path) for path in inputs or []},
         "outputs": {path.name: artifacts.sha256(path) for path in outputs},
         "code": {"digest": spec["code"], "commit": "abc1234", "dirty": False},
-        "environment": {"python": "3.11.7", "torch": "2.11.0", "device": DEVICE, "threads": 1},
-        "seed": spec["seed"],
-        "started": "2026-01-01T00:00:00+00:00",
+        "environment": {
+            "lock": artifacts.sha256(root / "requirements.lock"),
+            "packages": {"numpy": "2.4.6", "torch": "2.11.0"},
+            "image": None,
+            "python": "3.11.7",
+            "torch": "2.11.0+cpu",
+            "device": DEVICE,
+            "threads": 1,
+            "deterministic": True,
+            "cpu_capability": "AVX2",
+        },
+        "seed": spec.get("seed"),
+        "started": f"2026-01-01T{HOURS[stage] + later:02}:00:00Z",
         "seconds": seconds,
         "resumed": 0,
         "result": {},

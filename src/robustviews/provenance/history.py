@@ -22,7 +22,7 @@ from robustviews.provenance.times import SLACK
 
 PACKAGE = "src/robustviews"
 TRACKED = ("dvc.lock", ".snakemake/metadata")  # what runs change and git keeps
-_NAME = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
+_NAME = re.compile(r"[0-9a-f]{7,64}")
 _SHORT = 7
 _SHOWN = 6  # names of files that a line lists before it only counts them
 
@@ -131,7 +131,7 @@ def _commit(history: History, commit: object, dirty: object) -> tuple[State, str
         text = "unknown: its record names no commit; run it from a clone to have one"
         return State.UNKNOWN, text
     if not isinstance(commit, str) or not _NAME.fullmatch(commit):
-        return State.FAILED, f"{commit!r} is no name of a commit; expected 40 hexadecimal digits"
+        return State.FAILED, f"{commit!r} is no name of a commit; expected hexadecimal digits"
     if history.head is None:
         text = f"cannot be compared: no git repository here to look {commit[:_SHORT]} up in"
         return State.UNKNOWN, text
