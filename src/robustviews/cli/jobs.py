@@ -9,11 +9,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robustviews import artifacts, plan
+from robustviews import artifacts, plan, running
 from robustviews.attacks import AutoAttack
 from robustviews.cli.loading import load_encoder, load_head, load_split
 from robustviews.cli.names import known
-from robustviews.config import load_study
+from robustviews.config import Study, load_study
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +29,10 @@ def data(options: argparse.Namespace) -> None:
     study, started = load_study(options.study), time.time()
     known(options.dataset, study.datasets, "data set")
     folder, spec = plan.data_folder(study, options.dataset), plan.data_spec(study, options.dataset)
-    with artifacts.atomic_folder(folder) as into:
+    with (
+        running.claim(folder, f"data {folder.name}"),
+        artifacts.atomic_folder(folder) as into,
+    ):
         summary = study.datasets[options.dataset].prepare(into)
         # Jobs read this, not the record, whose time and commit decide nothing that they do.
         artifacts.write_json(into / "summary.json", summary)
@@ -48,12 +51,18 @@ def data(options: argparse.Namespace) -> None:
 
 def pretrain(options: argparse.Namespace) -> None:
     """Train one encoder."""
+    study, started = load_study(options.study), time.time()
+    known(options.run, plan.jobs(study), "run")
+    with running.claim(plan.pretrain_folder(study, options.run), f"pretrain {options.run}"):
+        _pretrain(options, study, started)
+
+
+def _pretrain(options: argparse.Namespace, study: Study, started: float) -> None:
     from robustviews import feed, memory, runtime
     from robustviews.encoder import build_encoder
     from robustviews.pretrain import pretrain as train
 
-    study, started, device = load_study(options.study), time.time(), _set_up(options, tuned=True)
-    known(options.run, plan.jobs(study), "run")
+    device = _set_up(options, tuned=True)
     job, spec = plan.jobs(study)[options.run], plan.pretrain_spec(study, options.run)
     run = study.runs[job.entry]
     images, labels, summary, inputs = load_split(study, job.dataset, "train")
@@ -127,12 +136,19 @@ def pretrain(options: argparse.Namespace) -> None:
 
 def probe(options: argparse.Namespace) -> None:
     """Train one head on a frozen encoder."""
+    study, started = load_study(options.study), time.time()
+    known(options.run, plan.jobs(study), "run")
+    known(options.probe, study.probes, "probe")
+    folder = plan.probe_folder(study, options.run, options.probe)
+    with running.claim(folder, f"probe {options.run}/{options.probe}"):
+        _probe(options, study, started)
+
+
+def _probe(options: argparse.Namespace, study: Study, started: float) -> None:
     from robustviews import feed, memory, runtime
     from robustviews.probe import Task
 
-    study, started, device = load_study(options.study), time.time(), _set_up(options, tuned=True)
-    known(options.run, plan.jobs(study), "run")
-    known(options.probe, study.probes, "probe")
+    device = _set_up(options, tuned=True)
     job, spec = plan.jobs(study)[options.run], plan.probe_spec(study, options.run, options.probe)
     images, labels, summary, inputs = load_split(study, job.dataset, "train")
     encoder, encoder_file = load_encoder(study, options.run, summary["classes"], device)
@@ -177,13 +193,19 @@ def probe(options: argparse.Namespace) -> None:
 
 def attack(options: argparse.Namespace) -> None:
     """Attack one classifier at every radius of an attack."""
-    from robustviews import feed, memory, runtime
-    from robustviews.evaluate import Classifier, evaluate
-
     study, started = load_study(options.study), time.time()
     known(options.run, plan.jobs(study), "run")
     known(options.probe, study.probes, "probe")
     known(options.attack, study.attacks, "attack")
+    folder = plan.attack_folder(study, options.run, options.probe, options.attack)
+    with running.claim(folder, f"attack {options.run}/{options.probe}/{options.attack}"):
+        _attack(options, study, started)
+
+
+def _attack(options: argparse.Namespace, study: Study, started: float) -> None:
+    from robustviews import feed, memory, runtime
+    from robustviews.evaluate import Classifier, evaluate
+
     # AutoAttack goes on with the images that still hold: every batch has another shape.
     device = _set_up(options, tuned=not isinstance(study.attacks[options.attack], AutoAttack))
     job = plan.jobs(study)[options.run]

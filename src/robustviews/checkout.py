@@ -1,0 +1,101 @@
+"""Whether the results here are those of the commit that is checked out.
+
+Git keeps Snakemake's notes, DVC keeps results. After `git checkout` without `dvc checkout` the
+notes speak of other results than lie here, and Snakemake, which never looks into them, would find
+nothing to be done. Records say what results are, so comparing them with notes takes no hashing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from robustviews import artifacts, pending, plan
+from robustviews.artifacts import ArtifactError
+from robustviews.provenance.notes import Note, Notes
+
+if TYPE_CHECKING:
+    from robustviews.config.schema import Study
+
+RECORD = "record.json"
+_SHOWN = 3  # folders that a message names before it only counts them
+
+
+class CheckoutError(ArtifactError):
+    """Results are not those that Snakemake's notes speak of; the message says what to type."""
+
+
+def check(study: Study, root: Path = Path()) -> None:
+    """Refuse results of another commit.
+
+    Args:
+        study: whose results.
+        root: project folder.
+
+    Raises:
+        CheckoutError: Snakemake takes results for finished, with what the study now says, that
+            were made with other options or from other inputs.
+    """
+    foreign = dict(_foreign(study, root))
+    if not foreign:
+        return
+    shown = [f"  {folder}: {text}" for folder, text in list(foreign.items())[:_SHOWN]]
+    if len(foreign) > _SHOWN:
+        shown.append(f"  ... and {len(foreign) - _SHOWN} more")
+    folders = " ".join(map(str, foreign))
+    raise CheckoutError(
+        "\n".join(
+            [
+                "Results here are not those that Snakemake's notes, which git keeps, speak of:",
+                *shown,
+                "After git checkout, pull or reset type: dvc checkout",
+                f"or, to have them made again: rm -r {folders}",
+            ]
+        )
+    )
+
+
+def hint(study: Study, root: Path = Path()) -> str:
+    """Say how to get results that DVC keeps; empty where some are here, or DVC knows none."""
+    notes = Notes(root)
+    folders = [job.folder for job in pending.jobs(study).values() if job.folder is not None]
+    here = any((root / folder).is_dir() for folder in folders)
+    if here or not (root / "dvc.lock").is_file() or not notes:
+        return ""
+    return "No results of this study are here, but dvc.lock names some; to get them type: dvc pull"
+
+
+def _foreign(study: Study, root: Path) -> Iterator[tuple[Path, str]]:
+    """Yield folders of jobs whose record is not the one that was noted, with what differs."""
+    notes = Notes(root)
+    for job in pending.jobs(study).values():
+        if job.folder is None or not (root / job.folder / RECORD).is_file():
+            continue
+        path, wanted = job.folder / RECORD, job.spec or {}
+        note = notes.of(path)
+        if isinstance(note, dict) and _stands(note, wanted) and not notes.unfinished(path):
+            text = _difference(root / path, note, wanted)
+            if text:
+                yield job.folder, text
+
+
+def _stands(note: Note, wanted: plan.Spec) -> bool:
+    """Return whether Snakemake would not make a job again because of its options."""
+    # Snakemake notes a parameter as Python writes it.
+    return repr(plan.to_json(wanted)) in (note.get("params") or ())
+
+
+def _difference(path: Path, note: Note, wanted: plan.Spec) -> str:
+    try:
+        record = artifacts.read_json(path)
+        spec, inputs = record["spec"], record["inputs"]
+    except (ArtifactError, KeyError, TypeError):
+        return ""  # for the verifier, which says what is wrong with it
+    parted = plan.differences(spec, wanted)
+    if parted:
+        key, was, now = parted[0]
+        return f"{key} was {was}, the notes say {now}"
+    noted = note.get("input_checksums") or {}
+    others = [name for name in inputs if noted.get(name, inputs[name]) != inputs[name]]
+    return f"made from another {others[0]}" if others else ""
