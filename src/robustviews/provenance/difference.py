@@ -217,8 +217,9 @@ def _own(old: Record, new: Record, causes: list[Change], *, same: bool) -> list[
     """Return the changes of code, options, seed and environment, given those upstream."""
     job = _job(new)
     spec = plan.differences(old["spec"], new["spec"])
+    spec.sort(key=lambda each: not _is_kind(each[0]))  # all else about a method follows from it
     # Another kind of method or attack is other code: that tells of no edit.
-    other_kind = any(key.rpartition(".")[2] == "kind" for key, _, _ in spec)
+    other_kind = any(_is_kind(key) for key, _, _ in spec)
     changes = [Change(job, _kind(key), key, was, now) for key, was, now in spec]
     changes = [
         replace(each, follows=_repeats(each, causes) or (each.kind == "code" and other_kind))
@@ -240,6 +241,10 @@ def _repeats(change: Change, causes: list[Change]) -> bool:
         and f".{change.key}".endswith(f".{cause.key}")
         for cause in causes
     )
+
+
+def _is_kind(key: str) -> bool:
+    return key.rpartition(".")[2] == "kind"
 
 
 def _kind(key: str) -> str:
