@@ -58,12 +58,12 @@ def check(study: Study, root: Path = Path()) -> None:
 
 def hint(study: Study, root: Path = Path()) -> str:
     """Say how to get results that DVC keeps; empty where some are here, or DVC knows none."""
-    notes = Notes(root)
-    folders = [job.folder for job in pending.jobs(study).values() if job.folder is not None]
-    here = any((root / folder).is_dir() for folder in folders)
-    if here or not (root / "dvc.lock").is_file() or not notes:
+    notes, folder = Notes(root), plan.results_folder(study)
+    trained = [plan.pretrain_folder(study, run) / RECORD for run in plan.jobs(study)]
+    noted = any(notes.of(record) is not None for record in trained)
+    if not noted or (root / folder / "pretrain").is_dir() or not (root / "dvc.lock").is_file():
         return ""
-    return "No results of this study are here, but dvc.lock names some; to get them type: dvc pull"
+    return f"{folder} is not here, but dvc.lock names it; to get it type: dvc pull"
 
 
 def _foreign(study: Study, root: Path) -> Iterator[tuple[Path, str]]:

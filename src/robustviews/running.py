@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 NOTES = Path(".snakemake")
 _UNSUPPORTED = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)  # said by some network file systems
+_TRIES, _PAUSE = 10, 0.02  # times, and seconds between them
 _GOES_ON = "a training goes on from its last saved state"
 
 
@@ -51,7 +52,7 @@ class Process:
 
     def __str__(self) -> str:
         """Name it with its number."""
-        return f"{self.name} (PID {self.pid}, since {self.since})"
+        return f"{self.name} (PID {self.pid or 'unknown'}, since {self.since})"
 
 
 def lock_of(folder: Path) -> Path:
@@ -81,7 +82,8 @@ def _held(lock: Path, name: str) -> Iterator[None]:
     if file is None:
         other = holder(lock) or Process(name, None, "a moment ago")
         raise BusyError(
-            f"{other} already runs; wait for it, or end it with: kill {other.pid}   ({_GOES_ON})"
+            f"{other} already runs; wait for it, or end it with: kill {_pids([other])}   "
+            f"({_GOES_ON})"
         )
     with file:
         since = f"{datetime.fromtimestamp(time.time(), UTC):%Y-%m-%dT%H:%M:%SZ}"
@@ -91,23 +93,24 @@ def _held(lock: Path, name: str) -> Iterator[None]:
         try:
             yield
         finally:
-            lock.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                lock.unlink()
 
 
 def holder(lock: Path) -> Process | None:
     """Return which process holds a lock, None where nobody does."""
-    try:
-        with lock.open("r", encoding="utf-8") as file:
-            if _lock(file):
-                return None
-            text = file.read()
-    except OSError:
-        return None
-    try:
-        said = json.loads(text)
-        return Process(str(said["name"]), int(said["pid"]), str(said["since"]))
-    except (ValueError, KeyError, TypeError):  # it has the lock and is about to say so
-        return Process("a job", None, "a moment ago")
+    for _ in range(_TRIES):
+        try:
+            with lock.open("r+", encoding="utf-8") as file:
+                if _lock(file):
+                    return None
+                said = json.load(file)
+            return Process(str(said["name"]), int(said["pid"]), str(said["since"]))
+        except OSError:
+            return None
+        except (ValueError, KeyError, TypeError):  # it has the lock and is about to say so
+            time.sleep(_PAUSE)
+    return Process("a process that does not say what it is", None, "a moment ago")
 
 
 def announce(root: Path = Path()) -> None:
@@ -140,24 +143,24 @@ def notice(study: Study, root: Path = Path()) -> str:
         )
     first = "The Snakemake that locked this folder was killed; finished jobs are safe."
     if not jobs:
-        return f"{first} Nothing runs here any more.\nType: snakemake --unlock   and run again"
+        return f"{first}\nNothing runs here any more. Type: snakemake --unlock   and run again"
     return (
-        f"{first} What it had started still runs: {', '.join(map(str, jobs))}.\n"
+        f"{first}\nWhat it had started still runs: {', '.join(map(str, jobs))}.\n"
         f"Type: kill {_pids(jobs)}   ({_GOES_ON})\nthen: snakemake --unlock   and run again"
     )
 
 
 def _acquire(path: Path) -> IO[str] | None:
     """Open and lock a file, None where another process holds it."""
-    while True:
+    for _ in range(_TRIES):
         file = path.open("a+", encoding="utf-8")
-        if not _lock(file):
-            file.close()
-            return None
-        with contextlib.suppress(FileNotFoundError):
-            if path.stat().st_ino == os.fstat(file.fileno()).st_ino:
-                return file
-        file.close()  # whoever held it has just removed it
+        if _lock(file):
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_ino == os.fstat(file.fileno()).st_ino:
+                    return file
+        file.close()  # held, perhaps by one who only looks, or just removed by who held it
+        time.sleep(_PAUSE)
+    return None
 
 
 def _lock(file: IO[str]) -> bool:
@@ -185,7 +188,7 @@ def _holders(locks: Iterator[Path] | list[Path]) -> list[Process]:
 
 
 def _pids(processes: list[Process]) -> str:
-    return " ".join(str(process.pid) for process in processes)
+    return " ".join("PID" if each.pid is None else str(each.pid) for each in processes)
 
 
 def _is_locked(study: Study, root: Path) -> bool:
@@ -193,7 +196,7 @@ def _is_locked(study: Study, root: Path) -> bool:
     folders += [plan.data_folder(study, name) for name in study.datasets]
     names = tuple(f"{folder.as_posix()}/" for folder in folders)
     for lock in (root / NOTES / "locks").glob("*.lock"):
-        with contextlib.suppress(OSError):  # removed since
-            if any(line.startswith(names) for line in lock.open(encoding="utf-8")):
+        with contextlib.suppress(OSError), lock.open(encoding="utf-8") as file:  # or removed since
+            if any(line.startswith(names) for line in file):
                 return True
     return False

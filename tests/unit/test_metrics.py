@@ -1,0 +1,48 @@
+"""The cells of all tables as numbers that two revisions can be compared by."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from robustviews import artifacts, results
+from robustviews.cli import main
+from robustviews.tables.metrics import metrics
+from tests.unit.results_tree import COLUMNS, small_study, write_tree
+from tests.workflow.project import TINY
+
+
+def test_every_cell_is_a_number_in_percent_or_minutes(tmp_path):
+    study = small_study()
+    write_tree(tmp_path, study)
+    frame = results.frame(study, tmp_path)
+    numbers = metrics(study, frame)
+    assert {table: set(rows) for table, rows in numbers.items()} == {
+        "table1": {"free", "pgd", "supervised"},
+        "aa": {"free"},
+    }
+    assert tuple(numbers["table1"]["pgd"]) == COLUMNS
+    (clean,) = [row for row in frame if row["entry"] == "simclr-pgd5" and row["eps"] == 0]
+    assert numbers["table1"]["pgd"]["digits/clean"] == pytest.approx(
+        100 * clean["correct"] / clean["n"], rel=1e-5
+    )
+    assert numbers["table1"]["pgd"]["digits/minutes"] == pytest.approx(6)
+    assert numbers["table1"]["free"]["digits/minutes"] == pytest.approx(3.1)  # mean of three seeds
+
+
+def test_cells_that_were_not_run_are_left_out(tmp_path):
+    study = small_study()
+    write_tree(tmp_path, study)
+    frame = [row for row in results.frame(study, tmp_path) if row["attack"] != "autoattack"]
+    assert metrics(study, frame)["aa"] == {"free": {}}
+
+
+def test_the_verb_writes_them_beside_the_report(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["metrics", "--study", str(TINY), "--partial"]) == 0
+    text = (tmp_path / "results/tiny/metrics.json").read_text(encoding="utf-8")
+    assert json.loads(text) == {"accuracies": {"emp": {}, "simclr": {}, "supervised": {}}}
+    assert text == json.dumps(json.loads(text), indent=1, sort_keys=True) + "\n"
+    assert main(["metrics", "--study", str(TINY)]) == 2
+    assert artifacts.read_json(tmp_path / "results/tiny/metrics.json") == json.loads(text)
