@@ -122,6 +122,10 @@ def _options() -> dict[str, dict[str, Any]]:
         "second": {"metavar": "B", "help": "the same, to compare with"},
         "--yes": {**switch, "help": "remove them"},
         "--to": {"type": Path, "required": True, "metavar": "FOLDER", "help": "folder to write"},
+        "--agent": {
+            "metavar": "NAME",
+            "help": "who ran it, or an ORCID URL; nobody is named without",
+        },
         "--key": {"type": Path, "required": True, "metavar": "FILE", "help": "key file"},
     }
 
@@ -173,7 +177,7 @@ VERBS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "explain": ("explaining", "tell how a cell was made, and how to make it again", ("cell",)),
     "diff": ("explaining", "name the first input in which two records differ", ("first", "second")),
     "prune": ("explaining", "list results that the study no longer has", ("--yes",)),
-    "crate": ("exporting", "export a finished study as an RO-Crate", ("--to",)),
+    "crate": ("exporting", "export a finished study as an RO-Crate", ("--to", "--agent")),
     "sign": ("exporting", "sign what the audit vouches for", ("--key",)),
     "check-signature": ("exporting", "check signature and files offline", ("--key",)),
 }

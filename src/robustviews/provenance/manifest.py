@@ -15,9 +15,11 @@ from robustviews.provenance.findings import State
 
 FORMAT = 1
 
+_SHOWN = 3  # things that are wrong; the audit shows all
+
 
 class RefusedError(ValueError):
-    """The audit does not vouch for what would be signed; the message says what is wrong."""
+    """The audit does not vouch for what would be handed out; the message says what is wrong."""
 
 
 def path_of(study: Study) -> Path:
@@ -41,8 +43,7 @@ def build(study: Study, seen: Audit, *, study_file: Path, root: Path = Path()) -
         RefusedError: the audit found something wrong.
         ArtifactError: a file is missing.
     """
-    if seen.state is State.FAILED:
-        raise RefusedError(_refusal(seen))
+    refuse_failed(seen, "not signed")
     disk = Disk(study, root)
     paths = sorted({study_file, *(path for job in disk.jobs.values() for path in files(job))})
     return {
@@ -87,6 +88,16 @@ def changes(manifest: dict[str, Any], root: Path = Path()) -> list[str]:
     return found
 
 
+def refuse_failed(seen: Audit, outcome: str) -> None:
+    """Raise RefusedError where an audit failed; `outcome` says what there will not be."""
+    failed = [finding for finding in seen.all_findings() if finding.state is State.FAILED]
+    if failed:
+        shown = [f"  {finding.subject}: {finding.text}" for finding in failed[:_SHOWN]]
+        more = [f"  and {len(failed) - _SHOWN} more"] if len(failed) > _SHOWN else []
+        head = f"{seen.study}: {outcome}, the audit failed {len(failed)} checks:"
+        raise RefusedError("\n".join((head, *shown, *more, "see all: robustviews audit")))
+
+
 def parse(data: bytes, path: Path) -> dict[str, Any]:
     """Return a manifest from its bytes.
 
@@ -102,14 +113,6 @@ def parse(data: bytes, path: Path) -> dict[str, Any]:
         raise ArtifactError(f"{path}: expected a manifest of format {FORMAT}, found something else")
     parsed: dict[str, Any] = manifest
     return parsed
-
-
-def _refusal(seen: Audit) -> str:
-    failed = [finding for finding in seen.all_findings() if finding.state is State.FAILED]
-    shown = [f"  {finding.subject}: {finding.text}" for finding in failed[:3]]
-    more = [f"  and {len(failed) - 3} more"] if len(failed) > 3 else []
-    head = f"{seen.study}: not signed, the audit found {len(failed)} things wrong:"
-    return "\n".join((head, *shown, *more, "see all of it with: robustviews audit"))
 
 
 def _code(disk: Disk) -> list[dict[str, Any]]:
