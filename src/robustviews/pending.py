@@ -131,7 +131,7 @@ def _reporting(study: Study) -> Iterator[Job]:
         ("examples", ""),
     )
     needs = (*_cells(study), *parts)
-    yield Job("report", "", needs, outputs=files("report", kinds=("html",)))
+    yield Job("report", "", needs, outputs=files("report", "audit", kinds=("html",)))
 
 
 def _cells(study: Study, *blocks: Table | Figure) -> tuple[Key, ...]:

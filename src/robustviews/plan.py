@@ -295,7 +295,8 @@ def attack_spec(study: Study, run: str, probe: str, attack: str, *, source: Path
 
 def report_spec(study: Study, block: str = "") -> Spec:
     """Return what decides a table or figure given the results; of the report without a name."""
-    code = fingerprint.files("results", "statistics", "tables", "figures", "report", "templates")
+    parts = ["results", "statistics", "tables", "figures", "report", "rendering", "templates"]
+    code = fingerprint.files(*parts, *([] if block else ["provenance"]))
     wanted = study.tables.get(block) or study.figures.get(block)
     labels = {name: label(study, name) for name in study.runs}
     titles = [study.title, study.demonstration]

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
-import robustviews
 from robustviews import plan
+from robustviews.provenance import page
+from robustviews.provenance.remaking import DEFAULT_STUDY
+from robustviews.rendering import environment
 from robustviews.tables import CellValue, Evidence, TableData
 from robustviews.tables.writers import cell_text, minutes, percent
 
 if TYPE_CHECKING:
     from robustviews.artifacts import Record
     from robustviews.config.schema import Study
+    from robustviews.provenance.audit import Audit
+    from robustviews.provenance.findings import State
     from robustviews.results import Result
 
 PNG = b"\x89PNG"
@@ -56,6 +57,21 @@ class Entry:
     jobs: list[dict[str, str]]
 
 
+@dataclass(frozen=True)
+class Audited:
+    """What the audit came to, of a cell or of all, and where it is told in full."""
+
+    state: State
+    said: str
+    href: str
+    own: str = ""  # of commands, to find the study
+
+    @property
+    def mark(self) -> str:
+        """A sign, so that colour does not tell it alone."""
+        return page.mark(self.state)
+
+
 def render(
     study: Study,
     frame: list[Result],
@@ -63,6 +79,8 @@ def render(
     tables: Mapping[str, TableData],
     figures: Mapping[str, bytes],
     records: Mapping[str, Record],
+    seen: Audit,
+    file: str = DEFAULT_STUDY,
     curves: bytes | None = None,
     examples: bytes | None = None,
 ) -> str:
@@ -74,30 +92,26 @@ def render(
         tables: by name, in the order in which they appear.
         figures: SVG or PNG of each figure of the study, by name.
         records: of all jobs, by path relative to the project, as `robustviews.results.records`.
+        seen: what the audit saw, of all cells.
+        file: the study's, as people name it.
         curves: SVG or PNG of the training curves.
         examples: SVG or PNG of the example views.
 
     Returns:
         HTML, to be written to results/<study>/report.html, where its relative links lead somewhere.
     """
-    environment = Environment(
-        loader=PackageLoader("robustviews"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
-    environment.filters |= {
+    pages = environment(study)
+    pages.filters |= {
         "cell_text": cell_text,
         "evidence": _evidence_text,
         "hover": _hover,
         "minus": lambda text: text.replace("-", "\N{MINUS SIGN}"),
-        "href": lambda path: _href(study, path),
     }
     cells = [cell for table in tables.values() for row in table.rows for cell in row.cells]
-    return environment.get_template("report.html.j2").render(
+    return pages.get_template("report.html.j2").render(
         study=study,
-        version=robustviews.__version__,
+        audit=Audited(seen.state, page.summary(seen), page.NAME, page.naming(file)),
+        audits=_audits(study, seen),
         facts=_facts(study, frame, records),
         missing=sum(len(cell.evidence) < cell.planned for cell in cells),
         cells=len(cells),
@@ -109,6 +123,16 @@ def render(
         protocols=_protocols(study),
         environments=_environments(records),
     )
+
+
+def _audits(study: Study, seen: Audit) -> dict[tuple[str, str, int], Audited]:
+    """Return what the audit came to for each cell, by table, row and number of the column."""
+    return {
+        (address.table, address.row, study.tables[address.table].columns.index(address.column)): (
+            Audited(seen.state_of(address), str(seen.state_of(address)), page.href(address))
+        )
+        for address in seen.cells
+    }
 
 
 def _facts(study: Study, frame: list[Result], records: Mapping[str, Record]) -> dict[str, str]:
@@ -246,7 +270,3 @@ def _examples(data: bytes) -> Picture:
 def _uri(data: bytes) -> str:
     kind = "png" if data.startswith(PNG) else "svg+xml"
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
-
-
-def _href(study: Study, path: str) -> str:
-    return os.path.relpath(path, plan.results_folder(study)).replace(os.sep, "/")

@@ -234,7 +234,7 @@ class _Reader:
             low=low,
             high=high,
             pretrain_minutes=training["seconds"] / 60,
-            device=training["environment"]["device"],
+            device=training["environment"].get("device") or "unknown",
             probe_epochs=getattr(study.probes.get(probe), "epochs", None),
             attack_steps=_steps(study.attacks.get(attack)),
             record=record.as_posix(),
@@ -265,10 +265,10 @@ class _Reader:
         if not (self._root / path).exists():
             raise _NotRunError(f"{path}: missing; run it with: snakemake {output}")
         record: Record = artifacts.read_json(self._root / path)
-        lacking = _KEYS - record.keys()
-        if lacking:
+        wrong = _wrong(record)
+        if wrong:
             raise _ForeignError(
-                f"{path}: no record of a job, it lacks {', '.join(sorted(lacking))}; "
+                f"{path}: no record of a job, {wrong}; "
                 f"remove {path.parent} and run: snakemake {output}"
             )
         if record["study"] != self._study.study:
@@ -303,6 +303,18 @@ class _Reader:
                 f"{found}; remove {path.parent} and run: snakemake {path}"
             )
         return artifacts.read_arrays(self._root / path)
+
+
+def _wrong(record: Record) -> str:
+    """Say in which way a file is no record that can be read, or nothing when it is one."""
+    lacking = _KEYS - record.keys()
+    if lacking:
+        return f"it lacks {', '.join(sorted(lacking))}"
+    if not isinstance(record["seconds"], int | float):
+        return f"its seconds are {record['seconds']!r}"
+    kinds = ("spec", "inputs", "outputs", "environment")
+    other = [name for name in kinds if not isinstance(record[name], dict)]
+    return f"expected a mapping as {', '.join(other)}" if other else ""
 
 
 def _steps(attack: object) -> int | None:

@@ -208,7 +208,7 @@ def test_tables_figures_and_the_report_are_written_in_every_format(finished):
     expected = {f"tables/{name}.{kind}" for name in study.tables for kind in ("md", "csv", "tex")}
     pictures = [f"figures/{name}" for name in study.figures] + ["training/curves", "examples/views"]
     expected |= {f"{name}.{kind}" for name in pictures for kind in ("svg", "png")}
-    expected |= {"frame.csv", "report.html"}
+    expected |= {"frame.csv", "report.html", "audit.html"}
     found = {path.relative_to(results).as_posix() for path in results.rglob("*") if path.is_file()}
     jobs = ("data/", "pretrain/", "probe/", "attack/")
     assert {name for name in found if not name.startswith(jobs)} == expected

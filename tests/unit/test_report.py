@@ -1,19 +1,25 @@
-"""The report: one page that needs nothing but itself, and from which every number can be traced."""
+"""Report and audit: pages that need nothing but themselves, and trace every number to its bytes."""
 
 from __future__ import annotations
 
 import dataclasses
 import shutil
 from html.parser import HTMLParser
+from urllib.parse import unquote
 
 import pytest
 
-from robustviews import report, results
+from robustviews import artifacts, plan, report, results
+from robustviews.provenance import cells
+from robustviews.provenance import page as audit_page
+from robustviews.provenance.audit import Audit, audit
+from robustviews.provenance.findings import State
 from robustviews.tables import TABLES
-from tests.unit.results_tree import DEVICE, small_study, write_tree
+from tests.unit.results_tree import DEVICE, small_study, write_shown, write_tree
 
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg"/>'
 VOID = {"meta", "img", "br", "hr", "link", "input"}
+SUPERVISED = '<th scope="row" class="name">pretrain <a href="#job-pretrain/supervised'
 LOADS = {"src", "srcset", "data", "action", "poster", "background"}
 
 
@@ -54,6 +60,7 @@ def render(root, study, *, partial=False):
         tables=tables,
         figures=dict.fromkeys(study.figures, SVG),
         records=results.records(study, root),
+        seen=audit(study, root, settled=False),
         curves=SVG,
         examples=report.PNG + b"...",
     )
@@ -68,6 +75,7 @@ def study():
 def root(study, tmp_path_factory):
     root = tmp_path_factory.mktemp("project")
     write_tree(root, study)
+    write_shown(root, study)
     return root
 
 
@@ -81,7 +89,29 @@ def page(html):
     return Page(html)
 
 
-def test_the_page_loads_nothing_from_anywhere(page, html):
+def render_audit(root, study, **options):
+    return audit_page.render(study, audit(study, root, settled=False), root=root, **options)
+
+
+@pytest.fixture(scope="module")
+def audit_html(study, root):
+    return render_audit(root, study)
+
+
+@pytest.fixture(scope="module")
+def audited(audit_html):
+    return Page(audit_html)
+
+
+@pytest.fixture
+def other(root, tmp_path):
+    """A copy of the project, to be damaged."""
+    return shutil.copytree(root, tmp_path / "other")
+
+
+@pytest.mark.parametrize("which", ["report", "audit"])
+def test_no_page_loads_anything_from_anywhere(page, html, audited, audit_html, which):
+    page, html = {"report": (page, html), "audit": (audited, audit_html)}[which]
     for tag, attributes in page.elements:
         assert tag not in {"script", "link", "iframe", "object", "embed", "base"}
         for name in LOADS & attributes.keys():
@@ -92,12 +122,25 @@ def test_the_page_loads_nothing_from_anywhere(page, html):
     assert "@import" not in style
 
 
-def test_every_link_inside_the_page_has_its_target(page):
-    ids = [each["id"] for _, each in page.elements if "id" in each]
-    assert len(ids) == len(set(ids))
-    targets = {href[1:] for href in page.all("a", "href") if href.startswith("#")}
-    assert targets <= set(ids)
-    assert "run-emp-free3" in targets
+def ids(page):
+    found = [each["id"] for _, each in page.elements if "id" in each]
+    assert len(found) == len(set(found))
+    return set(found)
+
+
+def test_every_link_of_both_pages_leads_somewhere(page, audited, root):
+    pages = {"report.html": page, "audit.html": audited}
+    for name, each in pages.items():
+        links = each.all("a", "href")
+        assert len(links) > 40
+        for link in links:
+            file, _, fragment = link.partition("#")
+            target = pages.get(file or name)
+            if target is None:
+                assert (root / "results" / "tiny" / file).is_file(), link
+            elif fragment:
+                assert unquote(fragment) in ids(target), link
+    assert "#run-emp-free3" in page.all("a", "href")
 
 
 def test_every_cell_links_to_the_records_behind_it(page, root, html):
@@ -199,8 +242,87 @@ def test_the_same_study_gives_the_same_page(study, root, html):
 
 
 def test_a_page_without_figures_and_pictures_has_no_empty_sections(study):
-    html = report.render(study, [], tables={}, figures={}, records={})
+    seen = Audit(study="tiny", jobs={}, cells={}, findings=())
+    html = report.render(study, [], tables={}, figures={}, records={}, seen=seen)
     page = Page(html)
     assert "Example views" not in page.text
     assert "Figures" not in page.text
     assert "not run" in page.text
+
+
+# The audit
+
+
+def test_every_cell_links_to_its_entry_in_the_audit_with_its_state_in_words(page, audited, study):
+    addresses = [str(address) for address, _ in cells.every(study)]
+    assert len(addresses) == 13
+    assert set(addresses) <= ids(audited)
+    assert [href for href in page.all("a", "href") if href.startswith("audit.html#")] == [
+        f"audit.html#{address}" for address in addresses
+    ]
+    seen = [text for text in ("✓ verified", "? unknown", "✗ failed") if text in page.text]
+    assert seen
+
+
+def test_states_of_cells_and_of_all_are_told_at_the_top_and_where_they_are(study, other):
+    (
+        other / plan.pretrain_folder(study, "simclr-pgd5-digits-s0") / "encoder.safetensors"
+    ).write_bytes(b"x")
+    seen = audit(study, other, settled=False)
+    failed = [address for address in seen.cells if seen.state_of(address) is State.FAILED]
+    assert [address.row for address in failed] == ["pgd"] * 4
+    page, audited = Page(render(other, study)), Page(render_audit(other, study))
+    for each in (page, audited):
+        assert "13 cells verified" in each.text
+        assert "4 failed" in each.text
+    assert page.text.index("✗ Audit: failed.") < page.text.index("Tables")
+    assert page.text.count("✗ failed") == 4
+    assert audited.text.index("Not verified") < audited.text.index("Robust encoders")
+    assert "changed bytes" in audited.text
+
+
+def test_an_entry_shows_each_job_with_hash_seed_device_commit_time_and_record(audited, study, root):
+    record = artifacts.read_json(
+        root / plan.attack_folder(study, "emp-free3-digits-s2", "rle", "pgd20") / "record.json"
+    )
+    digest = record["outputs"]["flags.safetensors"].removeprefix("sha256:")
+    links = audited.all("a", "href")
+    assert "attack/emp-free3-digits-s2/rle/pgd20/record.json" in links
+    assert any(link.startswith("../../data/digits-") for link in links)
+    assert f"flags.safetensors: {digest}" in audited.all("span", "title")
+    for text in (digest[:12], digest, DEVICE, record["started"], record["code"]["commit"][:7]):
+        assert text in audited.text
+    assert "robustviews explain table1:free:digits/pgd20/4 " in audited.text
+
+
+def test_what_no_record_says_is_unknown_on_the_page(study, other):
+    path = other / plan.pretrain_folder(study, "supervised-free3-digits-s0") / "record.json"
+    record = artifacts.read_json(path)
+    record["environment"]["device"] = record["resumed"] = record["code"]["commit"] = None
+    artifacts.write_json(path, record)
+    row = render_audit(other, study).split(SUPERVISED)[1]
+    row = row.split("</tr>")[0]
+    assert row.count("unknown") >= 3
+    path.unlink()
+    row = render_audit(other, study).split(SUPERVISED)[1]
+    assert "not there" in row.split("</tr>")[0]
+
+
+def test_a_study_of_another_file_is_named_in_commands_but_no_path_of_this_machine(study, root):
+    assert "audit --study studies/x.yaml" in render_audit(root, study, file="studies/x.yaml")
+    assert "--study" not in render_audit(root, study, file="/home/me/x.yaml")
+
+
+def test_text_of_findings_and_records_cannot_become_markup(study, other):
+    path = other / plan.pretrain_folder(study, "supervised-free3-digits-s0") / "record.json"
+    record = artifacts.read_json(path)
+    record["environment"]["device"] = record["seed"] = "<script>alert(1)</script>"
+    artifacts.write_json(path, record)
+    html = render_audit(other, study)
+    assert "<script" not in html
+    assert "&lt;script&gt;" in html
+    assert Page(html)
+
+
+def test_the_same_audit_gives_the_same_page(study, root, audit_html):
+    assert render_audit(root, study) == audit_html

@@ -209,6 +209,20 @@ def test_a_file_that_is_no_record_is_refused(study, root):
         frame(study, root)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("seconds", None, "no record of a job, its seconds are None"),
+        ("environment", None, "no record of a job, expected a mapping as environment"),
+    ],
+)
+def test_a_record_without_what_a_cell_needs_is_refused(study, root, key, value, message):
+    path = root / RECORD
+    artifacts.write_json(path, artifacts.read_json(path) | {key: value})
+    with pytest.raises(ResultsError, match=message):
+        frame(study, root)
+
+
 def test_a_partial_frame_leaves_out_what_is_missing_or_stale(study, root):
     (root / RECORD).unlink()
     edit_record(root, RECORD.replace("-s0", "-s1"), spec={})

@@ -40,6 +40,7 @@ FILES = {
     *(f"{name}.{kind}" for name in [*FIGURES, "examples/views"] for kind in ("svg", "png")),
     "frame.csv",
     "report.html",
+    "audit.html",
 }
 
 

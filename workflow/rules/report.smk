@@ -12,6 +12,7 @@ EXAMPLES = [f"{RESULTS}/examples/views.svg", f"{RESULTS}/examples/views.png"]
 METRICS = f"{RESULTS}/metrics.json"
 REPORT = [
     f"{RESULTS}/report.html",
+    f"{RESULTS}/audit.html",
     f"{RESULTS}/frame.csv",
     METRICS,
     *TABLES,
@@ -147,6 +148,7 @@ rule report:
         CURVES,
         EXAMPLES,
     output:
+        f"{RESULTS}/audit.html",
         report(f"{RESULTS}/report.html", caption="../report/report.rst", category="Report"),
     log:
         f"{LOGS}/report/report.log",

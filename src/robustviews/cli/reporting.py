@@ -63,7 +63,9 @@ def curves(options: argparse.Namespace) -> None:
 
 
 def report(options: argparse.Namespace) -> None:
-    """Write the report: all tables, figures, curves and settings on one HTML page."""
+    """Write the report, all on one HTML page, and beside it the page of the audit."""
+    from robustviews.provenance import page
+    from robustviews.provenance.audit import audit
     from robustviews.report import render
 
     study = load_study(options.study)
@@ -74,16 +76,21 @@ def report(options: argparse.Namespace) -> None:
         return path.read_bytes() if path.exists() else None
 
     pictures = {name: picture(f"figures/{name}") for name in study.figures}
-    page = render(
+    # Until the workflow has ended, what it writes last is not there to be checked.
+    seen = audit(study, settled=False)
+    rendered = render(
         study,
         results.frame(study, partial=options.partial),
         tables={name: _make_table(study, name, partial=options.partial) for name in study.tables},
         figures={name: data for name, data in pictures.items() if data is not None},
         records=results.records(study),
+        seen=seen,
+        file=str(options.study),
         curves=picture("training/curves"),
         examples=picture("examples/views"),
     )
-    artifacts.write_text(folder / "report.html", page)
+    artifacts.write_text(folder / page.NAME, page.render(study, seen, file=str(options.study)))
+    artifacts.write_text(folder / "report.html", rendered)
 
 
 def summary(options: argparse.Namespace) -> None:

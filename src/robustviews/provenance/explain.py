@@ -13,13 +13,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from robustviews import artifacts, plan, results
+from robustviews import plan, results
 from robustviews.artifacts import ArtifactError, Record
 from robustviews.config.schema import Study
 from robustviews.pending import Job, Key
 from robustviews.plan import Cell
 from robustviews.provenance import cells
 from robustviews.provenance.cells import Address
+from robustviews.provenance.disk import Disk
 from robustviews.provenance.remaking import DEFAULT_STUDY, Commands, commands
 from robustviews.tables.values import CellValue, row_values
 from robustviews.tables.writers import minutes, percent
@@ -52,7 +53,7 @@ def explain(study: Study, text: str, *, file: str, root: Path = Path()) -> str:
     """
     address, cell = cells.find(study, text)
     chain = cells.chain(study, cell)
-    records = dict(_records(chain, root))
+    records = dict(_records(study, chain, root))
     lines = [str(address)]
     for line in _value(study, address, cell, root):
         lines += _wrapped(line, indent=3)
@@ -66,14 +67,11 @@ def explain(study: Study, text: str, *, file: str, root: Path = Path()) -> str:
     return "\n".join([*lines, *_commands(made, address, file), ""])
 
 
-def _records(chain: list[Job], root: Path) -> Iterator[tuple[Key, Record]]:
+def _records(study: Study, chain: list[Job], root: Path) -> Iterator[tuple[Key, Record]]:
+    disk = Disk(study, root)
     for job in chain:
-        assert job.folder is not None
-        try:
-            record = artifacts.read_json(root / job.folder / "record.json")
-        except ArtifactError:
-            continue
-        if isinstance(record, dict) and isinstance(record.get("spec"), dict):
+        record = disk.record(job)
+        if not isinstance(record, ArtifactError) and isinstance(record.get("spec"), dict):
             yield job.key, record
 
 

@@ -136,16 +136,6 @@ class Revision:
         return done.stdout
 
 
-def commit_here(root: Path) -> str | None:
-    """Return the commit that a project stands at; None where git cannot tell."""
-    command = ["git", "-C", str(root), "rev-parse", "--verify", "HEAD"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
-
-
 def cache(root: Path) -> Path:
     """Return the folder in which DVC keeps the bytes of a project."""
     folder = root / ".dvc"

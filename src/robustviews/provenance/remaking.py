@@ -15,7 +15,7 @@ from robustviews.pending import Job, Key
 from robustviews.plan import Cell
 from robustviews.provenance import cells
 from robustviews.provenance.cells import Address
-from robustviews.provenance.places import commit_here
+from robustviews.provenance.history import History
 
 DEFAULT_STUDY = "params.yaml"
 _FLAGS = {
@@ -60,7 +60,7 @@ def commands(
         file: the study's, as people name it.
         root: project folder.
     """
-    chain, here = cells.chain(study, cell), commit_here(root)
+    chain, here = cells.chain(study, cell), History(root).head
     commits = {job.key: _code(records, job).get("commit") for job in chain if job.key in records}
     named = dict.fromkeys(commit for commit in commits.values() if commit)
     before = [f"git checkout {commit}" for commit in list(named)[-1:] if commit != here]
