@@ -28,6 +28,7 @@ _WINDOW_DRAWS, _CHANGE_DRAWS = 2 * _TRIES + 3, 13  # numbers for one view
 _CONTRAST, _SATURATION, _HUE = 1, 2, 3  # torchvision's numbers; brightness is 0
 # Pixel values at a time: what a CPU's cache holds (all at once is 2x slower); elsewhere 0.5 GiB.
 _CPU_CHUNK, _DEVICE_CHUNK = 2**18, 2**27
+_ALL = slice(None)
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,9 @@ class Change(NamedTuple):
     solarize: Tensor  # (B, V) bool
 
 
-def make_views(images: Tensor, views: Views, *, size: int, key: int, counters: Tensor) -> Tensor:
+def make_views(
+    images: Tensor, views: Views, *, size: int, key: int, counters: Tensor, only: slice = _ALL
+) -> Tensor:
     """Make the views of a batch.
 
     Args:
@@ -115,6 +118,7 @@ def make_views(images: Tensor, views: Views, *, size: int, key: int, counters: T
         size: height and width of a view, in pixels.
         key: of the random numbers, from `runtime.counter_key`; another epoch needs another key.
         counters: (B,) int64, one number for each sample, such as its index.
+        only: which of the views to make, by their numbers.
 
     Returns:
         (V, B, 3, size, size) float32 in [0, 1], on the device of `images`.
@@ -123,19 +127,16 @@ def make_views(images: Tensor, views: Views, *, size: int, key: int, counters: T
         ValueError: shapes do not fit together.
     """
     if images.ndim != 4 or images.shape[1] != 3 or counters.shape != images.shape[:1]:
-        raise ValueError(
-            "images and counters: expected (B, 3, H, W) and (B,), "
-            f"found {tuple(images.shape)} and {tuple(counters.shape)}"
-        )
+        found = f"{tuple(images.shape)} and {tuple(counters.shape)}"
+        raise ValueError(f"images and counters: expected (B, 3, H, W) and (B,), found {found}")
     batch, _, height, width = images.shape
     colour = AUGMENTATIONS[views.augmentation]
     draws = _WINDOW_DRAWS + _CHANGE_DRAWS
     numbers = runtime.counter_uniform(key, counters.to(images.device), views.count * draws)
-    numbers = numbers.view(batch, views.count, draws)
+    numbers = numbers.view(batch, views.count, draws)[:, only]
     window = draw_window(numbers[..., :_WINDOW_DRAWS], views, shape=(height, width))
     change = draw_change(numbers[..., _WINDOW_DRAWS:], colour)
-
-    result = torch.empty((views.count, batch, 3, size, size), device=images.device)
+    result = torch.empty((numbers.shape[1], batch, 3, size, size), device=images.device)
     border = views.padding if views.crop == "padded" else 0
     chunk = _CPU_CHUNK if images.device.type == "cpu" else _DEVICE_CHUNK
     step = max(1, chunk // (views.count * 3 * size**2))

@@ -1,6 +1,8 @@
 """Losses, as pure functions of projections z (V, B, D): V views of B images.
 
-Every function returns a scalar to be minimised. Projections are expected to have unit norm.
+Every function returns a scalar to be minimised. Projections are expected to have unit norm. Where
+several ranks train together, z is what one of them has, and the scalar the mean over that alone;
+what it is compared with (the mean over views, other images) comes from all of them.
 
 Source: arXiv 2501.03507, sections 2 and 3, and its reference code (the sign and scale that it
 minimises).
@@ -14,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from robustviews import distributed
 from robustviews.runtime import widen
 
 
@@ -43,15 +46,17 @@ def nt_xent(
     """
     if z.dim() != 3 or z.shape[0] != 2:
         raise ValueError(f"nt_xent takes z of shape (2, B, D), found {tuple(z.shape)}")
-    batch = z.shape[1]
-    anchors = widen(z).flatten(0, 1)  # (2B, D)
+    z = widen(z)
+    anchors = z.flatten(0, 1)  # (2B, D)
+    others = distributed.gather(z, dim=1).flatten(0, 1)  # (2N, D), N images of all ranks
     with torch.autocast(z.device.type, enabled=False):
-        logits = anchors @ anchors.T / temperature  # (2B, 2B)
+        logits = anchors @ others.T / temperature  # (2B, 2N)
+    place = torch.arange(len(others), device=z.device).view(2, -1)  # (2, N) of view and image
+    first = distributed.rank() * z.shape[1]
+    own = place[:, first : first + z.shape[1]]  # (2, B)
     if not with_self:
-        diagonal = torch.eye(2 * batch, dtype=torch.bool, device=z.device)
-        logits = logits.masked_fill(diagonal, -torch.inf)
-    partner = torch.arange(2 * batch, device=z.device).roll(batch)
-    loss = functional.cross_entropy(logits, partner)
+        logits = logits.masked_fill(place.flatten() == own.reshape(-1, 1), -torch.inf)
+    loss = functional.cross_entropy(logits, own.flip(0).flatten())  # its partner: the other view
     return loss if base_temperature is None else loss * (temperature / base_temperature)
 
 
@@ -71,7 +76,7 @@ def invariance(z: Tensor, *, kind: Literal["cosine", "trace"] = "cosine") -> Ten
     Source: arXiv 2501.03507, equation 4 (the term D); reference code for `cosine`.
     """
     z = widen(z)
-    mean = z.mean(dim=0, keepdim=True)  # (1, B, D)
+    mean = distributed.mean(z.mean(dim=0, keepdim=True))  # (1, B, D), over views of all ranks
     if kind == "trace":
         return -(z * mean).sum(dim=(1, 2)).mean()
     return -functional.cosine_similarity(z, mean, dim=-1).mean()

@@ -4,6 +4,9 @@ Each method is a frozen dataclass of its options. Images are in [0, 1]; `forward
 H, W) to what the loss takes: unit-norm projections (N, D), or logits (N, classes) for the
 supervised method.
 
+Where several ranks train together, a batch is what one of them has of the minibatch, and a loss its
+share: the sum over ranks is the loss of one process.
+
 Source: arXiv 2501.03507 and its reference code. Where they differ an option names both.
 """
 
@@ -19,9 +22,10 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from robustviews import losses
+    from robustviews import distributed, losses
 else:
     torch, losses = LazyModule("torch"), LazyModule("robustviews.losses")
+    distributed = LazyModule("robustviews.distributed")
 
 Forward = Callable[["Tensor"], "Tensor"]
 Loss = Callable[["Tensor"], "Tensor"]
@@ -51,10 +55,28 @@ def blank_batch(count: int, *, views: int, size: int, device: torch.device) -> B
     )
 
 
+class DivisionError(ValueError):
+    """Minibatches cannot be divided among ranks; the message says what to change."""
+
+
+class Share(NamedTuple):
+    """What one rank has of every minibatch."""
+
+    views: range  # among those of an image
+    images: range  # among those of the minibatch
+
+
 class Method(Protocol):
-    """What a method must offer; a row in `METHODS` makes it a name for study files."""
+    """What a method must offer; a row in `METHODS` makes it a name for study files.
+
+    Attributes:
+        supervised: whether labels are looked at.
+        divided: what ranks divide among them: all of them see all images and some of the views, or
+            some of the images in all their views.
+    """
 
     supervised: ClassVar[bool]
+    divided: ClassVar[Literal["views", "images"]]
 
     def check_views(self, count: int) -> None:
         """Raise ValueError when the method cannot work with this number of views."""
@@ -88,6 +110,7 @@ class EmpSsl:
     emp_scale: Literal["weighted_mean", "unit_sum"] = "weighted_mean"
     tcr_eps: float = option(0.2, gt=0)
     supervised: ClassVar[bool] = False
+    divided: ClassVar[Literal["views", "images"]] = "views"  # a coding rate needs all images
 
     def check_views(self, count: int) -> None:
         """Raise ValueError for fewer than two views, which would agree with themselves."""
@@ -105,8 +128,8 @@ class EmpSsl:
         invariance = losses.invariance(z, kind=self.emp_invariance)
         coding_rate = losses.total_coding_rate(z, eps=self.tcr_eps)
         if self.emp_scale == "unit_sum":
-            return views * (invariance + coding_rate)
-        return 200.0 * invariance + coding_rate
+            return views * (invariance + coding_rate)  # a sum over some of the views: a share
+        return distributed.share(200.0 * invariance + coding_rate)
 
     def attack_loss(self, forward: Forward, batch: Batch) -> Loss:
         """Return the training loss itself: the adversary moves every view."""
@@ -143,6 +166,7 @@ class SimClr:
     simclr_attack_pair: Literal["same_view", "train_pair"] = "same_view"
     simclr_clean_branch: Literal["recomputed", "once"] = "recomputed"
     supervised: ClassVar[bool] = False
+    divided: ClassVar[Literal["views", "images"]] = "images"
 
     def check_views(self, count: int) -> None:
         """Raise ValueError unless there are exactly two views."""
@@ -171,12 +195,13 @@ class SimClr:
         return lambda adversarial: self._nt_xent(anchor, forward(adversarial))
 
     def _nt_xent(self, z1: Tensor, z2: Tensor) -> Tensor:
-        return losses.nt_xent(
+        loss = losses.nt_xent(
             torch.stack((z1, z2)),
             temperature=self.simclr_temperature,
             base_temperature=self.simclr_base_temperature,
             with_self=self.simclr_denominator == "with_self",
         )
+        return distributed.share(loss)
 
 
 @dataclass(frozen=True)
@@ -184,6 +209,7 @@ class Supervised:
     """Cross-entropy on labels, the yardstick of the self-supervised methods."""
 
     supervised: ClassVar[bool] = True
+    divided: ClassVar[Literal["views", "images"]] = "images"
 
     def check_views(self, count: int) -> None:
         """Raise ValueError unless there is exactly one view."""
@@ -196,11 +222,36 @@ class Supervised:
 
     def train_loss(self, forward: Forward, batch: Batch, adversarial: Tensor) -> Tensor:
         """Return the cross-entropy of the perturbed images."""
-        return torch.nn.functional.cross_entropy(forward(adversarial), batch.labels)
+        loss = torch.nn.functional.cross_entropy(forward(adversarial), batch.labels)
+        return distributed.share(loss)
 
     def attack_loss(self, forward: Forward, batch: Batch) -> Loss:
         """Return the training loss itself."""
         return lambda adversarial: self.train_loss(forward, batch, adversarial)
+
+
+def divide(method: Method, *, views: int, batch_size: int, ranks: int) -> list[Share]:
+    """Divide minibatches evenly: return the share of each rank.
+
+    Args:
+        method: says whether views or images are divided.
+        views: of each image.
+        batch_size: images in a minibatch.
+        ranks: processes that train together.
+
+    Raises:
+        DivisionError: views or images do not come out even.
+    """
+    key, count = ("views.count", views) if method.divided == "views" else ("batch_size", batch_size)
+    if count % ranks:
+        raise DivisionError(
+            f"{key}: {count} cannot be divided evenly among {ranks} ranks; make it a multiple of "
+            f"{ranks}, or the number of ranks a divisor of {count}"
+        )
+    parts = [range(rank * count // ranks, (rank + 1) * count // ranks) for rank in range(ranks)]
+    if method.divided == "views":
+        return [Share(part, range(batch_size)) for part in parts]
+    return [Share(range(views), part) for part in parts]
 
 
 METHODS: dict[str, type[Method]] = {

@@ -7,18 +7,19 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
-from robustviews import augment, feed, runtime
+from robustviews import augment, distributed, feed, runtime
 from robustviews.augment import Views
+from robustviews.batchnorm import synchronise
 from robustviews.compiler import Compilation, compile_encoder
 from robustviews.encoder import Encoder
 from robustviews.feed import Feed
-from robustviews.methods import Batch, Method
+from robustviews.methods import Batch, Method, divide
 from robustviews.optim import Adam, Lars, Sgd, learning_rate
 from robustviews.regimes import Regime
 
@@ -71,6 +72,7 @@ class Training:
 
     def update(self) -> None:
         """Move the parameters by their gradients, at the learning rate of this update."""
+        distributed.sum_gradients_(self.encoder.parameters())
         for group in self.opt.param_groups:
             group["lr"] = self.lr_at(self.progress.update)
         self.opt.step()
@@ -90,7 +92,7 @@ class Training:
         """
         progress = self.progress
         before = progress.history[-1]["seconds"] if progress.history else 0.0
-        loss = self.loss_sum.item() / minibatches
+        loss = distributed.total(self.loss_sum).item() / minibatches
         self._tick()
         progress.epoch, progress.position = progress.epoch + 1, 0
         row = {
@@ -110,15 +112,16 @@ class Training:
         self.loss_sum = torch.zeros((), device=self.device)
 
     def save(self, state: State) -> None:
-        """Save everything that the next minibatch depends on."""
+        """Save everything that the next minibatch depends on, for any number of ranks."""
         self._tick()
         tensors = {f"encoder.{key}": value for key, value in self.encoder.state_dict().items()}
         for number, slots in self.opt.state_dict()["state"].items():
             tensors.update({f"optimizer.{number}.{key}": slots[key] for key in slots})
-        tensors["loss_sum"] = self.loss_sum
+        tensors["loss_sum"] = distributed.total(self.loss_sum)
         if self.delta is not None:
-            tensors["delta"] = self.delta
-        state.save(tensors, asdict(self.progress))
+            tensors["delta"] = distributed.gather(self.delta)
+        if distributed.rank() == 0:
+            state.save(tensors, asdict(self.progress))
 
     def take_up(self, state: State) -> None:
         """Go on where a saved training was interrupted; a first start stays a fresh one."""
@@ -138,16 +141,16 @@ class Training:
         self.encoder.load_state_dict(weights, strict=True)
         groups = self.opt.state_dict()["param_groups"]
         self.opt.load_state_dict({"state": slots, "param_groups": groups})
-        self.loss_sum = tensors["loss_sum"].to(self.device)
-        self.delta = tensors["delta"].to(self.device) if "delta" in tensors else None
+        self.loss_sum = distributed.share(tensors["loss_sum"].to(self.device))
+        if "delta" in tensors:
+            self.delta = distributed.part(tensors["delta"].to(self.device))
         self.progress = Progress(**position)
         self.progress.resumed += 1
         log.info("resumed after pass %d, minibatch %d", self.progress.epoch, self.progress.position)
 
     def _tick(self) -> None:
-        now = time.monotonic()
-        self.progress.seconds += now - self._clock
-        self._clock = now
+        before, self._clock = self._clock, time.monotonic()
+        self.progress.seconds += self._clock - before
 
 
 def pretrain(
@@ -169,7 +172,7 @@ def pretrain(
     state: State | None = None,
     title: str = "pretrain",
 ) -> Progress:
-    """Train an encoder in place.
+    """Train an encoder in place; where several ranks train together, each calls this alike.
 
     Args:
         encoder: network on its device; left in eval mode.
@@ -194,6 +197,7 @@ def pretrain(
 
     Raises:
         TrainingError: fewer images than a minibatch holds, or a loss that is no longer finite.
+        DivisionError: minibatches cannot be divided among the ranks.
     """
     minibatches = len(images) // batch_size
     if minibatches == 0:
@@ -202,6 +206,8 @@ def pretrain(
             "lower it"
         )
     passes = passes_over_data(epochs, epochs_meaning, regime.updates_per_batch, views.count)
+    shares = divide(method, views=views.count, batch_size=batch_size, ranks=distributed.ranks())
+    share = shares[distributed.rank()]
     options = dict(optimizer)
     lr_at = learning_rate(
         options["lr"],
@@ -212,15 +218,16 @@ def pretrain(
     )
     encoder.precision = precision
     encoder.train()
+    synchronise(encoder)
     compilation = Compilation("eager")
     if compiled:
         compilation = compile_encoder(
             encoder,
             method=method,
             regime=regime,
-            views=views,
+            views=replace(views, count=len(share.views)),
             size=size,
-            batch_size=batch_size,
+            batch_size=len(share.images),
         )
     training = Training(encoder, build_optimizer(encoder, **options), lr_at)
     if state is not None:
@@ -231,14 +238,22 @@ def pretrain(
     images, labels = feed.of(images, device), labels.to(device)
     bar = runtime.Progress(passes * minibatches, "minibatch", title)
     done = progress.epoch * minibatches + progress.position
+    distributed.check_same(done, "minibatches done")
     bar.begin_at(done)
     steps = range(done, passes * minibatches)
-    orders = _orders(len(images), steps, seed=seed, batch_size=batch_size)
+    orders = _orders(len(images), steps, seed=seed, batch_size=batch_size, mine=share.images)
     with contextlib.closing(images.batches(orders)) as batches:
         for step, (index, chosen) in zip(steps, batches, strict=True):
             epoch, position = divmod(step, minibatches)
             batch = make_batch(
-                chosen, labels[index], index, views=views, size=size, seed=seed, epoch=epoch
+                chosen,
+                labels[index],
+                index,
+                views=views,
+                size=size,
+                seed=seed,
+                epoch=epoch,
+                only=share.views,
             )
             starts = runtime.generator(device, seed, "delta", epoch, position)
             with runtime.tf32(allowed=precision == "tf32"):
@@ -248,21 +263,24 @@ def pretrain(
             training.close_minibatch(*trained)
             if position == minibatches - 1:
                 training.close_pass(minibatches, minibatches * batch_size, title)
-            if state is not None and state.due():
+            if state is not None and distributed.said_by_first(state.due()):
                 training.save(state)
-            bar.show(step + 1)
+            if distributed.rank() == 0:
+                bar.show(step + 1)
     encoder.zero_grad(set_to_none=True)
     encoder.eval()
     return progress
 
 
-def _orders(count: int, steps: range, *, seed: int, batch_size: int) -> Iterator[Tensor]:
-    """Yield which of `count` images each minibatch of some steps has, (B,) int64."""
+def _orders(
+    count: int, steps: range, *, seed: int, batch_size: int, mine: range
+) -> Iterator[Tensor]:
+    """Yield which of `count` images this rank has of each minibatch of some steps, (B,) int64."""
     minibatches = count // batch_size
     for epoch, position in (divmod(step, minibatches) for step in steps):
         if position == 0 or (epoch, position) == divmod(steps.start, minibatches):
             order = runtime.permutation(count, seed, "order", epoch)
-        yield order[position * batch_size : (position + 1) * batch_size]
+        yield order[position * batch_size :][mine.start : mine.stop]
 
 
 def make_batch(
@@ -274,6 +292,7 @@ def make_batch(
     size: int,
     seed: int,
     epoch: int,
+    only: range | None = None,
 ) -> Batch:
     """Make the views of a minibatch.
 
@@ -285,11 +304,13 @@ def make_batch(
         size: side of the views.
         seed: of the training.
         epoch: pass over the data; together with seed and index it decides the views of an image.
+        only: which of the views to make; all when None.
     """
+    made = slice(only.start, only.stop) if only else slice(None)
     key = runtime.counter_key(seed, "views", epoch)
     return Batch(
         images=augment.to_float(images, size),
-        views=augment.make_views(images, views, size=size, key=key, counters=indices),
+        views=augment.make_views(images, views, size=size, key=key, counters=indices, only=made),
         labels=labels,
     )
 

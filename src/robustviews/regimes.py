@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from robustviews import runtime
+    from robustviews import distributed, runtime
 else:
     torch, nn = LazyModule("torch"), LazyModule("torch.nn")
-    runtime = LazyModule("robustviews.runtime")
+    distributed, runtime = LazyModule("robustviews.distributed"), LazyModule("robustviews.runtime")
 
 Update = Callable[[], None]
 
@@ -54,8 +54,8 @@ class Regime(Protocol):
             generator: source of random starts.
 
         Returns:
-            The loss of each update (scalars, still on the device), and the perturbation to hand on,
-            if any.
+            The loss of each update, or this rank's share of it (scalars, still on the device), and
+            the perturbation to hand on, if any.
         """
 
 
@@ -185,7 +185,8 @@ class Free:
         if fresh:
             delta = torch.zeros_like(target)
             if self.delta_start == "uniform":
-                delta.uniform_(-eps, eps, generator=generator)
+                whole = distributed.gather(delta).uniform_(-eps, eps, generator=generator)
+                delta = distributed.part(whole)
         assert delta is not None
         if self.delta_first_clip:
             delta = (target + delta).clamp(0, 1) - target
