@@ -63,7 +63,8 @@ def commands(
     chain, here = cells.chain(study, cell), History(root).head
     commits = {job.key: _code(records, job).get("commit") for job in chain if job.key in records}
     named = dict.fromkeys(commit for commit in commits.values() if commit)
-    before = [f"git checkout {commit}" for commit in list(named)[-1:] if commit != here]
+    last = list(named)[-1:] if here else []
+    before = [f"git checkout {commit}" for commit in last if commit != here]
     own = [] if file == DEFAULT_STUDY else ["--study", file]
     table = ["robustviews", "table", "--table", address.table, "--partial", *own]
     return Commands(
@@ -114,7 +115,7 @@ def _by_hand(
     at = here
     for job in chain:
         commit = commits.get(job.key)
-        if commit and commit != at:
+        if commit and here and commit != at:
             at = commit
             yield f"git checkout {commit}"
         parts = [_dataset(study, job)] if job.rule == "data" else job.parts
@@ -143,10 +144,12 @@ def _notes(
         yield "The commit of some jobs is unknown: their records name none."
     if any(code.get("dirty") for code in codes):
         yield "Some jobs ran on sources with changes that no commit holds: those are unknown."
-    if len(commits) > 1:
+    if commits and here is None:
+        yield f"No git repository is here to check {' and '.join(commits)} out from."
+    elif len(commits) > 1:
         yield "Several commits made it: by hand below follows each, Snakemake takes the last."
     same = all(records[job.key]["spec"].get("code") == (job.spec or {}).get("code") for job in ran)
-    if same and ran and any(commit != here for commit in commits):
+    if same and here and any(commit != here for commit in commits):
         yield "The code that is here has the same digests: without the checkout it is as good."
     devices = {_device(records, job) for job in ran if job.rule != "data"}
     if len(devices) > 1:
