@@ -13,6 +13,8 @@ rule attack:
     threads: STUDY.runtime.threads
     resources:
         gpu=GPUS,
+        mem_mb=asked("mem_mb", "attack"),
+        runtime=asked("runtime", "attack"),
     params:
         spec=lambda w: plan.to_json(plan.attack_spec(STUDY, w.run, w.probe, w.attack)),
     message:

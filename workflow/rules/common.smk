@@ -71,3 +71,14 @@ def cell_inputs(*blocks):
 def report_spec(name=""):
     """Return what decides a table or figure besides the results."""
     return plan.to_json(plan.report_spec(STUDY, name))
+
+
+def asked(what, rule):
+    """Return how Snakemake learns what a rule's jobs ask a cluster for, after a failure more of it."""
+
+    def ask(wildcards, attempt):
+        names = [PREPARED.get(name, name) for name in wildcards]
+        wanted = allocation.allocation(STUDY, rule, "/".join(names), device=DEVICE)
+        return getattr(wanted, what) * (1 if (rule, what) == ("pretrain", "runtime") else attempt)
+
+    return ask

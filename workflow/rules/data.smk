@@ -8,6 +8,9 @@ rule data:
         "logs/data/{prepared}.log",
     benchmark:
         "logs/data/{prepared}.tsv"
+    resources:
+        mem_mb=asked("mem_mb", "data"),
+        runtime=asked("runtime", "data"),
     params:
         spec=lambda w: plan.to_json(plan.data_spec(STUDY, PREPARED[w.prepared])),
         dataset=lambda w: PREPARED[w.prepared],

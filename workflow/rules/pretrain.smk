@@ -13,7 +13,11 @@ rule pretrain:
     priority: 10
     threads: STUDY.runtime.threads
     resources:
-        gpu=GPUS,
+        gpu=GPUS * allocation.ranks(STUDY),
+        cpus_per_task=STUDY.runtime.threads * allocation.ranks(STUDY),
+        nodes=1,
+        mem_mb=asked("mem_mb", "pretrain"),
+        runtime=asked("runtime", "pretrain"),  # tried again it goes on from its state
     params:
         spec=lambda w: plan.to_json(plan.pretrain_spec(STUDY, w.run)),
     message:

@@ -13,6 +13,8 @@ rule probe:
     threads: STUDY.runtime.threads
     resources:
         gpu=GPUS,
+        mem_mb=asked("mem_mb", "probe"),
+        runtime=asked("runtime", "probe"),
     params:
         spec=lambda w: plan.to_json(plan.probe_spec(STUDY, w.run, w.probe)),
     message:

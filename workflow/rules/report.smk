@@ -10,6 +10,7 @@ FIGURES = [f"{RESULTS}/figures/{name}.{kind}" for name in STUDY.figures for kind
 CURVES = [f"{RESULTS}/training/curves.svg", f"{RESULTS}/training/curves.png"]
 EXAMPLES = [f"{RESULTS}/examples/views.svg", f"{RESULTS}/examples/views.png"]
 METRICS = f"{RESULTS}/metrics.json"
+SMALL = {"mem_mb": 4000, "runtime": 60}  # what a rule that only reads and draws asks a cluster for
 REPORT = [
     f"{RESULTS}/report.html",
     f"{RESULTS}/audit.html",
@@ -29,6 +30,8 @@ rule frame:
         f"{RESULTS}/frame.csv",
     log:
         f"{LOGS}/report/frame.log",
+    resources:
+        **SMALL,
     params:
         spec=lambda w: report_spec(),
     message:
@@ -44,6 +47,8 @@ rule metrics:
         METRICS,
     log:
         f"{LOGS}/report/metrics.log",
+    resources:
+        **SMALL,
     params:
         spec=lambda w: report_spec(),
     message:
@@ -66,6 +71,8 @@ rule table:
         ),
     log:
         f"{LOGS}/report/table-{{table}}.log",
+    resources:
+        **SMALL,
     params:
         spec=lambda w: report_spec(w.table),
     message:
@@ -87,6 +94,8 @@ rule figure:
         ),
     log:
         f"{LOGS}/report/figure-{{figure}}.log",
+    resources:
+        **SMALL,
     params:
         spec=lambda w: report_spec(w.figure),
     message:
@@ -108,6 +117,8 @@ rule curves:
         ),
     log:
         f"{LOGS}/report/curves.log",
+    resources:
+        **SMALL,
     params:
         spec=lambda w: report_spec(),
     message:
@@ -132,6 +143,8 @@ rule examples:
         f"{LOGS}/report/examples.log",
     resources:
         gpu=GPUS,
+        mem_mb=8000,
+        runtime=60,
     params:
         spec=lambda w: report_spec(),
     message:
@@ -152,6 +165,8 @@ rule report:
         report(f"{RESULTS}/report.html", caption="../report/report.rst", category="Report"),
     log:
         f"{LOGS}/report/report.log",
+    resources:
+        **SMALL,
     params:
         spec=lambda w: report_spec(),
     message:

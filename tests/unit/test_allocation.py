@@ -1,0 +1,114 @@
+"""What jobs ask a cluster for: enough by what is measured and published, and torch is not asked."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from robustviews import memory, plan
+from robustviews.allocation import LONGEST, allocation
+from robustviews.config import load_study
+from robustviews.encoder import build_encoder
+from robustviews.estimating.amounts import shape_of
+
+STUDIES = Path(__file__).parents[2] / "studies"
+GPU = "cuda"
+PYTHON_MB = 2_000  # and torch, without data and network
+
+
+@pytest.fixture(scope="module")
+def paper():
+    return load_study(STUDIES / "cf-amc-ssl.yaml")
+
+
+def changed(study, entry, **options):
+    """Return a study with other options of a run."""
+    run = dataclasses.replace(study.runs[entry], **options)
+    return dataclasses.replace(study, runs=study.runs | {entry: run})
+
+
+def test_a_training_asks_for_several_times_the_minutes_that_the_paper_took(paper):
+    rows = [row for row in paper.tables["table1"].rows.values() if row.published]
+    assert len(rows) == 7
+    for row in rows:
+        asked = allocation(paper, "pretrain", f"{row.run}-cifar10-s0", device=GPU).runtime
+        published = row.published[-1]
+        assert min(2 * published, LONGEST) <= asked <= 5 * published, row.run
+
+
+def test_a_training_on_the_cpu_asks_for_the_memory_that_its_step_takes(paper):
+    images = shape_of(paper, "cifar10")
+    data = (images.train + images.test) * images.image / 1e6
+    for entry in ("simclr-crop-pgd5", "emp-crop16-free3-resnet50"):
+        run = paper.runs[entry]
+        encoder = build_encoder(**dataclasses.asdict(run.encoder), seed=0)
+        options = {"size": 32, "batch_size": run.batch_size, "precision": run.precision}
+        measured = memory.step_bytes(encoder, run.method, run.regime, run.views, **options) / 1e6
+        asked = allocation(paper, "pretrain", f"{entry}-cifar10-s0", device="cpu").mem_mb
+        assert 1.05 * measured <= asked - PYTHON_MB - data <= 2 * measured, entry
+
+
+def test_a_job_on_a_gpu_asks_for_memory_of_the_host_for_its_images_but_not_for_its_step(paper):
+    few, many = (
+        allocation(paper, "pretrain", f"emp-crop{views}-pgd5-cifar10-s0", device=GPU).mem_mb
+        for views in (4, 32)
+    )
+    large = allocation(paper, "pretrain", "emp-crop16-pgd5-stem7-imagenet100-s0", device=GPU)
+    assert few == many < 10_000
+    assert large.mem_mb > 130_000 * 3 * 224**2 / 1e6
+
+
+@pytest.mark.parametrize(
+    ("shorter", "longer"),
+    [
+        ("emp-crop16-free3-cifar10-s0/rle/pgd20", "emp-crop16-free3-cifar10-s0/rle/autoattack"),
+        ("simclr-crop-std-cifar10-s0/central/pgd20", "simclr-crop-std-cifar10-s0/crops64/pgd20"),
+    ],
+)
+def test_an_attack_of_more_steps_or_on_more_views_asks_for_more_time(paper, shorter, longer):
+    few, many = (allocation(paper, "attack", name, device=GPU) for name in (shorter, longer))
+    assert many.runtime > 4 * few.runtime
+
+
+def test_a_robust_probe_asks_for_more_time_than_one_on_features(paper):
+    run = "emp-crop16-pgd5-stem7-imagenet100-s0"
+    plain, robust = (
+        allocation(paper, "probe", f"{run}/{name}", device=GPU) for name in ("central", "rle")
+    )
+    assert robust.runtime > 4 * plain.runtime
+
+
+def test_epochs_are_counted_as_the_training_counts_them(paper):
+    from robustviews.pretrain import passes_over_data
+
+    name, entry = "emp-crop16-free3-cifar10-s0", "emp-crop16-free3"
+    run = paper.runs[entry]
+    for meaning in ("passes", "replays", "views"):
+        passes = passes_over_data(480, meaning, run.regime.updates_per_batch, run.views.count)
+        other = changed(paper, entry, epochs=480, epochs_meaning=meaning)
+        same = changed(paper, entry, epochs=passes, epochs_meaning="passes")
+        assert allocation(other, "pretrain", name, device=GPU) == allocation(
+            same, "pretrain", name, device=GPU
+        )
+
+
+def test_no_training_asks_for_more_than_a_day(paper):
+    asked = [allocation(paper, "pretrain", name, device=GPU).runtime for name in plan.jobs(paper)]
+    assert max(asked) == LONGEST
+
+
+def test_a_preparation_asks_for_what_decoding_its_images_takes(paper):
+    small, large = (
+        allocation(paper, "data", name, device=GPU) for name in ("cifar10", "imagenet100")
+    )
+    assert small.runtime < large.runtime
+    assert large.mem_mb > 20_000
+
+
+def test_torch_is_not_asked():
+    code = "import sys; import robustviews.allocation; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
