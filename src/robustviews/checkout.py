@@ -56,14 +56,37 @@ def check(study: Study, root: Path = Path()) -> None:
     )
 
 
-def hint(study: Study, root: Path = Path()) -> str:
-    """Say how to get results that DVC keeps; empty where some are here, or DVC knows none."""
+def hints(study: Study, root: Path = Path()) -> list[str]:
+    """Say what to type before Snakemake makes results again that need not be made."""
     notes, folder = Notes(root), plan.results_folder(study)
     trained = [plan.pretrain_folder(study, run) / RECORD for run in plan.jobs(study)]
     noted = any(notes.of(record) is not None for record in trained)
-    if not noted or (root / folder / "pretrain").is_dir() or not (root / "dvc.lock").is_file():
-        return ""
-    return f"{folder} is not here, but dvc.lock names it; to get it type: dvc pull"
+    if noted and not (root / folder / "pretrain").is_dir() and (root / "dvc.lock").is_file():
+        return [f"{folder} is not here, but dvc.lock names it; to get it type: dvc pull"]
+    whole = [
+        job.folder
+        for job in pending.jobs(study).values()
+        if job.folder is not None
+        and notes.unfinished(job.folder / RECORD)
+        and _is_whole(root / job.folder, job.spec or {})
+    ]
+    if not whole:
+        return []
+    return [
+        f"An interrupted run marked results as unfinished, but {whole[0]} is whole; to keep it, "
+        "and not have it made again, type: rm -r .snakemake/incomplete"
+    ]
+
+
+def _is_whole(folder: Path, spec: plan.Spec) -> bool:
+    """Return whether a record says what the study wants, and vouches for every byte beside it."""
+    try:
+        record = artifacts.read_json(folder / RECORD)
+        return bool(record["spec"] == spec) and all(
+            artifacts.sha256(folder / name) == stated for name, stated in record["outputs"].items()
+        )
+    except (ArtifactError, KeyError, TypeError, AttributeError):
+        return False
 
 
 def _foreign(study: Study, root: Path) -> Iterator[tuple[Path, str]]:

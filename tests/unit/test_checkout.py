@@ -109,14 +109,28 @@ def test_many_foreign_results_are_counted(project):
 def test_a_clone_without_results_is_told_to_pull_them(project):
     study = small_study()
     (project / "dvc.lock").touch()
-    assert checkout.hint(study, project) == ""
+    assert checkout.hints(study, project) == []
     shutil.rmtree(project / "results")
-    shutil.rmtree(project / "data")
-    assert "dvc pull" in checkout.hint(study, project)
+    assert "dvc pull" in checkout.hints(study, project)[0]
     (project / "dvc.lock").unlink()
-    assert checkout.hint(study, project) == ""
+    assert checkout.hints(study, project) == []
 
 
 def test_a_study_that_was_never_run_here_is_not_pulled(project):
     (project / "dvc.lock").touch()
-    assert checkout.hint(replace(small_study(), study="another"), project) == ""
+    assert checkout.hints(replace(small_study(), study="another"), project) == []
+
+
+def test_what_was_got_back_whole_after_an_interruption_need_not_be_made_again(project):
+    study = small_study()
+    folder = plan.pretrain_folder(study, "simclr-pgd5-digits-s0")
+    artifacts.write_json(note_of(project, folder, "incomplete"), {})
+    (said,) = checkout.hints(study, project)
+    assert f"{folder} is whole" in said
+    assert "rm -r .snakemake/incomplete" in said
+    assert checkout.hints(longer(study), project) == []
+    with (project / folder / "encoder.safetensors").open("ab") as file:
+        file.write(b"x")
+    assert checkout.hints(study, project) == []
+    (project / folder / "record.json").unlink()
+    assert checkout.hints(study, project) == []
