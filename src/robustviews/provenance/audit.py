@@ -278,7 +278,9 @@ class _Auditor:
 
     def _shown(self, scope: list[Job]) -> list[Finding]:
         jobs = [job for job in scope if job.folder is None]
-        found = [finding for job in jobs for finding in published.outputs(self._disk, job)]
+        found = [
+            finding for job in jobs for finding in published.outputs(self._disk, self._notes, job)
+        ]
         found += published.tables(self._disk, [job.name for job in jobs if job.rule == "table"])
         if any(job.rule == "frame" for job in jobs):
             found += published.frame(self._disk)

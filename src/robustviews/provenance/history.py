@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import re
+import shutil
 import subprocess
 import tarfile
 import tempfile
+import weakref
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -38,7 +40,7 @@ class History:
         self.root = root
         self._times: dict[str, float | None] = {}
         self._changed: dict[str, list[str]] = {}
-        self._sources: dict[str, tempfile.TemporaryDirectory[str] | None] = {}
+        self._sources: dict[str, Path | None] = {}
 
     @cached_property
     def head(self) -> str | None:
@@ -65,8 +67,7 @@ class History:
         """Return a folder with the package as it was at a commit; None where git has it not."""
         if commit not in self._sources:
             self._sources[commit] = self._extract(commit)
-        folder = self._sources[commit]
-        return Path(folder.name) / PACKAGE if folder else None
+        return self._sources[commit]
 
     def remarks(self) -> list[str]:
         """Say what differs from the commit that is checked out."""
@@ -87,14 +88,15 @@ class History:
         text = self._text("status", "--porcelain", "--", path) or ""
         return [line[3:] for line in text.splitlines()]
 
-    def _extract(self, commit: str) -> tempfile.TemporaryDirectory[str] | None:
+    def _extract(self, commit: str) -> Path | None:
         data = self._bytes("archive", "--format=tar", commit, PACKAGE)
         if not data:
             return None
-        folder = tempfile.TemporaryDirectory(prefix="robustviews-")
+        folder = tempfile.mkdtemp(prefix="robustviews-")
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         with tarfile.open(fileobj=io.BytesIO(data)) as tar:
-            tar.extractall(folder.name, filter="data")
-        return folder
+            tar.extractall(folder, filter="data")
+        return Path(folder) / PACKAGE
 
     def _text(self, *arguments: str) -> str | None:
         found = self._bytes(*arguments)

@@ -137,7 +137,7 @@ def _of_job(disk: Disk, notes: Notes, job: Job) -> Iterator[Finding]:
         text = f"no note of Snakemake about {names}, so that nobody saw from what it was made; "
         yield _finding("note", lacking[0], State.UNKNOWN, text + _again(lacking[0]))
     told: dict[str, list[Path]] = {}
-    for output in files(job):
+    for output in there:
         note = notes.of(output)
         if isinstance(note, ArtifactError):
             text = f"its note {notes.path(output)} is damaged; {_again(output)}"
@@ -171,6 +171,8 @@ def _wrong(disk: Disk, job: Job, note: Note) -> Iterator[str]:
 
 
 def _wrong_parameters(disk: Disk, job: Job, note: Note) -> Iterator[str]:
+    if job.folder is not None and isinstance(disk.record(job), ArtifactError):
+        return  # told where records are checked
     output = files(job)[0]
     specs = [spec for spec in _parameters(note) if isinstance(spec, dict)]
     if job.folder is None:

@@ -12,6 +12,7 @@ from robustviews.pending import Job
 from robustviews.provenance.cells import Address
 from robustviews.provenance.disk import Disk
 from robustviews.provenance.findings import Finding, State
+from robustviews.provenance.notes import Notes
 from robustviews.tables import TABLES, TableData, writers
 
 if TYPE_CHECKING:
@@ -22,17 +23,24 @@ _WRITERS: dict[str, Callable[[TableData], str]] = {
     ".csv": writers.csv,
     ".tex": writers.latex,
 }
+# What a record or flags that are not what they should be can raise; told where they are checked.
+_UNREADABLE = (ArtifactError, LookupError, TypeError, ValueError)
 _DIGITS = 1e-5  # of a number that is written with six digits
 
 
-def outputs(disk: Disk, job: Job) -> list[Finding]:
+def outputs(disk: Disk, notes: Notes, job: Job) -> list[Finding]:
     """Check that a reporting job's files are there.
 
     Args:
         disk: files of the study.
+        notes: of Snakemake, which know whether a file that is not there was once made.
         job: one without a record.
     """
-    return [_missing(job.rule, path) for path in job.outputs if not disk.exists(path)]
+    return [
+        _missing(job.rule, path, made=notes.of(path) is not None)
+        for path in job.outputs
+        if not disk.exists(path)
+    ]
 
 
 def tables(disk: Disk, names: Iterable[str]) -> list[Finding]:
@@ -50,7 +58,7 @@ def frame(disk: Disk) -> list[Finding]:
     path = plan.results_folder(disk.study) / "frame.csv"
     try:
         rows = results.frame(disk.study, disk.root)
-    except ArtifactError as error:
+    except _UNREADABLE as error:
         return [_unknown("frame", path, error)]
     return _compare(disk, "frame", path, results.to_csv(rows))
 
@@ -92,7 +100,7 @@ def _table(disk: Disk, name: str) -> Iterator[Finding]:
     path = plan.results_folder(disk.study) / "tables" / name
     try:
         rows = results.frame(disk.study, disk.root, blocks=[table])
-    except ArtifactError as error:
+    except _UNREADABLE as error:
         yield _unknown("table", path.with_suffix(".md"), error)
         return
     made = TABLES[table.kind](disk.study, table, rows)
@@ -124,15 +132,18 @@ def _equal(said: object, value: float) -> bool:
     return isinstance(said, int | float) and abs(said - value) <= _DIGITS * max(1.0, abs(value))
 
 
-def _unknown(check: str, path: Path, error: ArtifactError) -> Finding:
+def _unknown(check: str, path: Path, error: Exception) -> Finding:
     first = str(error).partition("\n")[0]
+    if not isinstance(error, ArtifactError):
+        first = f"its records or flags cannot be read ({type(error).__name__}: {first})"
     text = f"cannot be made again to compare, since {first}"
     return Finding(check, path.as_posix(), State.UNKNOWN, text)
 
 
-def _missing(check: str, path: Path) -> Finding:
-    text = f"missing; make it with: snakemake {path}"
-    return Finding(check, path.as_posix(), State.FAILED, text)
+def _missing(check: str, path: Path, *, made: bool) -> Finding:
+    text = "missing, though it was made once" if made else "not made yet, or removed"
+    state = State.FAILED if made else State.UNKNOWN
+    return Finding(check, path.as_posix(), state, f"{text}; run: snakemake {path}")
 
 
 def _again(path: Path) -> str:

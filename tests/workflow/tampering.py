@@ -1,0 +1,361 @@
+"""Ways to tamper with a finished study, by somebody who knows it: times of files stay as they were.
+
+Each function returns one that changes a project.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import hashlib
+import io
+import json
+import os
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from robustviews import artifacts, plan
+from robustviews.config import load_study
+from robustviews.provenance.notes import Notes
+from tests.workflow.project import TINY, Project
+
+STUDY = load_study(TINY)
+RESULTS = "results/tiny"
+EMP, SIMCLR = "emp-free-digits-s0", "simclr-std-digits-s0"
+DATA = plan.data_folder(STUDY, "digits").as_posix()
+TRAINED, OTHER = f"{RESULTS}/pretrain/{EMP}", f"{RESULTS}/pretrain/{SIMCLR}"
+HEAD, CENTRAL = f"{RESULTS}/probe/{EMP}/rle", f"{RESULTS}/probe/{EMP}/central"
+ATTACK = f"{RESULTS}/attack/{EMP}/rle/pgd2"
+ENCODER, FLAGS = f"{TRAINED}/encoder.safetensors", f"{ATTACK}/flags.safetensors"
+TABLE = f"{RESULTS}/tables/accuracies"
+
+Plant = Callable[[Project], None]
+Flags = dict[str, np.ndarray]
+
+
+@contextlib.contextmanager
+def unnoticed(path: Path) -> Iterator[None]:
+    """Let a file keep its times, whatever is done to it; a link is made a file of its own."""
+    before, data = path.stat(), path.read_bytes()
+    path.unlink()
+    path.write_bytes(data)
+    yield
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def flip(name: str) -> Plant:
+    """Change one bit."""
+
+    def plant(project: Project) -> None:
+        path = project.folder / name
+        with unnoticed(path):
+            data = bytearray(path.read_bytes())
+            data[len(data) * 3 // 4] ^= 1
+            path.write_bytes(data)
+
+    return plant
+
+
+def replace(name: str, old: str, new: str) -> Plant:
+    """Replace a text wherever it stands in a file."""
+
+    def plant(project: Project) -> None:
+        path = project.folder / name
+        with unnoticed(path):
+            text = path.read_text(encoding="utf-8")
+            assert old in text
+            path.write_text(text.replace(old, new), encoding="utf-8")
+
+    return plant
+
+
+def number(name: str) -> Plant:
+    """Replace the first accuracy of a table in Markdown or LaTeX."""
+
+    def plant(project: Project) -> None:
+        path = project.folder / name
+        with unnoticed(path):
+            text, count = re.subn(
+                r"\d+\.\d+ (±|\\pm)", r"99.9 \1", path.read_text(encoding="utf-8"), count=1
+            )
+            assert count
+            path.write_text(text, encoding="utf-8")
+
+    return plant
+
+
+def field(name: str, column: str) -> Plant:
+    """Replace what stands in a column of the first line of a CSV file."""
+
+    def plant(project: Project) -> None:
+        path = project.folder / name
+        with unnoticed(path):
+            lines = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
+            lines[0][column] = "99.9"
+            text = io.StringIO()
+            writer = csv.DictWriter(text, list(lines[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(lines)
+            path.write_text(text.getvalue(), encoding="utf-8")
+
+    return plant
+
+
+def metric(project: Project) -> None:
+    """Replace an accuracy in metrics.json."""
+    path = project.folder / RESULTS / "metrics.json"
+    with unnoticed(path):
+        said = artifacts.read_json(path)
+        said["accuracies"]["emp"]["digits/clean"] = 99.9
+        artifacts.write_json(path, said)
+
+
+def truncate(name: str) -> Plant:
+    """Cut the end of a file off."""
+
+    def plant(project: Project) -> None:
+        path = project.folder / name
+        path.write_bytes(path.read_bytes()[:-100])
+
+    return plant
+
+
+def write(name: str, text: str) -> Plant:
+    """Write a file."""
+    return lambda project: artifacts.write_text(project.folder / name, text)
+
+
+def remove(name: str) -> Plant:
+    """Remove a file."""
+    return lambda project: (project.folder / name).unlink()
+
+
+def swap(one: str, other: str) -> Plant:
+    """Let two files or folders change places."""
+
+    def plant(project: Project) -> None:
+        first, second, aside = (project.folder / name for name in (one, other, "aside"))
+        times = first.stat().st_mtime_ns, second.stat().st_mtime_ns
+        first.rename(aside)
+        second.rename(first)
+        aside.rename(second)
+        os.utime(first, ns=times[:1] * 2)
+        os.utime(second, ns=times[1:] * 2)
+
+    return plant
+
+
+def record(folder: str, *keys: str, to: Any) -> Plant:
+    """Set what a record says."""
+
+    def plant(project: Project) -> None:
+        path = project.folder / folder / "record.json"
+        with unnoticed(path):
+            said = part = artifacts.read_json(path)
+            for key in keys[:-1]:
+                part = part[key]
+            assert part.get(keys[-1]) != to or to is None
+            part[keys[-1]] = to
+            artifacts.write_json(path, said)
+
+    return plant
+
+
+def without(folder: str, *keys: str) -> Plant:
+    """Remove what a record says."""
+
+    def plant(project: Project) -> None:
+        path = project.folder / folder / "record.json"
+        with unnoticed(path):
+            said = part = artifacts.read_json(path)
+            for key in keys[:-1]:
+                part = part[key]
+            del part[keys[-1]]
+            artifacts.write_json(path, said)
+
+    return plant
+
+
+def fitting(plant_first: Plant, name: str) -> Plant:
+    """Make all records fit a file after it was changed."""
+
+    def plant(project: Project) -> None:
+        plant_first(project)
+        changed = project.folder / name
+        found = artifacts.sha256(changed)
+        for path in (project.folder / RESULTS).rglob("record.json"):
+            said = artifacts.read_json(path)
+            if name in said["inputs"]:
+                said["inputs"][name] = found
+            if path.parent == changed.parent:
+                said["outputs"][changed.name] = found
+            with unnoticed(path):
+                artifacts.write_json(path, said)
+
+    return plant
+
+
+def flags(change: Callable[[Flags], None]) -> Plant:
+    """Change flags, and make their record fit."""
+
+    def plant(project: Project) -> None:
+        path = project.folder / FLAGS
+        with unnoticed(path):
+            arrays = load_file(path)
+            change(arrays)
+            save_file(arrays, path)
+
+    return fitting(plant, FLAGS)
+
+
+def all_right(arrays: Flags) -> None:
+    arrays["eps_8"][:] = 1
+
+
+def other_labels(arrays: Flags) -> None:
+    arrays["labels"] = (arrays["labels"] + 1) % 10
+
+
+def fewer(arrays: Flags) -> None:
+    arrays.update({name: array[:20].copy() for name, array in arrays.items()})
+
+
+def twice_the_same(arrays: Flags) -> None:
+    for name in ("index", "labels"):
+        arrays[name][1] = arrays[name][0]
+
+
+def half_right(arrays: Flags) -> None:
+    arrays["eps_8"][0] = 2
+
+
+def no_radius(arrays: Flags) -> None:
+    del arrays["eps_16"]
+
+
+def note(output: str, change: Callable[[dict[str, Any]], None]) -> Plant:
+    """Change Snakemake's note of an output."""
+
+    def plant(project: Project) -> None:
+        path = note_of(project, output)
+        with unnoticed(path):
+            said = json.loads(path.read_text(encoding="utf-8"))
+            change(said)
+            path.write_text(json.dumps(said), encoding="utf-8")
+
+    return plant
+
+
+def note_of(project: Project, output: str, kind: str = "metadata") -> Path:
+    """Return where Snakemake keeps what it knows of an output."""
+    return project.folder / Notes(project.folder).path(Path(output), kind)
+
+
+def other_checksum(said: dict[str, Any]) -> None:
+    said["input_checksums"][ENCODER] = "sha256:" + 64 * "0"
+
+
+def no_checksum(said: dict[str, Any]) -> None:
+    del said["input_checksums"][ENCODER]
+
+
+def other_parameters(said: dict[str, Any]) -> None:
+    said["params"] = [text.replace('"epochs":1', '"epochs":9') for text in said["params"]]
+
+
+def fewer_inputs(said: dict[str, Any]) -> None:
+    said["input"].remove(f"{DATA}/summary.json")
+
+
+def other_rule(said: dict[str, Any]) -> None:
+    said["rule"] = "examples"
+
+
+def lose_note(project: Project) -> None:
+    note_of(project, ENCODER).unlink()
+
+
+def damage_note(project: Project) -> None:
+    note_of(project, ENCODER).write_text("{", encoding="utf-8")
+
+
+def interrupt(project: Project) -> None:
+    artifacts.write_text(note_of(project, ENCODER, "incomplete"), "{}")
+
+
+def name_another_commit(project: Project) -> None:
+    """Claim to have run from an earlier commit, whose losses are others."""
+    losses = project.folder / "src/robustviews/losses.py"
+    before = losses.read_text(encoding="utf-8")
+    losses.write_text(before.replace("def nt_xent(", "def no_longer_nt_xent("), encoding="utf-8")
+    commit = commit_at(project, "2020-01-01T00:00:00Z")
+    losses.write_text(before, encoding="utf-8")
+    project.commit("Have its name again")
+    record(OTHER, "code", "commit", to=commit)(project)
+
+
+def name_a_later_commit(project: Project) -> None:
+    """Claim to have run from a commit that was made long after the run."""
+    commit = commit_at(project, "2099-01-01T00:00:00Z")
+    record(TRAINED, "code", "commit", to=commit)(project)
+
+
+def commit_at(project: Project, time: str) -> str:
+    """Commit everything as if at some time; return the commit."""
+    environment = {**project.environment(), "GIT_COMMITTER_DATE": time}
+    command = ["git", "commit", "--quiet", "--all", "--allow-empty", "--message", "Change"]
+    subprocess.run(command, cwd=project.folder, env=environment, check=True)
+    return project.git("rev-parse", "HEAD").strip()
+
+
+def cached(project: Project, name: str) -> Path:
+    """Return DVC's copy of a file."""
+    with (project.folder / name).open("rb") as file:
+        md5 = hashlib.file_digest(file, "md5").hexdigest()
+    return project.folder / ".dvc/cache/files/md5" / md5[:2] / md5[2:]
+
+
+def tamper_with_cache(project: Project) -> None:
+    path = cached(project, ENCODER)
+    path.chmod(0o644)
+    with unnoticed(path):
+        path.write_bytes(path.read_bytes()[::-1])
+
+
+def tamper_with_listing(project: Project) -> None:
+    """Change the list of a folder in DVC's cache."""
+    for path in (project.folder / ".dvc/cache/files/md5").rglob("*.dir"):
+        text = path.read_text(encoding="utf-8")
+        if "encoder.safetensors" in text:
+            path.chmod(0o644)
+            path.write_text(text.replace("encoder", "decoder"), encoding="utf-8")
+
+
+def tamper_with_lock(project: Project) -> None:
+    """Let dvc.lock state another md5 of the frame."""
+    path = project.folder / "dvc.lock"
+    text, count = re.subn(
+        r"(path: results/tiny/frame\.csv\n\s+hash: md5\n\s+md5: )\w+",
+        lambda found: found[1] + 32 * "a",
+        path.read_text(encoding="utf-8"),
+    )
+    assert count == 1
+    path.write_text(text, encoding="utf-8")
+
+
+def tamper_with_folder_in_lock(project: Project) -> None:
+    """Let dvc.lock state another md5 of the folder of encoders, whose list nobody has."""
+    path = project.folder / "dvc.lock"
+    text, count = re.subn(
+        r"(outs:\n\s+- path: results/tiny/pretrain\n\s+hash: md5\n\s+md5: )\w+",
+        lambda found: found[1] + 32 * "a",
+        path.read_text(encoding="utf-8"),
+    )
+    assert count == 1
+    path.write_text(text, encoding="utf-8")
