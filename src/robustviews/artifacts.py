@@ -229,8 +229,15 @@ def _software() -> dict[str, Any]:
     return {
         "lock": sha256(lock) if lock else None,
         "packages": packages,
-        "image": os.environ.get("ROBUSTVIEWS_IMAGE") or None,
+        "image": _public_name(os.environ.get("ROBUSTVIEWS_IMAGE", "")) or None,
     }
+
+
+def _public_name(image: str) -> str:
+    """Return an image's name without its folder here, or `user:password@` before its registry."""
+    if image.startswith(("/", ".", "~")):
+        return Path(image).name
+    return re.sub(r"(^|//)[^/]*@(?!sha256:)", r"\1", image)
 
 
 def _is_output(path: Path) -> bool:

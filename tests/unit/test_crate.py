@@ -377,6 +377,7 @@ def test_the_engine_has_the_version_of_the_lock_that_all_jobs_recorded(own):
         ("lab/image", "docker.io", "lab/image", None),
         ("docker://me:s3cret@ghcr.io/lab/image:2", "ghcr.io", "lab/image", "2"),
         ("/somewhere/of/mine/image.sif", None, "image.sif", None),
+        ("sha256:" + "a" * 64, None, "sha256:" + "a" * 64, None),
     ],
 )
 def test_an_image_is_named_without_what_lets_one_in_or_where_it_lay(

@@ -94,28 +94,31 @@ def add_package(graph: Graph, name: str, version: str) -> Ref:
 
 def add_image(graph: Graph, image: str | None) -> Ref | None:
     """Describe the container image that a job ran in, without what lets one into its registry."""
-    if not image:
+    if not image or image == "unknown":  # which the image itself says, until it is told
         return None
     bare = image.rpartition("://")[2]
+    said: dict[str, str | None]
     if bare.endswith(".sif"):
-        name = bare.rpartition("/")[2]
-        kind = {"@id": _IMAGES + "SIFImage"}
-        return graph.add(local("image", name), "ContainerImage", name=name, additionalType=kind)
-    bare, _, digest = bare.partition("@sha256:") if "@sha256:" in bare else (bare, "", "")
-    bare = bare.rpartition("@")[2]  # `user:password@` before the registry
+        bare = bare.rpartition("/")[2]
+        kind, said = "SIFImage", {"name": bare}
+    else:
+        bare = re.sub(r"^.*@(?!sha256:)", "", bare)  # `user:password@` before the registry
+        kind, said = "DockerImage", _docker(bare)
+    return graph.add(
+        local("image", bare), "ContainerImage", **said, additionalType={"@id": _IMAGES + kind}
+    )
+
+
+def _docker(image: str) -> dict[str, str | None]:
+    """Take a reference such as `ghcr.io/lab/image:tag@sha256:...` apart, as Docker reads it."""
+    if image.startswith("sha256:"):
+        return {"name": image, "sha256": image.removeprefix("sha256:")}
+    bare, _, digest = image.partition("@sha256:")
     registry, _, path = bare.partition("/")
     if not path or not re.search(r"[.:]|^localhost$", registry):
-        registry, path = "docker.io", bare  # as Docker reads it
+        registry, path = "docker.io", bare
     name, _, tag = path.partition(":")
-    return graph.add(
-        local("image", "@sha256:".join(filter(None, (f"{registry}/{path}", digest)))),
-        "ContainerImage",
-        name=name,
-        registry=registry,
-        tag=tag or None,
-        sha256=digest or None,
-        additionalType={"@id": _IMAGES + "DockerImage"},
-    )
+    return {"registry": registry, "name": name, "tag": tag or None, "sha256": digest or None}
 
 
 def add_lock(graph: Graph) -> Ref | None:
