@@ -250,7 +250,7 @@ CASES = {
         t.flip(f"{RESULTS}/figures/cost.svg"),
         "note",
         f"{RESULTS}/figures/cost.svg",
-        f"not what Snakemake noted: {RESULTS}/report.html was made from",
+        f"not what Snakemake noted: {RESULTS}/report.html",
     ),
     "a checksum in a note": Case(
         t.note(f"{HEAD}/head.safetensors", t.other_checksum),

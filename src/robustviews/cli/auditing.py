@@ -8,11 +8,12 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from robustviews.cli.jobs import STATE
 from robustviews.cli.names import UsageError
-from robustviews.config import load_study
+from robustviews.config import Study, load_study
 from robustviews.config.problems import nearest
 from robustviews.pending import REPORTING
-from robustviews.provenance import cells
+from robustviews.provenance import cells, leftovers
 from robustviews.provenance.audit import Audit, verified
 from robustviews.provenance.audit import audit as audit_study
 from robustviews.provenance.findings import Finding, State, exit_status, worst
@@ -24,6 +25,7 @@ STAGES = {
     "attack": ("attack",),
     "report": REPORTING,
 }
+_NAMED = 4  # leftovers, before they are counted
 _LISTED = {State.FAILED: 12, State.UNKNOWN: 3}  # findings of one check, before they are counted
 
 
@@ -36,6 +38,7 @@ def verify(options: argparse.Namespace) -> int:
             raise UsageError(f"--stages: no stage `{stage}`; {nearest(stage, STAGES)}")
     findings = verified(study, Path(), rules={rule for stage in stages for rule in STAGES[stage]})
     _write_wrong(findings)
+    _write_leftovers(study, options)
     state = worst(findings)
     _write(f"{study.study}: {', '.join(stages)}: {_counts(findings)}: {state}")
     return exit_status(state)
@@ -56,6 +59,8 @@ def audit(options: argparse.Namespace) -> int:
             _write_chain(seen)
         for remark in seen.remarks:
             _write(f"note: {remark}")
+        if wanted is None:
+            _write_leftovers(study, options)
         _write(f"{seen.study}: {_counts(seen.all_findings())}: {seen.state}")
     return exit_status(seen.state)
 
@@ -104,6 +109,20 @@ def _write_wrong(findings: Iterable[Finding]) -> None:
             _write(f"{state}: {check}: {line}")
         if len(shown) > len(lines):
             _write(f"{state}: {check}: and {len(shown) - len(lines)} more; see: audit --json")
+
+
+def _write_leftovers(study: Study, options: argparse.Namespace) -> None:
+    """Write what no job has any more, which decides no number and so is no failure."""
+    try:
+        found = leftovers.find(study, str(options.study), states=STATE)
+    except leftovers.LeftoverError as error:
+        _write(f"note: leftovers cannot be told: {error}")
+        return
+    folders = [str(each.path) for each in found if each.path.parts[0] in ("data", "results")]
+    if folders:
+        more = f" and {len(folders) - _NAMED} more" if len(folders) > _NAMED else ""
+        named = ", ".join(folders[:_NAMED]) + more
+        _write(f"note: no job has any more: {named}; all of it: robustviews prune")
 
 
 def _counts(findings: Iterable[Finding]) -> str:

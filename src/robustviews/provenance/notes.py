@@ -222,17 +222,18 @@ def _unchecked(output: Path, note: Note) -> Iterator[Finding]:
 
 def _input(disk: Disk, name: str, checksum: str, outputs: list[Path]) -> Finding | None:
     """Compare what notes say of an input with its bytes."""
-    path = Path(name)
+    path, first = Path(name), outputs[0]
     found = disk.sha256(path)
     if found == checksum:
         return None
-    made = str(outputs[0]) if len(outputs) == 1 else f"{outputs[0]} and {len(outputs) - 1} more"
+    more = f" and {len(outputs) - 1} more" if len(outputs) > 1 else ""
+    made = f"{first}{more} {'were' if more else 'was'} made from"
     if found is None:
-        text = f"missing, though {made} was made from it; make it again with: snakemake {path}"
+        text = f"missing, though {made} it; make it again with: snakemake {path}"
         return _finding("note", path, State.FAILED, text)
     text = (
-        f"not what Snakemake noted: {made} was made from {short(checksum)}, here lies "
-        f"{short(found)}; if it was changed, {_again(path)}; else {_again(outputs[0])}"
+        f"not what Snakemake noted: {made} {short(checksum)}, here lies {short(found)}; "
+        f"if it was changed: rm {path} && snakemake {path}; else: rm {first} && snakemake {first}"
     )
     return _finding("note", path, State.FAILED, text)
 

@@ -24,7 +24,7 @@ _WRITERS: dict[str, Callable[[TableData], str]] = {
     ".tex": writers.latex,
 }
 # What a record or flags that are not what they should be can raise; told where they are checked.
-_UNREADABLE = (ArtifactError, LookupError, TypeError, ValueError)
+_UNREADABLE = (ArtifactError, AttributeError, LookupError, TypeError, ValueError)
 _DIGITS = 1e-5  # of a number that is written with six digits
 
 

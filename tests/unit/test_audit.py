@@ -1,0 +1,308 @@
+"""The audit on a results tree as jobs leave it: what counts as what, and for which cells."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from robustviews import artifacts, cli, pending, plan
+from robustviews.attacks import PgdAttack
+from robustviews.config.schema import Run
+from robustviews.datasets import Digits
+from robustviews.methods import SimClr
+from robustviews.probe import LinearProbe
+from robustviews.provenance import audit as audits
+from robustviews.provenance import cells, values
+from robustviews.provenance.audit import audit, verified
+from robustviews.provenance.disk import Disk
+from robustviews.provenance.findings import State
+from robustviews.regimes import Pgd
+from tests.unit.results_tree import DEVICE, small_study, write_shown, write_tree
+
+FREE, PGD = "emp-free3-digits-s1", "simclr-pgd5-digits-s0"
+
+
+@pytest.fixture(scope="module")
+def study():
+    return small_study()
+
+
+@pytest.fixture(scope="module")
+def tree(study, tmp_path_factory):
+    tree = tmp_path_factory.mktemp("tree")
+    write_tree(tree, study)
+    write_shown(tree, study)
+    return tree
+
+
+@pytest.fixture
+def root(tree, tmp_path):
+    shutil.copytree(tree, tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+def states(findings):
+    """Return the checks that failed and those that remain unknown."""
+    return tuple(
+        {finding.check for finding in findings if finding.state is state}
+        for state in (State.FAILED, State.UNKNOWN)
+    )
+
+
+def edit(root, folder, change):
+    path = root / folder / "record.json"
+    record = artifacts.read_json(path)
+    change(record)
+    artifacts.write_json(path, record)
+
+
+def address(study, text):
+    return cells.find(study, text)[0]
+
+
+def test_what_no_tool_wrote_down_is_unknown_and_nothing_else_is(root, study):
+    seen = audit(study, root)
+    assert states(seen.all_findings()) == (set(), {"commit", "note"})
+    assert seen.state is State.UNKNOWN
+    assert {seen.state_of(each) for each in seen.cells} == {State.UNKNOWN}
+
+
+def test_every_cell_and_every_job_with_a_record_is_looked_at(root, study):
+    seen = audit(study, root)
+    assert set(seen.cells) == dict(cells.every(study)).keys()
+    assert set(seen.jobs) == {
+        key for key, job in Disk(study, root).jobs.items() if job.folder is not None
+    }
+
+
+def test_values_are_means_over_seeds_of_flags_and_of_minutes(root, study):
+    seen = audit(study, root)
+    runs = [f"emp-free3-digits-s{seed}" for seed in (0, 1, 2)]
+    folders = [root / plan.attack_folder(study, run, "rle", "pgd20") for run in runs]
+    right = [load_file(folder / "flags.safetensors")["eps_8"].mean() for folder in folders]
+    assert seen.cells[address(study, "table1:free:digits/pgd20/8")].value == pytest.approx(
+        np.mean(right)
+    )
+    # 3 epochs of a minute each, and 6 seconds more for each seed.
+    assert seen.cells[address(study, "table1:free:digits/minutes")].value == pytest.approx(3.1)
+
+
+def test_a_failing_job_fails_the_cells_behind_which_it_stands_and_no_others(root, study):
+    path = plan.pretrain_folder(study, PGD) / "encoder.safetensors"
+    (root / path).write_bytes(b"?")
+    seen = audit(study, root)
+    failed = {each for each in seen.cells if seen.state_of(each) is State.FAILED}
+    assert failed == {each for each in seen.cells if each.row == "pgd"}
+    assert seen.jobs["pretrain", PGD].state is State.FAILED
+    # Who read the encoder fails too: it was made from other bytes.
+    assert seen.jobs["probe", f"{PGD}/rle"].state is State.FAILED
+
+
+def test_one_seed_of_several_fails_a_cell(root, study):
+    edit(root, plan.pretrain_folder(study, FREE), lambda record: record.update(seed=5))
+    assert audit(study, root).state_of(address(study, "table1:free:digits/clean")) is State.FAILED
+
+
+def test_a_cell_alone_needs_its_own_chain_alone(root, study):
+    wanted = address(study, "table1:pgd:digits/minutes")
+    seen = audit(study, root, cells=[wanted])
+    assert list(seen.cells) == [wanted]
+    assert {key[0] for key in seen.jobs} == {"data", "pretrain"}
+
+
+def test_a_study_that_was_never_run_is_unknown_and_its_values_too(study, tmp_path):
+    seen = audit(study, tmp_path)
+    failed, _ = states(seen.all_findings())
+    assert not failed
+    assert {cell.value for cell in seen.cells.values()} == {None}
+
+
+def test_records_of_before_what_is_installed_was_recorded_are_unknown_there(root, study):
+    def forget(record):
+        record["environment"] = {"python": "3.11.7", "device": DEVICE, "threads": 1}
+        del record["resumed"]
+
+    for folder in root.glob("results/tiny/*/**/record.json"):
+        edit(root, folder.parent.relative_to(root), forget)
+    failed, unknown = states(audit(study, root).all_findings())
+    assert not failed
+    assert unknown == {"commit", "note", "lock", "packages", "environment"}
+
+
+def test_prepared_data_may_come_from_another_study(root, study):
+    edit(root, plan.data_folder(study, "digits"), lambda record: record.update(study="other"))
+    failed, _ = states(audit(study, root).all_findings())
+    assert not failed
+
+
+@pytest.mark.parametrize(
+    "part", ["spec", "inputs", "outputs", "code", "environment", "seconds", "started"]
+)
+@pytest.mark.parametrize("value", [None, 3, "text", [], {}])
+def test_a_record_of_any_shape_is_judged_and_never_raises(root, study, part, value):
+    edit(root, plan.pretrain_folder(study, PGD), lambda record: record.update({part: value}))
+    seen = audit(study, root)
+    assert seen.jobs["pretrain", PGD].state is not State.VERIFIED
+    verified(study, root, rules=("pretrain", "attack", "table", "frame"))
+
+
+@pytest.mark.parametrize("damage", [b"", b"[1, 2]", b"\xff\xfe", b'{"study": '])
+def test_a_damaged_record_is_named_with_the_way_out(root, study, damage):
+    folder = plan.pretrain_folder(study, PGD)
+    (root / folder / "record.json").write_bytes(damage)
+    finding = audit(study, root).jobs["pretrain", PGD].findings[0]
+    assert (finding.check, finding.state) == ("record", State.FAILED)
+    assert finding.subject == f"{folder}/record.json"
+    assert f"rm -r {folder} && snakemake {folder}/encoder.safetensors" in finding.text
+
+
+def test_a_table_made_of_part_of_the_results_is_told(root, study):
+    path = root / "results/tiny/tables/table1.csv"
+    lines = path.read_text(encoding="utf-8").splitlines()
+    path.write_text("\n".join(line for line in lines if not line.startswith("pgd")) + "\n", "utf-8")
+    seen = audit(study, root)
+    assert seen.state is State.FAILED
+    finding = seen.cells[address(study, "table1:pgd:digits/clean")].findings[0]
+    assert finding.state is State.UNKNOWN
+    assert "table1.csv does not have it" in finding.text
+
+
+def test_metrics_of_a_cell_that_the_study_does_not_have_fail(root, study):
+    path = root / "results/tiny/metrics.json"
+    metrics = artifacts.read_json(path)
+    metrics["table1"]["other"] = {"digits/clean": 100.0}
+    artifacts.write_json(path, metrics)
+    assert "metrics" in states(audit(study, root).findings)[0]
+
+
+def test_flags_are_held_against_labels_even_where_every_hash_fits(root, study):
+    folder = plan.attack_folder(study, PGD, "rle", "pgd20")
+    path = root / folder / "flags.safetensors"
+    flags = load_file(path)
+    flags["labels"] = flags["labels"][::-1].copy()
+    save_file(flags, path)
+    hashed = {"flags.safetensors": artifacts.sha256(path)}
+    edit(root, folder, lambda record: record.update(outputs=hashed))
+    disk = Disk(study, root)
+    found = values.check_flags(disk, disk.jobs["attack", f"{PGD}/rle/pgd20"])
+    assert states(found) == ({"flags"}, set())
+
+
+def test_while_the_workflow_runs_what_comes_last_is_left_out(root, study):
+    for name in ("frame.csv", "metrics.json", "report.html"):
+        (root / "results/tiny" / name).write_text("of before\n", encoding="utf-8")
+    (root / "dvc.lock").write_text("{}", encoding="utf-8")
+    failed, _ = states(audit(study, root, settled=False).all_findings())
+    assert not failed
+    failed, _ = states(audit(study, root).all_findings())
+    assert failed == {"frame", "metrics", "dvc"}
+
+
+def test_verifying_a_stage_leaves_the_others_alone(root, study):
+    (root / plan.attack_folder(study, PGD, "rle", "pgd20") / "flags.safetensors").unlink()
+    assert not states(verified(study, root, rules=["data", "pretrain", "probe"]))[0]
+    assert states(verified(study, root, rules=["attack"]))[0] == {"bytes"}
+
+
+def test_entries_that_decide_no_cell_are_named():
+    study = small_study()
+    study.runs["spare"] = Run(SimClr(), Pgd(), ("digits",), epochs=1)
+    study.probes["other"] = LinearProbe()
+    study.attacks["weak"] = PgdAttack(eps=(1.0,))
+    study.datasets["more"] = Digits(size=16)
+    assert list(audits.unused(small_study())) == []
+    assert [line.split("`")[1] for line in audits.unused(study)] == [
+        "spare",
+        "more",
+        "other",
+        "weak",
+    ]
+
+
+def test_json_says_what_was_seen_and_nothing_of_this_machine(root, study):
+    seen = audit(study, root)
+    said = json.loads(json.dumps(seen.as_json()))
+    assert said["state"] == "unknown"
+    cell = said["cells"]["table1:pgd:digits/pgd20/8"]
+    assert cell["jobs"][-1] == ["attack", f"{PGD}/rle/pgd20"]
+    assert cell["value"] == seen.cells[address(study, "table1:pgd:digits/pgd20/8")].value
+    assert len(said["jobs"]) == len(seen.jobs)
+    assert str(root) not in json.dumps(said)
+
+
+def test_states_of_nothing_are_unknown(study):
+    wanted = address(study, "table1:pgd:digits/minutes")
+    empty = audits.CellAudit(wanted, (), None, ())
+    seen = audits.Audit("tiny", {}, {wanted: empty}, ())
+    assert seen.state is State.UNKNOWN
+    assert seen.state_of(wanted) is State.UNKNOWN
+
+
+@pytest.fixture
+def said(root, study, monkeypatch, capsys):
+    """Return a function that runs a verb in the tree: exit status and what it printed."""
+    monkeypatch.chdir(root)
+    monkeypatch.setattr("robustviews.cli.auditing.load_study", lambda _path: study)
+
+    def run(*arguments):
+        status = cli.main(list(arguments))
+        printed = capsys.readouterr()
+        return status, printed.out + printed.err
+
+    return run
+
+
+def test_exit_status_tells_unknown_from_failed(said, root, study):
+    assert said("audit")[0] == 2
+    (root / plan.pretrain_folder(study, PGD) / "encoder.safetensors").write_bytes(b"?")
+    assert said("audit")[0] == 1
+    assert said("verify", "--stages", "pretrain")[0] == 1
+    assert said("verify", "--stages", "data")[0] == 2
+
+
+def test_a_line_a_cell_then_what_is_wrong_then_a_summary(said):
+    text = said("audit")[1].splitlines()
+    assert text[0].startswith("unknown   table1:free:digits/clean")
+    assert text[0].endswith(" %")
+    assert text[3].endswith("3.1 minutes")
+    assert text[13].startswith("unknown: ")
+    assert text[-1].startswith("tiny: ")
+    assert text[-1].endswith(": unknown")
+
+
+def test_of_many_findings_of_a_kind_the_first_are_shown_and_the_others_counted(said):
+    text = said("audit")[1]
+    jobs = sum(job.folder is not None for job in pending.jobs(small_study()).values())
+    assert text.count("unknown: commit: ") == 4
+    assert f"unknown: commit: and {jobs - 3} more; see: audit --json" in text
+
+
+def test_a_cell_alone_is_told_with_every_check(said):
+    text = said("audit", "--cell", "table1:pgd:digits/pgd20/8")[1]
+    for check in ("record", "spec", "code", "seed", "bytes", "inputs", "flags", "lock", "times"):
+        assert f"  verified  {check}: " in text
+    assert f"attack {PGD}/rle/pgd20: unknown" in text
+
+
+def test_an_unknown_stage_or_cell_is_a_mistake_of_the_user(said):
+    status, text = said("verify", "--stages", "pretraining")
+    assert status == 2
+    assert "no stage `pretraining`" in text
+    assert "pretrain" in text
+    assert said("audit", "--cell", "table1:pgd")[0] == 2
+
+
+def test_a_changed_label_of_a_row_shows_in_its_table(root, study):
+    row = replace(study.tables["table1"].rows["pgd"], label="Another name")
+    rows = study.tables["table1"].rows | {"pgd": row}
+    table = replace(study.tables["table1"], rows=rows)
+    other = small_study(tables=study.tables | {"table1": table})
+    failed = {
+        finding.subject for finding in audit(other, root).findings if finding.state is State.FAILED
+    }
+    assert failed == {f"results/tiny/tables/table1.{kind}" for kind in ("md", "csv", "tex")}
