@@ -1,0 +1,220 @@
+"""What a job ran with and when, as far as its record says, against lock, study, notes and curve."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from robustviews import artifacts, plan
+from robustviews.config.schema import Runtime
+from robustviews.provenance import environment, times
+from robustviews.provenance.disk import Disk, record_of
+from robustviews.provenance.findings import State
+from robustviews.provenance.notes import Notes
+from tests.unit.results_tree import DEVICE, small_study, write_tree
+
+RUN = "simclr-pgd5-digits-s0"
+TRAINING = ("pretrain", RUN)
+HOUR = 3600.0
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    tree = tmp_path_factory.mktemp("tree")
+    write_tree(tree, small_study())
+    return tree
+
+
+@pytest.fixture
+def root(tree, tmp_path):
+    shutil.copytree(tree, tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+def edit(root, key=TRAINING, part=None, **changes):
+    """Change a record, or a part of it; None removes an entry."""
+    disk = Disk(small_study(), root)
+    path = root / record_of(disk.jobs[key])
+    record = artifacts.read_json(path)
+    said = record if part is None else record[part]
+    for name, value in changes.items():
+        if value is None:
+            del said[name]
+        else:
+            said[name] = value
+    artifacts.write_json(path, record)
+
+
+def ran_with(root, key=TRAINING, study=None):
+    """Return state and text of each check of a job's environment."""
+    disk = Disk(study or small_study(), root)
+    return {each.check: (each.state, each.text) for each in environment.check(disk, disk.jobs[key])}
+
+
+def note(root, key, start, end):
+    """Let Snakemake have seen a job from `start` to `end`."""
+    disk = Disk(small_study(), root)
+    output = record_of(disk.jobs[key]).with_name(
+        {"pretrain": "encoder.safetensors", "data": "summary.json"}[key[0]]
+    )
+    artifacts.write_json(
+        root / Notes(root).path(output), {"rule": key[0], "starttime": start, "endtime": end}
+    )
+
+
+def when(root, key=TRAINING):
+    """Return states and texts of the check of a job's times."""
+    disk = Disk(small_study(), root)
+    found = times.check(disk, Notes(root), disk.jobs[key])
+    assert {each.check for each in found} == {"times"}
+    return [(each.state, each.text) for each in found]
+
+
+def started(root, key=TRAINING):
+    disk = Disk(small_study(), root)
+    return times.started(disk.record(disk.jobs[key]))
+
+
+def test_what_a_job_ran_with_is_told(root):
+    said = ran_with(root)
+    assert {state for state, _ in said.values()} == {State.VERIFIED}
+    assert said["packages"][1] == "as pinned: numpy 2.4.6, torch 2.11.0"
+    assert DEVICE in said["environment"][1]
+    assert "threads 1, deterministic True" in said["environment"][1]
+    assert "no image" in said["environment"][1]
+
+
+def test_an_image_is_told(root):
+    edit(root, part="environment", image="robustviews@sha256:12")
+    assert "image robustviews@sha256:12" in ran_with(root)["environment"][1]
+
+
+def test_another_lock_fails_and_both_are_named(root):
+    before = artifacts.sha256(root / "requirements.lock")
+    (root / "requirements.lock").write_text("numpy==2.4.6\ntorch==2.11.0\n", encoding="utf-8")
+    state, text = ran_with(root)["lock"]
+    assert state is State.FAILED
+    assert before[:19] in text
+    assert artifacts.sha256(root / "requirements.lock")[:19] in text
+
+
+def test_without_a_lock_nothing_is_known_of_it(root, monkeypatch):
+    (root / "requirements.lock").unlink()
+    monkeypatch.setattr(artifacts, "lock_file", lambda: None)
+    said = ran_with(root)
+    assert said["lock"][0] is said["packages"][0] is State.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "state"),
+    [
+        ("torch", "2.11.0+cu130", State.VERIFIED),
+        ("torch", "2.11.1", State.FAILED),
+        ("numpy", "2.4", State.FAILED),
+        ("unheard-of", "1.0", State.VERIFIED),
+    ],
+)
+def test_versions_are_those_that_the_lock_pins(root, name, version, state):
+    packages = {"numpy": "2.4.6", "torch": "2.11.0"} | {name: version}
+    edit(root, part="environment", packages=packages)
+    assert ran_with(root)["packages"][0] is state
+
+
+def test_any_of_several_pins_of_a_package_will_do(root):
+    lock = "numpy==1.0 ; python_version < '3.12'\nnumpy==2.4.6 ; python_version >= '3.12'\n"
+    (root / "requirements.lock").write_text(lock, encoding="utf-8")
+    assert ran_with(root)["packages"][0] is State.VERIFIED
+
+
+def test_torch_that_ran_must_be_torch_that_was_installed(root):
+    edit(root, part="environment", torch="2.10.0")
+    assert ran_with(root)["packages"][0] is State.FAILED
+
+
+@pytest.mark.parametrize("name", ["python", "device", "threads", "deterministic", "cpu_capability"])
+def test_what_a_record_does_not_say_is_printed_as_unknown(root, name):
+    edit(root, part="environment", **{name: None})
+    state, text = ran_with(root)["environment"]
+    assert state is State.UNKNOWN
+    assert f"{name} unknown" in text
+
+
+def test_of_a_gpu_the_driver_has_to_be_known(root):
+    edit(root, part="environment", device="cuda: H100", cuda="13.0")
+    state, text = ran_with(root)["environment"]
+    assert state is State.UNKNOWN
+    assert "cuda 13.0, driver unknown" in text
+    edit(root, part="environment", driver="580.1")
+    assert ran_with(root)["environment"][0] is State.VERIFIED
+
+
+def test_the_study_may_not_ask_for_a_determinism_that_was_not(root):
+    study = small_study(runtime=Runtime(deterministic=False))
+    assert ran_with(root, study=study)["environment"][0] is State.FAILED
+
+
+def test_times_are_told(root):
+    assert when(root) == [(State.VERIFIED, "started 2026-01-01T01:00:00Z, took 360 s")]
+    edit(root, resumed=2)
+    assert when(root)[0][1].endswith("took 360 s, resumed 2 times")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"started": "yesterday"},
+        {"started": 12},
+        {"seconds": -1.0},
+        {"seconds": "1"},
+        {"resumed": -1},
+        {"started": "2199-01-01T00:00:00Z"},
+    ],
+)
+def test_what_is_no_time_fails(root, changes):
+    edit(root, **changes)
+    assert [state for state, _ in when(root)] == [State.FAILED]
+
+
+def test_seconds_are_those_of_the_curve(root):
+    edit(root, seconds=400.0)
+    (state, text), *_ = when(root)
+    assert state is State.FAILED
+    assert "took 400 s, its training.jsonl says 360 s" in text
+
+
+def test_a_job_ran_while_snakemake_saw_it(root):
+    start = started(root)
+    note(root, TRAINING, start - 5, start + 400)
+    assert when(root)[0][0] is State.VERIFIED
+    note(root, TRAINING, start + HOUR, start + 2 * HOUR)
+    assert "Snakemake saw it from" in when(root)[0][1]
+    assert when(root)[0][0] is State.FAILED
+
+
+def test_a_job_took_no_longer_than_snakemake_saw_it_unless_it_was_resumed(root):
+    start = started(root)
+    note(root, TRAINING, start - 5, start + 10)
+    assert when(root)[0][0] is State.FAILED
+    edit(root, resumed=1)
+    assert when(root)[0][0] is State.VERIFIED
+
+
+def test_an_input_made_later_is_unknown_unless_snakemake_saw_both(root):
+    prepared = ("data", plan.data_folder(small_study(), "digits").name)
+    edit(root, prepared, started="2026-01-01T09:00:00Z")
+    (state, text), *_ = when(root)
+    assert state is State.UNKNOWN
+    assert "made again later, or edited" in text
+    note(root, prepared, started(root, prepared), started(root, prepared) + 60)
+    assert when(root)[0][0] is State.UNKNOWN
+    note(root, TRAINING, started(root), started(root) + 400)
+    (state, text), *_ = when(root)
+    assert state is State.VERIFIED
+    assert "as Snakemake saw it, made again later with the same bytes" in text
+
+
+def test_clocks_may_differ_by_a_minute(root):
+    prepared = ("data", plan.data_folder(small_study(), "digits").name)
+    edit(root, prepared, started="2026-01-01T01:00:30Z")
+    assert when(root)[0][1].startswith("started 2026-01-01T01:00:00Z, took")
