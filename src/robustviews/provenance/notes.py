@@ -190,7 +190,8 @@ def _wrong_parameters(disk: Disk, job: Job, note: Note) -> Iterator[str]:
 
 def _parameters(note: Note) -> Iterator[object]:
     """Yield the parameters of a note that are JSON; Snakemake writes each as Python does."""
-    for text in note.get("params") or ():
+    listed = note.get("params")
+    for text in listed if isinstance(listed, list) else ():
         try:
             yield json.loads(ast.literal_eval(text))
         except (ValueError, SyntaxError, TypeError):
