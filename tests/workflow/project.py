@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import robustviews
 
@@ -83,13 +85,29 @@ class Project:
         """Run a verb of the project's own copy of the package."""
         return self.run(sys.executable, "-m", "robustviews", *arguments)
 
-    def dvc(self, *arguments: str) -> str:
-        """Run DVC, which must succeed; return what it said."""
-        return self.run(sys.executable, "-m", "dvc", *arguments).said()
+    def dvc(self, *arguments: str) -> Finished:
+        """Run DVC."""
+        return self.run(sys.executable, "-m", "dvc", *arguments)
+
+    def is_clean(self) -> bool:
+        """Return whether DVC finds all results, sources and parameters as dvc.lock names them."""
+        return self.dvc("status", "--json").json() == {}
 
     def git(self, *arguments: str) -> str:
         """Run git, which must succeed; return what it said."""
         return self.run("git", *arguments).said()
+
+    def clone(self, folder: Path) -> Project:
+        """Clone what is committed, and pull the results from the default remote."""
+        self.git("clone", "--quiet", str(self.folder), str(folder))
+        clone = Project(folder)
+        clone.dvc("pull").said()
+        return clone
+
+    def changed(self) -> set[str]:
+        """Return the paths that differ from the commit, untracked ones included."""
+        status = self.git("status", "--porcelain", "--untracked-files=all")
+        return {line[3:].strip('"') for line in status.splitlines()}
 
     def commit(self, message: str) -> str:
         """Commit everything that git does not ignore; return the commit."""
@@ -107,7 +125,7 @@ class Project:
             text=True,
             check=False,
         )
-        return Finished(done.returncode, done.stdout + done.stderr)
+        return Finished(done.returncode, done.stdout + done.stderr, done.stdout)
 
     def environment(self, paths: Iterable[Path] = ()) -> dict[str, str]:
         """Return variables for processes in the project, with nothing of who runs the tests.
@@ -142,15 +160,27 @@ class Project:
 
 @dataclass(frozen=True)
 class Finished:
-    """What Snakemake returned and wrote."""
+    """What a command returned and wrote; `printed` is its standard output alone."""
 
     status: int
     text: str
+    printed: str = ""
 
     def said(self) -> str:
         """Return the text of a command that must have succeeded."""
         assert self.status == 0, self.text
         return self.text
+
+    def json(self) -> Any:
+        """Return the JSON that a command printed, which must have succeeded."""
+        assert self.status == 0, self.text
+        return json.loads(self.printed)
+
+    def jobs_of_stages(self) -> set[str]:
+        """Return the jobs that all stages of `dvc repro` ran together; see `jobs`."""
+        found = re.findall(r"^Job \d+: (.+)$", self.text, re.M)
+        assert len(found) == len(set(found)), found
+        return {name for name in found if not re.fullmatch(r"all(_\w+)?", name)}
 
     def jobs(self) -> set[str]:
         """Return the jobs in its text, such as `probe emp-free-digits-s0/rle`, without `all`."""
