@@ -175,9 +175,11 @@ def _folder(lock: Locked, path: Path) -> str | None:
 
 
 def _cached(disk: Disk, path: Path) -> Path:
-    """Return how to name a file of the cache: relative to the project where it lies in it."""
-    root = disk.root.absolute()
-    return path.absolute().relative_to(root) if path.absolute().is_relative_to(root) else path
+    """Return how to name a file of the cache, which may lie outside of the project."""
+    root, cache = disk.root.absolute(), places.cache(disk.root).absolute()
+    if path.absolute().is_relative_to(root):
+        return path.absolute().relative_to(root)
+    return Path("DVC's cache") / path.absolute().relative_to(cache)
 
 
 def _md5(data: bytes) -> str:
