@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from robustviews import artifacts, plan
@@ -52,6 +53,7 @@ class Job:
         return self.name.split("/")
 
 
+@cache
 def jobs(study: Study) -> dict[Key, Job]:
     """Return all jobs of a study; each comes after those that it needs."""
     return {job.key: job for job in (*_computing(study), *_reporting(study))}

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from robustviews import artifacts, plan, results
+from robustviews import artifacts, pending, plan, results
 from robustviews.cli import _parser
 from robustviews.provenance import cells
 from robustviews.provenance.cells import CellError
@@ -258,6 +258,10 @@ def test_a_cell_that_is_not_there_is_refused_with_what_is(study, tree):
 def test_every_cell_can_be_explained(study, tree):
     for address, _ in cells.every(study):
         assert explain(study, str(address), file="params.yaml", root=tree).startswith(str(address))
+
+
+def test_the_jobs_of_a_study_are_worked_out_once_however_many_cells_it_has(study):
+    assert pending.jobs(study) is pending.jobs(study)
 
 
 def test_explaining_comparing_and_pruning_need_no_torch(tmp_path):

@@ -245,6 +245,16 @@ def test_of_a_link_only_the_link_is_removed(tmp_path_factory):
 
 
 @pytest.mark.usefixtures("project")
+def test_a_folder_that_lies_elsewhere_is_kept_with_the_jobs_in_it(tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "run"
+    folder = Path("results/tiny/probe") / RUN
+    shutil.move(folder, elsewhere)
+    folder.symlink_to(elsewhere)
+    (folder / "gone").mkdir()
+    assert paths() == [f"{folder}/gone"]
+
+
+@pytest.mark.usefixtures("project")
 def test_a_note_whose_file_is_gone_already_is_found_and_one_with_a_long_name_is_read():
     edit(WITHOUT, "")
     for folder in ("pretrain", "probe", "attack"):

@@ -215,7 +215,7 @@ def _others(
         path = base / entry.name
         if path in kept or (only and not only.fullmatch(entry.name)):
             continue
-        if path in around and not entry.is_symlink():
+        if path in around:
             yield from _others(root, path, kept)
         else:
             yield path
