@@ -63,7 +63,9 @@ check: setup ## format, lint, types, spelling, and every shipped study
 	$(BIN)/mypy
 	$(BIN)/snakefmt --check workflow
 	$(BIN)/snakemake --lint
+	sh -n workflow/stage
 	$(BIN)/codespell . .ci
+	if [ -x $(BIN)/hadolint ]; then $(BIN)/hadolint Dockerfile; else echo 'no hadolint for this machine'; fi
 	$(BIN)/robustviews check params.yaml studies/*.yaml
 
 format: setup ## let the tools mend what they can
