@@ -1,0 +1,65 @@
+"""dvc.yaml names every file that a study leaves, once, and every option that decides it."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import yaml
+
+from robustviews import pending
+from robustviews.config import load_study
+from robustviews.config.schema import Study
+
+REPOSITORY = Path(__file__).parents[2]
+STAGES = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+STUDY = load_study(REPOSITORY / "params.yaml")
+
+
+def paths(entries):
+    """Return the paths of outputs or dependencies, with the study's name in them."""
+    names = [next(iter(entry)) if isinstance(entry, dict) else entry for entry in entries]
+    return [name.replace("${study}", STUDY.study) for name in names]
+
+
+@pytest.mark.parametrize("job", pending.jobs(STUDY).values(), ids=lambda job: "-".join(job.key))
+def test_every_job_leaves_its_files_in_outputs_of_its_stage(job):
+    stage = job.rule if job.rule in STAGES else "report"
+    outs = [Path(path) for path in paths(STAGES[stage]["outs"])]
+    for file in [job.folder] if job.folder else job.outputs:
+        assert [out for out in outs if file.is_relative_to(out)], f"{file} is no output of {stage}"
+
+
+def test_no_stage_has_its_outputs_deleted_before_it_runs():
+    outs = [out for stage in STAGES.values() for out in stage["outs"]]
+    assert [out for out in outs if next(iter(out.values())).get("persist") is not True] == []
+
+
+def test_every_stage_depends_on_sources_and_on_all_stages_before_it():
+    before = ["src/robustviews", "workflow", "requirements.lock"]
+    for stage in STAGES.values():
+        assert paths(stage["deps"]) == before
+        before += paths(stage["outs"])
+
+
+def test_parameters_are_keys_of_the_study_and_a_later_stage_has_those_of_an_earlier_one():
+    given = yaml.safe_load((REPOSITORY / "params.yaml").read_text(encoding="utf-8"))
+    known = {field.name for field in dataclasses.fields(Study)} | {"defaults"}
+    named = [set(stage["params"]) for stage in STAGES.values()]
+    assert set().union(*named) == known - {"study"}
+    assert set().union(*named) <= set(given)
+    for earlier, later in pairwise(named):
+        # What decides an input decides its bytes, and those are a dependency; rows of tables
+        # decide at every stage which jobs there are.
+        assert {"tables", "figures"} <= earlier & later
+
+
+def test_a_stage_checks_what_it_made_and_none_says_how_many_cores():
+    for name, stage in STAGES.items():
+        assert stage["cmd"] == f"workflow/stage {name}"
+    script = (REPOSITORY / "workflow" / "stage").read_text(encoding="utf-8")
+    assert "--cores" not in script
+    assert re.search(r"^snakemake .*\n(#.*\n)*robustviews verify ", script, re.M)
