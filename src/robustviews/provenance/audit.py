@@ -23,12 +23,14 @@ from robustviews.provenance import (
     values,
 )
 from robustviews.provenance.cells import Address
-from robustviews.provenance.disk import Disk
+from robustviews.provenance.disk import Disk, files
 from robustviews.provenance.findings import Finding, State, worst
 from robustviews.provenance.history import History
 from robustviews.provenance.notes import Notes
 
 _LAST = ("frame", "metrics", "report")  # rules that end with the report or after it
+_MADE_AGAIN = ("frame", "metrics", "table")  # rules whose outputs are compared whole
+_NAMED = 6  # files, before they are counted
 
 
 @dataclass(frozen=True)
@@ -295,7 +297,22 @@ class _Auditor:
             yield "not used: DVC (there is no dvc.lock)"
         elif not dvc.covers(self._disk, self._lock):
             yield f"not used: DVC (dvc.lock names no file of {self._disk.study.study})"
+        loose = self._loose() if self._settled else []
+        if loose:
+            more = f" and {len(loose) - _NAMED} more" if len(loose) > _NAMED else ""
+            named = ", ".join(loose[:_NAMED]) + more
+            yield f"nothing keeps a hash of {named}; where DVC is used, dvc.lock does"
         yield from unused(self._disk.study)
+
+    def _loose(self) -> list[str]:
+        """Return the files that could be edited without a trace: no later job reads them."""
+        jobs = self._disk.jobs.values()
+        held = notes.vouched_for(self._notes, jobs) | (set(self._lock.md5) if self._lock else set())
+        for job in jobs:
+            own = files(job)[:-1] if job.folder is not None else job.outputs
+            if job.folder is not None or job.rule in _MADE_AGAIN:
+                held |= {path.as_posix() for path in own}
+        return [name for name in self._disk.owners if name not in held]
 
 
 def unused(study: Study) -> Iterator[str]:

@@ -163,11 +163,13 @@ def _outputs(disk: Disk, job: Job, record: Record) -> Iterator[Finding]:
 
 def _others(root: Path, folder: Path, known: set[str]) -> list[Path]:
     """Return what else lies in a folder; files whose name begins with a dot are nobody's."""
-    below = sorted(path.relative_to(root) for path in (root / folder).rglob("[!.]*"))
+    below = sorted(path.relative_to(root / folder) for path in (root / folder).rglob("*"))
     return [
-        path
+        folder / path
         for path in below
-        if not (path.parent == folder and path.name in known) and not (root / path).is_dir()
+        if path.as_posix() not in known
+        and not any(part.startswith(".") for part in path.parts)
+        and not (root / folder / path).is_dir()
     ]
 
 

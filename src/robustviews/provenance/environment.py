@@ -10,6 +10,7 @@ from typing import Any
 
 from robustviews import artifacts
 from robustviews.pending import Job
+from robustviews.provenance.checks import mend
 from robustviews.provenance.disk import Disk, record_of, short
 from robustviews.provenance.findings import Finding, State
 
@@ -37,13 +38,13 @@ def _lock(disk: Disk, job: Job, environment: dict[str, Any]) -> Iterator[Finding
     recorded, here = environment.get("lock"), _lock_here(disk)
     if recorded is None:
         text = f"unknown: {_RUN} which {LOCK} it was installed from"
-        yield _finding("lock", job, State.UNKNOWN, f"{text}; run it again after: make setup")
+        yield _finding("lock", job, State.UNKNOWN, f"{text}; make setup && {mend(job)}")
     elif here is None:
         text = f"no {LOCK} here to compare with {short(recorded)}; get it: git checkout {LOCK}"
         yield _finding("lock", job, State.UNKNOWN, text)
     elif recorded != here:
         text = f"ran with {short(recorded)}, {LOCK} here is {short(here)}; "
-        text += f"if that was edited: git checkout {LOCK}; else: make setup, and run it again"
+        text += f"if that was edited: git checkout {LOCK}; else: make setup && {mend(job)}"
         yield _finding("lock", job, State.FAILED, text)
     else:
         yield _finding("lock", job, State.VERIFIED, f"{LOCK} is the one here, {short(here)}")
@@ -66,7 +67,7 @@ def _packages(disk: Disk, job: Job, environment: dict[str, Any]) -> Iterator[Fin
         if name in pins and version.partition("+")[0] not in pins[name]
     ]
     for text in wrong:
-        way_out = "make setup, and run it again"
+        way_out = f"make setup && {mend(job)}"
         yield _finding("packages", job, State.FAILED, f"ran with {text}; {way_out}")
     if not pins:
         text = f"cannot be compared: no {LOCK} here; get it: git checkout {LOCK}"
@@ -94,7 +95,7 @@ def _machine(disk: Disk, job: Job, environment: dict[str, Any]) -> Iterator[Find
     ):
         asked = disk.study.runtime.deterministic
         text = f"ran with deterministic {said['deterministic']}, the study asks for {asked}; "
-        yield _finding("environment", job, State.FAILED, text + "remove it and run it again")
+        yield _finding("environment", job, State.FAILED, text + mend(job))
     elif unknown:
         yield _finding("environment", job, State.UNKNOWN, text)
     else:

@@ -44,7 +44,9 @@ class History:
 
     @cached_property
     def head(self) -> str | None:
-        """Return the commit that is checked out; None where git cannot tell."""
+        """Return the commit that is checked out; None where git does not track the package."""
+        if not self._text("ls-files", "--", PACKAGE):
+            return None  # no repository, or one that the project merely lies in
         text = self._text("rev-parse", "--verify", "HEAD")
         return text.strip() if text else None
 

@@ -125,6 +125,12 @@ def check(disk: Disk, notes: Notes, jobs: Iterable[Job]) -> dict[Key, list[Findi
     return seen
 
 
+def vouched_for(notes: Notes, jobs: Iterable[Job]) -> set[str]:
+    """Return the files of which the notes of some jobs' outputs hold a checksum."""
+    outputs = (output for job in jobs for output in files(job))
+    return {name for output in outputs for name in _checksums(notes.of(output))}
+
+
 def _maker(disk: Disk, output: Path) -> Key:
     return disk.owners[output.as_posix()]
 
