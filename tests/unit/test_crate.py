@@ -408,7 +408,9 @@ def test_an_unfinished_study_is_refused_with_what_to_run(own, tmp_path):
     with pytest.raises(artifacts.ArtifactError) as caught:
         export(own, tmp_path / "crate")
     assert ENCODER in str(caught.value)
-    assert f"the first: pretrain {RUN}; run: snakemake" in str(caught.value)
+    assert f"the first: pretrain {RUN}; run: snakemake --config study=params.yaml" in str(
+        caught.value
+    )
     assert not (tmp_path / "crate").exists()
 
 

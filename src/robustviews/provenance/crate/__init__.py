@@ -34,7 +34,7 @@ def build(study: Study, *, study_file: Path, agent: str | None = None) -> Graph:
         ArtifactError: a job is still to be done, or a file of the workflow is missing.
     """
     disk = Disk(study, Path())
-    _require_finished(disk)
+    _require_finished(disk, study_file)
     refuse_failed(audit(study), "no crate")
     graph = Graph(disk)
     runs = Runs(graph, study_file, agent)
@@ -59,7 +59,7 @@ def write(graph: Graph, folder: Path) -> None:
         graph.to_rocrate().write(into)
 
 
-def _require_finished(disk: Disk) -> None:
+def _require_finished(disk: Disk, study_file: Path) -> None:
     missing = {
         job.key: path
         for job in disk.jobs.values()
@@ -70,5 +70,6 @@ def _require_finished(disk: Disk) -> None:
         (rule, name), path = next(iter(missing.items()))
         raise ArtifactError(
             f"{path}: missing, as {len(missing)} of {len(disk.jobs)} jobs are still to be done, "
-            f"the first: {f'{rule} {name}'.strip()}; run: snakemake"
+            f"the first: {f'{rule} {name}'.strip()}; run: "
+            f"snakemake --config study={study_file.as_posix()}"
         )
