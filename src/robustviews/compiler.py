@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from robustviews import runtime
+from robustviews import distributed, runtime
 from robustviews.augment import Views
 from robustviews.encoder import Encoder
 from robustviews.methods import Method, blank_batch
@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 EAGER_DEVICES = ("cpu",)
 REASON = 200  # characters of what a compiler says when it fails, of often thousands
 ON_CPU = "eager: on a CPU compiling takes a minute and gains nothing"
+# Seen with torch 2.11: behind such a sum the compiled backward pass gives zeros, without a word.
+ON_SEVERAL = "eager: torch.compile drops gradients through a batch norm that sums over ranks"
 
 
 class Compilation(NamedTuple):
@@ -57,6 +59,8 @@ def compile_encoder(
     device = next(encoder.parameters()).device
     if device.type in EAGER_DEVICES:
         return _said(Compilation(ON_CPU))
+    if distributed.ranks() > 1:
+        return _said(Compilation(ON_SEVERAL))
     batch = blank_batch(batch_size, views=views.count, size=size, device=device)
 
     def trial() -> None:

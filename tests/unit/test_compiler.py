@@ -47,6 +47,16 @@ def test_a_trial_moves_neither_statistics_nor_parameters_nor_gradients():
         assert torch.equal(value, before[name]), name
 
 
+def test_several_ranks_train_without_the_compiler_and_say_why(monkeypatch):
+    monkeypatch.setattr(compiler, "EAGER_DEVICES", ())
+    monkeypatch.setattr(compiler.distributed, "ranks", lambda: 2)
+    encoder = tiny_encoder()
+    shape = {"method": EmpSsl(), "regime": Free(), "views": Views(count=2), "size": SIZE}
+    done = compiler.compile_encoder(encoder, **shape, batch_size=4)
+    assert done == (compiler.ON_SEVERAL, 0.0)
+    assert encoder._compiled_call_impl is None
+
+
 def test_where_compiling_fails_the_encoder_stays_as_it_was_and_says_why():
     def broken(*_):
         raise RuntimeError("no compiler here\n" + "and much more " * 100)

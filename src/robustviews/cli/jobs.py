@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import logging
 import sys
 import time
@@ -12,8 +13,9 @@ from typing import TYPE_CHECKING
 from robustviews import artifacts, plan, running
 from robustviews.attacks import AutoAttack
 from robustviews.cli.loading import load_encoder, load_head, load_split
-from robustviews.cli.names import known
+from robustviews.cli.names import UsageError, known
 from robustviews.config import Study, load_study
+from robustviews.methods import divide
 
 if TYPE_CHECKING:
     import torch
@@ -50,15 +52,22 @@ def data(options: argparse.Namespace) -> None:
 
 
 def pretrain(options: argparse.Namespace) -> None:
-    """Train one encoder."""
+    """Train one encoder; the processes that torchrun started train it together."""
     study, started = load_study(options.study), time.time()
     known(options.run, plan.jobs(study), "run")
-    with running.claim(plan.pretrain_folder(study, options.run), f"pretrain {options.run}"):
+    from robustviews import distributed
+
+    with (
+        running.claim(plan.pretrain_folder(study, options.run), f"pretrain {options.run}"),
+        distributed.joined(options.device) as options.device,
+    ):
+        if distributed.rank() > 0:
+            logging.getLogger().setLevel(logging.WARNING)  # rank 0 says the same
         _pretrain(options, study, started)
 
 
 def _pretrain(options: argparse.Namespace, study: Study, started: float) -> None:
-    from robustviews import feed, memory, runtime
+    from robustviews import distributed, feed, memory, runtime
     from robustviews.encoder import build_encoder
     from robustviews.pretrain import pretrain as train
 
@@ -74,22 +83,25 @@ def _pretrain(options: argparse.Namespace, study: Study, started: float) -> None
     state = artifacts.Resume(
         STATE / study.study / job.name, spec, inputs, study.runtime.checkpoint_minutes
     )
+    ranks, views = distributed.ranks(), run.views.count
+    share = divide(run.method, views=views, batch_size=run.batch_size, ranks=ranks)[0]
     needed = memory.step_bytes(
         encoder,
         run.method,
         run.regime,
-        run.views,
+        dataclasses.replace(run.views, count=len(share.views)),
         size=summary["size"],
-        batch_size=run.batch_size,
+        batch_size=len(share.images),
         precision=run.precision,
     )
-    memory.check_step(needed, encoder, title=job.name)
+    here = needed * ranks if device.type == "cpu" else needed  # ranks share the machine's memory
+    memory.check_step(here, encoder, title=job.name)
     if run.precision == "bf16" and not runtime.native_bf16(device):
         logging.info("bf16 is not native on %s: precision: fp32 would be faster", device)
     with memory.explained(job.name, memory.SMALLER_STEP):
         done = train(
             encoder,
-            feed.choose(images, device, needed=needed),
+            feed.choose(images, device, needed=here),
             labels,
             method=run.method,
             regime=run.regime,
@@ -105,6 +117,8 @@ def _pretrain(options: argparse.Namespace, study: Study, started: float) -> None
             state=state,
             title=job.name,
         )
+    if distributed.rank() > 0:
+        return
     with artifacts.atomic_folder(plan.pretrain_folder(study, options.run)) as into:
         artifacts.write_tensors(into / "encoder.safetensors", encoder.state_dict())
         artifacts.write_jsonl(into / "training.jsonl", done.history)
@@ -115,7 +129,7 @@ def _pretrain(options: argparse.Namespace, study: Study, started: float) -> None
             study=study.study,
             spec=spec,
             inputs=inputs,
-            environment=runtime.environment(device),
+            environment={**runtime.environment(device), "ranks": ranks},
             started=started,
             seconds=done.seconds,
             resumed=done.resumed,
@@ -301,8 +315,10 @@ def examples(options: argparse.Namespace) -> None:
 
 
 def _set_up(options: argparse.Namespace, *, tuned: bool = False) -> torch.device:
-    from robustviews import runtime
+    from robustviews import distributed, runtime
 
+    if distributed.launched() and distributed.ranks() == 1:
+        raise UsageError(f"torchrun starts the verb pretrain alone; run {options.name} without it")
     settings = load_study(options.study).runtime
     runtime.configure(
         threads=options.threads or settings.threads,

@@ -10,6 +10,7 @@ from robustviews.attacks import AutoAttack
 from robustviews.config.located import LocatedDict, show
 from robustviews.config.problems import Place, Problems, nearest
 from robustviews.config.schema import Figure, Row, Run, Study, Table
+from robustviews.methods import DivisionError, divide
 from robustviews.probe import LinearProbe, NcropProbe, OwnHead, RobustLinearProbe
 
 _COLUMN = re.compile(r"([^/]+)/([^/]+)(?:/([0-9]+(?:\.[0-9]+)?))?")
@@ -82,6 +83,15 @@ class _Checker:
         except ValueError as error:
             views = node.get("views", node)
             self._add(views.at.get("count", node.at.get("views", node.place)), str(error))
+        self._check_ranks(run, node)
+
+    def _check_ranks(self, run: Run, node: LocatedDict) -> None:
+        """Note a training that so many processes cannot divide among them."""
+        ranks = getattr(self._study.runtime, "ranks", 1)  # none where `runtime` has mistakes
+        try:
+            divide(run.method, views=run.views.count, batch_size=run.batch_size, ranks=ranks)
+        except DivisionError as error:
+            self._add(node.place, f"{error} (runtime.ranks)")
 
     def _check_start(self, probe: RobustLinearProbe, place: Place) -> None:
         start = probe.rle_start

@@ -106,7 +106,10 @@ class Runtime:
     """How jobs run on a machine.
 
     Attributes:
-        threads: CPU threads of one job (results are the same bytes only for the same number).
+        threads: CPU threads of one process (results are the same bytes only for the same number).
+        ranks: processes that train one encoder together, each with a GPU of its own where there are
+            GPUs; they divide the views of EMP-SSL, or the images of a minibatch, evenly. Only
+            rounding depends on it.
         deterministic: refuse operations whose result may differ from run to run.
         checkpoint_minutes: how often an interrupted training can be resumed from; 0 after every
             minibatch.
@@ -115,6 +118,7 @@ class Runtime:
     """
 
     threads: int = option(1, ge=1)
+    ranks: int = option(1, ge=1)
     deterministic: bool = True
     checkpoint_minutes: float = option(10.0, ge=0)
     evaluation_batch: int = option(500, ge=1)

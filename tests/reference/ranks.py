@@ -1,0 +1,234 @@
+"""Short trainings of one process and of several, in float64, and what each of them leaves.
+
+As in the golden trajectories all that is in float32 is exact, so that trainings can be compared to
+the last digits although adversaries take signs. The network is a small one: batch norm over a few
+pixels of a deep one would make ever more of the last digits.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as processes
+
+from robustviews import distributed
+from robustviews.artifacts import Resume
+from robustviews.augment import Views
+from robustviews.batchnorm import synchronise
+from robustviews.methods import EmpSsl, Method, SimClr, Supervised
+from robustviews.pretrain import pretrain
+from robustviews.regimes import Free, Pgd, Regime, Standard
+from tests.golden.trajectories import Listening
+from tests.reference.tiny_network import TinyNetwork
+from tests.unit.tiny_models import OPTIMIZER, SIZE, labels_of, noise_images
+
+BATCH = 6  # of two ranks or three, as are the views of EMP-SSL
+MINIBATCHES = 4  # two passes of two
+METHODS: dict[str, Method] = {
+    "emp": EmpSsl(),
+    "emp-sum": EmpSsl(emp_scale="unit_sum"),
+    "emp-trace": EmpSsl(emp_invariance="trace"),
+    "emp-trace-sum": EmpSsl(emp_invariance="trace", emp_scale="unit_sum", tcr_eps=0.04),
+    "simclr": SimClr(),
+    "simclr-with-self": SimClr(simclr_denominator="with_self", simclr_temperature=0.5),
+    "simclr-same-view": SimClr(simclr_train_pair="same_view", simclr_base_temperature=None),
+    "simclr-raw": SimClr(simclr_train_pair="raw", simclr_attack_pair="train_pair"),
+    "simclr-once": SimClr(simclr_clean_branch="once"),
+    "supervised": Supervised(),
+}
+COUNTS = {"emp": 6, "simclr": 2, "supervised": 1}  # of views
+REGIMES: dict[str, Regime] = {
+    "standard": Standard(),
+    "pgd": Pgd(steps=2),
+    "pgd-sum-frozen": Pgd(steps=2, attack_batchnorm="frozen"),
+    "pgd-sum-eval": Pgd(steps=2, attack_batchnorm="eval"),
+    "pgd-final": Pgd(steps=2, pgd_weight_grads="final"),
+    "pgd-final-frozen": Pgd(steps=2, pgd_weight_grads="final", attack_batchnorm="frozen"),
+    "pgd-final-eval": Pgd(steps=2, pgd_weight_grads="final", attack_batchnorm="eval"),
+    "free": Free(),
+    "free-afresh": Free(replays=2, delta_lifetime="minibatch", delta_start="uniform"),
+    "free-clipped": Free(replays=2, delta_start="uniform", delta_first_clip=True),
+}
+
+
+class Interruption(Exception):  # noqa: N818  # as people call it
+    """Ends a training in the middle."""
+
+
+class Cut(Listening):
+    """A regime that listens to another one, and is cut short.
+
+    Attributes:
+        left: minibatches until then; None for no end.
+    """
+
+    def __init__(self, regime: Regime, left: int | None) -> None:
+        super().__init__(regime)
+        self.left = left
+
+    def train_batch(self, *arguments: Any) -> tuple[list[Tensor], Tensor | None]:
+        """Train as the regime does, unless time is up."""
+        if self.left is not None:
+            if self.left == 0:
+                raise Interruption
+            self.left -= 1
+        return super().train_batch(*arguments)
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training.
+
+    Attributes:
+        method: name in METHODS.
+        regime: name in REGIMES.
+        optimizer: its name.
+        folder: where its state lies, perhaps that of another one to go on from.
+        left: minibatches until it is interrupted; None for no interruption.
+    """
+
+    method: str
+    regime: str
+    folder: Path
+    optimizer: str = "lars"
+    left: int | None = None
+
+    def __call__(self, rank: int = 0) -> dict[str, Tensor]:
+        """Train; return this rank's weights and its share of each loss. Rank 0 leaves its state."""
+        method, regime = METHODS[self.method], Cut(REGIMES[self.regime], self.left)
+        net = tiny_network()
+        # Rank 0 saves after every minibatch; the clock of the others never says so.
+        state = Resume(self.folder / "state", {}, [], 0 if rank == 0 else 60)
+        try:
+            pretrain(
+                net,
+                noise_images(14, size=SIZE),
+                labels_of(14),
+                method=method,
+                regime=regime,
+                views=Views(
+                    COUNTS[self.method.partition("-")[0]],
+                    crop="padded",
+                    padding=2,
+                    augmentation="geometry",
+                ),
+                size=SIZE,
+                epochs=2,
+                batch_size=BATCH,
+                optimizer=OPTIMIZER | {"name": self.optimizer},
+                state=state,
+            )
+        except Interruption:
+            assert self.left is not None
+        losses = torch.tensor(regime.losses, dtype=torch.float64)
+        return {**net.state_dict(), "losses": losses}
+
+    def state(self) -> dict[str, Tensor]:
+        """Return what was saved last, with the position among it."""
+        saved = Resume(self.folder / "state", {}, [], 0).load()
+        assert saved is not None
+        tensors, position = saved
+        history = [[row["loss"], row["lr"]] for row in position["history"]]
+        tensors["history"] = torch.tensor(history, dtype=torch.float64)
+        for name in ("epoch", "position", "update"):
+            tensors[name] = torch.tensor(position[name])
+        return tensors
+
+
+def normalise(rank: int, *, ranks: int, shape: tuple[int, ...], bf16: bool) -> dict[str, Tensor]:
+    """Normalise a rank's share of noise and go back; return what it has, under its rank's number.
+
+    Args:
+        rank: whose share of the first dimension it is.
+        ranks: that share it; with 1 torch's own batch norm normalises all of it.
+        shape: of all of it, (N, C) or (N, C, h, w).
+        bf16: whether inputs are in bf16, or in float64.
+    """
+    generator = torch.Generator().manual_seed(0)
+    noise = 3 + torch.randn((3, *shape), dtype=torch.float64, generator=generator)
+    x, weights, y_weights = noise.to(torch.bfloat16) if bf16 else noise
+    kind = nn.BatchNorm2d if len(shape) == 4 else nn.BatchNorm1d
+    net = nn.Sequential(kind(shape[1], momentum=0.3))
+    if not bf16:
+        net.double()
+    with torch.no_grad():
+        net[0].weight.copy_(weights[0].flatten(1)[:, 0] if len(shape) == 4 else weights[0])
+    synchronise(net)
+    own = x.tensor_split(ranks)[rank].clone().requires_grad_()
+    if len(shape) == 4:
+        own.data = own.data.contiguous(memory_format=torch.channels_last)
+    y = net(own)
+    (y * y_weights.tensor_split(ranks)[rank]).sum().backward()
+    assert own.grad is not None
+    found = {"y": y.detach(), "gradient": own.grad, "eval": net.eval()(own.detach()).detach()}
+    assert y.stride() == own.stride()
+    found |= {f"{name} gradient": value.grad for name, value in net.named_parameters()}
+    return found | net.state_dict()
+
+
+def agree(rank: int) -> dict[str, Tensor]:
+    """Return what ranks agree on, and what a rank says that stands elsewhere than rank 0."""
+    said = [distributed.said_by_first(value) for value in (rank, 7 - rank)]
+    distributed.check_same(5, "minibatches done")
+    refused = ""
+    try:
+        distributed.check_same(rank + 3, "minibatches done")
+    except distributed.RankError as error:
+        refused = str(error)
+    return {"said": torch.tensor(said), "refused": torch.tensor(list(refused.encode()))}
+
+
+def tiny_network() -> TinyNetwork:
+    """Return a network in float64 for images in float32."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = TinyNetwork()
+    net.register_forward_pre_hook(lambda _, inputs: (inputs[0].double(),))
+    return net
+
+
+Work = Callable[[int], dict[str, Tensor]]
+
+
+def together(ranks: int, work: Sequence[Work], folder: Path) -> list[list[dict[str, Tensor]]]:
+    """Do some work one after the other in several processes, each time as the ranks of one.
+
+    Args:
+        ranks: processes.
+        work: functions of the rank, which can be pickled.
+        folder: for files of theirs.
+
+    Returns:
+        For each work what each rank returned.
+    """
+    folder.mkdir()
+    spawn = multiprocessing.get_context("spawn")
+    hired = [
+        spawn.Process(target=_work, args=(rank, ranks, work, folder), daemon=True)
+        for rank in range(ranks)
+    ]
+    for process in hired:
+        process.start()
+    for process in hired:
+        process.join(timeout=300)
+    assert [process.exitcode for process in hired] == [0] * ranks
+    return [
+        [torch.load(folder / f"{number}-{rank}.pt") for rank in range(ranks)]
+        for number in range(len(work))
+    ]
+
+
+def _work(rank: int, ranks: int, work: Sequence[Work], folder: Path) -> None:
+    torch.set_num_threads(1)
+    processes.init_process_group(
+        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=ranks
+    )
+    for number, each in enumerate(work):
+        torch.save(each(rank), folder / f"{number}-{rank}.pt")
+    processes.destroy_process_group()

@@ -1,0 +1,161 @@
+"""Who of several processes does what, and what is refused; tests/reference has what they compute.
+
+What one process does alone must be what it did before there were others.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from robustviews import distributed
+from robustviews.augment import Views
+from robustviews.batchnorm import synchronise
+from robustviews.cli import main
+from robustviews.config import StudyError, load_study
+from robustviews.methods import METHODS, DivisionError, EmpSsl, SimClr, divide
+from robustviews.pretrain import make_batch
+from robustviews.regimes import Standard
+from tests.unit.tiny_models import SIZE, labels_of, noise_images, note, tiny_encoder, train
+
+STUDY = """\
+study: shared
+title: Shared
+runtime: {{ranks: {ranks}}}
+datasets:
+  digits: {{kind: digits}}
+runs:
+  emp:
+    {{datasets: [digits], method: emp_ssl, regime: standard, epochs: 1, views: {{count: 16}}}}
+  simclr:
+    {{datasets: [digits], method: simclr, regime: standard, epochs: 1, batch_size: 100}}
+probes: {{}}
+attacks: {{}}
+tables: {{}}
+"""
+
+
+@pytest.fixture
+def study(tmp_path):
+    def write(ranks):
+        path = tmp_path / "params.yaml"
+        path.write_text(STUDY.format(ranks=ranks), encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+@pytest.mark.parametrize("name", METHODS)
+def test_ranks_have_equal_parts_that_make_up_a_minibatch(name, ranks):
+    method = METHODS[name]()
+    shares = divide(method, views=4, batch_size=8, ranks=ranks)
+    seen = [(view, image) for share in shares for view in share.views for image in share.images]
+    assert len(seen) == len(set(seen)) == 4 * 8
+    assert len({(len(share.views), len(share.images)) for share in shares}) == 1
+    whole = (4, 8)[method.divided == "views"]  # of what is not divided each rank has all
+    assert {(len(s.views), len(s.images))[method.divided == "views"] for s in shares} == {whole}
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        (EmpSsl(), "views.count: 16 cannot be divided evenly among 3 ranks"),
+        (SimClr(), "batch_size: 100 cannot be divided evenly among 3 ranks"),
+    ],
+)
+def test_what_does_not_come_out_even_is_refused_by_its_key(method, message):
+    with pytest.raises(DivisionError, match=message):
+        divide(method, views=16, batch_size=100, ranks=3)
+
+
+def test_a_study_names_each_run_that_its_ranks_cannot_divide(study):
+    with pytest.raises(StudyError) as caught:
+        load_study(study(8))
+    assert "batch_size: 100 cannot be divided evenly among 8 ranks" in str(caught.value)
+    assert "views.count" not in str(caught.value)
+    assert "runs.simclr" in str(caught.value)
+    assert load_study(study(4)).runtime.ranks == 4
+
+
+def test_views_of_an_image_are_the_same_whoever_makes_them():
+    options = {"views": Views(count=6, augmentation="emp_ssl"), "size": SIZE, "seed": 3, "epoch": 1}
+    images, labels, indices = noise_images(5), labels_of(5), torch.arange(7, 12)
+    whole = make_batch(images, labels, indices, **options)
+    parts = [
+        make_batch(images, labels, indices, **options, only=share.views)
+        for share in divide(EmpSsl(), views=6, batch_size=5, ranks=3)
+    ]
+    assert {len(part.views) for part in parts} == {2}
+    found = torch.cat([part.views for part in parts])
+    torch.testing.assert_close(found, whole.views, rtol=0, atol=1e-6)
+    some = make_batch(images[2:4], labels[2:4], indices[2:4], **options)
+    torch.testing.assert_close(some.views, whole.views[:, 2:4], rtol=0, atol=1e-6)
+
+
+def test_a_rank_is_given_its_share_of_every_minibatch(monkeypatch):
+    _, whole = note(count=13, batch_size=4, method=SimClr())
+    for rank in (0, 1):
+        monkeypatch.setattr(distributed, "ranks", lambda: 2)
+        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+        monkeypatch.setattr("robustviews.pretrain.synchronise", lambda _: None)
+        _, own = note(count=13, batch_size=4, method=SimClr())
+        for (batch, _), (all_of_it, _) in zip(own.given, whole.given, strict=True):
+            part = slice(2 * rank, 2 * rank + 2)
+            assert torch.equal(batch.labels, all_of_it.labels[part])
+            assert torch.equal(batch.views, all_of_it.views[:, part])
+            assert torch.equal(batch.images, all_of_it.images[part])
+
+
+def test_a_process_on_its_own_gets_back_what_it_gives():
+    x = torch.ones(3)
+    for function in (
+        distributed.total,
+        distributed.mean,
+        distributed.gather,
+        distributed.part,
+        distributed.share,
+    ):
+        assert function(x) is x
+    assert (distributed.ranks(), distributed.rank(), distributed.said_by_first(5)) == (1, 0, 5)
+    distributed.check_same(5, "minibatches")
+    encoder = tiny_encoder()
+    kinds = [type(module) for module in encoder.modules()]
+    synchronise(encoder)
+    assert [type(module) for module in encoder.modules()] == kinds
+    done = train(encoder, method=EmpSsl(), regime=Standard(), epochs=1)
+    assert done.update == 3
+    with distributed.joined("cuda:1") as device:
+        assert device == "cuda:1"
+
+
+@pytest.fixture
+def torchrun(monkeypatch):
+    """Look like one of two processes that torchrun started."""
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    return monkeypatch
+
+
+@pytest.mark.usefixtures("torchrun")
+def test_ranks_choose_their_gpus_themselves():
+    with (
+        pytest.raises(distributed.RankError, match=r"--device cuda:1: each rank .* --device cuda"),
+        distributed.joined("cuda:1"),
+    ):
+        pass
+
+
+def test_a_rank_without_a_gpu_of_its_own_is_told_how_many_there_are(torchrun):
+    torchrun.setattr(torch.cuda, "device_count", lambda: 1)
+    with (
+        pytest.raises(distributed.RankError, match=r"sees 1 here; .* --nproc-per-node 1, or use"),
+        distributed.joined("cuda"),
+    ):
+        pass
+
+
+@pytest.mark.usefixtures("torchrun")
+def test_other_verbs_than_pretrain_refuse_to_run_several_times_at_once(study, capsys):
+    assert main(["examples", "--study", str(study(1))]) == 2
+    assert "torchrun starts the verb pretrain alone; run examples" in capsys.readouterr().err
