@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -176,8 +176,12 @@ def long_repro(project):
             time.sleep(0.1)
         yield process, training
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait(PATIENCE)
+        while running.holder(lock) is not None:
+            assert time.monotonic() < deadline + PATIENCE, "a training cannot be ended"
+            time.sleep(0.1)
 
 
 def refused(finished, *texts):
