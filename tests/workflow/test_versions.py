@@ -179,8 +179,9 @@ def long_repro(project):
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait(PATIENCE)
+        deadline = time.monotonic() + PATIENCE
         while running.holder(lock) is not None:
-            assert time.monotonic() < deadline + PATIENCE, "a training cannot be ended"
+            assert time.monotonic() < deadline, "a training cannot be ended"
             time.sleep(0.1)
 
 
