@@ -158,6 +158,13 @@ def test_a_stage_that_does_not_exist_is_told(copy):
     assert "expected data, pretrain, probe, attack or report, found 'everything'" in done.text
 
 
+def test_a_stage_without_snakemake_says_how_to_get_it(tmp_path):
+    project = Project.create(tmp_path / "project")
+    done = project.run("env", "PATH=/usr/bin:/bin", "workflow/stage", "data")
+    assert done.status == 2
+    assert "type: make setup" in done.text
+
+
 @contextmanager
 def long_repro(project):
     """Start `dvc repro` of a run that takes long, and wait until it trains."""
