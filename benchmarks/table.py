@@ -11,7 +11,7 @@ from typing import Any
 
 Record = dict[str, Any]
 RESULTS = Path(__file__).parent / "results"
-ORDER = ("step", "augmentation", "coding_rate", "precision", "scaling", "profile_step")
+ORDER = ("step", "augmentation", "coding_rate", "precision", "scaling", "profile_step", "ranks")
 PARTS = ("data", "forward", "loss", "backward", "optimizer", "perturbation")
 
 

@@ -9,6 +9,7 @@ they are summed, of the parameters. A single process gets back what it gives.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -16,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch import distributed as processes
+
+log = logging.getLogger(__name__)
 
 # What gloo and NCCL say on a rank that is well, when another one has ended.
 _LEFT_ALONE = ("closed by peer", "reset by peer", "Broken pipe", "remote process exited")
@@ -153,6 +156,9 @@ def joined(device: str) -> Iterator[str]:
         reason = str(error).strip().partition("\n")[0]
         message = f"rank {rank()}: another rank has ended; its own message says why ({reason})"
         raise RankError(message) from error
+    except ValueError:
+        log.error("rank %d of %d ends, and so will all:", rank(), ranks())
+        raise
     finally:
         processes.destroy_process_group()
 

@@ -16,6 +16,7 @@ from benchmarks import (
     precision,
     profile_step,
     published,
+    ranks,
     record,
     rounds,
     scaling,
@@ -132,7 +133,7 @@ def test_the_parts_of_a_step_are_all_seen_and_the_step_is_left_alone(single, kin
 
 
 @pytest.mark.parametrize(
-    "module", [augmentation, coding_rate, precision, profile_step, scaling, step]
+    "module", [augmentation, coding_rate, precision, profile_step, ranks, scaling, step]
 )
 def test_every_benchmark_takes_the_options_of_all(module):
     options = module.parse(["--device", "cuda", "--quick"])
