@@ -39,6 +39,7 @@ FILES = {
     *(f"tables/accuracies.{kind}" for kind in ("md", "csv", "tex")),
     *(f"{name}.{kind}" for name in [*FIGURES, "examples/views"] for kind in ("svg", "png")),
     "frame.csv",
+    "metrics.json",
     "report.html",
     "audit.html",
 }
@@ -243,16 +244,23 @@ def test_the_report_needs_nothing_but_itself(page):
     assert len(page.encode()) < 10e6
 
 
-def test_every_link_of_the_report_leads_somewhere(finished, page):
+def test_every_link_of_report_and_audit_leads_somewhere(finished):
     folder = finished.folder / RESULTS
-    names = set(re.findall(r' id="([^"]+)"', page))
-    links = Links(page).links
-    lost = [
-        link
-        for link in links
-        if not (link[1:] in names if link.startswith("#") else (folder / link).is_file())
-    ]
+    pages = {name: (folder / name).read_text("utf-8") for name in ("report.html", "audit.html")}
+    names = {name: set(re.findall(r' id="([^"]+)"', html)) for name, html in pages.items()}
+    lost = []
+    for name, html in pages.items():
+        for link in Links(html).links:
+            file, _, fragment = link.partition("#")
+            there = (folder / file).is_file() if file else True
+            if not there or (fragment and fragment not in names[file or name]):
+                lost.append((name, link))
     assert lost == []
+
+
+def test_every_cell_of_a_study_run_from_a_clone_is_told_to_be_verified(page):
+    assert "12 of 12 cells verified when" in " ".join(page.split())
+    assert page.count(">✓ verified</a>") == 12
 
 
 def test_every_cell_of_the_report_leads_to_its_record(finished, page):
