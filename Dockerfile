@@ -54,7 +54,8 @@ COPY studies studies
 # What `make image` knows and a folder without .git does not. A wrong hash must not become a label.
 ARG REVISION=
 ARG LOCK=
-RUN found=$(sha256sum requirements.lock) && \
+RUN --mount=type=tmpfs,target=/tmp \
+    found=$(sha256sum requirements.lock) && \
     if [ "${LOCK:-${found%% *}}" != "${found%% *}" ]; then echo "expected a lock $LOCK, found $found"; exit 1; fi && \
     if [ -n "$REVISION" ]; then echo "$REVISION" >COMMIT; fi && \
     uv pip install --quiet --offline --no-cache --python /opt/venv/bin/python --no-deps --no-build-isolation \

@@ -64,8 +64,9 @@ check: setup ## format, lint, types, spelling, and every shipped study
 	$(BIN)/snakefmt --check workflow
 	$(BIN)/snakemake --lint
 	sh -n workflow/stage
+	sh -n docker/entrypoint
 	$(BIN)/codespell . .ci
-	if [ -x $(BIN)/hadolint ]; then $(BIN)/hadolint Dockerfile; else echo 'no hadolint for this machine'; fi
+	@if [ -x $(BIN)/hadolint ]; then $(BIN)/hadolint Dockerfile; else echo 'no hadolint for this machine'; fi
 	$(BIN)/robustviews check params.yaml studies/*.yaml
 
 format: setup ## let the tools mend what they can

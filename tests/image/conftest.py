@@ -1,0 +1,123 @@
+"""One image, built from nothing, and one run of the tiny study in it, beside one on the host."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.image import machine as machines
+from tests.image.machine import CALLER, IMAGE, REPOSITORY, WANTED, Machine
+from tests.workflow.project import TINY, Project
+
+TIMES = pytest.StashKey[list[str]]()
+PLANTED = ".planted", "planted.pem", "data/planted", "results/planted", "src/.planted"
+
+
+class Image(NamedTuple):
+    machine: Machine
+    commit: str
+    digest: str
+
+
+class Demonstration(NamedTuple):
+    image: Image
+    folder: Path
+    said: str
+
+
+def pytest_collection_modifyitems(items):
+    """Say why none of these tests runs here, if none does."""
+    reason = "takes minutes and a Docker daemon of its own; type: make test-image"
+    if os.environ.get(WANTED):
+        reason = machines.obstacle()
+    for item in items if reason else []:
+        if item.path.parent.name == "image":
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    for line in config.stash.get(TIMES, []):
+        terminalreporter.write_line(line)
+
+
+@pytest.fixture(scope="session")
+def timed(pytestconfig):
+    """Return a function that calls another and puts its seconds into the summary."""
+    lines = pytestconfig.stash.setdefault(TIMES, [])
+
+    def call(title, function, *arguments):
+        start = time.monotonic()
+        result = function(*arguments)
+        lines.append(f"{title}: {time.monotonic() - start:.1f} s")
+        return result
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def machine():
+    with machines.machine() as machine:
+        yield machine
+
+
+@pytest.fixture(scope="session")
+def image(machine, timed, pytestconfig):
+    """The image of a clean checkout whose params.yaml is the tiny study."""
+    commit = check_out(machine)
+    timed("image, cold", machine.make, "image")
+    digest = machine.docker("image", "inspect", "--format", "{{.Id}}", IMAGE).strip()
+    timed("image, again", machine.make, "image")
+    size = int(machine.docker("image", "inspect", "--format", "{{.Size}}", IMAGE))
+    pytestconfig.stash[TIMES].append(f"image, size: {size / 1e9:.2f} GB")
+    return Image(machine, commit, digest)
+
+
+@pytest.fixture(scope="session")
+def demo(image, timed):
+    """The tiny study, finished by `make demo-in-image`."""
+    done = timed("tiny study in the image", image.machine.make, "demo-in-image")
+    return Demonstration(image, image.machine.checkout, done.stdout + done.stderr)
+
+
+@pytest.fixture(scope="session")
+def host(tmp_path_factory, timed):
+    """The tiny study, finished on the host."""
+    project = Project.create(tmp_path_factory.mktemp("host") / "project")
+    timed("tiny study on the host", project.snakemake).said()
+    return project
+
+
+def check_out(machine):
+    """Copy what git would have here, commit it, and plant what must not get into an image."""
+    listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    done = subprocess.run(listing, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    for name in filter(None, done.stdout.split("\0")):
+        source, target = REPOSITORY / name, machine.checkout / name
+        if source.is_file():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, target)
+    shutil.copy(TINY, machine.checkout / "params.yaml")
+    give(machine)
+    who = ["-c", "user.name=Somebody", "-c", "user.email=somebody@example.org"]
+    machine.run("git", "init", "--quiet")
+    machine.run("git", "add", "--all")
+    machine.run("git", *who, "commit", "--quiet", "--message", "Begin")
+    exclude = machine.checkout / ".git" / "info" / "exclude"
+    exclude.write_text("*planted*\n", encoding="utf-8")
+    for name in PLANTED:
+        (machine.checkout / name).parent.mkdir(parents=True, exist_ok=True)
+        (machine.checkout / name).write_text("planted", encoding="utf-8")
+    give(machine)
+    return machine.run("git", "rev-parse", "HEAD").stdout.strip()
+
+
+def give(machine):
+    """Let the caller own the checkout."""
+    for path in machine.checkout.rglob("*"):
+        os.chown(path, *CALLER)
