@@ -90,15 +90,11 @@ def allocation(study: Study, rule: str, name: str, *, device: str) -> Allocation
         work = _probe(study, shape, *parts)
     else:
         work = _attack(study, shape, *parts)
-    minutes = _minutes(study, run, work, shape=shape, device=device)
-    if rule == "pretrain":
-        minutes = min(minutes / ranks(study), LONGEST)
-    return _rounded(_megabytes(run, work, shape=shape, device=device), minutes)
-
-
-def ranks(study: Study) -> int:
-    """Return how many processes, each with a GPU of its own, one training takes."""
-    return int(getattr(study.runtime, "ranks", 1))
+    processes = study.runtime.ranks if rule == "pretrain" else 1
+    base = processes * _BASE_MB["cpu" if device == "cpu" else "cuda"]
+    megabytes = base + _megabytes(run, work, shape=shape, device=device)
+    minutes = _SHORTEST + _minutes(study, run, work, shape=shape, device=device) / processes
+    return _rounded(megabytes, min(minutes, LONGEST) if rule == "pretrain" else minutes)
 
 
 def _preparation(shape: Shape) -> Allocation:
@@ -110,17 +106,16 @@ def _preparation(shape: Shape) -> Allocation:
 def _minutes(study: Study, run: Run, work: _Work, *, shape: Shape, device: str) -> float:
     operations = 2 * _MACS[run.encoder.backbone] * run.encoder.width**2 * _pixels(run, shape)
     rate = _RATE["cpu"] * study.runtime.threads if device == "cpu" else _RATE["cuda"]
-    seconds = work.views * work.passes * operations / rate + work.calls * _PASS
-    return _SHORTEST + seconds / 60
+    return (work.views * work.passes * operations / rate + work.calls * _PASS) / 60
 
 
 def _megabytes(run: Run, work: _Work, *, shape: Shape, device: str) -> float:
     images = (shape.train + shape.test) * shape.image
     if device != "cpu":
-        return _BASE_MB["cuda"] + images / 1e6
+        return images / 1e6
     stem = _KEPT_BY_STEM if run.encoder.stem == "imagenet" else 0
     kept = (_KEPT[run.encoder.backbone] + stem) * run.encoder.width * _pixels(run, shape)
-    return _BASE_MB["cpu"] + (images + _SLACK * work.at_once * kept) / 1e6
+    return (images + _SLACK * work.at_once * kept) / 1e6
 
 
 def _pixels(run: Run, shape: Shape) -> float:

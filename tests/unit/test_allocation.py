@@ -96,6 +96,20 @@ def test_epochs_are_counted_as_the_training_counts_them(paper):
         )
 
 
+def test_two_processes_ask_for_half_the_time_and_twice_the_memory_of_one(paper):
+    name = "emp-crop16-free3-cifar10-s0"
+    alone = allocation(paper, "pretrain", name, device=GPU)
+    runtime = dataclasses.replace(paper.runtime, ranks=2)
+    study = dataclasses.replace(paper, runtime=runtime)
+    both = allocation(study, "pretrain", name, device=GPU)
+    assert 0.5 * alone.runtime < both.runtime < 0.6 * alone.runtime
+    assert 1.8 * alone.mem_mb < both.mem_mb < 2 * alone.mem_mb
+    probe = f"{name}/rle"
+    assert allocation(study, "probe", probe, device=GPU) == allocation(
+        paper, "probe", probe, device=GPU
+    )
+
+
 def test_no_training_asks_for_more_than_a_day(paper):
     asked = [allocation(paper, "pretrain", name, device=GPU).runtime for name in plan.jobs(paper)]
     assert max(asked) == LONGEST

@@ -1,5 +1,10 @@
 # One encoder for each run, data set and seed.
 
+RANKS = STUDY.runtime.ranks
+PRETRAIN = "robustviews pretrain"
+if RANKS > 1:  # the command below stays the same, and so an encoder that was trained by one process
+    PRETRAIN = f"torchrun --standalone --nproc-per-node {RANKS} -- -m {PRETRAIN}"
+
 
 rule pretrain:
     input:
@@ -11,10 +16,9 @@ rule pretrain:
     benchmark:
         f"{LOGS}/pretrain/{{run}}.tsv"
     priority: 10
-    threads: STUDY.runtime.threads
+    threads: STUDY.runtime.threads * RANKS
     resources:
-        gpu=GPUS * allocation.ranks(STUDY),
-        cpus_per_task=STUDY.runtime.threads * allocation.ranks(STUDY),
+        gpu=GPUS * RANKS,
         nodes=1,
         mem_mb=asked("mem_mb", "pretrain"),
         runtime=asked("runtime", "pretrain"),  # tried again it goes on from its state
@@ -23,4 +27,4 @@ rule pretrain:
     message:
         "pretrain {wildcards.run}"
     shell:
-        "robustviews pretrain --threads {threads} --run {wildcards.run:q} 2> {log:q}"
+        "{PRETRAIN} --threads {STUDY.runtime.threads} --run {wildcards.run:q} 2> {log:q}"
