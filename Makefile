@@ -22,7 +22,7 @@ SNAKEMAKE := $(BIN)/snakemake
 # Jobs of the workflow and subprocesses of the tests find this environment first.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo reproduce report test bench check format lock bundle image demo-in-image test-image clean
+.PHONY: help setup demo reproduce report test bench check format lock bundle image demo-in-image test-image test-cluster clean
 .DEFAULT_GOAL := help
 
 help: ## say what there is
@@ -117,6 +117,9 @@ demo-in-image: image ## as demo, in the image, without network or a root that ca
 
 test-image: setup ## on Debian 12 as root: build the image from nothing, test it, and leave nothing
 	ROBUSTVIEWS_TEST_IMAGE=1 $(BIN)/pytest tests/image $(PYTEST_ARGS)
+
+test-cluster: setup ## on Debian 12 as root: bring up Slurm with two pretended GPUs, run a study on it
+	ROBUSTVIEWS_TEST_CLUSTER=1 $(BIN)/pytest tests/cluster $(PYTEST_ARGS)
 
 clean: ## remove caches; data, results and .venv stay
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 import pytest
 
-from tests.cluster.slurm import WANTED, obstacle, one_node
+from tests.cluster.slurm import WANTED, Unable, obstacle, one_node
 
 
 @pytest.fixture(scope="session")
@@ -16,5 +17,9 @@ def slurm():
     reason = obstacle()
     if reason:
         pytest.skip(reason)
-    with one_node() as running:
+    with contextlib.ExitStack() as stack:
+        try:
+            running = stack.enter_context(one_node())
+        except Unable as error:
+            pytest.skip(str(error))
         yield running

@@ -74,6 +74,10 @@ echo "{event} $SLURM_JOB_ID ${{SLURM_STEP_ID:-batch}} $(date +%s.%N) ${{CUDA_VIS
 """
 
 
+class Unable(Exception):
+    """This machine does not allow it; the message says what."""
+
+
 def obstacle() -> str | None:
     """Return why no Slurm can be brought up here, or None where one can."""
     release = Path("/etc/os-release")
@@ -131,7 +135,11 @@ class Slurm:
 
 @contextlib.contextmanager
 def one_node() -> Iterator[Slurm]:
-    """Bring up Slurm; take down and remove all of it afterwards, on SIGTERM too."""
+    """Bring up Slurm; take down and remove all of it afterwards, on SIGTERM too.
+
+    Raises:
+        Unable: packages or device nodes are not to be had.
+    """
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     lock = SCRATCH.with_suffix(".lock")
     with lock.open("w") as file:
@@ -162,7 +170,7 @@ def _install() -> None:
     ):
         done = subprocess.run(command, env=quiet, capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            raise RuntimeError(f"{' '.join(command)}:\n{(done.stdout + done.stderr)[-2000:]}")
+            raise Unable(f"{' '.join(command)}:\n{(done.stdout + done.stderr)[-2000:]}")
 
 
 def _configure() -> None:
@@ -172,8 +180,11 @@ def _configure() -> None:
     key = SCRATCH / "munge" / "key"
     key.write_bytes(os.urandom(1024))
     key.chmod(0o400)
-    for gpu in GPUS:
-        os.mknod(SCRATCH / "dev" / f"nvidia{gpu}", 0o20666, os.makedev(1, 3))  # as /dev/null
+    try:
+        for gpu in GPUS:
+            os.mknod(SCRATCH / "dev" / f"nvidia{gpu}", 0o20666, os.makedev(1, 3))  # as /dev/null
+    except PermissionError as error:
+        raise Unable(f"device nodes, which pretend to be GPUs, cannot be made: {error}") from error
     (SCRATCH / "steps").touch()
     for event in ("began", "ended"):
         script = SCRATCH / event
