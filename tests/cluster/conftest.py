@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from tests.cluster.slurm import WANTED, Unable, obstacle, one_node
+from tests.cluster.slurm import WANTED, UnableError, obstacle, one_node
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +20,6 @@ def slurm():
     with contextlib.ExitStack() as stack:
         try:
             running = stack.enter_context(one_node())
-        except Unable as error:
+        except UnableError as error:
             pytest.skip(str(error))
         yield running

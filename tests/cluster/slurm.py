@@ -74,7 +74,7 @@ echo "{event} $SLURM_JOB_ID ${{SLURM_STEP_ID:-batch}} $(date +%s.%N) ${{CUDA_VIS
 """
 
 
-class Unable(Exception):
+class UnableError(Exception):
     """This machine does not allow it; the message says what."""
 
 
@@ -138,7 +138,7 @@ def one_node() -> Iterator[Slurm]:
     """Bring up Slurm; take down and remove all of it afterwards, on SIGTERM too.
 
     Raises:
-        Unable: packages or device nodes are not to be had.
+        UnableError: packages or device nodes are not to be had.
     """
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     lock = SCRATCH.with_suffix(".lock")
@@ -170,7 +170,7 @@ def _install() -> None:
     ):
         done = subprocess.run(command, env=quiet, capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            raise Unable(f"{' '.join(command)}:\n{(done.stdout + done.stderr)[-2000:]}")
+            raise UnableError(f"{' '.join(command)}:\n{(done.stdout + done.stderr)[-2000:]}")
 
 
 def _configure() -> None:
@@ -184,7 +184,9 @@ def _configure() -> None:
         for gpu in GPUS:
             os.mknod(SCRATCH / "dev" / f"nvidia{gpu}", 0o20666, os.makedev(1, 3))  # as /dev/null
     except PermissionError as error:
-        raise Unable(f"device nodes, which pretend to be GPUs, cannot be made: {error}") from error
+        raise UnableError(
+            f"device nodes, which pretend to be GPUs, cannot be made: {error}"
+        ) from error
     (SCRATCH / "steps").touch()
     for event in ("began", "ended"):
         script = SCRATCH / event
