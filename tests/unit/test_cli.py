@@ -70,7 +70,8 @@ figures:
 """
 NAMES = {"dataset": "digits", "run": "emp-free-digits-s0", "probe": "rle", "attack": "pgd2"}
 NAMES |= {"table": "accuracies", "figure": "strong", "to": "crate", "key": "key.pem"}
-POSITIONAL = {"cell": "accuracies:emp:digits/pgd2/8", "first": "a", "second": "b"}
+_CELL = "accuracies:emp:digits/pgd2/8"
+POSITIONAL = {"cell": _CELL, "first": _CELL, "second": _CELL}
 
 
 def command(verb, **names):
@@ -78,7 +79,7 @@ def command(verb, **names):
     taken = [option.removeprefix("--") for option in VERBS[verb][2]]
     named = {name: names.get(name, NAMES[name]) for name in taken if name in NAMES}
     device = ["--device", "cpu"] if VERBS[verb][0] == "jobs" else []
-    places = [POSITIONAL[name] for name in taken if name in POSITIONAL]
+    places = [POSITIONAL[name] for name in VERBS[verb][2] if name in POSITIONAL]
     return [
         verb,
         *places,
@@ -354,7 +355,7 @@ def test_check_tells_all_mistakes_of_all_files(capsys):
 @pytest.mark.usefixtures("empty")
 def test_every_verb_takes_another_study_file(verb, capsys):
     assert main([*command(verb), "--study", "studies/none.yaml"]) == 2
-    assert "studies/none.yaml" in capsys.readouterr().err
+    assert "studies/none.yaml" in "".join(capsys.readouterr())
 
 
 @pytest.mark.usefixtures("empty")

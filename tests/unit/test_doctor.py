@@ -179,7 +179,7 @@ def test_the_page_says_all_and_its_status_whether_something_is_wrong(capsys, mon
     said = capsys.readouterr().out
     assert "ok  study" in said
     assert "ok  data: digits" in said
-    assert main(["doctor", "--study", "nowhere.yaml"]) == 1
+    assert main(["doctor", "--study", "nowhere.yaml"]) == 2
     said = capsys.readouterr().out
     assert "!!  study" in said
     assert "-> robustviews check nowhere.yaml" in said

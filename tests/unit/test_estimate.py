@@ -11,7 +11,7 @@ import pytest
 
 from robustviews import artifacts, pending, plan
 from robustviews.attacks import AutoAttack, PgdAttack
-from robustviews.datasets import Cifar10, Folder
+from robustviews.datasets import Cifar10, Digits, Folder
 from robustviews.estimating import amounts, estimate
 from robustviews.estimating.amounts import Amount, Question, UnknownError
 from robustviews.estimating.estimate import Estimate
@@ -20,6 +20,9 @@ from robustviews.units import duration, size
 from tests.unit.results_tree import small_study
 
 CONTEXT = {"device": "cpu", "threads": 1, "at_once": 2, "deterministic": True}
+
+
+DIGITS = {"digits": Digits()}  # 1,200 training images and 597 test images
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +40,8 @@ def finish(job):
     artifacts.write_text(job.folder / "weights", job.name)
     record = {"spec": job.spec, "outputs": {"weights": "sha256:0"}, "result": {}}
     if job.rule == "data":
-        record["result"] = {"train": 1200, "test": 597, "classes": 10, "size": 32}
+        summary = {"train": 1200, "test": 597, "classes": 10, "size": 32}
+        artifacts.write_json(job.folder / "summary.json", summary)
     artifacts.write_json(job.folder / "record.json", record)
 
 
@@ -201,7 +205,9 @@ def amount_of(study, rule, name, **changes):
 
 
 def test_a_training_takes_its_start_and_every_minibatch_of_every_pass():
-    taken = amount_of(small_study(), "pretrain", "emp-free3-digits-s0")  # 3 passes, 12 minibatches
+    taken = amount_of(
+        small_study(datasets=DIGITS), "pretrain", "emp-free3-digits-s0"
+    )  # 3 passes, 12 minibatches
     assert taken == Amount(3 + 3 * 12 * 0.5, 100 + 1200 * 3 * 32**2 + 1000, 77)
 
 
@@ -217,12 +223,14 @@ def test_a_compiled_training_says_what_is_not_counted():
 
 
 def test_a_probe_takes_its_images_once_and_its_updates_in_every_epoch():
-    taken = amount_of(small_study(), "probe", "simclr-pgd5-digits-s0/rle")  # 5 minibatches of 256
+    taken = amount_of(
+        small_study(datasets=DIGITS), "probe", "simclr-pgd5-digits-s0/rle"
+    )  # 5 minibatches of 256
     assert taken.seconds == pytest.approx(3 + 1200 * 0.01 + 3 * 5 * 0.1)
 
 
 def test_an_attack_takes_every_radius_and_its_note_tells_which_images_it_takes_to_survive():
-    taken = amount_of(small_study(), "attack", "emp-free3-digits-s0/rle/pgd20")
+    taken = amount_of(small_study(datasets=DIGITS), "attack", "emp-free3-digits-s0/rle/pgd20")
     whole = 2 * 597 * (20 * 0.01 + 10 * 0.02)
     assert taken.seconds == pytest.approx(3 + amounts.SURVIVORS * whole)
     assert "50% of images are taken to survive" in taken.note
@@ -232,13 +240,15 @@ def test_an_attack_that_drops_no_image_takes_its_whole_time_and_needs_no_note():
     dropless = {
         f"fallen_image_{way}s": passes for way, passes in (("forward", 20.0), ("backward", 10.0))
     }
-    taken = amount_of(small_study(), "attack", "emp-free3-digits-s0/rle/pgd20", attack=dropless)
+    taken = amount_of(
+        small_study(datasets=DIGITS), "attack", "emp-free3-digits-s0/rle/pgd20", attack=dropless
+    )
     assert taken.seconds == pytest.approx(3 + 2 * 597 * 0.4)
     assert taken.note == ""
 
 
 def test_an_attack_takes_only_the_images_that_it_asks_for():
-    taken = amount_of(small_study(), "attack", "emp-free3-digits-s0/rle/autoattack")
+    taken = amount_of(small_study(datasets=DIGITS), "attack", "emp-free3-digits-s0/rle/autoattack")
     assert taken.seconds == pytest.approx(3 + amounts.SURVIVORS * 50 * 0.4)
 
 

@@ -15,7 +15,7 @@ _HINT = "        -> "
 
 
 def doctor(options: argparse.Namespace) -> int:
-    """Tell what works on this machine and what to type next; exit 1 where it must be typed."""
+    """Tell what works on this machine and what to type next; exit 2 where it must be typed."""
     try:
         study = load_study(options.study)
         title = Symptom("study", Health.GOOD, f"{study.study} ({options.study})")
@@ -31,7 +31,7 @@ def doctor(options: argparse.Namespace) -> int:
     if options.json:
         rows = [{**asdict(each), "health": each.health.name.lower()} for each in seen]
         sys.stdout.write(json.dumps(rows, indent=1) + "\n")
-    return int(any(each.health is Health.BAD for each in seen))
+    return 2 * any(each.health is Health.BAD for each in seen)
 
 
 def _lines(symptom: Symptom) -> str:

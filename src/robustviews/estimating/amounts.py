@@ -112,10 +112,10 @@ class Shape:
 
 def shape_of(study: Study, dataset: str) -> Shape | None:
     """Return the shape of a data set by its record or its options; None when neither says it."""
-    record = plan.data_folder(study, dataset) / "record.json"
+    summary = plan.data_folder(study, dataset) / "summary.json"
     options = study.datasets[dataset]
-    if record.is_file():
-        said = artifacts.read_json(record)["result"]
+    if summary.is_file():
+        said = artifacts.read_json(summary)
         return Shape(said["train"], said["test"], said["classes"], said["size"])
     if isinstance(options, Digits):
         return Shape(_DIGITS - options.test, options.test, options.num_classes, options.size)
