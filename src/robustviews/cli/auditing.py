@@ -25,6 +25,7 @@ STAGES = {
     "attack": ("attack",),
     "report": REPORTING,
 }
+_OF_FILES = ("inputs", "upstream")  # checks of what several jobs read
 _NAMED = 4  # leftovers, before they are counted
 _LISTED = {State.FAILED: 12, State.UNKNOWN: 3}  # findings of one check, before they are counted
 
@@ -103,12 +104,17 @@ def _write_wrong(findings: Iterable[Finding]) -> None:
         if finding.state is not State.VERIFIED:
             kinds.setdefault((finding.state, finding.check), []).append(finding)
     for (state, check), found in sorted(kinds.items(), key=lambda kind: -kind[0][0]):
-        shown = dict.fromkeys(f"{each.subject}: {each.text}" for each in found)
-        lines = list(shown)[: _LISTED[state]]
-        for line in lines:
-            _write(f"{state}: {check}: {line}")
-        if len(shown) > len(lines):
-            _write(f"{state}: {check}: and {len(shown) - len(lines)} more; see: audit --json")
+        shown: dict[str, list[str]] = {}
+        for each in found:
+            # All jobs that read a changed file say so: the first is enough to find it.
+            key = each.subject if check in _OF_FILES else f"{each.subject}: {each.text}"
+            shown.setdefault(key, []).append(f"{each.subject}: {each.text}")
+        for texts in list(shown.values())[: _LISTED[state]]:
+            others = len(dict.fromkeys(texts)) - 1
+            more = f" (and {others} more of this file)" if others else ""
+            _write(f"{state}: {check}: {texts[0]}{more}")
+        if len(shown) > _LISTED[state]:
+            _write(f"{state}: {check}: and {len(shown) - _LISTED[state]} more; see: audit --json")
 
 
 def _write_leftovers(study: Study, options: argparse.Namespace) -> None:
