@@ -79,7 +79,7 @@ def test_the_doctor_inside_says_what_it_is(image):
 
 def test_without_a_command_it_says_what_it_is_and_what_its_records_would_lack(image):
     done = image.machine.start(IMAGE, check=False)
-    assert done.returncode == 1
+    assert done.returncode != 0
     assert f"commit {image.commit[:12]}" in done.stdout
     assert "ROBUSTVIEWS_IMAGE=$(docker image inspect" in done.stdout
     assert done.stdout.count("!!") == 1
