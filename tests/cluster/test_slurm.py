@@ -97,7 +97,8 @@ def training(slurm, project, run):
 def disturbed(slurm, tmp_path_factory):
     """The study, of which one training was cancelled and another one requeued."""
     project = Project.create(tmp_path_factory.mktemp("cluster") / "project", HERE / "study.yaml")
-    often = ("--slurm-init-seconds-before-status-checks=2", "--latency-wait=20")
+    more = ["--slurm-init-seconds-before-status-checks=2", "--latency-wait=20"]
+    more += ["--default-resources", "slurm_partition=main"]
     to_do = {CANCELLED: ["scancel"], REQUEUED: ["scontrol", "requeue"]}
     asked = {}
 
@@ -108,8 +109,8 @@ def disturbed(slurm, tmp_path_factory):
             slurm.run(*to_do.pop(run), job)
         return not to_do
 
-    project.snakemake("all_data", "--executor=local").said()
-    with snakemake(project, "all_pretrain", TABLE, *often) as (process, output):
+    project.snakemake("all_data").said()
+    with snakemake(project, "all_pretrain", TABLE, *more) as (process, output):
         until(disturb, process, output, "disturbance")
         process.wait(PATIENCE)
     text = output.read_text()

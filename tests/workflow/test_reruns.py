@@ -82,7 +82,8 @@ CASES = {
     ),
     "how jobs run, and a comment": Case(
         [
-            ("params.yaml", "threads: 1", "threads: 2  # of two cores\n  deterministic: false"),
+            ("params.yaml", "threads: 1", "threads: 2  # of four cores\n  deterministic: false"),
+            ("params.yaml", "deterministic: false", "deterministic: false\n  ranks: 2"),
             ("params.yaml", "checkpoint_minutes: 1", "checkpoint_minutes: 5"),
         ],
         set(),

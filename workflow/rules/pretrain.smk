@@ -1,9 +1,7 @@
 # One encoder for each run, data set and seed.
 
 RANKS = STUDY.runtime.ranks
-PRETRAIN = "robustviews pretrain"
-if RANKS > 1:  # the command below stays the same, and so an encoder that was trained by one process
-    PRETRAIN = f"torchrun --standalone --nproc-per-node {RANKS} -- -m {PRETRAIN}"
+LAUNCH = f"torchrun --standalone --nproc-per-node {RANKS} -- -m " if RANKS > 1 else ""
 
 
 rule pretrain:
@@ -20,6 +18,9 @@ rule pretrain:
     resources:
         gpu=GPUS * RANKS,
         nodes=1,
+        # No parameters, or another number of processes would have finished encoders trained again.
+        program=f"{LAUNCH}robustviews pretrain",
+        threads_each=STUDY.runtime.threads,
         mem_mb=asked("mem_mb", "pretrain"),
         runtime=asked("runtime", "pretrain"),  # tried again it goes on from its state
     params:
@@ -27,4 +28,4 @@ rule pretrain:
     message:
         "pretrain {wildcards.run}"
     shell:
-        "{PRETRAIN} --threads {STUDY.runtime.threads} --run {wildcards.run:q} 2> {log:q}"
+        "{resources.program} --threads {resources.threads_each} --run {wildcards.run:q} 2> {log:q}"
