@@ -284,6 +284,30 @@ def test_a_changed_file_a_changed_manifest_and_another_key_are_told_apart(signed
     assert check(signed) == 0
 
 
+def test_the_signed_manifest_of_one_study_does_not_pass_for_another(signed, monkeypatch, capsys):
+    other = small_study(study="other")
+    shutil.copytree("results/tiny", "results/other")
+    monkeypatch.setattr("robustviews.cli.exporting.load_study", lambda _: other)
+    assert check(signed) == 1
+    assert "signed for the study 'tiny', expected 'other'" in capsys.readouterr().out
+
+
+def test_a_file_that_the_study_has_now_and_nobody_signed_is_named(signed, monkeypatch, capsys):
+    study = small_study()
+    tables = study.tables | {"later": study.tables["table1"]}
+    monkeypatch.setattr(
+        "robustviews.cli.exporting.load_study", lambda _: small_study(tables=tables)
+    )
+    assert check(signed) == 1
+    assert "results/tiny/tables/later.csv: not signed" in capsys.readouterr().out
+
+
+def test_a_study_file_that_nobody_signed_is_named(signed, capsys):
+    shutil.copy("params.yaml", "mine.yaml")
+    assert cli.main(["check-signature", "--study", "mine.yaml", "--key", str(signed)]) == 1
+    assert "mine.yaml: not signed" in capsys.readouterr().out
+
+
 def test_without_a_signature_the_way_to_one_is_told(signed, capsys):
     manifest.path_of(small_study()).with_name("manifest.json.sig").unlink()
     assert check(signed) == 2

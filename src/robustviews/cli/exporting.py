@@ -54,7 +54,7 @@ def sign(options: argparse.Namespace) -> None:
 
 
 def check_signature(options: argparse.Namespace) -> int:
-    """Check the signature of the manifest, then hash every file that it names."""
+    """Check the manifest's signature and that it is this study's, then hash all it names."""
     _need("cryptography")
     from robustviews.provenance import manifest, signing
 
@@ -72,6 +72,15 @@ def check_signature(options: argparse.Namespace) -> int:
         sys.stdout.write(f"{signature}: does not hold for {path}: {error}\n")
         return 1
     listed = manifest.parse(data, path)
+    foreign = manifest.foreign(listed, study, _within(Path(options.study)))
+    if foreign:
+        sys.stdout.write(
+            f"{path}: signed by {signing.fingerprint(key)}, but not for {options.study} as it "
+            "now stands:\n"
+            + "".join(f"  {line}\n" for line in foreign)
+            + "sign what is here with: robustviews sign --key PRIVATE_KEY\n"
+        )
+        return 1
     changed = manifest.changes(listed)
     sys.stdout.write("".join(f"{line}\n" for line in changed))
     files, cells = len(listed["files"]), len(listed["cells"])

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from robustviews import artifacts, plan
+from robustviews import artifacts, pending, plan
 from robustviews.artifacts import ArtifactError
 from robustviews.config.schema import Study
 from robustviews.provenance.audit import Audit
@@ -86,6 +86,23 @@ def changes(manifest: dict[str, Any], root: Path = Path()) -> list[str]:
                 f"found {now['size']:,} bytes, {now['sha256']}"
             )
     return found
+
+
+def foreign(manifest: dict[str, Any], study: Study, study_file: Path) -> list[str]:
+    """Tell in which way a manifest is not that of a study as it now stands.
+
+    Args:
+        manifest: whose signature was checked before; it may have been carried here.
+        study: whose results it lies beside.
+        study_file: that the study was read from, relative to the project.
+    """
+    signed = manifest.get("study")
+    if signed != study.study:
+        return [f"signed for the study {signed!r}, expected {study.study!r}"]
+    wanted = {study_file, *(path for job in pending.jobs(study).values() for path in files(job))}
+    names = sorted({path.as_posix() for path in wanted} - set(manifest["files"]))
+    more = [f"and {len(names) - _SHOWN} more"] if len(names) > _SHOWN else []
+    return [f"{name}: not signed: the manifest does not list it" for name in names[:_SHOWN]] + more
 
 
 def refuse_failed(seen: Audit, outcome: str) -> None:
