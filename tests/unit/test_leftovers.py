@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from robustviews import artifacts, plan
+from robustviews import artifacts, plan, running
 from robustviews.cli import main
 from robustviews.cli.jobs import STATE
 from robustviews.config import load_study
@@ -285,3 +285,35 @@ def test_the_command_to_remove_names_a_study_of_another_file(capsys):
     edit(WITHOUT, "", "mine.yaml")
     assert main(["prune", "--study", "mine.yaml"]) == 0
     assert capsys.readouterr().out.endswith("robustviews prune --yes --study mine.yaml\n")
+
+
+@pytest.mark.usefixtures("project")
+def test_nothing_is_removed_while_a_job_of_the_study_runs(capsys):
+    edit(WITHOUT, "")
+    folder = Path("results/tiny/pretrain") / RUN  # of which the study has no job any more
+    before = everything()
+    with running.claim(folder, f"pretrain {RUN}"):
+        assert main(["prune", "--yes"]) == 2
+        said = capsys.readouterr().err
+        assert running.lock_of(folder).is_file()
+    assert f"pretrain {RUN} (PID " in said
+    assert "nothing was removed" in said
+    assert everything() == before
+
+
+@pytest.mark.usefixtures("project")
+def test_locks_and_unfinished_files_of_jobs_are_no_leftovers():
+    for name in (f".{RUN}.lock", f".{RUN}.abcd1234/encoder.safetensors"):
+        artifacts.write_text(Path("results/tiny/pretrain") / name, "")
+    artifacts.write_text(Path("results/tiny/tables/.table1.md.abcd1234"), "")
+    assert paths() == []
+
+
+@pytest.mark.usefixtures("project")
+def test_a_study_may_be_named_by_its_whole_path(capsys):
+    edit(WITHOUT, "")
+    assert main(["prune", "--study", str(Path("params.yaml").absolute())]) == 0
+    assert "leftovers" in capsys.readouterr().out
+    outside = Path.cwd().parent / "outside.yaml"
+    shutil.copy("params.yaml", outside)
+    assert main(["prune", "--study", str(outside)]) == 0

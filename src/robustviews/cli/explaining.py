@@ -39,6 +39,7 @@ def prune(options: argparse.Namespace) -> None:
         sys.stdout.write(f"{study.study}: nothing is left over\n")
         return
     if options.yes:
+        leftovers.refuse_busy(study)
         leftovers.remove(found)
     for each in found:
         sys.stdout.write(f"{size(each.size):>10}  {each.path}  ({each.why})\n")

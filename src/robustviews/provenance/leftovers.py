@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import re
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from robustviews import artifacts, pending, plan
+from robustviews import artifacts, pending, plan, running
 from robustviews.artifacts import ArtifactError
 from robustviews.config import StudyError, load_study
 from robustviews.config.schema import Study
@@ -76,6 +77,29 @@ def find(study: Study, file: str, *, states: Path, root: Path = Path()) -> list[
         size = sum(_size(root / note) for note in notes)
         leftovers.append(Leftover(_NOTES, why, size, notes))
     return leftovers
+
+
+def refuse_busy(study: Study, root: Path = Path()) -> None:
+    """Raise LeftoverError while a job writes data, or below the results of a study.
+
+    Args:
+        study: whose results, also those of jobs that it has no more.
+        root: project folder.
+    """
+    folders = {job.folder for job in pending.jobs(study).values() if job.folder is not None}
+    locks = {root / running.lock_of(folder) for folder in folders}
+    locks |= set((root / "data").glob(".*.lock"))
+    locks |= {
+        lock
+        for stage in _STAGES
+        for lock in (root / plan.results_folder(study) / stage).rglob(".*.lock")
+    }
+    held = [process for lock in sorted(locks) if (process := running.holder(lock)) is not None]
+    if held:
+        raise LeftoverError(
+            f"{study.study}: still at work: {', '.join(map(str, held))}; nothing was removed. "
+            "Wait for it, then prune again."
+        )
 
 
 def remove(leftovers: Iterable[Leftover], root: Path = Path()) -> None:
@@ -154,7 +178,7 @@ def _state(study: Study, run: str, folder: Path, root: Path) -> Path | None:
 def _data_in_use(file: str, root: Path) -> tuple[list[Path], list[str]]:
     """Return the data folders that some study file names, and the study files."""
     paths = [root / "params.yaml", *sorted((root / "studies").glob("*.yaml"))]
-    if root / file not in paths:
+    if (root / file).absolute() not in [path.absolute() for path in paths]:
         paths.append(root / file)
     paths = [path for path in paths if path.is_file()]
     folders: dict[Path, None] = {}
@@ -167,7 +191,14 @@ def _data_in_use(file: str, root: Path) -> tuple[list[Path], list[str]]:
                 "mend it, then prune again. Nothing was removed."
             ) from None
         folders |= {plan.data_folder(study, name): None for name in study.datasets}
-    return list(folders), [path.relative_to(root).as_posix() for path in paths]
+    return list(folders), [_named(path, root) for path in paths]
+
+
+def _named(path: Path, root: Path) -> str:
+    """Return a path as people know it: below the project without the project, else as it is."""
+    with contextlib.suppress(ValueError):
+        path = path.absolute().relative_to(root.absolute())
+    return path.as_posix()
 
 
 def _data_logs(data: Iterable[Path], root: Path) -> Iterator[Path]:
@@ -206,13 +237,18 @@ def _noted(note: Path) -> Path | None:
 def _others(
     root: Path, base: Path, keep: Iterable[Path], *, only: re.Pattern[str] | None = None
 ) -> Iterator[Path]:
-    """Yield what lies in a folder and neither is kept nor holds something that is."""
+    """Yield what lies in a folder and neither is kept nor holds something that is.
+
+    Hidden names are locks and unfinished files of jobs, which their jobs remove.
+    """
     kept = set(keep)
     around = {parent for path in kept for parent in path.parents}
     if not (root / base).is_dir():
         return
     for entry in sorted((root / base).iterdir()):
         path = base / entry.name
+        if entry.name.startswith("."):
+            continue
         if path in kept or (only and not only.fullmatch(entry.name)):
             continue
         if path in around:
