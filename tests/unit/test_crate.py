@@ -499,6 +499,29 @@ def validate(monkeypatch, tmp_path):
     return issues
 
 
+def test_the_licence_of_the_code_is_put_on_the_workflow_and_on_no_data(asked):
+    (licence,) = asked.refs(asked["workflow/Snakefile"], "license")
+    assert licence["@id"] == "https://spdx.org/licenses/MIT"
+    licensed = {name for name, thing in asked.things.items() if "license" in thing}
+    assert "workflow/rules/common.smk" in licensed
+    assert {name.partition("/")[0] for name in licensed} == {"workflow", "."}
+    (terms,) = asked.refs(asked["./"], "license")
+    assert terms["@id"].startswith("#")
+    assert "code is MIT. The data sets have terms of their own" in terms["description"]
+
+
+@pytest.mark.parametrize(("name", "expected"), [("LICENSE", ["LICENSE"]), (None, [])])
+def test_no_licence_is_made_up_where_none_is_named(own, tmp_path, name, expected):
+    (own / "CITATION.cff").unlink()
+    if name:
+        (own / name).write_text("Do what you like.")
+    asked = export(own, tmp_path / "to")
+    found = asked.refs(asked["workflow/Snakefile"], "license")
+    assert [each["@id"] for each in found] == expected
+    assert ("license" in asked["./"]) == bool(expected)
+    assert "MIT" not in asked.text
+
+
 @pytest.fixture(scope="module")
 def smaller(tmp_path_factory):
     """A crate with one job of most rules: the validator is slow on large ones."""

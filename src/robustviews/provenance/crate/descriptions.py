@@ -19,6 +19,7 @@ from robustviews.provenance.manifest import path_of
 SNAKEFILE = Path("workflow/Snakefile")
 LOCK = Path("requirements.lock")
 CITATION = Path("CITATION.cff")
+LICENSE = Path("LICENSE")
 
 _PROFILES = {
     "https://w3id.org/ro/wfrun/process/0.5": "Process Run Crate",
@@ -157,7 +158,7 @@ def add_workflow(graph: Graph, steps: list[Ref], lock: Ref | None) -> Ref:
     """Describe the workflow: the Snakefile, and the files that it includes."""
     for path in sorted((graph.disk.root / SNAKEFILE.parent).rglob("*")):
         if path.suffix in (".smk", ".yaml", ".rst"):
-            graph.file(path.relative_to(graph.disk.root))
+            graph.file(path.relative_to(graph.disk.root), license=_licenses(graph))
     language = graph.add(
         _SNAKEMAKE,
         "ComputerLanguage",
@@ -174,7 +175,7 @@ def add_workflow(graph: Graph, steps: list[Ref], lock: Ref | None) -> Ref:
         programmingLanguage=language,
         version=commits.pop() if len(commits) == 1 else None,
         author=_authors(graph),
-        license=_license(graph),
+        license=_licenses(graph),
         step=steps,
         buildInstructions=lock,
     )
@@ -203,7 +204,7 @@ def add_root(graph: Graph, workflow: Ref) -> None:
         description=f"Results of the study {study.study}, with all that they were made from. "
         f"{study.demonstration}".strip(),
         datePublished=_finished(graph),
-        license=_license(graph),
+        license=_terms(graph),
         author=_authors(graph),
         conformsTo=profiles,
         mainEntity=workflow,
@@ -259,6 +260,26 @@ def _authors(graph: Graph) -> list[Ref]:
     return found
 
 
-def _license(graph: Graph) -> Ref:
-    name = str(_citation(graph).get("license", "MIT"))  # that of the sources
-    return graph.add(f"https://spdx.org/licenses/{name}", "CreativeWork", name=name)
+def _licenses(graph: Graph) -> list[Ref]:
+    """Return the licences of the sources, by CITATION.cff or else LICENSE; none are made up."""
+    said = _citation(graph).get("license") or []
+    names = [str(name) for name in (said if isinstance(said, list) else [said])]
+    if not names and graph.disk.exists(LICENSE):
+        return [graph.file(LICENSE, encodingFormat="text/plain")]
+    return [
+        graph.add(f"https://spdx.org/licenses/{name}", "CreativeWork", name=name) for name in names
+    ]
+
+
+def _terms(graph: Graph) -> Ref | None:
+    """Describe the terms of all that is in the crate: the licence of the code covers no data."""
+    names = [graph.entities[ref["@id"]]["name"] for ref in _licenses(graph)]
+    if not names:
+        return None
+    return graph.add(
+        local("license", "terms"),
+        "CreativeWork",
+        name="Terms of code and of data",
+        description=f"The licence of the code is {' or '.join(names)}. The data sets have terms "
+        "of their own, by those who publish them; this crate grants nothing on them.",
+    )
