@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
+import socket
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -31,7 +34,7 @@ with running.claim(Path(sys.argv[1]), sys.argv[2]):
 ANNOUNCE = """\
 import sys
 from robustviews import running
-running.announce()
+running.announce(sys.argv[1], looks="looks" in sys.argv)
 print("held", flush=True)
 sys.stdin.read()
 """
@@ -121,7 +124,7 @@ def test_nothing_is_said_where_nothing_is_locked_or_files_of_another_study_are()
 def test_a_lock_says_which_snakemake_runs_and_with_which_jobs():
     leave_snakemake_lock("results/tiny/report.html")
     with (
-        another_process(ANNOUNCE) as snakemake,
+        another_process(ANNOUNCE, "tiny") as snakemake,
         another_process(CLAIM, FOLDER, "pretrain x") as job,
     ):
         said = running.notice(small_study())
@@ -133,7 +136,7 @@ def test_a_lock_says_which_snakemake_runs_and_with_which_jobs():
 
 def test_a_lock_that_a_killed_snakemake_left_can_be_removed():
     leave_snakemake_lock(f"{plan.data_folder(small_study(), 'digits')}/record.json")
-    with another_process(ANNOUNCE):
+    with another_process(ANNOUNCE, "tiny"):
         pass
     said = running.notice(small_study())
     assert "was killed" in said
@@ -151,11 +154,11 @@ def test_a_training_that_outlived_its_snakemake_is_to_be_ended_first():
 
 
 def test_what_a_killed_snakemake_announced_is_cleared_by_the_next():
-    with another_process(ANNOUNCE) as killed:
+    with another_process(ANNOUNCE, "tiny") as killed:
         pass
-    left = Path(f".snakemake/running-{killed.pid}.lock")
+    (left,) = Path(".snakemake").glob(f"running-*-{killed.pid}.lock")
     assert left.is_file()
-    with another_process(ANNOUNCE):
+    with another_process(ANNOUNCE, "tiny"):
         assert not left.exists()
 
 
@@ -175,3 +178,74 @@ def test_every_job_refuses_to_run_twice_at_once(verb, project, capsys):
         assert main([verb, "--study", str(TINY), *options]) == 2
     assert f"{verb} of another (PID {first.pid}" in capsys.readouterr().err
     assert list(project.rglob("*.json")) == []
+
+
+@pytest.fixture
+def without_locks(monkeypatch):
+    """A file system on which nothing can be locked."""
+
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+
+
+def write_lock(lock, **changes):
+    said = {"name": "pretrain x", "pid": os.getpid(), "since": "2026-01-01T00:00:00Z"}
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    lock.write_text(json.dumps(said | {"machine": running._machine()} | changes))
+    return lock
+
+
+def test_a_lock_of_another_machine_is_told_without_a_kill_that_would_end_something_here():
+    with another_process(CLAIM, FOLDER, "pretrain x") as job:
+        lock = running.lock_of(FOLDER)
+        lock.write_text(json.dumps(json.loads(lock.read_text()) | {"machine": "another"}))
+        with pytest.raises(running.BusyError) as refused, running.claim(FOLDER, "pretrain x"):
+            pass
+    assert f"pretrain x (on another machine: PID {job.pid}, since 20" in str(refused.value)
+    assert "kill" not in str(refused.value)
+
+
+def test_a_lock_holds_no_name_of_its_machine():
+    with running.claim(FOLDER, "pretrain x"):
+        assert socket.gethostname() not in running.lock_of(FOLDER).read_text()
+
+
+@pytest.mark.usefixtures("without_locks")
+def test_where_nothing_can_be_locked_it_is_unknown_whether_somebody_runs():
+    lock = write_lock(running.lock_of(FOLDER))
+    assert f"unknown; if not, type: rm {lock}" in str(running.holder(lock))
+    assert "on another machine" in str(running.holder(write_lock(lock, machine="another")))
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        pass
+    assert running.holder(write_lock(lock, pid=ended.pid)) is None
+    leave_snakemake_lock("results/tiny/report.html")
+    write_lock(lock)
+    assert "Nothing runs" not in running.notice(small_study())
+
+
+def test_what_another_machine_announced_is_left_alone():
+    theirs = write_lock(Path(".snakemake/running-another-1.lock"), machine="another")
+    ours = write_lock(Path(".snakemake/running-this-1.lock"))
+    with another_process(ANNOUNCE, "tiny"):
+        assert theirs.exists()
+        assert not ours.exists()
+
+
+@pytest.mark.parametrize("arguments", [["other"], ["tiny", "looks"]])
+def test_no_kill_is_given_for_a_snakemake_that_does_not_hold_the_lock(arguments):
+    leave_snakemake_lock("results/tiny/report.html")
+    with another_process(ANNOUNCE, *arguments) as bystander:
+        said = running.notice(small_study())
+    assert "was killed" in said
+    assert "kill " not in said
+    assert (f"Wait until Snakemake (PID {bystander.pid}, " in said) == (arguments == ["other"])
+
+
+def test_data_may_be_locked_by_a_snakemake_of_another_study():
+    leave_snakemake_lock(f"{plan.data_folder(small_study(), 'digits')}/record.json")
+    with another_process(ANNOUNCE, "other") as snakemake:
+        said = running.notice(small_study())
+    assert "study other)" in said
+    assert f"kill {snakemake.pid} " in said

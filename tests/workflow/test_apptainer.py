@@ -12,7 +12,8 @@ import pytest
 from robustviews import artifacts
 from tests.workflow.project import Project
 
-IMAGE = "/images/robustviews.sif"
+IMAGE = "images/robustviews.sif"
+WITH_PASSWORD = "docker://me:secret@host.example/lab/robustviews:1"
 # Notes what it is told, and runs on this machine what should run in an image.
 STAND_IN = """\
 #!/bin/bash
@@ -36,7 +37,9 @@ def project(tmp_path, monkeypatch):
 
 
 def test_jobs_run_in_the_image_with_its_own_programs_and_records_name_it(project):
-    project.snakemake("all_data", "--sdm=apptainer", image=IMAGE).said()
+    (project.folder / "images").mkdir()
+    (project.folder / IMAGE).touch()
+    project.snakemake("all_data", "--sdm=apptainer", image=project.folder / IMAGE).said()
     calls = (project.folder.parent / "calls").read_text(encoding="utf-8").splitlines()
     assert IMAGE in calls
     command = calls[-1]  # that bash is told to run
@@ -44,9 +47,26 @@ def test_jobs_run_in_the_image_with_its_own_programs_and_records_name_it(project
     assert str(Path(sys.executable).parent) not in command
     assert f"ROBUSTVIEWS_IMAGE={IMAGE}" in shlex.split(command)
     record = artifacts.read_json(next(project.folder.glob("data/*/record.json")))
-    assert record["environment"]["image"] == "robustviews.sif"
+    assert record["environment"]["image"] == IMAGE
+    assert str(project.folder) not in notes(project)
 
 
 def test_no_job_runs_in_an_image_unless_that_is_asked_for(project):
-    project.snakemake("all_data", image=IMAGE).said()
+    project.snakemake("all_data", image=WITH_PASSWORD).said()
     assert not (project.folder.parent / "calls").exists()
+    assert "secret" not in notes(project)  # which git keeps
+
+
+def test_an_image_with_a_password_is_refused(project):
+    finished = project.snakemake("all_data", "--sdm=apptainer", image=WITH_PASSWORD)
+    assert finished.status != 0
+    assert "APPTAINER_DOCKER_PASSWORD" in finished.text
+    assert "secret" not in finished.text
+
+
+def notes(project):
+    """Return all that Snakemake noted on what was made."""
+    files = (project.folder / ".snakemake/metadata").rglob("*")
+    found = [path.read_text(encoding="utf-8") for path in files if path.is_file()]
+    assert found
+    return "".join(found)
