@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import yaml
+
 from robustviews import artifacts, pending, plan
 from robustviews.artifacts import ArtifactError
 from robustviews.provenance.notes import Note, Notes
@@ -61,7 +63,7 @@ def hints(study: Study, root: Path = Path()) -> list[str]:
     notes, folder = Notes(root), plan.results_folder(study)
     trained = [plan.pretrain_folder(study, run) / RECORD for run in plan.jobs(study)]
     noted = any(notes.of(record) is not None for record in trained)
-    if noted and not (root / folder / "pretrain").is_dir() and (root / "dvc.lock").is_file():
+    if noted and not (root / folder / "pretrain").is_dir() and _is_locked(root, trained[0]):
         return [f"{folder} is not here, but dvc.lock names it; to get it type: dvc pull"]
     whole = [
         job.folder
@@ -76,6 +78,16 @@ def hints(study: Study, root: Path = Path()) -> list[str]:
         f"An interrupted run marked results as unfinished, but {whole[0]} is whole; to keep it, "
         "and not have it made again, type: rm -r .snakemake/incomplete"
     ]
+
+
+def _is_locked(root: Path, path: Path) -> bool:
+    """Return whether an output that dvc.lock names is a file, or a folder around it."""
+    try:
+        stages = yaml.safe_load((root / "dvc.lock").read_text(encoding="utf-8"))["stages"]
+        outs = [out["path"] for stage in stages.values() for out in stage.get("outs") or ()]
+        return any(path.is_relative_to(out) for out in outs)
+    except (OSError, ValueError, yaml.YAMLError, AttributeError, KeyError, TypeError):
+        return False  # for DVC, which says what is wrong with it
 
 
 def _is_whole(folder: Path, spec: plan.Spec) -> bool:

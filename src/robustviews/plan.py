@@ -293,10 +293,17 @@ def attack_spec(study: Study, run: str, probe: str, attack: str, *, source: Path
     return _plain(spec)
 
 
-def report_spec(study: Study, block: str = "") -> Spec:
-    """Return what decides a table or figure given the results; of the report without a name."""
+def report_spec(study: Study, block: str = "", *, rule: str = "report") -> Spec:
+    """Return what decides something that is shown, given the results.
+
+    Args:
+        study: whose results.
+        block: table or figure; empty for what shows all of them.
+        rule: that shows it; only the report tells what the audit found.
+    """
     parts = ["results", "statistics", "tables", "figures", "report", "rendering", "templates"]
-    code = fingerprint.files(*parts, *([] if block else ["provenance"]))
+    audit = [] if block or rule != "report" else ["pending", "provenance", "units"]
+    code = fingerprint.files(*parts, *audit)
     wanted = study.tables.get(block) or study.figures.get(block)
     labels = {name: label(study, name) for name in study.runs}
     titles = [study.title, study.demonstration]

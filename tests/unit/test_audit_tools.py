@@ -63,7 +63,7 @@ def write_notes(disk):
         read = list(inputs(disk, job)) if job.folder else []
         if spec is None:
             block = job.name if job.rule in ("table", "figure") else ""
-            spec = plan.report_spec(disk.study, block)
+            spec = plan.report_spec(disk.study, block, rule=job.rule)
             read = [str(path) for key in job.needs for path in files(disk.jobs[key])]
         for output in files(job):
             note = {

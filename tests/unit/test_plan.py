@@ -335,6 +335,15 @@ def test_a_table_is_made_again_when_its_words_change_and_not_when_a_figure_does(
     assert spec(study(runtime=Runtime(threads=8)), "one") == spec(study(), "one")
 
 
+def test_only_the_report_is_made_again_when_the_code_of_the_audit_changes(monkeypatch):
+    monkeypatch.setattr(plan.fingerprint, "files", lambda *parts: " ".join(parts))
+    for part in ("provenance", "pending", "units"):
+        assert part in plan.report_spec(study(), rule="report")["code"].split()
+        for rule in ("frame", "metrics", "curves", "examples"):
+            assert part not in plan.report_spec(study(), rule=rule)["code"].split()
+        assert part not in plan.report_spec(study(), "one", rule="table")["code"].split()
+
+
 def test_what_some_tables_need_is_part_of_what_the_study_needs():
     of = study()
     assert plan.pretrainings(of, FIGURE) == [

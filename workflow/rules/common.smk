@@ -68,9 +68,9 @@ def cell_inputs(*blocks):
     return files
 
 
-def report_spec(name=""):
-    """Return what decides a table or figure besides the results."""
-    return plan.to_json(plan.report_spec(STUDY, name))
+def report_spec(rule, name=""):
+    """Return what decides a table, figure or page besides the results."""
+    return plan.to_json(plan.report_spec(STUDY, name, rule=rule))
 
 
 def asked(what, rule):

@@ -33,7 +33,7 @@ rule frame:
     resources:
         **SMALL,
     params:
-        spec=lambda w: report_spec(),
+        spec=lambda w: report_spec("frame"),
     message:
         "frame"
     shell:
@@ -50,7 +50,7 @@ rule metrics:
     resources:
         **SMALL,
     params:
-        spec=lambda w: report_spec(),
+        spec=lambda w: report_spec("metrics"),
     message:
         "metrics"
     shell:
@@ -74,7 +74,7 @@ rule table:
     resources:
         **SMALL,
     params:
-        spec=lambda w: report_spec(w.table),
+        spec=lambda w: report_spec("table", w.table),
     message:
         "table {wildcards.table}"
     shell:
@@ -97,7 +97,7 @@ rule figure:
     resources:
         **SMALL,
     params:
-        spec=lambda w: report_spec(w.figure),
+        spec=lambda w: report_spec("figure", w.figure),
     message:
         "figure {wildcards.figure}"
     shell:
@@ -120,7 +120,7 @@ rule curves:
     resources:
         **SMALL,
     params:
-        spec=lambda w: report_spec(),
+        spec=lambda w: report_spec("curves"),
     message:
         "curves"
     shell:
@@ -146,7 +146,7 @@ rule examples:
         mem_mb=8000,
         runtime=60,
     params:
-        spec=lambda w: report_spec(),
+        spec=lambda w: report_spec("examples"),
     message:
         "examples"
     shell:
@@ -168,7 +168,7 @@ rule report:
     resources:
         **SMALL,
     params:
-        spec=lambda w: report_spec(),
+        spec=lambda w: report_spec("report"),
     message:
         "report"
     shell:

@@ -182,7 +182,9 @@ def _wrong_parameters(disk: Disk, job: Job, note: Note) -> Iterator[str]:
     output = files(job)[0]
     specs = [spec for spec in _parameters(note) if isinstance(spec, dict)]
     if job.folder is None:
-        wanted: object = plan.report_spec(disk.study, job.name if job.rule in _BLOCKS else "")
+        wanted: object = plan.report_spec(
+            disk.study, job.name if job.rule in _BLOCKS else "", rule=job.rule
+        )
         who, way_out = "the study now says", f"run: snakemake {output}"
     else:  # whether the record is of the study as it now stands is another question
         wanted = disk.section(job, "spec")
