@@ -108,7 +108,7 @@ def test_many_foreign_results_are_counted(project):
 
 def test_a_clone_without_results_is_told_to_pull_them(project):
     study = small_study()
-    (project / "dvc.lock").touch()
+    lock(project, "results/tiny/pretrain")
     assert checkout.hints(study, project) == []
     shutil.rmtree(project / "results")
     assert "dvc pull" in checkout.hints(study, project)[0]
@@ -116,8 +116,23 @@ def test_a_clone_without_results_is_told_to_pull_them(project):
     assert checkout.hints(study, project) == []
 
 
+@pytest.mark.parametrize("text", ["", "[", "stages: {a: {outs: [{}]}}", "stages: []"])
+def test_what_a_dvc_lock_does_not_name_is_not_pulled(project, text):
+    shutil.rmtree(project / "results")
+    lock(project, "data", "results/another/pretrain", "results/tiny/frame.csv")
+    assert checkout.hints(small_study(), project) == []
+    (project / "dvc.lock").write_text(text, encoding="utf-8")
+    assert checkout.hints(small_study(), project) == []
+
+
+def lock(project, *outs):
+    """Write a dvc.lock that names some outputs."""
+    stages = {"one": {"cmd": "x"}, "two": {"outs": [{"path": out} for out in outs]}}
+    artifacts.write_json(project / "dvc.lock", {"schema": "2.0", "stages": stages})
+
+
 def test_a_study_that_was_never_run_here_is_not_pulled(project):
-    (project / "dvc.lock").touch()
+    lock(project, "results/another/pretrain")
     assert checkout.hints(replace(small_study(), study="another"), project) == []
 
 
