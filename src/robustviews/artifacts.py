@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Record = dict[str, Any]
 
 # Whose versions may decide a number.
-_PACKAGES = (
+PACKAGES = (
     "numpy",
     "pillow",
     "pyautoattack",
@@ -176,6 +176,7 @@ def write_record(
     result: dict[str, Any],
     resumed: int = 0,
     seconds: float | None = None,
+    code: tuple[str | None, bool | None] | None = None,
 ) -> None:
     """Write record.json beside the files of a finished job: what they are, and made from what.
 
@@ -191,9 +192,11 @@ def write_record(
         result: numbers of the job, for people and for logs.
         resumed: how often an interruption was survived.
         seconds: work time over all processes; since `started` when None.
+        code: what `commit` returned at the start, before anybody could edit or commit; asked now
+            when None.
     """
     outputs = [path for path in sorted(folder.iterdir()) if _is_output(path)]
-    revision, dirty = commit()
+    revision, dirty = code or commit()
     write_json(
         folder / "record.json",
         {
@@ -223,7 +226,7 @@ def lock_file() -> Path | None:
 def _software() -> dict[str, Any]:
     """Describe what is installed: the lock, what it gave, the image around it; None if unknown."""
     lock, packages = lock_file(), {}
-    for name in _PACKAGES:
+    for name in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             packages[name] = importlib.metadata.version(name)
     return {
@@ -252,7 +255,11 @@ def commit() -> tuple[str | None, bool | None]:
     """
     if not _git("ls-files", "--", Path(__file__).name):
         return _written_commit()  # installed, perhaps into a folder of some other repository
-    status = _git("status", "--porcelain", "--", ".")
+    with tempfile.TemporaryDirectory(prefix="robustviews-") as folder:
+        # The repository's own index may tell git to take an edited file for unchanged.
+        index = str(Path(folder) / "index")
+        known = _git("read-tree", "HEAD", index=index) is not None
+        status = _git("status", "--porcelain", "--", ".", index=index) if known else None
     return _git("rev-parse", "HEAD"), None if status is None else bool(status)
 
 
@@ -265,10 +272,13 @@ def _written_commit() -> tuple[str | None, bool | None]:
     return (found[1], bool(found[2])) if found else (None, None)
 
 
-def _git(*arguments: str) -> str | None:
+def _git(*arguments: str, index: str = "") -> str | None:
     command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    environment = {**os.environ, "GIT_INDEX_FILE": index} if index else None
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=10, check=True, env=environment
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from robustviews import artifacts, pending, plan
+from robustviews import artifacts, parting, pending, plan, records
 from robustviews.artifacts import ArtifactError
 from robustviews.provenance.notes import Note, Notes
 
@@ -123,11 +123,11 @@ def _stands(note: Note, wanted: plan.Spec) -> bool:
 
 def _difference(path: Path, note: Note, wanted: plan.Spec) -> str:
     try:
-        record = artifacts.read_json(path)
+        record = records.require(artifacts.read_json(path), path, whole=False)
         spec, inputs = record["spec"], record["inputs"]
-    except (ArtifactError, KeyError, TypeError):
+    except ArtifactError:
         return ""  # for the verifier, which says what is wrong with it
-    parted = plan.differences(spec, wanted)
+    parted = parting.differences(spec, wanted)
     if parted:
         key, was, now = parted[0]
         return f"{key} was {was}, the notes say {now}"

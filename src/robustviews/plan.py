@@ -311,24 +311,6 @@ def report_spec(study: Study, block: str = "", *, rule: str = "report") -> Spec:
     return _plain({"block": content, "labels": labels, "titles": titles, "code": code})
 
 
-def differences(before: object, after: object, key: str = "") -> list[tuple[str, Any, Any]]:
-    """Return where two specs, or other plain JSON, part.
-
-    Returns:
-        Dotted key, value before and value after of each leaf that differs, of a mapping its `kind`
-        first; None stands for a value that is not there, too.
-    """
-    if not (isinstance(before, dict) and isinstance(after, dict)):
-        return [] if before == after else [(key, before, after)]
-    return [
-        difference
-        for name in sorted({*before, *after}, key=lambda name: (name != "kind", name))
-        for difference in differences(
-            before.get(name), after.get(name), f"{key}.{name}" if key else name
-        )
-    ]
-
-
 def to_json(spec: Spec) -> str:
     """Write a spec as a line of sorted JSON, so that Snakemake sees equal specs as equal."""
     return json.dumps(spec, sort_keys=True, separators=(",", ":"), allow_nan=False)

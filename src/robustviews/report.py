@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from robustviews import plan
+from robustviews.commands import DEFAULT_STUDY
 from robustviews.provenance import page
-from robustviews.provenance.remaking import DEFAULT_STUDY
 from robustviews.rendering import environment
 from robustviews.tables import CellValue, Evidence, TableData
 from robustviews.tables.writers import cell_text, minutes, percent
@@ -179,17 +179,17 @@ def _job(study: Study, job: plan.Job, records: Mapping[str, Record]) -> dict[str
         return {"name": job.name, "seed": str(job.seed), "record": ""}
     loss = record["result"].get("loss")
     code = record["code"]
-    commit = (code["commit"] or "no commit")[:7] + (" (changed)" if code["dirty"] else "")
+    commit = (code.get("commit") or "no commit")[:7] + (" (changed)" if code.get("dirty") else "")
     return {
         "name": job.name,
         "seed": str(job.seed),
         "record": path,
         "minutes": minutes(record["seconds"] / 60),
-        "loss": "" if loss is None else f"{loss:.4g}",
-        "device": record["environment"]["device"],
+        "loss": f"{loss:.4g}" if isinstance(loss, int | float) else "",
+        "device": record["environment"].get("device") or "unknown",
         "started": record["started"],
-        "resumed": str(record["resumed"]),
-        "code": f"{code['digest']}, {commit}",
+        "resumed": str(record.get("resumed", "unknown")),
+        "code": f"{code.get('digest')}, {commit}",
     }
 
 

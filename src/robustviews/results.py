@@ -12,7 +12,8 @@ from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any, TypedDict, cast, get_args, get_type_hints
 
-from robustviews import artifacts, plan
+from robustviews import artifacts, parting, plan
+from robustviews import records as record_shape
 from robustviews.artifacts import ArtifactError, Record
 from robustviews.probe import OwnHead
 from robustviews.statistics import wilson
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from robustviews.config.schema import Figure, Study, Table
 
 _SHOWN = 12  # problems that an error lists before it only counts them
-_KEYS = {"study", "spec", "inputs", "outputs", "seconds", "environment"}
 
 
 class Result(TypedDict):
@@ -150,13 +150,17 @@ def from_csv(text: str) -> list[Result]:
 
 
 def records(study: Study, root: Path = Path()) -> dict[str, Record]:
-    """Return the records of all jobs of a study that were run, by path relative to the project."""
+    """Return the records of all jobs of a study that were run, by path relative to the project.
+
+    Raises:
+        ArtifactError: one of them is none.
+    """
     folders = [plan.pretrain_folder(study, run) for run in plan.jobs(study)]
     folders += [plan.probe_folder(study, *head) for head in plan.heads(study)]
     folders += [plan.attack_folder(study, *evaluation) for evaluation in plan.evaluations(study)]
     paths = [folder / "record.json" for folder in folders]
     return {
-        path.as_posix(): artifacts.read_json(root / path)
+        path.as_posix(): record_shape.require(artifacts.read_json(root / path), path)
         for path in paths
         if (root / path).exists()
     }
@@ -265,7 +269,7 @@ class _Reader:
         if not (self._root / path).exists():
             raise _NotRunError(f"{path}: missing; run it with: snakemake {output}")
         record: Record = artifacts.read_json(self._root / path)
-        wrong = _wrong(record)
+        wrong = record_shape.broken(record)
         if wrong:
             raise _ForeignError(
                 f"{path}: no record of a job, {wrong}; "
@@ -276,7 +280,7 @@ class _Reader:
                 f"{path}: belongs to study {record['study']!r}, expected {self._study.study!r}; "
                 f"remove {path.parent} and run: snakemake {output}"
             )
-        parted = plan.differences(record["spec"], spec)
+        parted = parting.differences(record["spec"], spec)
         if parted:
             key, recorded, wanted = parted[0]
             raise _NotRunError(
@@ -303,18 +307,6 @@ class _Reader:
                 f"{found}; remove {path.parent} and run: snakemake {path}"
             )
         return artifacts.read_arrays(self._root / path)
-
-
-def _wrong(record: Record) -> str:
-    """Say in which way a file is no record that can be read, or nothing when it is one."""
-    lacking = _KEYS - record.keys()
-    if lacking:
-        return f"it lacks {', '.join(sorted(lacking))}"
-    if not isinstance(record["seconds"], int | float):
-        return f"its seconds are {record['seconds']!r}"
-    kinds = ("spec", "inputs", "outputs", "environment")
-    other = [name for name in kinds if not isinstance(record[name], dict)]
-    return f"expected a mapping as {', '.join(other)}" if other else ""
 
 
 def _steps(attack: object) -> int | None:

@@ -22,11 +22,19 @@ from robustviews.tables.metrics import metrics
 
 IMAGES = 200
 DEVICE = "cpu: Abacus 3000"
-LOCK = """# Of this tree alone.
-numpy==2.4.6 \\
-    --hash=sha256:0
-torch==2.11.0 ; python_version > '3'
-"""
+PACKAGES = {
+    "numpy": "2.4.6",
+    "pillow": "12.1.0",
+    "pyautoattack": "0.3.0",
+    "safetensors": "0.7.0",
+    "scikit-learn": "1.8.0",
+    "torch": "2.11.0",
+    "torchvision": "0.26.0",
+}
+LOCK = "# Of this tree alone.\n" + "".join(
+    f"{name}=={version} ; python_version > '3' \\\n    --hash=sha256:0\n"
+    for name, version in PACKAGES.items()
+)
 # One stage after the other, an hour apart; heads that start from others come last.
 HOURS = {"data": 0, "pretrain": 1, "probe": 3, "attack": 5}
 COLUMNS = ("digits/clean", "digits/pgd20/4", "digits/pgd20/8", "digits/minutes")
@@ -213,7 +221,7 @@ def write_record(
         "code": {"digest": spec["code"], "commit": "abc1234", "dirty": False},
         "environment": {
             "lock": artifacts.sha256(root / "requirements.lock"),
-            "packages": {"numpy": "2.4.6", "torch": "2.11.0"},
+            "packages": dict(PACKAGES),
             "image": None,
             "python": "3.11.7",
             "torch": "2.11.0+cpu",

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from robustviews import artifacts
+from robustviews import artifacts, cli
 from robustviews.artifacts import ArtifactError, Resume
 
 RECORD = {
@@ -260,6 +260,18 @@ def test_a_record_says_what_the_files_are_and_what_they_were_made_from(tmp_path)
     }
 
 
+def test_a_record_holds_the_commit_that_was_checked_out_when_its_job_began(tmp_path, monkeypatch):
+    asked = iter([("a" * 40, False), ("b" * 40, True)])
+    monkeypatch.setattr(artifacts, "commit", lambda: next(asked))
+    study = Path("tests/workflow/tiny.yaml").absolute()
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["data", "--study", str(study), "--dataset", "digits"]) == 0
+    (record,) = tmp_path.glob("data/*/record.json")
+    code = artifacts.read_json(record)["code"]
+    assert (code["commit"], code["dirty"]) == ("a" * 40, False)
+    assert next(asked)[0] == "b" * 40
+
+
 def test_a_record_counts_its_seconds_from_the_start(tmp_path):
     started = {**RECORD, "started": time.time() - 100}
     artifacts.write_record(tmp_path, **started, inputs=[])
@@ -295,6 +307,8 @@ def test_the_commit_of_the_code_is_recorded_and_whether_it_was_changed(tmp_path,
     assert artifacts.commit() == (commit, False)
     module.write_text("2")
     assert artifacts.commit() == (commit, True)
+    git(tmp_path, "update-index", "--assume-unchanged", "src/robustviews/artifacts.py")
+    assert artifacts.commit() == (commit, True), "git was told to overlook the edit"
     (tmp_path / "COMMIT").write_text(f"{'0' * 40}\n")
     assert artifacts.commit() == (commit, True), "git knows better than a file that was left over"
 

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from robustviews import artifacts, cli, pending, plan
 from robustviews.attacks import PgdAttack
-from robustviews.config.schema import Run
+from robustviews.config.schema import Run, Runtime
 from robustviews.datasets import Digits
 from robustviews.methods import SimClr
 from robustviews.probe import LinearProbe
@@ -203,6 +203,49 @@ def test_while_the_workflow_runs_what_comes_last_is_left_out(root, study):
     assert failed == {"frame", "metrics", "dvc"}
 
 
+def test_metrics_of_cells_without_a_value_are_not_taken_for_verified(root, study):
+    folder = plan.attack_folder(study, PGD, "rle", "pgd20")
+    (root / folder / "flags.safetensors").unlink()
+    seen = audit(study, root)
+    (found,) = (each for each in seen.findings if each.check == "metrics")
+    lost = sum(cell.value is None for cell in seen.cells.values())
+    assert found.state is State.UNKNOWN
+    assert found.text.startswith(f"{len(seen.cells) - lost} cells as computed again, {lost} cannot")
+
+
+def test_verify_and_audit_agree_on_a_determinism_that_was_not(study, root):
+    other = small_study(runtime=Runtime(deterministic=False))
+    assert "environment" in states(audit(other, root).all_findings())[0]
+    assert "environment" in states(verified(other, root, rules=["pretrain"]))[0]
+    assert "environment" not in states(verified(study, root, rules=["pretrain"]))[0]
+
+
+def test_ways_out_name_the_study_that_is_meant(root, study):
+    (root / plan.pretrain_folder(study, PGD) / "record.json").unlink()
+    (root / "results/tiny/frame.csv").unlink()
+    texts = [each.text for each in audit(study, root, file="my studies/a.yaml").all_findings()]
+    commands = [text for text in texts if "snakemake " in text]
+    assert commands
+    assert [text for text in commands if "--config 'study=my studies/a.yaml'" not in text] == []
+
+
+def test_where_dvc_keeps_results_they_are_got_back_before_anything_is_removed(root, study):
+    folder = plan.pretrain_folder(study, PGD)
+    (root / folder / "encoder.safetensors").write_bytes(b"?")
+    (root / "dvc.lock").write_text("stages: {}", encoding="utf-8")
+    job = audit(study, root).jobs["pretrain", PGD]
+    (found,) = (each for each in job.findings if each.check == "bytes")
+    assert f"get it back: dvc checkout {folder}; or else rm -r {folder} && " in found.text
+
+
+def test_for_a_wrong_seed_nothing_is_to_be_removed(root, study):
+    edit(root, plan.pretrain_folder(study, PGD), lambda record: record.update(seed=5))
+    job = audit(study, root).jobs["pretrain", PGD]
+    (found,) = (each for each in job.findings if each.check == "seed")
+    assert "rm " not in found.text
+    assert "snakemake --force " in found.text
+
+
 def test_verifying_a_stage_leaves_the_others_alone(root, study):
     (root / plan.attack_folder(study, PGD, "rle", "pgd20") / "flags.safetensors").unlink()
     assert not states(verified(study, root, rules=["data", "pretrain", "probe"]))[0]
@@ -265,6 +308,18 @@ def test_exit_status_tells_unknown_from_failed(said, root, study):
     assert said("verify", "--stages", "data")[0] == 2
 
 
+@pytest.mark.parametrize("verb", ["audit", "verify"])
+def test_a_crash_is_no_verdict(said, monkeypatch, verb, caplog):
+    def crash(*_arguments, **_options):
+        raise RuntimeError("a mistake of ours")
+
+    monkeypatch.setattr("robustviews.cli.auditing.load_study", crash)
+    status, text = said(verb)
+    assert status == 2
+    assert "RuntimeError: a mistake of ours" in text
+    assert any(record.exc_info for record in caplog.records)
+
+
 def test_a_line_a_cell_then_what_is_wrong_then_a_summary(said):
     text = said("audit")[1].splitlines()
     assert text[0].startswith("unknown   table1:free:digits/clean")
@@ -279,7 +334,7 @@ def test_of_many_findings_of_a_kind_the_first_are_shown_and_the_others_counted(s
     text = said("audit")[1]
     jobs = sum(job.folder is not None for job in pending.jobs(small_study()).values())
     assert text.count("unknown: commit: ") == 4
-    assert f"unknown: commit: and {jobs - 3} more; see: audit --json" in text
+    assert f"unknown: commit: and {jobs - 3} more; see: robustviews audit --json" in text
 
 
 def test_a_cell_alone_is_told_with_every_check(said):

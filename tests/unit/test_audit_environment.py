@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 
 import pytest
 
@@ -11,8 +12,9 @@ from robustviews.config.schema import Runtime
 from robustviews.provenance import environment, times
 from robustviews.provenance.disk import Disk, record_of
 from robustviews.provenance.findings import State
+from robustviews.provenance.history import History
 from robustviews.provenance.notes import Notes
-from tests.unit.results_tree import DEVICE, small_study, write_tree
+from tests.unit.results_tree import DEVICE, LOCK, PACKAGES, small_study, write_tree
 
 RUN = "simclr-pgd5-digits-s0"
 TRAINING = ("pretrain", RUN)
@@ -49,7 +51,8 @@ def edit(root, key=TRAINING, part=None, **changes):
 def ran_with(root, key=TRAINING, study=None):
     """Return state and text of each check of a job's environment."""
     disk = Disk(study or small_study(), root)
-    return {each.check: (each.state, each.text) for each in environment.check(disk, disk.jobs[key])}
+    found = environment.check(disk, History(root), disk.jobs[key])
+    return {each.check: (each.state, each.text) for each in found}
 
 
 def note(root, key, start, end):
@@ -79,7 +82,8 @@ def started(root, key=TRAINING):
 def test_what_a_job_ran_with_is_told(root):
     said = ran_with(root)
     assert {state for state, _ in said.values()} == {State.VERIFIED}
-    assert said["packages"][1] == "as pinned: numpy 2.4.6, torch 2.11.0"
+    pinned = ", ".join(f"{name} {pin}" for name, pin in PACKAGES.items())
+    assert said["packages"][1] == f"as pinned: {pinned}"
     assert DEVICE in said["environment"][1]
     assert "threads 1, deterministic True" in said["environment"][1]
     assert "no image" in said["environment"][1]
@@ -88,6 +92,56 @@ def test_what_a_job_ran_with_is_told(root):
 def test_an_image_is_told(root):
     edit(root, part="environment", image="robustviews@sha256:12")
     assert "image robustviews@sha256:12" in ran_with(root)["environment"][1]
+
+
+def test_an_image_without_a_digest_is_unknown(root):
+    edit(root, part="environment", image="robustviews:latest")
+    state, text = ran_with(root)["environment"]
+    assert state is State.UNKNOWN
+    assert "holds no sha256:" in text
+
+
+def test_a_package_that_a_record_does_not_name_is_unknown(root):
+    packages = {name: pin for name, pin in PACKAGES.items() if name != "pillow"}
+    edit(root, part="environment", packages=packages)
+    state, text = ran_with(root)["packages"]
+    assert state is State.UNKNOWN
+    assert "which pillow" in text
+
+
+@pytest.mark.parametrize(
+    ("committed", "edited", "lock", "packages"),
+    [
+        (True, False, State.VERIFIED, State.VERIFIED),
+        (True, True, State.FAILED, State.FAILED),
+        (False, True, State.FAILED, State.FAILED),
+    ],
+)
+def test_a_newer_lock_is_right_only_where_it_was_committed(root, committed, edited, lock, packages):
+    package = root / "src/robustviews/code.py"
+    package.parent.mkdir(parents=True)
+    package.write_text("", encoding="utf-8")
+    made_at = commit(root)
+    edit(root, part="code", commit=made_at)
+    newer = LOCK.replace("numpy==2.4.6", "numpy==2.5.0")
+    (root / "requirements.lock").write_text(newer, encoding="utf-8")
+    if committed:
+        commit(root)
+    if edited:
+        (root / "requirements.lock").write_text(f"{newer}# edited", encoding="utf-8")
+    said = ran_with(root)
+    assert (said["lock"][0], said["packages"][0]) == (lock, packages)
+    assert ("the lock here is newer" in said["lock"][1]) == (lock is State.VERIFIED)
+
+
+def commit(root):
+    """Commit the package and the lock, and return the commit."""
+    git = ["git", "-C", str(root), "-c", "user.name=A", "-c", "user.email=a@example.org"]
+    subprocess.run([*git, "init", "--quiet"], check=True)
+    subprocess.run([*git, "add", "src", "requirements.lock"], check=True)
+    subprocess.run([*git, "commit", "--quiet", "--message", "Change"], check=True)
+    head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
+    return head.stdout.strip()
 
 
 def test_another_lock_fails_and_both_are_named(root):
@@ -112,17 +166,17 @@ def test_without_a_lock_nothing_is_known_of_it(root, monkeypatch):
         ("torch", "2.11.0+cu130", State.VERIFIED),
         ("torch", "2.11.1", State.FAILED),
         ("numpy", "2.4", State.FAILED),
-        ("unheard-of", "1.0", State.VERIFIED),
+        ("unheard-of", "1.0", State.UNKNOWN),
     ],
 )
 def test_versions_are_those_that_the_lock_pins(root, name, version, state):
-    packages = {"numpy": "2.4.6", "torch": "2.11.0"} | {name: version}
+    packages = PACKAGES | {name: version}
     edit(root, part="environment", packages=packages)
     assert ran_with(root)["packages"][0] is state
 
 
 def test_any_of_several_pins_of_a_package_will_do(root):
-    lock = "numpy==1.0 ; python_version < '3.12'\nnumpy==2.4.6 ; python_version >= '3.12'\n"
+    lock = f"numpy==1.0 ; python_version < '3.12'\n{LOCK}"
     (root / "requirements.lock").write_text(lock, encoding="utf-8")
     assert ran_with(root)["packages"][0] is State.VERIFIED
 
@@ -190,6 +244,35 @@ def test_a_job_ran_while_snakemake_saw_it(root):
     note(root, TRAINING, start + HOUR, start + 2 * HOUR)
     assert "Snakemake saw it from" in when(root)[0][1]
     assert when(root)[0][0] is State.FAILED
+
+
+@pytest.mark.parametrize(
+    ("damage", "state"), [("", State.UNKNOWN), ("output", State.FAILED), ("inputs", State.FAILED)]
+)
+def test_a_job_that_was_made_again_by_hand_is_unknown_where_its_bytes_remained(root, damage, state):
+    start = started(root)
+    disk = Disk(small_study(), root)
+    output = disk.jobs[TRAINING].folder / "encoder.safetensors"
+    read = dict(disk.section(disk.jobs[TRAINING], "inputs"))
+    if damage == "output":
+        (root / output).write_bytes(b"?")
+    if damage == "inputs":
+        read[next(iter(read))] = "sha256:0"
+    window = {"starttime": start - 2 * HOUR, "endtime": start - HOUR}
+    note = {"rule": "pretrain", **window, "input_checksums": read}
+    artifacts.write_json(root / Notes(root).path(output), note)
+    ((found, text),) = when(root)
+    assert found is state
+    words = "made again by hand with the same bytes; to have it noted: snakemake --forcerun"
+    assert (f"{words} {output}" in text) == (state is State.UNKNOWN)
+
+
+@pytest.mark.parametrize("changes", [{"seconds": 400.0}, {"started": "2199-01-01T00:00:00Z"}])
+def test_for_wrong_times_nothing_is_to_be_removed(root, changes):
+    edit(root, **changes)
+    (_, text), *_ = when(root)
+    assert "rm " not in text
+    assert "snakemake --force results/" in text
 
 
 def test_a_job_took_no_longer_than_snakemake_saw_it_unless_it_was_resumed(root):

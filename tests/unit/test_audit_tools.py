@@ -122,6 +122,19 @@ def test_outputs_without_notes_are_unknown_and_outputs_that_are_not_there_are_no
     assert "about encoder.safetensors, record.json" in states(found)[0][2]
 
 
+def test_a_parameter_that_is_gone_is_told_from_one_that_is_null(disk):
+    write_notes(disk)
+    path = disk.root / Notes(disk.root).path(Path(ENCODER))
+    note = artifacts.read_json(path)
+    spec = {name: value for name, value in disk.jobs[TRAINING].spec.items() if name != "seed"}
+    record = artifacts.read_json(disk.root / TRAINED / "record.json")
+    record["spec"]["seed"] = None
+    artifacts.write_json(disk.root / TRAINED / "record.json", record)
+    artifacts.write_json(path, note | {"params": [repr(plan.to_json(spec))]})
+    texts = [text for _, _, text in states(noted(disk, [disk.jobs[TRAINING]]))]
+    assert any("seed was nothing, its record says None" in text for text in texts)
+
+
 @pytest.mark.parametrize("damage", ["", "[]", "{", '{"params": 3, "input": 4, "rule": "pretrain"}'])
 def test_a_note_of_any_shape_is_judged_and_never_raises(disk, damage):
     write_notes(disk)
@@ -246,7 +259,8 @@ def test_a_changed_copy_in_the_cache_fails_though_the_file_is_right(root):
     path = write_object(root, md5, b"?")
     ((state, subject, text),) = kept(root)
     assert (state, subject) == (State.FAILED, str(path.relative_to(root)))
-    assert ENCODER in text
+    assert f"dvc fetch {ENCODER} && dvc checkout {ENCODER}" in text
+    assert "robustviews verify && dvc commit --force STAGE" in text
 
 
 def test_a_file_that_is_a_link_into_the_cache_is_read_once_and_right(root):
@@ -338,6 +352,36 @@ def test_a_commit_with_other_code_fails(repository):
     state, text = judged(root, made_at=other)
     assert state is State.FAILED
     assert "did not run from that commit, clean" in text
+
+
+def test_an_edit_that_git_was_told_to_overlook_is_seen(repository):
+    root, made_at = repository
+    path = root / "src/robustviews/losses.py"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace("def nt_xent(", "def other("), encoding="utf-8")
+    other = commit(root)
+    path.write_text(text, encoding="utf-8")
+    git(root, "update-index", "--assume-unchanged", "src/robustviews/losses.py")
+    assert judged(root, made_at=other)[0] is State.FAILED
+    assert judged(root, made_at=made_at)[0] is State.VERIFIED
+    assert any("sources differ" in line for line in History(root).remarks())
+
+
+def test_a_diff_that_fails_is_no_sign_of_no_change(repository, monkeypatch):
+    root, made_at = repository
+    monkeypatch.setattr(History, "_plain", lambda *_: None)
+    state, text = judged(root, made_at=made_at)
+    assert state is State.VERIFIED
+    assert text.endswith("git does not tell what changed since")
+
+
+def test_a_package_that_is_not_the_projects_own_fails_unless_its_files_are_the_same(repository):
+    root, _ = repository
+    assert history.package(root) == []
+    (root / "src/robustviews/losses.py").write_text("", encoding="utf-8")
+    (found,) = history.package(root)
+    assert (found.check, found.state) == ("package", State.FAILED)
+    assert "PYTHONPATH=src python -m robustviews" in found.text
 
 
 @pytest.mark.parametrize("dirty", [True, None])

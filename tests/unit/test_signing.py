@@ -248,7 +248,7 @@ def signed(project, key, monkeypatch):
     """The project, its signed manifest, the public key; `params.yaml` is read as its study."""
     monkeypatch.chdir(project)
     monkeypatch.setattr("robustviews.cli.exporting.load_study", lambda _: small_study())
-    monkeypatch.setattr("robustviews.provenance.audit.audit", lambda _: seen())
+    monkeypatch.setattr("robustviews.provenance.audit.audit", lambda *_, **_options: seen())
     assert cli.main(["sign", "--key", str(save(project / "key", key))]) == 0
     return save_public(project / "key.pub", key)
 

@@ -20,12 +20,16 @@ from robustviews.config import StudyError, load_study
 
 Verb = Callable[[argparse.Namespace], int | None]
 
+_JUDGES = ("verify", "audit")  # exit with 1 as a verdict
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb.
 
     Returns:
-        Exit status: 0, or 2 when something that the user can mend is wrong; an audit has one more.
+        Exit status: 0, or 2 when something that the user can mend is wrong. Of `verify` and `audit`
+        1 is a verdict, that something failed; 2 says that something could not be checked, and that
+        is also the status of their crash. Any other verb that crashes raises, and so exits with 1.
     """
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
@@ -35,6 +39,12 @@ def main(arguments: list[str] | None = None) -> int:
         if type(error) is ValueError:  # or a mistake of ours, which the log should tell apart
             logging.info("", exc_info=error)
         sys.stderr.write(f"{error}\n")
+        return 2
+    except Exception as error:
+        if options.name not in _JUDGES:
+            raise
+        logging.exception("robustviews %s crashed, and so judges nothing", options.name)
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")
         return 2
     return status or 0
 

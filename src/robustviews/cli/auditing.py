@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from robustviews import commands
 from robustviews.cli.jobs import STATE
 from robustviews.cli.names import UsageError
 from robustviews.config import Study, load_study
@@ -37,8 +38,9 @@ def verify(options: argparse.Namespace) -> int:
     for stage in stages:
         if stage not in STAGES:
             raise UsageError(f"--stages: no stage `{stage}`; {nearest(stage, STAGES)}")
-    findings = verified(study, Path(), rules={rule for stage in stages for rule in STAGES[stage]})
-    _write_wrong(findings)
+    rules, file = {rule for stage in stages for rule in STAGES[stage]}, str(options.study)
+    findings = verified(study, Path(), rules=rules, file=file)
+    _write_wrong(findings, file)
     _write_leftovers(study, options)
     state = worst(findings)
     _write(f"{study.study}: {', '.join(stages)}: {_counts(findings)}: {state}")
@@ -49,13 +51,13 @@ def audit(options: argparse.Namespace) -> int:
     """Walk every cell of every table, or one, back to its bytes."""
     study = load_study(options.study)
     wanted = None if options.cell is None else [cells.find(study, options.cell)[0]]
-    seen = audit_study(study, cells=wanted)
+    seen = audit_study(study, cells=wanted, file=str(options.study))
     if options.json:
         _write(json.dumps(seen.as_json(), indent=1))
     else:
         _write_cells(seen)
         if wanted is None:
-            _write_wrong(seen.all_findings())
+            _write_wrong(seen.all_findings(), str(options.study))
         else:
             _write_chain(seen)
         for remark in seen.remarks:
@@ -97,7 +99,7 @@ def _subject(finding: Finding) -> str:
     return "" if finding.subject.endswith("record.json") else f"{finding.subject}: "
 
 
-def _write_wrong(findings: Iterable[Finding]) -> None:
+def _write_wrong(findings: Iterable[Finding], file: str) -> None:
     """Write what is not verified, the worst first; of many of a kind the first."""
     kinds: dict[tuple[State, str], list[Finding]] = {}
     for finding in findings:
@@ -114,7 +116,9 @@ def _write_wrong(findings: Iterable[Finding]) -> None:
             more = f" (and {others} more of this file)" if others else ""
             _write(f"{state}: {check}: {texts[0]}{more}")
         if len(shown) > _LISTED[state]:
-            _write(f"{state}: {check}: and {len(shown) - _LISTED[state]} more; see: audit --json")
+            left = len(shown) - _LISTED[state]
+            see = commands.robustviews(file, "audit", "--json")
+            _write(f"{state}: {check}: and {left} more; see: {see}")
 
 
 def _write_leftovers(study: Study, options: argparse.Namespace) -> None:
@@ -128,7 +132,8 @@ def _write_leftovers(study: Study, options: argparse.Namespace) -> None:
     if folders:
         more = f" and {len(folders) - _NAMED} more" if len(folders) > _NAMED else ""
         named = ", ".join(folders[:_NAMED]) + more
-        _write(f"note: no job has any more: {named}; all of it: robustviews prune")
+        prune = commands.robustviews(str(options.study), "prune")
+        _write(f"note: no job has any more: {named}; all of it: {prune}")
 
 
 def _counts(findings: Iterable[Finding]) -> str:

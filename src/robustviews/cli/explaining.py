@@ -6,11 +6,11 @@ import argparse
 import sys
 from pathlib import Path
 
+from robustviews import commands
 from robustviews.cli.jobs import STATE
 from robustviews.config import load_study
 from robustviews.provenance import comparison, difference, leftovers
 from robustviews.provenance.explain import explain as tell
-from robustviews.provenance.remaking import DEFAULT_STUDY
 from robustviews.units import size
 
 
@@ -46,8 +46,8 @@ def prune(options: argparse.Namespace) -> None:
     total = size(sum(each.size for each in found))
     count = f"{len(found)} leftover{'s' if len(found) > 1 else ''}, {total}"
     if not options.yes:
-        own = "" if options.study == DEFAULT_STUDY else f" --study {options.study}"
-        sys.stdout.write(f"{study.study}: {count}; to remove them: robustviews prune --yes{own}\n")
+        way = commands.robustviews(str(options.study), "prune", "--yes")
+        sys.stdout.write(f"{study.study}: {count}; to remove them: {way}\n")
         return
     sys.stdout.write(f"{study.study}: {count}: removed\n")
     if Path("dvc.lock").exists():

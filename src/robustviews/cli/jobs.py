@@ -8,7 +8,7 @@ import logging
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from robustviews import artifacts, plan, running
 from robustviews.attacks import AutoAttack
@@ -26,9 +26,20 @@ EXAMPLE_STEPS = 10
 EXAMPLE_EPS = 8.0  # in 1/255, for an encoder that was trained without an adversary
 
 
+class _Begin(NamedTuple):
+    """What is known when a job begins, and may be another by its end."""
+
+    started: float
+    code: tuple[str | None, bool | None]
+
+
+def _begin() -> _Begin:
+    return _Begin(time.time(), artifacts.commit())
+
+
 def data(options: argparse.Namespace) -> None:
     """Prepare a data set: verified, decoded, as uint8 arrays."""
-    study, started = load_study(options.study), time.time()
+    study, began = load_study(options.study), _begin()
     known(options.dataset, study.datasets, "data set")
     folder, spec = plan.data_folder(study, options.dataset), plan.data_spec(study, options.dataset)
     with (
@@ -46,14 +57,15 @@ def data(options: argparse.Namespace) -> None:
             spec=spec,
             inputs=[],
             environment={"python": sys.version.split()[0]},
-            started=started,
+            started=began.started,
+            code=began.code,
             result=summary,
         )
 
 
 def pretrain(options: argparse.Namespace) -> None:
     """Train one encoder; the processes that torchrun started train it together."""
-    study, started = load_study(options.study), time.time()
+    study, began = load_study(options.study), _begin()
     known(options.run, plan.jobs(study), "run")
     from robustviews import distributed
 
@@ -63,10 +75,10 @@ def pretrain(options: argparse.Namespace) -> None:
     ):
         if distributed.rank() > 0:
             logging.getLogger().setLevel(logging.WARNING)  # rank 0 says the same
-        _pretrain(options, study, started)
+        _pretrain(options, study, began)
 
 
-def _pretrain(options: argparse.Namespace, study: Study, started: float) -> None:
+def _pretrain(options: argparse.Namespace, study: Study, began: _Begin) -> None:
     from robustviews import distributed, feed, memory, runtime
     from robustviews.encoder import build_encoder
     from robustviews.pretrain import pretrain as train
@@ -130,7 +142,8 @@ def _pretrain(options: argparse.Namespace, study: Study, started: float) -> None
             spec=spec,
             inputs=inputs,
             environment={**runtime.environment(device), "ranks": ranks},
-            started=started,
+            started=began.started,
+            code=began.code,
             seconds=done.seconds,
             resumed=done.resumed,
             result={
@@ -150,15 +163,15 @@ def _pretrain(options: argparse.Namespace, study: Study, started: float) -> None
 
 def probe(options: argparse.Namespace) -> None:
     """Train one head on a frozen encoder."""
-    study, started = load_study(options.study), time.time()
+    study, began = load_study(options.study), _begin()
     known(options.run, plan.jobs(study), "run")
     known(options.probe, study.probes, "probe")
     folder = plan.probe_folder(study, options.run, options.probe)
     with running.claim(folder, f"probe {options.run}/{options.probe}"):
-        _probe(options, study, started)
+        _probe(options, study, began)
 
 
-def _probe(options: argparse.Namespace, study: Study, started: float) -> None:
+def _probe(options: argparse.Namespace, study: Study, began: _Begin) -> None:
     from robustviews import feed, memory, runtime
     from robustviews.probe import Task
 
@@ -200,23 +213,24 @@ def _probe(options: argparse.Namespace, study: Study, started: float) -> None:
             spec=spec,
             inputs=inputs,
             environment=runtime.environment(device),
-            started=started,
+            started=began.started,
+            code=began.code,
             result=history[-1] if history else {},
         )
 
 
 def attack(options: argparse.Namespace) -> None:
     """Attack one classifier at every radius of an attack."""
-    study, started = load_study(options.study), time.time()
+    study, began = load_study(options.study), _begin()
     known(options.run, plan.jobs(study), "run")
     known(options.probe, study.probes, "probe")
     known(options.attack, study.attacks, "attack")
     folder = plan.attack_folder(study, options.run, options.probe, options.attack)
     with running.claim(folder, f"attack {options.run}/{options.probe}/{options.attack}"):
-        _attack(options, study, started)
+        _attack(options, study, began)
 
 
-def _attack(options: argparse.Namespace, study: Study, started: float) -> None:
+def _attack(options: argparse.Namespace, study: Study, began: _Begin) -> None:
     from robustviews import feed, memory, runtime
     from robustviews.evaluate import Classifier, evaluate
 
@@ -259,7 +273,8 @@ def _attack(options: argparse.Namespace, study: Study, started: float) -> None:
             spec=spec,
             inputs=inputs,
             environment=runtime.environment(device),
-            started=started,
+            started=began.started,
+            code=began.code,
             result={
                 "n": len(flags["index"]),
                 "clean": accuracy.pop("clean"),

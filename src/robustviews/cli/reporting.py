@@ -77,7 +77,7 @@ def report(options: argparse.Namespace) -> None:
 
     pictures = {name: picture(f"figures/{name}") for name in study.figures}
     # Until the workflow has ended, what it writes last is not there to be checked.
-    seen = audit(study, settled=False)
+    seen = audit(study, settled=False, file=str(options.study))
     rendered = render(
         study,
         results.frame(study, partial=options.partial),

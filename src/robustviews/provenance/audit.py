@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from robustviews import plan
+from robustviews.commands import DEFAULT_STUDY
 from robustviews.config.schema import Study
 from robustviews.pending import Job, Key
 from robustviews.plan import Cell
@@ -27,6 +27,7 @@ from robustviews.provenance.disk import Disk, files
 from robustviews.provenance.findings import Finding, State, worst
 from robustviews.provenance.history import History
 from robustviews.provenance.notes import Notes
+from robustviews.provenance.unused import unused
 
 _LAST = ("frame", "metrics", "report")  # rules that end with the report or after it
 _MADE_AGAIN = ("frame", "metrics", "table")  # rules whose outputs are compared whole
@@ -79,6 +80,7 @@ class Audit:
         findings: of the study as a whole.
         remarks: in words, what decides nothing: what is not in use, unused parameters, what differs
             from the commit that is checked out.
+        file: the study's, as people name it in commands.
     """
 
     study: str
@@ -86,6 +88,7 @@ class Audit:
     cells: dict[Address, CellAudit]
     findings: tuple[Finding, ...]
     remarks: tuple[str, ...] = ()
+    file: str = DEFAULT_STUDY
 
     @property
     def state(self) -> State:
@@ -138,6 +141,7 @@ def audit(
     *,
     cells: Iterable[Address] | None = None,
     settled: bool = True,
+    file: str = DEFAULT_STUDY,
 ) -> Audit:
     """Check every number of a study against the bytes that it was made from.
 
@@ -148,14 +152,17 @@ def audit(
         settled: False while the workflow still runs, in the job that writes the report: what is
             right only afterwards (frame.csv, metrics.json, the report's notes, dvc.lock) is left
             out.
+        file: the study's, as people name it in commands.
 
     Returns:
         What was seen. Nothing is raised for what is wrong with results.
     """
-    return _Auditor(study, root, settled=settled).audit(cells)
+    return _Auditor(study, root, file, settled=settled).audit(cells)
 
 
-def verified(study: Study, root: Path = Path(), *, rules: Collection[str]) -> list[Finding]:
+def verified(
+    study: Study, root: Path = Path(), *, rules: Collection[str], file: str = DEFAULT_STUDY
+) -> list[Finding]:
     """Check what the jobs of some rules left: bytes, records, notes, and what tables show.
 
     The last step of each stage of dvc.yaml, before DVC locks anything: so neither dvc.lock nor the
@@ -165,18 +172,19 @@ def verified(study: Study, root: Path = Path(), *, rules: Collection[str]) -> li
         study: as it now stands.
         root: project folder.
         rules: of the workflow.
+        file: the study's, as people name it in commands.
 
     Returns:
         All findings.
     """
-    return _Auditor(study, root, settled=False).verify(rules)
+    return _Auditor(study, root, file, settled=False).verify(rules)
 
 
 class _Auditor:
     """Looks at one study, at everything once."""
 
-    def __init__(self, study: Study, root: Path, *, settled: bool) -> None:
-        self._disk = Disk(study, root)
+    def __init__(self, study: Study, root: Path, file: str, *, settled: bool) -> None:
+        self._disk = Disk(study, root, file)
         self._notes = Notes(root)
         self._history = History(root)
         self._lock = dvc.locked(self._disk) if settled else None
@@ -209,9 +217,11 @@ class _Auditor:
             findings=(
                 *(finding for job in scope if job.folder is None for finding in by_key[job.key]),
                 *shown,
+                *history.package(self._disk.root),
                 *(self._lock.problems if self._lock else ()),
             ),
             remarks=tuple(self._remarks()),
+            file=self._disk.file,
         )
 
     def verify(self, rules: Collection[str]) -> list[Finding]:
@@ -220,13 +230,17 @@ class _Auditor:
             finding
             for job in scope
             if job.folder is not None
-            for finding in (*checks.of_job(self._disk, job), *self._flags(job))
+            for finding in (
+                *checks.of_job(self._disk, job),
+                *self._flags(job),
+                *environment.determinism(self._disk, job),
+            )
         ]
         for findings in notes.check(self._disk, self._notes, scope).values():
             found += findings
         if ("metrics", "") in {job.key for job in scope}:
             found += published.metrics(self._disk, self._values(dict(self._cells())))
-        return [*found, *self._shown(scope)]
+        return [*found, *self._shown(scope), *history.package(self._disk.root)]
 
     def _scope(self, chains: dict[Address, list[Job]] | None) -> list[Job]:
         """Return the jobs to look at: with some cells alone, their chains and their tables."""
@@ -268,7 +282,7 @@ class _Auditor:
         if checks.is_readable(self._disk, job):
             findings += self._flags(job)
             findings.append(history.check(self._disk, self._history, self._notes, job))
-            findings += environment.check(self._disk, job)
+            findings += environment.check(self._disk, self._history, job)
             findings += times.check(self._disk, self._notes, job)
         return findings
 
@@ -313,29 +327,3 @@ class _Auditor:
             if job.folder is not None or job.rule in _MADE_AGAIN:
                 held |= {path.as_posix() for path in own}
         return [name for name in self._disk.owners if name not in held]
-
-
-def unused(study: Study) -> Iterator[str]:
-    """Name the entries of a study that no cell uses.
-
-    They are parameters, all known and all right, that decide no number. That is no mistake, but
-    somebody who reads them in the study file would take them for part of how its numbers came to
-    be.
-    """
-    jobs = plan.jobs(study).values()
-    used: dict[str, set[str]] = {
-        "run": {job.entry for job in jobs},
-        "data set": {job.dataset for job in jobs},
-        "probe": {probe for _, probe in plan.heads(study)} | {"own"},
-        "attack": {attack for _, _, attack in plan.evaluations(study)},
-    }
-    there: dict[str, Iterable[str]] = {
-        "run": study.runs,
-        "data set": study.datasets,
-        "probe": study.probes,
-        "attack": study.attacks,
-    }
-    for what, names in there.items():
-        for name in names:
-            if name not in used[what]:
-                yield f"unused: {what} `{name}` decides no cell of {study.study}"

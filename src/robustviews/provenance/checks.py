@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from robustviews import plan
+from robustviews import parting
 from robustviews.artifacts import ArtifactError, Record
 from robustviews.pending import Job
-from robustviews.provenance.disk import OUTPUTS, RECORD, Disk, inputs, record_of, short
+from robustviews.provenance.disk import OUTPUTS, RECORD, Disk, inputs, record_of, removal, short
 from robustviews.provenance.findings import Finding, State
 
 _SECTIONS = ("spec", "inputs", "outputs", "code", "environment")
@@ -30,12 +30,12 @@ def of_job(disk: Disk, job: Job) -> list[Finding]:
         return [_unreadable(disk, job, record)]
     broken = _broken(record)
     if broken:
-        return [_failed("record", record_of(job), f"{broken}; {mend(job)}")]
+        return [_failed("record", record_of(job), f"{broken}; {mend(disk, job)}")]
     return [
         *_whose(disk, job, record),
-        *_spec(job, record),
-        *_code(job, record),
-        *_seed(job, record),
+        *_spec(disk, job, record),
+        *_code(disk, job, record),
+        *_seed(disk, job, record),
         *_outputs(disk, job, record),
         *_inputs(disk, job, record),
     ]
@@ -47,29 +47,36 @@ def is_readable(disk: Disk, job: Job) -> bool:
     return not isinstance(record, ArtifactError) and not _broken(record)
 
 
-def mend(job: Job) -> str:
-    """Return what to type to have a job done again, whatever lies there now."""
-    return f"rm -r {job.folder} && {_snakemake(job)}"
-
-
-def rerun(job: Job) -> str:
-    """Return what to type to have a job done again where Snakemake itself sees that it must."""
-    return f"run it again: {_snakemake(job)}"
-
-
-def _snakemake(job: Job) -> str:
+def mend(disk: Disk, job: Job) -> str:
+    """Return what to type to have a job's files right again, whatever lies there now."""
     assert job.folder is not None
-    return f"snakemake {job.folder / OUTPUTS[job.rule][0]}"
+    return f"{disk.restore(job.folder)}{removal(job.folder, '-r')} && {_snakemake(disk, job)}"
+
+
+def rerun(disk: Disk, job: Job) -> str:
+    """Return what to type to have a job done again where Snakemake itself sees that it must."""
+    return f"run it again: {_snakemake(disk, job)}"
+
+
+def again(disk: Disk, job: Job) -> str:
+    """Return what to type where only what a record says is wrong, and its files may be right."""
+    assert job.folder is not None
+    return f"{disk.restore(job.folder)}run it again: {_snakemake(disk, job, '--force')}"
+
+
+def _snakemake(disk: Disk, job: Job, *options: str) -> str:
+    assert job.folder is not None
+    return disk.make(*options, job.folder / OUTPUTS[job.rule][0])
 
 
 def _unreadable(disk: Disk, job: Job, error: ArtifactError) -> Finding:
     path = record_of(job)
     if disk.exists(path):
-        return _failed("record", path, f"{error}; {mend(job)}")
+        return _failed("record", path, f"{error}; {mend(disk, job)}")
     assert job.folder is not None
     if any(disk.exists(job.folder / name) for name in OUTPUTS[job.rule]):
-        return _failed("record", path, f"missing, though outputs are there; {mend(job)}")
-    text = f"no record and no outputs: not run yet, or removed; {_snakemake(job)}"
+        return _failed("record", path, f"missing, though outputs are there; {mend(disk, job)}")
+    text = f"no record and no outputs: not run yet, or removed; {_snakemake(disk, job)}"
     return Finding("record", path.as_posix(), State.UNKNOWN, text)
 
 
@@ -94,37 +101,39 @@ def _whose(disk: Disk, job: Job, record: Record) -> Iterator[Finding]:
         for key, value in wanted.items()
         if record[key] != value
     ]
-    yield from _result("record", job, wrong, "the record is this job's own")
+    yield from _result(
+        "record", job, wrong, "the record is this job's own", way_out=mend(disk, job)
+    )
 
 
-def _spec(job: Job, record: Record) -> Iterator[Finding]:
+def _spec(disk: Disk, job: Job, record: Record) -> Iterator[Finding]:
     wrong = [
         f"stale: {key} was {was}, the study now says {now}"
-        for key, was, now in plan.differences(record["spec"], job.spec)
+        for key, was, now in parting.differences(record["spec"], job.spec)
         if not _is_code(key)
     ]
     right = "every parameter is what the study resolves to now"
-    yield from _result("spec", job, wrong, right, way_out=rerun(job))
+    yield from _result("spec", job, wrong, right, way_out=rerun(disk, job))
 
 
-def _code(job: Job, record: Record) -> Iterator[Finding]:
+def _code(disk: Disk, job: Job, record: Record) -> Iterator[Finding]:
     wrong = [
         f"the code that decides it has changed since: its digest ({key}) was {was}, now it is {now}"
-        for key, was, now in plan.differences(record["spec"], job.spec)
+        for key, was, now in parting.differences(record["spec"], job.spec)
         if _is_code(key)
     ]
     stated, digest = record["code"].get("digest"), record["spec"].get("code")
     if stated != digest:
         wrong.append(f"edited: code.digest is {stated}, but spec.code is {digest}")
     right = f"made by the code that is here, digest {digest}"
-    yield from _result("code", job, wrong, right, way_out=rerun(job))
+    yield from _result("code", job, wrong, right, way_out=rerun(disk, job))
 
 
 def _is_code(key: str) -> bool:
     return key.rpartition(".")[2] == "code"
 
 
-def _seed(job: Job, record: Record) -> Iterator[Finding]:
+def _seed(disk: Disk, job: Job, record: Record) -> Iterator[Finding]:
     assert job.spec is not None
     seed, wanted = record["seed"], job.spec.get("seed")
     wrong = []
@@ -134,7 +143,8 @@ def _seed(job: Job, record: Record) -> Iterator[Finding]:
         wrong.append(f"seed is {seed}, expected {wanted}")
     elif record["spec"].get("seed") != seed:
         wrong.append(f"seed is {seed}, but its spec says {record['spec'].get('seed')}")
-    yield from _result("seed", job, wrong, "needs no seed" if seed is None else f"seed {seed}")
+    right = "needs no seed" if seed is None else f"seed {seed}"
+    yield from _result("seed", job, wrong, right, way_out=again(disk, job))
 
 
 def _outputs(disk: Disk, job: Job, record: Record) -> Iterator[Finding]:
@@ -144,17 +154,21 @@ def _outputs(disk: Disk, job: Job, record: Record) -> Iterator[Finding]:
     for name in sorted({*OUTPUTS[job.rule], *stated}):
         path = job.folder / name
         if name not in stated:
-            yield _failed("bytes", path, f"its record does not name it; {mend(job)}")
+            yield _failed("bytes", path, f"its record does not name it; {mend(disk, job)}")
         elif name not in OUTPUTS[job.rule]:
             yield _failed("bytes", path, f"named by the record, but no output of {job.rule}")
         elif not disk.exists(path):
-            yield _failed("bytes", path, f"missing; make it again with: snakemake {path}")
+            yield _failed(
+                "bytes", path, f"missing; {disk.restore(path)}make it again: {disk.make(path)}"
+            )
         elif disk.sha256(path) != stated[name]:
-            yield _changed(disk, path, stated[name], mend(job))
+            yield _changed(disk, path, stated[name], mend(disk, job))
         else:
             found += 1
     for path in _others(disk.root, job.folder, {*OUTPUTS[job.rule], *stated, RECORD}):
-        text = f"extra file that the record does not name; look at it, then remove it: rm {path}"
+        text = (
+            f"extra file that the record does not name; look at it, then remove it: {removal(path)}"
+        )
         yield _failed("bytes", path, text)
     if found == len(OUTPUTS[job.rule]):
         files = "1 output has" if found == 1 else f"{found} outputs have"
@@ -180,7 +194,7 @@ def _inputs(disk: Disk, job: Job, record: Record) -> Iterator[Finding]:
         if name not in expected:
             yield _failed("inputs", name, f"{record_of(job)} says it was read, but it should not")
         elif name not in stated:
-            text = f"{record_of(job)} does not say that it was read; {mend(job)}"
+            text = f"{record_of(job)} does not say that it was read; {mend(disk, job)}"
             yield _failed("inputs", name, text)
         else:
             problem = _input(disk, job, name)
@@ -200,15 +214,17 @@ def _input(disk: Disk, job: Job, name: str) -> Finding | None:
     if written is not None and written != stated:
         text = (
             f"{record_of(job)} was made from {short(stated)}, {record_of(upstream)} says that "
-            f"{short(written)} was written; {mend(job)}"
+            f"{short(written)} was written; {mend(disk, job)}"
         )
         return _failed("upstream", path, text)
     found = disk.sha256(path)
     if found is None:
-        return _failed("inputs", path, f"missing; make it again with: snakemake {path}")
+        return _failed(
+            "inputs", path, f"missing; {disk.restore(path)}make it again: {disk.make(path)}"
+        )
     if found != stated:
         text = f"{record_of(job)} was made from {short(stated)}, here lies {short(found)}"
-        return _failed("inputs", path, f"{text}; {mend(upstream)}")
+        return _failed("inputs", path, f"{text}; {mend(disk, upstream)}")
     return None
 
 
@@ -218,10 +234,10 @@ def _changed(disk: Disk, path: Path, stated: object, way_out: str) -> Finding:
 
 
 def _result(
-    check: str, job: Job, wrong: list[str], right: str, *, way_out: str = ""
+    check: str, job: Job, wrong: list[str], right: str, *, way_out: str
 ) -> Iterator[Finding]:
     for text in wrong:
-        yield _failed(check, record_of(job), f"{text}; {way_out or mend(job)}")
+        yield _failed(check, record_of(job), f"{text}; {way_out}")
     if not wrong:
         yield _verified(check, job, right)
 

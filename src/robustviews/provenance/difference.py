@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from robustviews import plan
+from robustviews import parting, plan
 from robustviews.artifacts import ArtifactError, Record
 from robustviews.provenance import cells
 from robustviews.provenance.comparison import KINDS, TIMED, Change, Comparison, Written
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _FIRST = ("device", "packages", "torch", "python")  # of an environment, what tells the most
 _ASIDE = ("code.commit", "code.dirty", "started", "seconds", "resumed")  # no input of any number
+
+_UNKNOWN = (None, parting.ABSENT)  # both ways in which records say so
 
 
 @dataclass(frozen=True)
@@ -216,7 +218,7 @@ def _files(before: End, after: End, old: Record, new: Record) -> Iterator[_File]
 def _own(old: Record, new: Record, causes: list[Change], *, same: bool) -> list[Change]:
     """Return the changes of code, options, seed and environment, given those upstream."""
     job = _job(new)
-    spec = plan.differences(old["spec"], new["spec"])
+    spec = parting.differences(old["spec"], new["spec"])
     spec.sort(key=lambda each: not _is_kind(each[0]))  # all else about a method follows from it
     # Another kind of method or attack is other code: that tells of no edit.
     other_kind = any(_is_kind(key) for key, _, _ in spec)
@@ -225,11 +227,12 @@ def _own(old: Record, new: Record, causes: list[Change], *, same: bool) -> list[
         replace(each, follows=_repeats(each, causes) or (each.kind == "code" and other_kind))
         for each in changes
     ]
-    surroundings = plan.differences(old.get("environment"), new.get("environment"))
+    surroundings = parting.differences(old.get("environment"), new.get("environment"))
     # Bytes that came out the same were not decided by it.
     return changes + [
         Change(job, "environment", key or "environment", was, now, decides=not same)
         for key, was, now in sorted(surroundings, key=lambda each: _rank(each[0]))
+        if was not in _UNKNOWN or now not in _UNKNOWN
     ]
 
 

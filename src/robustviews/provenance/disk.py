@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from robustviews import artifacts, pending
+from robustviews import artifacts, commands, pending
 from robustviews.artifacts import ArtifactError, Record
 from robustviews.config.schema import Study
 from robustviews.pending import Job, Key
@@ -35,11 +36,12 @@ class Disk:
     Attributes:
         study: whose files.
         root: project folder.
+        file: the study's, as people name it in commands.
         jobs: of the study, each after those that it needs.
     """
 
-    def __init__(self, study: Study, root: Path) -> None:
-        self.study, self.root = study, root
+    def __init__(self, study: Study, root: Path, file: str = commands.DEFAULT_STUDY) -> None:
+        self.study, self.root, self.file = study, root, file
         self.jobs: dict[Key, Job] = pending.jobs(study)
         self._hashes: dict[Path, str | None] = {}
         self._md5: dict[Path, str | None] = {}
@@ -90,6 +92,21 @@ class Disk:
         value = None if isinstance(record, ArtifactError) else record.get(name)
         return value if isinstance(value, dict) else {}
 
+    def make(self, *words: object) -> str:
+        """Return the command by which Snakemake makes files of this study."""
+        return commands.snakemake(self.file, *words)
+
+    def remake(self, path: Path) -> str:
+        """Return what to type to have one file that is not right made again, or got back."""
+        text = f"remove it and make it again: {removal(path)} && {self.make(path)}"
+        return f"{self.restore(path)}{text}"
+
+    def restore(self, path: Path) -> str:
+        """Return how to get back the bytes that DVC locked, as `... or `; nothing without DVC."""
+        if not self.exists(Path("dvc.lock")):
+            return ""
+        return f"get it back: dvc checkout {shlex.quote(path.as_posix())}; or else "
+
     def _read(self, path: Path) -> Record | ArtifactError:
         try:
             record = artifacts.read_json(self.root / path)
@@ -98,6 +115,11 @@ class Disk:
         if not isinstance(record, dict):
             return ArtifactError(f"{path}: expected a record, found another kind of JSON")
         return record
+
+
+def removal(path: Path, *options: str) -> str:
+    """Return the command that removes a file, or with `-r` a folder."""
+    return shlex.join(["rm", *options, path.as_posix()])
 
 
 def record_of(job: Job) -> Path:

@@ -107,7 +107,7 @@ def _open_folder(disk: Disk, path: str, md5: str, found: Locked) -> None:
         return
     if _md5(data) != expected:
         text = f"changed bytes in DVC's cache: its name says md5 {md5}, found {_md5(data)}; "
-        text += f"remove it and type: dvc commit --force, or dvc fetch {path}"
+        text += f"remove it, then {_refill(path)}"
         found.problems.append(_finding(_cached(disk, listing), State.FAILED, text))
         return
     for entry in json.loads(data):
@@ -164,9 +164,16 @@ def _object(disk: Disk, path: Path, copy: Path) -> Iterator[Finding]:
         found = hashlib.file_digest(file, _hasher).hexdigest()
     if found != name:
         text = f"changed bytes in DVC's cache, its copy of {path}: its name says md5 "
-        text += f"{name[:_SHOWN]}, found {found[:_SHOWN]}; remove it and type: dvc commit --force, "
-        text += f"or dvc fetch {path}"
+        text += f"{name[:_SHOWN]}, found {found[:_SHOWN]}; remove it, then {_refill(path)}"
         yield Finding("cache", _cached(disk, copy).as_posix(), State.FAILED, text)
+
+
+def _refill(path: Path | str) -> str:
+    """Return how DVC's cache comes to have a file's right bytes again."""
+    return (
+        f"dvc fetch {path} && dvc checkout {path}; where no remote has it: "
+        "robustviews verify && dvc commit --force STAGE (the stage of dvc.yaml that makes it)"
+    )
 
 
 def _folder(lock: Locked, path: Path) -> str | None:

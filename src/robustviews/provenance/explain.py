@@ -7,21 +7,22 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shlex
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from robustviews import plan, results
+from robustviews import commands as command_lines
+from robustviews import parting, results
+from robustviews import records as record_shape
 from robustviews.artifacts import ArtifactError, Record
 from robustviews.config.schema import Study
 from robustviews.pending import Job, Key
 from robustviews.plan import Cell
 from robustviews.provenance import cells
 from robustviews.provenance.cells import Address
-from robustviews.provenance.disk import Disk
-from robustviews.provenance.remaking import DEFAULT_STUDY, Commands, commands
+from robustviews.provenance.disk import Disk, record_of
+from robustviews.provenance.remaking import Commands, commands
 from robustviews.tables.values import CellValue, row_values
 from robustviews.tables.writers import minutes, percent
 from robustviews.units import duration
@@ -50,6 +51,7 @@ def explain(study: Study, text: str, *, file: str, root: Path = Path()) -> str:
 
     Raises:
         CellError: there is no such cell.
+        ArtifactError: a record is none.
     """
     address, cell = cells.find(study, text)
     chain = cells.chain(study, cell)
@@ -71,8 +73,8 @@ def _records(study: Study, chain: list[Job], root: Path) -> Iterator[tuple[Key, 
     disk = Disk(study, root)
     for job in chain:
         record = disk.record(job)
-        if not isinstance(record, ArtifactError) and isinstance(record.get("spec"), dict):
-            yield job.key, record
+        if not isinstance(record, ArtifactError):
+            yield job.key, record_shape.require(record, record_of(job), whole=False)
 
 
 def _value(study: Study, address: Address, cell: Cell, root: Path) -> Iterator[str]:
@@ -180,7 +182,7 @@ def _job(job: Job, record: Record | None) -> Iterator[str]:
     often = "once" if resumed == 1 else f"{_or_unknown(resumed)} times"
     again = "" if resumed == 0 else f", resumed {often}"
     yield f"{job.name}: {seed}started {_or_unknown(record.get('started'))}, took {took}{again}"
-    for key, was, now in plan.differences(record["spec"], job.spec):
+    for key, was, now in parting.differences(record["spec"], job.spec):
         what = "the code that is here is" if key.rpartition(".")[2] == "code" else "the study says"
         yield f"   stale: {key} was {was}, {what} {now}"
     yield f"   on {_machine(record, job)}"
@@ -235,12 +237,15 @@ def _or_unknown(value: object) -> str:
 def _commands(made: Commands, address: Address, file: str) -> Iterator[str]:
     yield from ("", "To make it again with Snakemake:")
     yield from _indented(made.snakemake)
-    yield from ("", "Or by hand, in this order (then `snakemake` puts the rest in step):")
+    yield from (
+        "",
+        "Or by hand, in this order (Snakemake notes none of it; to have it noted: --forcerun):",
+    )
     yield from _indented(made.by_hand)
     for note in made.notes:
         yield from ("", note)
-    own = "" if file == DEFAULT_STUDY else f" --study {shlex.quote(file)}"
-    yield from ("", f"To check it: robustviews audit --cell {shlex.quote(str(address))}{own}")
+    check = command_lines.robustviews(file, "audit", "--cell", address)
+    yield from ("", f"To check it: {check}")
 
 
 def _wrapped(line: str, *, indent: int) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import shutil
 import subprocess
@@ -11,12 +12,13 @@ import tempfile
 import weakref
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from robustviews import plan
 from robustviews.fingerprint import SOURCE
 from robustviews.pending import Job
 from robustviews.plan import Spec
+from robustviews.provenance.checks import again
 from robustviews.provenance.disk import OUTPUTS, Disk, record_of
 from robustviews.provenance.findings import Finding, State
 from robustviews.provenance.notes import Notes
@@ -39,7 +41,8 @@ class History:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._times: dict[str, float | None] = {}
-        self._changed: dict[str, list[str]] = {}
+        self._changed: dict[str, list[str] | None] = {}
+        self._texts: dict[tuple[str, Path], bytes | None] = {}
         self._sources: dict[str, Path | None] = {}
 
     @cached_property
@@ -50,6 +53,10 @@ class History:
         text = self._text("rev-parse", "--verify", "HEAD")
         return text.strip() if text else None
 
+    def is_name(self, commit: object) -> TypeGuard[str]:
+        """Return whether a record's commit can be the name of one."""
+        return isinstance(commit, str) and _NAME.fullmatch(commit) is not None
+
     def time(self, commit: str) -> float | None:
         """Return when a commit was made, in seconds since the epoch; None where it is unknown."""
         if commit not in self._times:
@@ -57,13 +64,21 @@ class History:
             self._times[commit] = float(text) if text else None
         return self._times[commit]
 
-    def changed(self, commit: str) -> list[str]:
-        """Return which files of the package differ from a commit, or are new."""
+    def changed(self, commit: str) -> list[str] | None:
+        """Return which files of the package differ from a commit, or are new; None if unknown."""
         if commit not in self._changed:
-            text = self._text("diff", "--name-only", "--relative", commit, "--", PACKAGE) or ""
-            new = self._text("ls-files", "--others", "--exclude-standard", "--", PACKAGE) or ""
-            self._changed[commit] = [*text.splitlines(), *new.splitlines()]
+            text = self._plain("diff", "--name-only", "--relative", commit, "--", PACKAGE)
+            new = self._plain("ls-files", "--others", "--exclude-standard", "--", PACKAGE)
+            unknown = text is None or new is None
+            self._changed[commit] = None if unknown else f"{text}{new}".splitlines()
         return self._changed[commit]
+
+    def file(self, commit: str, path: Path) -> bytes | None:
+        """Return a file as it was at a commit, by its path in the project; None without it."""
+        if (commit, path) not in self._texts:
+            found = self._bytes("show", f"{commit}:./{path.as_posix()}")
+            self._texts[commit, path] = found
+        return self._texts[commit, path]
 
     def sources(self, commit: str) -> Path | None:
         """Return a folder with the package as it was at a commit; None where git has it not."""
@@ -87,7 +102,7 @@ class History:
         return remarks
 
     def _status(self, path: str) -> list[str]:
-        text = self._text("status", "--porcelain", "--", path) or ""
+        text = self._plain("status", "--porcelain", "--", path) or ""
         return [line[3:] for line in text.splitlines()]
 
     def _extract(self, commit: str) -> Path | None:
@@ -104,13 +119,52 @@ class History:
         found = self._bytes(*arguments)
         return None if found is None else found.decode(errors="replace")
 
-    def _bytes(self, *arguments: str) -> bytes | None:
+    def _plain(self, *arguments: str) -> str | None:
+        """Return what git says with an index of its own, where no file is told to be unchanged."""
+        found = self._bytes(*arguments, index=self._index) if self._index else None
+        return None if found is None else found.decode(errors="replace")
+
+    @cached_property
+    def _index(self) -> str | None:
+        folder = tempfile.mkdtemp(prefix="robustviews-")
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        index = str(Path(folder) / "index")
+        return None if self._bytes("read-tree", "HEAD", index=index) is None else index
+
+    def _bytes(self, *arguments: str, index: str = "") -> bytes | None:
         command = ["git", "-C", str(self.root), *arguments]
+        environment = {**os.environ, "GIT_INDEX_FILE": index} if index else None
         try:
-            done = subprocess.run(command, capture_output=True, timeout=60, check=True)
+            done = subprocess.run(
+                command, capture_output=True, timeout=60, check=True, env=environment
+            )
         except (OSError, subprocess.SubprocessError):
             return None
         return done.stdout
+
+
+def package(root: Path) -> list[Finding]:
+    """Check that the package that runs is the project's own, where the project has one.
+
+    Args:
+        root: project folder.
+
+    Returns:
+        Nothing where it is, or where it has the same files; else what to type to run the right one.
+    """
+    here = root / PACKAGE
+    if not here.is_dir() or here.samefile(SOURCE) or _files(here) == _files(SOURCE):
+        return []
+    text = (
+        "the sources here are not those of the robustviews that runs, so digests of code and "
+        "parameters would be those of others; run it from here: .venv/bin/robustviews, or "
+        f"PYTHONPATH={Path(PACKAGE).parent} python -m robustviews"
+    )
+    return [Finding("package", PACKAGE, State.FAILED, text)]
+
+
+def _files(folder: Path) -> dict[Path, bytes]:
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.py")}
 
 
 def check(disk: Disk, history: History, notes: Notes, job: Job) -> Finding:
@@ -134,7 +188,7 @@ def _commit(history: History, commit: object, dirty: object) -> tuple[State, str
     if commit is None:
         text = "unknown: its record names no commit; run it from a clone to have one"
         return State.UNKNOWN, text
-    if not isinstance(commit, str) or not _NAME.fullmatch(commit):
+    if not history.is_name(commit):
         return State.FAILED, f"{commit!r} is no name of a commit; expected hexadecimal digits"
     if history.head is None:
         text = f"cannot be compared: no git repository here to look {commit[:_SHORT]} up in"
@@ -154,7 +208,7 @@ def _commit(history: History, commit: object, dirty: object) -> tuple[State, str
 
 
 def _content(disk: Disk, history: History, notes: Notes, job: Job) -> tuple[State, str]:
-    """Compare the code of a known, clean commit with the digest that the record states."""
+    """Compare the code of a known commit, read from git, with the digest that a record states."""
     assert job.folder is not None
     code = disk.section(job, "code")
     commit, digest = str(code["commit"]), code.get("digest")
@@ -167,12 +221,13 @@ def _content(disk: Disk, history: History, notes: Notes, job: Job) -> tuple[Stat
         return State.FAILED, text
     changed = history.changed(commit)
     assert job.spec is not None
-    here = disk.root / PACKAGE
-    # Without a change the digest of the code that runs here is that of the commit.
-    same = not changed and here.exists() and SOURCE.samefile(here)
-    then = job.spec["code"] if same else _digest(disk, history, commit, job)
+    then = _digest(disk, history, commit, job)
     if then == digest:
         since = f"; since then changed, but not what it uses: {_some(changed)}" if changed else ""
+        if digest != job.spec["code"]:
+            since = f"; since then changed: {_some(changed)}" if changed else ""
+        if changed is None:
+            since = "; git does not tell what changed since"
         return State.VERIFIED, f"from the clean commit {commit[:_SHORT]}{since}"
     if digest != job.spec["code"]:
         text = f"{commit[:_SHORT]} cannot be compared: which code counts has changed since"
@@ -180,7 +235,7 @@ def _content(disk: Disk, history: History, notes: Notes, job: Job) -> tuple[Stat
     text = (
         f"the code of {commit[:_SHORT]} has digest {then}, the record states {digest}: it did not "
     )
-    text += f"run from that commit, clean; remove {job.folder} and run it again"
+    text += f"run from that commit, clean; {again(disk, job)}"
     return State.FAILED, text
 
 

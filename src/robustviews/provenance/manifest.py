@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from robustviews import artifacts, pending, plan
+from robustviews import artifacts, commands, pending, plan
 from robustviews.artifacts import ArtifactError
 from robustviews.config.schema import Study
 from robustviews.provenance.audit import Audit
@@ -112,7 +112,9 @@ def refuse_failed(seen: Audit, outcome: str) -> None:
         shown = [f"  {finding.subject}: {finding.text}" for finding in failed[:_SHOWN]]
         more = [f"  and {len(failed) - _SHOWN} more"] if len(failed) > _SHOWN else []
         head = f"{seen.study}: {outcome}, the audit failed {len(failed)} checks:"
-        raise RefusedError("\n".join((head, *shown, *more, "see all: robustviews audit")))
+        raise RefusedError(
+            "\n".join((head, *shown, *more, f"see all: {commands.robustviews(seen.file, 'audit')}"))
+        )
 
 
 def parse(data: bytes, path: Path) -> dict[str, Any]:

@@ -16,10 +16,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from robustviews import artifacts, plan
+from robustviews import artifacts, parting, plan
 from robustviews.artifacts import ArtifactError
 from robustviews.pending import Job, Key
-from robustviews.provenance.disk import Disk, files, inputs, short
+from robustviews.provenance.disk import Disk, files, inputs, removal, short
 from robustviews.provenance.findings import Finding, State
 
 Note = dict[str, Any]
@@ -141,19 +141,19 @@ def _of_job(disk: Disk, notes: Notes, job: Job) -> Iterator[Finding]:
     if lacking:
         names = ", ".join(path.name for path in lacking)
         text = f"no note of Snakemake about {names}, so that nobody saw from what it was made; "
-        yield _finding("note", lacking[0], State.UNKNOWN, text + _again(lacking[0]))
+        yield _finding("note", lacking[0], State.UNKNOWN, text + disk.remake(lacking[0]))
     told: dict[str, list[Path]] = {}
     for output in there:
         note = notes.of(output)
         if isinstance(note, ArtifactError):
-            text = f"its note {notes.path(output)} is damaged; {_again(output)}"
+            text = f"its note {notes.path(output)} is damaged; {disk.remake(output)}"
             yield _finding("note", output, State.FAILED, text)
         elif note is not None:
             for text in _wrong(disk, job, note):
                 told.setdefault(text, []).append(output)
-            yield from _unchecked(output, note)
+            yield from _unchecked(disk, output, note)
         if notes.unfinished(output):
-            text = f"Snakemake was interrupted while it made this; {_again(output)}"
+            text = f"Snakemake was interrupted while it made this; {disk.remake(output)}"
             yield _finding("note", output, State.FAILED, text)
     for text, outputs in told.items():
         others = ", ".join(output.name for output in outputs[1:])
@@ -165,15 +165,16 @@ def _wrong(disk: Disk, job: Job, note: Note) -> Iterator[str]:
     """Say what in a note is not as the study, or the record beside the output, wants it."""
     output = files(job)[0]
     if note.get("rule") != job.rule:
-        yield f"its note is of rule {note.get('rule')!r}, expected {job.rule!r}; {_again(output)}"
+        said = f"its note is of rule {note.get('rule')!r}, expected {job.rule!r}"
+        yield f"{said}; {disk.remake(output)}"
     if note.get("incomplete"):
-        yield f"its note says that it was left unfinished; {_again(output)}"
+        yield f"its note says that it was left unfinished; {disk.remake(output)}"
     yield from _wrong_parameters(disk, job, note)
     if job.folder is not None:
         noted, expected = set(_names(note)), set(inputs(disk, job))
         if noted != expected:
             names = ", ".join(sorted(noted ^ expected))
-            yield f"its note has other inputs than it should: {names}; {_again(output)}"
+            yield f"its note has other inputs than it should: {names}; {disk.remake(output)}"
 
 
 def _wrong_parameters(disk: Disk, job: Job, note: Note) -> Iterator[str]:
@@ -185,14 +186,14 @@ def _wrong_parameters(disk: Disk, job: Job, note: Note) -> Iterator[str]:
         wanted: object = plan.report_spec(
             disk.study, job.name if job.rule in _BLOCKS else "", rule=job.rule
         )
-        who, way_out = "the study now says", f"run: snakemake {output}"
+        who, way_out = "the study now says", f"run: {disk.make(output)}"
     else:  # whether the record is of the study as it now stands is another question
         wanted = disk.section(job, "spec")
-        who, way_out = "its record says", _again(output)
+        who, way_out = "its record says", disk.remake(output)
     if not specs:
-        yield f"its note has no parameters; {_again(output)}"
+        yield f"its note has no parameters; {disk.remake(output)}"
     elif wanted not in specs:
-        key, was, now = plan.differences(specs[0], wanted)[0]
+        key, was, now = parting.differences(specs[0], wanted)[0]
         yield f"its note has other parameters: {key} was {was}, {who} {now}; {way_out}"
 
 
@@ -218,13 +219,13 @@ def _checksums(note: Note | ArtifactError | None) -> dict[str, str]:
     return {name: str(checksum) for name, checksum in stated.items()}
 
 
-def _unchecked(output: Path, note: Note) -> Iterator[Finding]:
+def _unchecked(disk: Disk, output: Path, note: Note) -> Iterator[Finding]:
     """Say of which inputs a note holds no checksum."""
     lacking = sorted(set(_names(note)) - set(_checksums(note)))
     if lacking:
         text = (
             f"its note has no checksum of {', '.join(lacking)}; take max-checksum-file-size from "
-            f"workflow/profiles/default, then {_again(output)}"
+            f"workflow/profiles/default, then {disk.remake(output)}"
         )
         yield _finding("note", output, State.UNKNOWN, text)
 
@@ -238,17 +239,14 @@ def _input(disk: Disk, name: str, checksum: str, outputs: list[Path]) -> Finding
     more = f" and {len(outputs) - 1} more" if len(outputs) > 1 else ""
     made = f"{first}{more} {'were' if more else 'was'} made from"
     if found is None:
-        text = f"missing, though {made} it; make it again with: snakemake {path}"
+        text = f"missing, though {made} it; {disk.restore(path)}make it again: {disk.make(path)}"
         return _finding("note", path, State.FAILED, text)
     text = (
         f"not what Snakemake noted: {made} {short(checksum)}, here lies {short(found)}; "
-        f"if it was changed: rm {path} && snakemake {path}; else: rm {first} && snakemake {first}"
+        f"if it was changed: {disk.restore(path)}{removal(path)} && {disk.make(path)}; "
+        f"else: {removal(first)} && {disk.make(first)}"
     )
     return _finding("note", path, State.FAILED, text)
-
-
-def _again(path: Path) -> str:
-    return f"remove it and make it again: rm {path} && snakemake {path}"
 
 
 def _finding(check: str, subject: Path, state: State, text: str) -> Finding:

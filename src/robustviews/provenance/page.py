@@ -5,14 +5,15 @@ One page without script or request, beside the report, whose cells link to their
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from robustviews import commands
 from robustviews.artifacts import ArtifactError
+from robustviews.commands import DEFAULT_STUDY
 from robustviews.config.schema import Study
 from robustviews.pending import Job, Key
 from robustviews.plan import Cell
@@ -21,7 +22,6 @@ from robustviews.provenance.audit import Audit
 from robustviews.provenance.cells import Address
 from robustviews.provenance.disk import Disk, record_of
 from robustviews.provenance.findings import Finding, State
-from robustviews.provenance.remaking import DEFAULT_STUDY
 from robustviews.rendering import environment
 from robustviews.tables.writers import minutes, percent
 from robustviews.units import duration
@@ -166,9 +166,9 @@ def href(address: Address) -> str:
 
 def naming(file: str) -> str:
     """Return what commands need to find a study; of a path of this machine nothing is told."""
-    if file == DEFAULT_STUDY or Path(file).is_absolute():
-        return ""
-    return f" --study {shlex.quote(file)}"
+    return (
+        "" if Path(file).is_absolute() else commands.robustviews(file).removeprefix("robustviews")
+    )
 
 
 def mark(state: State) -> str:

@@ -12,11 +12,10 @@ from typing import Any, Protocol
 
 import yaml
 
-from robustviews import artifacts
+from robustviews import artifacts, records
 from robustviews.artifacts import ArtifactError, Record
 
 RECORD = "record.json"
-_PARTS = ("stage", "name", "spec", "inputs", "outputs")
 
 
 class PlaceError(ValueError):
@@ -196,8 +195,4 @@ def _json(data: bytes, where: str) -> Any:  # noqa: ANN401  # JSON
 
 
 def _checked(record: Any, where: str) -> Record:  # noqa: ANN401  # JSON
-    lacking = [part for part in _PARTS if not isinstance(record, dict) or part not in record]
-    if lacking:
-        raise ArtifactError(f"{where}: no record of a job, it lacks {', '.join(lacking)}")
-    checked: Record = record
-    return checked
+    return records.require(record, where, whole=False)

@@ -37,7 +37,7 @@ def outputs(disk: Disk, notes: Notes, job: Job) -> list[Finding]:
         job: one without a record.
     """
     return [
-        _missing(job.rule, path, made=notes.of(path) is not None)
+        _missing(disk, job.rule, path, made=notes.of(path) is not None)
         for path in job.outputs
         if not disk.exists(path)
     ]
@@ -88,10 +88,14 @@ def metrics(disk: Disk, computed: dict[Address, tuple[Cell, float | None]]) -> l
     wrong += [f"{':'.join(name)} is no cell of the study" for name in said if name not in known]
     if wrong:
         return [
-            Finding("metrics", path.as_posix(), State.FAILED, f"{text}; {_again(path)}")
+            Finding("metrics", path.as_posix(), State.FAILED, f"{text}; {disk.remake(path)}")
             for text in wrong
         ]
-    text = f"{len(computed)} cells as computed again"
+    known_values = sum(value is not None for _, value in computed.values())
+    text = f"{known_values} cells as computed again"
+    if known_values < len(computed):
+        text += f", {len(computed) - known_values} cannot be computed: see their jobs"
+        return [Finding("metrics", path.as_posix(), State.UNKNOWN, text)]
     return [Finding("metrics", path.as_posix(), State.VERIFIED, text)]
 
 
@@ -116,7 +120,7 @@ def _compare(disk: Disk, check: str, path: Path, text: str) -> list[Finding]:
         return [Finding(check, path.as_posix(), State.VERIFIED, "the same bytes when made again")]
     lines = zip(found.decode(errors="replace").splitlines(), text.splitlines(), strict=False)
     where = next((number for number, (one, other) in enumerate(lines, 1) if one != other), "last")
-    text = f"not what the results give, from line {where} on; {_again(path)}"
+    text = f"not what the results give, from line {where} on; {disk.remake(path)}"
     return [Finding(check, path.as_posix(), State.FAILED, text)]
 
 
@@ -136,15 +140,13 @@ def _unknown(check: str, path: Path, error: Exception) -> Finding:
     first = str(error).partition("\n")[0]
     if not isinstance(error, ArtifactError):
         first = f"its records or flags cannot be read ({type(error).__name__}: {first})"
+    elif "; " in first:  # the way out, which does not know of which study file
+        first = f"{first.partition('; ')[0]}; see its job"
     text = f"cannot be made again to compare, since {first}"
     return Finding(check, path.as_posix(), State.UNKNOWN, text)
 
 
-def _missing(check: str, path: Path, *, made: bool) -> Finding:
+def _missing(disk: Disk, check: str, path: Path, *, made: bool) -> Finding:
     text = "missing, though it was made once" if made else "not made yet, or removed"
     state = State.FAILED if made else State.UNKNOWN
-    return Finding(check, path.as_posix(), state, f"{text}; run: snakemake {path}")
-
-
-def _again(path: Path) -> str:
-    return f"remove it and make it again: rm {path} && snakemake {path}"
+    return Finding(check, path.as_posix(), state, f"{text}; run: {disk.make(path)}")

@@ -10,6 +10,7 @@ from typing import Any
 
 from robustviews import plan
 from robustviews.artifacts import Record
+from robustviews.commands import DEFAULT_STUDY
 from robustviews.config.schema import Study
 from robustviews.pending import Job, Key
 from robustviews.plan import Cell
@@ -17,7 +18,6 @@ from robustviews.provenance import cells
 from robustviews.provenance.cells import Address
 from robustviews.provenance.history import History
 
-DEFAULT_STUDY = "params.yaml"
 _FLAGS = {
     "data": ("dataset",),
     "pretrain": ("run",),

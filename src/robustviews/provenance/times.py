@@ -11,7 +11,7 @@ from typing import Any
 from robustviews import artifacts
 from robustviews.artifacts import ArtifactError
 from robustviews.pending import Job
-from robustviews.provenance.checks import mend
+from robustviews.provenance.checks import again
 from robustviews.provenance.disk import OUTPUTS, Disk, record_of
 from robustviews.provenance.findings import Finding, State
 from robustviews.provenance.notes import Notes, Window
@@ -34,10 +34,17 @@ def check(disk: Disk, notes: Notes, job: Job) -> list[Finding]:
     start, seconds, resumed = started(record), record.get("seconds"), record.get("resumed", 0)
     if start is None or not _number(seconds) or not isinstance(resumed, int) or resumed < 0:
         text = f"no times: started {record.get('started')!r}, seconds {seconds!r}, resumed "
-        return [_finding(job, State.FAILED, f"{text}{resumed!r}; {mend(job)}")]
-    wrong = [*_by_clock(start), *_by_note(disk, notes, job), *_by_curve(disk, job)]
+        return [_finding(job, State.FAILED, f"{text}{resumed!r}; {again(disk, job)}")]
+    wrong = [*_by_clock(start), *_by_curve(disk, job)]
+    by_hand = not wrong and _by_hand(disk, notes, job, start)
+    wrong += [] if by_hand else _by_note(disk, notes, job)
     if wrong:
-        return [_finding(job, State.FAILED, f"{text}; {mend(job)}") for text in wrong]
+        return [_finding(job, State.FAILED, f"{text}; {again(disk, job)}") for text in wrong]
+    if by_hand:
+        assert job.folder is not None
+        text = "made again by hand with the same bytes; to have it noted: "
+        text += disk.make("--forcerun", job.folder / OUTPUTS[job.rule][0])
+        return [_finding(job, State.UNKNOWN, text)]
     early = list(_early(disk, notes, job))
     if early:
         return early
@@ -83,6 +90,17 @@ def _by_note(disk: Disk, notes: Notes, job: Job) -> Iterator[str]:
         yield f"the record says that it took {seconds:.6g} s, Snakemake saw it for {took:.6g} s"
 
 
+def _by_hand(disk: Disk, notes: Notes, job: Job, start: float) -> bool:
+    """Return whether a job ran again after Snakemake saw it, and everything remained as it was."""
+    assert job.folder is not None
+    note, window = notes.of(job.folder / OUTPUTS[job.rule][0]), _window(notes, job)
+    if not isinstance(note, dict) or window is None or start <= window.end + SLACK:
+        return False
+    stated = disk.section(job, "outputs")
+    same = all(disk.sha256(job.folder / name) == stated.get(name) for name in OUTPUTS[job.rule])
+    return same and (note.get("input_checksums") or {}) == disk.section(job, "inputs")
+
+
 def _by_curve(disk: Disk, job: Job) -> Iterator[str]:
     """Compare the seconds of a training with those of its last pass."""
     if job.rule != "pretrain" or job.folder is None:
@@ -118,8 +136,8 @@ def _early(disk: Disk, notes: Notes, job: Job) -> Iterator[Finding]:
             text += ": as Snakemake saw it, made again later with the same bytes"
             yield _finding(job, State.VERIFIED, text)
         else:
-            text += f": made again later, or edited; no note of Snakemake tells which; {mend(job)}"
-            yield _finding(job, State.UNKNOWN, text)
+            text += ": made again later, or edited; no note of Snakemake tells which; "
+            yield _finding(job, State.UNKNOWN, text + again(disk, job))
 
 
 def _end(record: dict[str, Any]) -> float | None:

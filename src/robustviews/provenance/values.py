@@ -53,12 +53,12 @@ def check_cell(disk: Disk, address: Address, cell: Cell, computed: float | None)
         return Finding("value", str(address), State.UNKNOWN, text)
     said = _said(disk.root / path, cell)
     if said is None:
-        text = f"{path} does not have it; make it again with: snakemake {path}"
+        text = f"{path} does not have it; make it again: {disk.make(path)}"
         return Finding("value", str(address), State.UNKNOWN, text)
     scaled = computed if cell.attack is None else computed * 100
     if not _equal(said, scaled):
         text = f"{path} says {said}, its flags and records give {scaled:.6g}; "
-        text += f"remove it and make it again: rm {path} && snakemake {path}"
+        text += disk.remake(path)
         return Finding("value", str(address), State.FAILED, text)
     unit, source = ("minutes", "records") if cell.attack is None else ("%", "flags")
     text = f"{scaled:.6g} {unit}, computed again from {source} of {len(cell.runs)} runs"
@@ -83,7 +83,7 @@ def check_flags(disk: Disk, job: Job) -> list[Finding]:
         wrong = [f"cannot be read: {error}"]
     if wrong:
         return [
-            Finding("flags", path.as_posix(), State.FAILED, f"{text}; {mend(job)}")
+            Finding("flags", path.as_posix(), State.FAILED, f"{text}; {mend(disk, job)}")
             for text in wrong
         ]
     text = "one flag for each attacked image and radius, with the labels of the test images"
