@@ -97,8 +97,8 @@ CASES = {
         [
             (
                 f"{PACKAGE}/losses.py",
-                "logits = anchors @ anchors.T",
-                "logits = 2 * anchors @ anchors.T",
+                "logits = anchors @ others.T",
+                "logits = 2 * anchors @ others.T",
             )
         ],
         SIMCLR_CHAIN,
