@@ -205,14 +205,14 @@ def test_flags_that_are_not_those_of_the_record_are_refused(study, root):
 
 def test_a_file_that_is_no_record_is_refused(study, root):
     artifacts.write_json(root / RECORD, {"study": "tiny"})
-    with pytest.raises(ResultsError, match="no record of a job, it lacks environment, inputs"):
+    with pytest.raises(ResultsError, match=r"no record of a job, it lacks .*inputs"):
         frame(study, root)
 
 
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("seconds", None, "no record of a job, its seconds are None"),
+        ("seconds", None, "no record of a job, expected a number as seconds"),
         ("environment", None, "no record of a job, expected a mapping as environment"),
     ],
 )

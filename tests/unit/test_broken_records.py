@@ -1,0 +1,94 @@
+"""A record that somebody damaged is named with the way out, by every verb that reads it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from robustviews import artifacts, checkout, records, results
+from robustviews.artifacts import ArtifactError
+from robustviews.provenance import explain, places
+from tests.unit.results_tree import small_study, write_tree
+
+FOLDER = Path("results/tiny/pretrain/simclr-pgd5-digits-s0")
+RECORD = FOLDER / "record.json"
+CELL = "table1:pgd:digits/pgd20/8"
+DAMAGES = [
+    ("inputs", []),
+    ("outputs", "text"),
+    ("spec", []),
+    ("code", [1]),
+    ("environment", "text"),
+    ("stage", 1),
+    ("name", ["x"]),
+    ("study", {}),
+    ("seconds", "long"),
+    ("seconds", True),
+    ("result", []),
+    ("environment", {"device": []}),
+    ("code", {"commit": 7}),
+]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished study, never to be changed."""
+    root = tmp_path_factory.mktemp("finished")
+    write_tree(root, small_study())
+    return root
+
+
+@pytest.fixture
+def project(finished, tmp_path, monkeypatch):
+    """A copy of one, in which the test stands."""
+    monkeypatch.chdir(shutil.copytree(finished, tmp_path / "project"))
+
+
+READERS = {
+    "report": lambda: results.records(small_study()),
+    "frame": lambda: results.frame(small_study()),
+    "diff": lambda: places.locate(str(FOLDER)),
+    "explain": lambda: explain.explain(small_study(), CELL, file="params.yaml"),
+}
+
+
+@pytest.mark.usefixtures("project")
+def test_whole_records_are_taken():
+    for read in READERS.values():
+        read()
+
+
+@pytest.mark.usefixtures("project")
+@pytest.mark.parametrize(("part", "value"), DAMAGES, ids=str)
+def test_each_reader_names_a_damaged_record_and_the_way_out(part, value):
+    record = artifacts.read_json(RECORD)
+    artifacts.write_json(RECORD, record | {part: value})
+    for read in READERS.values():
+        with pytest.raises(ArtifactError) as told:
+            read()
+        assert f"{RECORD}: no record of a job, expected " in str(told.value)
+        assert f"remove {FOLDER} and run" in str(told.value).replace(f"{Path.cwd()}/", "")
+    checkout.check(small_study())
+
+
+@pytest.mark.usefixtures("project")
+@pytest.mark.parametrize("content", [[], None, "text", 3])
+def test_what_is_no_mapping_is_no_record(content):
+    artifacts.write_json(RECORD, content)
+    for verb in ("report", "frame", "diff"):
+        with pytest.raises(ArtifactError, match="expected a mapping, found"):
+            READERS[verb]()
+    checkout.check(small_study())
+
+
+@pytest.mark.parametrize("part", ["inputs", "code", "seconds", "result"])
+def test_a_record_must_have_all_sections_only_where_all_are_read(part):
+    names = ("stage", "name", "study", "started")
+    record = dict.fromkeys(names, "x") | {"seconds": 1}
+    record |= {name: {} for name in ("spec", "inputs", "outputs", "code", "environment", "result")}
+    assert records.broken(record) == ""
+    del record[part]
+    assert records.broken(record) == f"it lacks {part}"
+    assert bool(records.broken(record, whole=False)) == (part == "inputs")
