@@ -179,7 +179,10 @@ def _parse(armoured: str) -> tuple[bytes, bytes, str, bytes]:
     if not (text.startswith(_BEGIN) and text.endswith(_END)):
         raise SignatureError(f"damaged: expected {_BEGIN}")
     try:
-        data = base64.b64decode(text[len(_BEGIN) : -len(_END)].replace(" ", ""), validate=True)
+        body = text[len(_BEGIN) : -len(_END)].replace(" ", "")
+        data = base64.b64decode(body, validate=True)
+        if base64.b64encode(data).decode() != body:  # its last letter has bits that decide nothing
+            raise ValueError
         signer, namespace, _, hashed, outer = _strings(data[len(_MAGIC) + 4 :])
         kind, signature = _strings(outer)
     except ValueError:
