@@ -60,8 +60,8 @@ def require(record: object, where: Path | str, *, whole: bool = True) -> Record:
     if wrong:
         folder = Path(where).parent
         raise ArtifactError(
-            f"{where}: no record of a job, {wrong}; get it back with: dvc checkout {folder}   or "
-            f"remove {folder} and run snakemake again"
+            f"{where}: no record of a job, {wrong}; get it back with: "
+            f"dvc checkout --force {folder}   or remove {folder} and run snakemake again"
         )
     assert isinstance(record, dict)
     return record

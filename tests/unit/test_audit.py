@@ -235,7 +235,7 @@ def test_where_dvc_keeps_results_they_are_got_back_before_anything_is_removed(ro
     (root / "dvc.lock").write_text("stages: {}", encoding="utf-8")
     job = audit(study, root).jobs["pretrain", PGD]
     (found,) = (each for each in job.findings if each.check == "bytes")
-    assert f"get it back: dvc checkout {folder}; or else rm -r {folder} && " in found.text
+    assert f"get it back: dvc checkout --force {folder}; or else rm -r {folder} && " in found.text
 
 
 def test_for_a_wrong_seed_nothing_is_to_be_removed(root, study):

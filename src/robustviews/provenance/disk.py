@@ -105,7 +105,7 @@ class Disk:
         """Return how to get back the bytes that DVC locked, as `... or `; nothing without DVC."""
         if not self.exists(Path("dvc.lock")):
             return ""
-        return f"get it back: dvc checkout {shlex.quote(path.as_posix())}; or else "
+        return f"get it back: dvc checkout --force {shlex.quote(path.as_posix())}; or else "
 
     def _read(self, path: Path) -> Record | ArtifactError:
         try:

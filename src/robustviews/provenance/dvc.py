@@ -148,8 +148,10 @@ def _file(disk: Disk, lock: Locked, path: Path, cache: Path) -> Iterator[Finding
         text = f"missing, dvc.lock has it; get it with: dvc checkout {path}, or dvc pull"
         yield _finding(path, State.FAILED, text)
     elif found != stated:
-        text = f"dvc.lock states md5 {stated[:_SHOWN]}, here lies {found[:_SHOWN]}; for the bytes "
-        text += f"of the lock: dvc checkout {path}; to lock what the study says now: dvc repro"
+        text = (
+            f"dvc.lock states md5 {stated[:_SHOWN]}, here lies {found[:_SHOWN]}; for the bytes of "
+        )
+        text += f"the lock: dvc checkout --force {path}; to lock what the study says now: dvc repro"
         yield _finding(path, State.FAILED, text)
     yield from _object(disk, path, cache / stated[:2] / stated[2:])
 
