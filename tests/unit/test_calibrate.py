@@ -375,7 +375,7 @@ def test_the_verb_tells_each_rule_and_the_whole_and_measures_once(project, capsy
     for rule in ("data", "pretrain", "probe", "attack", "table", "report"):
         assert any(line.startswith(f"{rule} ") for line in said.out.splitlines()), rule
     assert "whole study: " in said.out
-    assert "9 of 9 jobs to do, 1 at a time" in said.out
+    assert "10 of 10 jobs to do, 1 at a time" in said.out
     assert main(["estimate", "--device", "cpu", "--jobs", "1"]) == 0
     again = capsys.readouterr()
     assert again.out == said.out
@@ -397,7 +397,7 @@ def test_the_verb_lists_every_job_when_asked_to(capsys):
 def test_the_verb_writes_json_with_every_job(capsys):
     assert main(["estimate", "--device", "cpu", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
-    assert len(said["jobs"]) == 9
+    assert len(said["jobs"]) == 10
     assert said["unknown"] == 0
     assert said["seconds"] > 0
 

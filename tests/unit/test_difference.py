@@ -250,7 +250,7 @@ def test_what_names_nothing_is_refused_with_what_to_type(pair, study, tmp_path):
     with pytest.raises(ArtifactError, match="missing"):
         difference.side(str(tmp_path), load)
     (tmp_path / "record.json").write_text("[]")
-    with pytest.raises(ArtifactError, match="no record of a job, it lacks stage"):
+    with pytest.raises(ArtifactError, match="no record of a job, expected a mapping"):
         difference.side(str(tmp_path), load)
     sides = [difference.side(str(pair[0] / folder), load) for folder in (ATTACK, HEAD)]
     with pytest.raises(PlaceError, match=r"of stage attack, .* of stage probe: compare two of one"):

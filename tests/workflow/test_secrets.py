@@ -30,7 +30,7 @@ ENVIRONMENT = {
     "GOOGLE_APPLICATION_CREDENTIALS": "/planted-folder-7Qd/google.json",
     "HF_TOKEN": "hf_planted7Qd",
     "PIP_INDEX_URL": "https://me:planted-pip-7Qd@index.example.org/simple",
-    "ROBUSTVIEWS_IMAGE": "registry.example.org/lab/robustviews:1",
+    "ROBUSTVIEWS_IMAGE": "registry.example.org/lab/robustviews:1@sha256:" + 64 * "0",
     "ROBUSTVIEWS_KEY_PASSPHRASE": PASSPHRASE,
     "WANDB_API_KEY": "planted-wandb-7Qd",
 }

@@ -212,7 +212,7 @@ CASES = {
         "sources had uncommitted changes",
         "unknown",
     ),
-    "a removed encoder": Case(t.remove(ENCODER), "bytes", ENCODER, "missing; make it again with"),
+    "a removed encoder": Case(t.remove(ENCODER), "bytes", ENCODER, "missing; make it again"),
     "a removed figure": Case(
         t.remove(f"{RESULTS}/figures/cost.png"), "figure", f"{RESULTS}/figures/cost.png", "missing"
     ),
