@@ -27,16 +27,17 @@ RUN --mount=type=cache,target=/var/cache/apt,sharing=locked --mount=type=cache,t
 FROM base AS packages
 # As `make setup`: pip brings the locked uv, and uv all the rest. Behind a package mirror, tell both without leaving a
 # trace in the image: --secret id=pip,src=$HOME/.config/pip/pip.conf --secret id=uv,src=$HOME/.config/uv/uv.toml
+ENV XDG_CACHE_HOME=/var/cache/packages
 WORKDIR /build
 COPY requirements.lock ./
 # hadolint ignore=DL3042  # the cache is no part of the image
-RUN --mount=type=cache,target=/root/.cache --mount=type=secret,id=pip,target=/etc/pip.conf \
+RUN --mount=type=cache,target=/var/cache/packages --mount=type=secret,id=pip,target=/etc/pip.conf \
     python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "expected Python 3.11 or newer in the base image")' && \
     python3 -m venv /opt/venv && \
     awk '/^[^ #]/ { uv = /^uv==/ } uv' requirements.lock >uv.requirements && \
     python -m pip install --quiet --disable-pip-version-check --require-hashes -r uv.requirements
 # With bytecode, which a read-only root cannot add.
-RUN --mount=type=cache,target=/root/.cache --mount=type=secret,id=uv,target=/etc/uv/uv.toml \
+RUN --mount=type=cache,target=/var/cache/packages --mount=type=secret,id=uv,target=/etc/uv/uv.toml \
     UV_LINK_MODE=copy uv pip sync --quiet --python /opt/venv/bin/python --compile-bytecode --require-hashes \
         --build-constraints requirements.lock requirements.lock
 
