@@ -62,7 +62,7 @@ check: setup ## format, lint, types, spelling, and every shipped study
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/snakefmt --check workflow
-	$(BIN)/snakemake --lint
+	$(BIN)/snakemake --lint --software-deployment-method apptainer # which alone names the image
 	sh -n workflow/stage
 	sh -n docker/entrypoint
 	$(BIN)/codespell . .ci
