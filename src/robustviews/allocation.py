@@ -13,6 +13,7 @@ from robustviews import plan
 from robustviews.attacks import Attack, AutoAttack
 from robustviews.config.schema import Run, Study
 from robustviews.estimating.amounts import Shape, shape_of
+from robustviews.regimes import passes_over_data
 
 LONGEST = 24 * 60
 """Minutes at most that a training asks for: many partitions allow no more.
@@ -125,7 +126,8 @@ def _pixels(run: Run, shape: Shape) -> float:
 
 def _training(run: Run, shape: Shape) -> _Work:
     replays, views = run.regime.updates_per_batch, run.views.count
-    calls = _passes_over_data(run) * replays * (1 + getattr(run.regime, "steps", 0))
+    passes = passes_over_data(run.epochs, run.epochs_meaning, replays, views)
+    calls = passes * replays * (1 + getattr(run.regime, "steps", 0))
     minibatches = shape.train // run.batch_size
     return _Work(
         views=minibatches * run.batch_size * views,
@@ -154,13 +156,6 @@ def _attack(study: Study, shape: Shape, probe: str, name: str) -> _Work:
     return _Work(
         views=views, passes=_BOTH * calls, calls=calls * math.ceil(views / batch), at_once=batch
     )
-
-
-def _passes_over_data(run: Run) -> int:
-    """Return `robustviews.pretrain.passes_over_data`, which is not to be had without torch."""
-    replays = run.regime.updates_per_batch
-    divisor = {"passes": 1, "replays": replays, "views": replays * run.views.count}
-    return max(1, round(run.epochs / divisor[run.epochs_meaning]))
 
 
 def _passes_of(attack: Attack) -> float:

@@ -21,7 +21,7 @@ from robustviews.encoder import Encoder
 from robustviews.feed import Feed
 from robustviews.methods import Batch, Method, divide
 from robustviews.optim import Adam, Lars, Sgd, learning_rate
-from robustviews.regimes import Regime
+from robustviews.regimes import Regime, passes_over_data
 
 log = logging.getLogger(__name__)
 
@@ -183,7 +183,7 @@ def pretrain(
         views: how views are made.
         size: side of the views in pixels.
         epochs: length, in the unit of `epochs_meaning`.
-        epochs_meaning: see `passes_over_data`.
+        epochs_meaning: see `regimes.passes_over_data`.
         batch_size: images in a minibatch; the last, smaller one of a pass is dropped.
         optimizer: arguments of `build_optimizer` and of `learning_rate`.
         precision: of the encoder's arithmetic in training.
@@ -313,23 +313,6 @@ def make_batch(
         views=augment.make_views(images, views, size=size, key=key, counters=indices, only=made),
         labels=labels,
     )
-
-
-def passes_over_data(epochs: int, meaning: str, replays: int, views: int) -> int:
-    """Return how often the training set is gone through.
-
-    Args:
-        epochs: as the study says.
-        meaning: `passes`: epochs are passes; `replays`: N epochs are N/m passes; `views`: N/(C m)
-            passes.
-        replays: updates that a minibatch becomes, m.
-        views: C.
-
-    Returns:
-        At least 1; fractions are rounded.
-    """
-    divisor = {"passes": 1, "replays": replays, "views": replays * views}[meaning]
-    return max(1, round(epochs / divisor))
 
 
 def build_optimizer(

@@ -231,4 +231,21 @@ def attack_mode(net: nn.Module, batchnorm: str) -> Iterator[None]:
                 buffer.copy_(value)
 
 
+def passes_over_data(epochs: int, meaning: str, replays: int, views: int) -> int:
+    """Return how often the training set is gone through.
+
+    Args:
+        epochs: as the study says.
+        meaning: `passes`: epochs are passes; `replays`: N epochs are N/m passes; `views`: N/(C m)
+            passes.
+        replays: updates that a minibatch becomes, m.
+        views: C.
+
+    Returns:
+        At least 1; fractions are rounded.
+    """
+    divisor = {"passes": 1, "replays": replays, "views": replays * views}[meaning]
+    return max(1, round(epochs / divisor))
+
+
 REGIMES: dict[str, type[Regime]] = {"standard": Standard, "pgd": Pgd, "free": Free}

@@ -83,7 +83,7 @@ def test_a_robust_probe_asks_for_more_time_than_one_on_features(paper):
 
 
 def test_epochs_are_counted_as_the_training_counts_them(paper):
-    from robustviews.pretrain import passes_over_data
+    from robustviews.regimes import passes_over_data
 
     name, entry = "emp-crop16-free3-cifar10-s0", "emp-crop16-free3"
     run = paper.runs[entry]

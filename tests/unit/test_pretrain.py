@@ -27,9 +27,8 @@ from robustviews.pretrain import (
     Progress,
     TrainingError,
     build_optimizer,
-    passes_over_data,
 )
-from robustviews.regimes import Free, Pgd, Standard
+from robustviews.regimes import Free, Pgd, Standard, passes_over_data
 from tests.unit.tiny_models import (
     SIZE,
     Noting,

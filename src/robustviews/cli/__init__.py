@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
             logging.info("", exc_info=error)
         sys.stderr.write(f"{error}\n")
         return 2
-    except Exception as error:
+    except Exception as error:  # the status 1 of a crash would read as a verdict
         if options.name not in _JUDGES:
             raise
         logging.exception("robustviews %s crashed, and so judges nothing", options.name)

@@ -26,11 +26,7 @@ def table(options: argparse.Namespace) -> None:
     known(options.table, study.tables, "table")
     made = _make_table(study, options.table, partial=options.partial)
     path = plan.results_folder(study) / "tables" / options.table
-    for suffix, writer in (
-        (".md", writers.markdown),
-        (".csv", writers.csv),
-        (".tex", writers.latex),
-    ):
+    for suffix, writer in writers.WRITERS.items():
         artifacts.write_text(path.with_suffix(suffix), writer(made))
 
 

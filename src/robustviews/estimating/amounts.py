@@ -19,6 +19,7 @@ from robustviews import artifacts, plan
 from robustviews.config.schema import Run, Study
 from robustviews.datasets import Cifar10, Digits
 from robustviews.pending import REPORTING, Job
+from robustviews.regimes import passes_over_data
 
 Answer = dict[str, float]  # seconds, bytes and counts, by name
 About = dict[str, Any]  # everything that the amount of work depends on, as options
@@ -178,8 +179,6 @@ def _data(study: Study, dataset: str, shape: Shape, ask: Callable[..., Answer]) 
 
 
 def _pretrain(study: Study, job: Job, shape: Shape, ask: Callable[..., Answer]) -> Amount:
-    from robustviews.pretrain import passes_over_data
-
     run = study.runs[plan.jobs(study)[job.name].entry]
     start = ask("start", kind="train")
     options = {f.name: getattr(run, f.name) for f in dataclasses.fields(run)}

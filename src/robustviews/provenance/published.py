@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,16 +13,11 @@ from robustviews.provenance.cells import Address
 from robustviews.provenance.disk import Disk
 from robustviews.provenance.findings import Finding, State
 from robustviews.provenance.notes import Notes
-from robustviews.tables import TABLES, TableData, writers
+from robustviews.tables import TABLES, writers
 
 if TYPE_CHECKING:
     from robustviews.plan import Cell
 
-_WRITERS: dict[str, Callable[[TableData], str]] = {
-    ".md": writers.markdown,
-    ".csv": writers.csv,
-    ".tex": writers.latex,
-}
 # What a record or flags that are not what they should be can raise; told where they are checked.
 _UNREADABLE = (ArtifactError, AttributeError, LookupError, TypeError, ValueError)
 _DIGITS = 1e-5  # of a number that is written with six digits
@@ -108,7 +103,7 @@ def _table(disk: Disk, name: str) -> Iterator[Finding]:
         yield _unknown("table", path.with_suffix(".md"), error)
         return
     made = TABLES[table.kind](disk.study, table, rows)
-    for suffix, write in _WRITERS.items():
+    for suffix, write in writers.WRITERS.items():
         yield from _compare(disk, "table", path.with_suffix(suffix), write(made))
 
 

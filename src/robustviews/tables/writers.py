@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv as csv_format
 import io
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from robustviews.tables.values import PERCENT, CellValue
@@ -204,3 +205,7 @@ def latex(table: TableData) -> str:
 def escape(text: str) -> str:
     """Make text safe for LaTeX."""
     return "".join(_LATEX.get(character, character) for character in text)
+
+
+# Each file of a table, by its suffix.
+WRITERS: dict[str, Callable[[TableData], str]] = {".md": markdown, ".csv": csv, ".tex": latex}
