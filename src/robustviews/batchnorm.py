@@ -72,15 +72,16 @@ class _Normalise(torch.autograd.Function):
         bias: Tensor,
         eps: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        variance, mean = torch.var_mean(_precise(x), dim=_dims(x), correction=0)  # of this rank
+        # Of this rank, by the kernel of torch's batch norm: `var_mean` takes ten times as long.
+        mean, variance = torch.batch_norm_update_stats(_precise(x), None, None, 0.0)
         # Equal shares: the mean of means, and the mean variance beside the variance of means.
         means, variances = distributed.gather(torch.stack((mean, variance)).unsqueeze(1), 1)
         mean = means.mean(dim=0)
         variance = (variances + (means - mean).square()).mean(dim=0)
-        inverse_std = (variance + eps).rsqrt()
-        scale = weight * inverse_std
+        scale = weight * (variance + eps).rsqrt()
         y = torch.addcmul(_wide(bias - mean * scale, x), _precise(x), _wide(scale, x)).to(x.dtype)
-        ctx.save_for_backward(x, weight, mean, inverse_std)
+        ctx.save_for_backward(x, weight, mean, variance)
+        ctx.eps = eps
         ctx.mark_non_differentiable(mean, variance)
         return y, mean, variance
 
@@ -90,21 +91,28 @@ class _Normalise(torch.autograd.Function):
         upstream: Tensor,
         *_: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, None]:
-        x, weight, mean, inverse_std = ctx.saved_tensors
-        upstream = _precise(upstream)
-        away = _precise(x) - _wide(mean, x)
-        d_bias = upstream.sum(dim=_dims(x))
-        d_weight = (upstream * away).sum(dim=_dims(x)) * inverse_std
+        x, weight, mean, variance = ctx.saved_tensors
+        # As if mean and variance were constants: they are not, so a line through x is added below.
+        d_x, d_weight, d_bias = torch.ops.aten.native_batch_norm_backward(
+            _precise(upstream),
+            _precise(x),
+            weight,
+            mean,
+            variance,
+            None,
+            None,
+            False,  # in eval mode
+            ctx.eps,
+            [True, True, True],
+        )
         # Gradients of the parameters stay this rank's: they are summed once, before the update.
         count = x.numel() // x.shape[1] * distributed.ranks()
-        mean_upstream, slope = distributed.total(torch.stack((d_bias, d_weight))) / count
-        d_x = upstream - _wide(mean_upstream, x) - away * _wide(slope * inverse_std, x)
-        return (d_x * _wide(weight * inverse_std, x)).to(x.dtype), d_weight, d_bias, None
-
-
-def _dims(x: Tensor) -> list[int]:
-    """Return all dimensions but that of the channels."""
-    return [dim for dim in range(x.dim()) if dim != 1]
+        mean_upstream, mean_slope = distributed.total(torch.stack((d_bias, d_weight))) / count
+        inverse_std = (variance + ctx.eps).rsqrt()
+        scale, slope = weight * inverse_std, mean_slope * inverse_std
+        d_x.addcmul_(_precise(x), _wide(-scale * slope, x))
+        d_x.add_(_wide(scale * (slope * mean - mean_upstream), x))
+        return d_x.to(x.dtype), d_weight, d_bias, None
 
 
 def _precise(x: Tensor) -> Tensor:
