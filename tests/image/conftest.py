@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +10,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.image import machine as machines
-from tests.image.machine import CALLER, IMAGE, REPOSITORY, WANTED, Machine
+from tests.image.machine import IMAGE, WANTED, Machine
 from tests.workflow.project import TINY, Project
 
 TIMES = pytest.StashKey[list[str]]()
@@ -69,7 +67,8 @@ def machine():
 @pytest.fixture(scope="session")
 def image(machine, timed, pytestconfig):
     """The image of a clean checkout whose params.yaml is the tiny study."""
-    commit = check_out(machine)
+    commit = machine.check_out(TINY)
+    plant(machine)
     timed("image, cold", machine.make, "image")
     digest = machine.docker("image", "inspect", "--format", "{{.Id}}", IMAGE).strip()
     timed("image, again", machine.make, "image")
@@ -93,31 +92,11 @@ def host(tmp_path_factory, timed):
     return project
 
 
-def check_out(machine):
-    """Copy what git would have here, commit it, and plant what must not get into an image."""
-    listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    done = subprocess.run(listing, cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    for name in filter(None, done.stdout.split("\0")):
-        source, target = REPOSITORY / name, machine.checkout / name
-        if source.is_file():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(source, target)
-    shutil.copy(TINY, machine.checkout / "params.yaml")
-    give(machine)
-    who = ["-c", "user.name=Somebody", "-c", "user.email=somebody@example.org"]
-    machine.run("git", "init", "--quiet")
-    machine.run("git", "add", "--all")
-    machine.run("git", *who, "commit", "--quiet", "--message", "Begin")
+def plant(machine):
+    """Leave files about in the checkout, unseen by git, that must not get into an image."""
     exclude = machine.checkout / ".git" / "info" / "exclude"
     exclude.write_text("*planted*\n", encoding="utf-8")
     for name in PLANTED:
         (machine.checkout / name).parent.mkdir(parents=True, exist_ok=True)
         (machine.checkout / name).write_text("planted", encoding="utf-8")
-    give(machine)
-    return machine.run("git", "rev-parse", "HEAD").stdout.strip()
-
-
-def give(machine):
-    """Let the caller own the checkout."""
-    for path in machine.checkout.rglob("*"):
-        os.chown(path, *CALLER)
+    machine.give()

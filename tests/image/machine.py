@@ -70,6 +70,32 @@ class Machine:
 
     checkout: Path
 
+    def check_out(self, study: Path) -> str:
+        """Copy what git would have of this repository and commit it; return the commit.
+
+        Args:
+            study: its params.yaml.
+        """
+        listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+        done = subprocess.run(listing, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+        for name in filter(None, done.stdout.split("\0")):
+            source, target = REPOSITORY / name, self.checkout / name
+            if source.is_file():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(source, target)
+        shutil.copy(study, self.checkout / "params.yaml")
+        self.give()
+        who = ["-c", "user.name=Somebody", "-c", "user.email=somebody@example.org"]
+        self.run("git", "init", "--quiet")
+        self.run("git", "add", "--all")
+        self.run("git", *who, "commit", "--quiet", "--message", "Begin")
+        return self.run("git", "rev-parse", "HEAD").stdout.strip()
+
+    def give(self) -> None:
+        """Let the caller own the checkout."""
+        for path in self.checkout.rglob("*"):
+            os.chown(path, *CALLER)
+
     def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a command as the caller, in the checkout."""
         strange = ("ROBUSTVIEWS", "SNAKEMAKE", "PYTHON", "DOCKER", "MAKE", "GIT")
