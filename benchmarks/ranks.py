@@ -27,7 +27,7 @@ from robustviews.methods import EmpSsl
 from robustviews.pretrain import pretrain
 from robustviews.regimes import Free
 
-MINIBATCHES = 4  # of a turn
+MINIBATCHES = 2  # of a turn
 SIDES = {  # name: processes, threads of each
     "2 processes x 1 thread": (2, 1),
     "1 process x 2 threads": (1, 2),
@@ -37,10 +37,11 @@ SIDES = {  # name: processes, threads of each
 
 @dataclass(frozen=True)
 class Turn:
-    """What a process says of a turn: seconds of the loop, and those that sums over ranks took."""
+    """What a process says of a turn: its seconds, those that sums over ranks took, and how many."""
 
     seconds: float
     talking: float
+    sums: int
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -55,21 +56,26 @@ def measure(options: argparse.Namespace, device: torch.device) -> dict[str, Any]
     """Time the sides in turns; ranks wait for each other in every turn."""
     if device.type != "cpu":
         sys.exit("benchmarks.ranks: measures processes on a CPU; leave --device out")
-    recipe = Recipe(batch=32, crops=4, width=16, hidden=512, projection=128)
+    recipe = Recipe(batch=128, crops=4, width=16, hidden=512, projection=128)
     if options.quick:
         recipe = Recipe(batch=16, crops=4, width=8, size=16, hidden=256, projection=64)
     seconds: dict[str, list[float]] = {side: [] for side in SIDES}
-    shares = []
+    talks: list[Turn] = []
     with hired(recipe) as groups:
         for turn in range(options.rounds + 1):
             for side in list(SIDES) if turn % 2 else list(reversed(SIDES)):
                 turns = take(groups[side])
                 if turn:  # the first is for warming up
                     seconds[side].append(max(each.seconds for each in turns))
-                    shares += [each.talking / each.seconds for each in turns if len(turns) > 1]
+                    talks += turns if len(turns) > 1 else []
     ours, *rivals = SIDES
     work = f"training, {recipe.crops} x {recipe.batch} crops, width {recipe.width}"
-    note = f"{statistics.median(shares):.0%} of the time in sums over ranks, waiting included"
+    shares = [each.talking / each.seconds for each in talks]
+    each_sum = statistics.median(each.talking / each.sums for each in talks)
+    note = (
+        f"{statistics.median(shares):.0%} of the time in {talks[0].sums} sums over ranks, "
+        f"{each_sum * 1e3:.1f} ms each, waiting included"
+    )
     rows = [record.comparison(work, seconds, ours=ours, rival=rival, note=note) for rival in rivals]
     return {"recipe": recipe.settings(), "talking": shares, "comparisons": rows}
 
@@ -110,15 +116,16 @@ def serve(
 ) -> None:
     """Be one process of a side: train whenever the line says so."""
     runtime.configure(threads=threads, deterministic=False)
-    talking = [0.0]
+    sums: list[float] = []
     if ranks > 1:
         processes.init_process_group(
             "gloo", init_method=f"file://{meeting}", rank=rank, world_size=ranks
         )
-        clock_sums(talking)
+        clock_sums(sums)
     while line.recv():
-        talking[0] = 0.0
-        line.send(Turn(train(recipe), talking[0]))
+        sums.clear()
+        seconds = train(recipe)
+        line.send(Turn(seconds, sum(sums), len(sums)))
     if ranks > 1:
         processes.destroy_process_group()
 
@@ -151,14 +158,14 @@ def train(recipe: Recipe) -> float:
     return time.perf_counter() - begin
 
 
-def clock_sums(talking: list[float]) -> None:
-    """Add the seconds of every sum over ranks to `talking`."""
+def clock_sums(seconds: list[float]) -> None:
+    """Note the seconds of every sum over ranks from now on."""
     original = processes.all_reduce
 
     def timed(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401  # torch's own
         begin = time.perf_counter()
         done = original(*arguments, **options)
-        talking[0] += time.perf_counter() - begin
+        seconds.append(time.perf_counter() - begin)
         return done
 
     processes.all_reduce = timed  # type: ignore[assignment]
