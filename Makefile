@@ -103,7 +103,7 @@ IMAGED := Dockerfile docker src workflow studies params.yaml pyproject.toml requ
 REVISION = $(shell git rev-parse HEAD 2>/dev/null)$(if $(shell git status --porcelain -- $(IMAGED) 2>/dev/null),-dirty)
 LOCK = $(firstword $(shell sha256sum requirements.lock 2>/dev/null || shasum -a 256 requirements.lock))
 
-image: ## build the image of the Dockerfile, 5 GB, named robustviews
+image: ## build the image of the Dockerfile, 6 GB, named robustviews
 	DOCKER_BUILDKIT=1 $(DOCKER) build --tag $(IMAGE) --build-arg REVISION=$(REVISION) --build-arg LOCK=$(LOCK) \
 		$(IMAGE_ARGS) .
 
