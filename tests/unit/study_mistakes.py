@@ -51,6 +51,12 @@ TABLE = "tables.main"
 # What is replaced, by what (`@` marks the line to blame, otherwise the first), the key to blame,
 # and what the message has to say of what was expected, what was found, and the way out.
 ONE_MISTAKE = {
+    "neither table nor figure": (
+        BASE[BASE.index("tables:") :],
+        "tables: {}@\nfigures: {}\n",
+        "tables",
+        "expected a table or a figure with what to compute, found none",
+    ),
     "unknown key at the top": ("seeds:", "seed:", "seed", "unknown key; did you mean `seeds`?"),
     "unknown key without a likely one": (
         "    epochs: 3\n  supervised",

@@ -252,6 +252,15 @@ def test_verifying_a_stage_leaves_the_others_alone(root, study):
     assert states(verified(study, root, rules=["attack"]))[0] == {"bytes"}
 
 
+def test_a_stage_without_a_job_has_nothing_wrong(said, study, monkeypatch):
+    row = {"own": study.tables["table1"].rows["supervised"]}
+    tables = {"table1": replace(study.tables["table1"], columns=("digits/minutes",), rows=row)}
+    bare = replace(study, tables=tables, figures={})
+    monkeypatch.setattr("robustviews.cli.auditing.load_study", lambda _path: bare)
+    assert said("verify", "--stages", "probe", "attack")[0] == 0
+    assert said("verify", "--stages", "data")[0] == 2  # has a job, of which no note tells
+
+
 def test_entries_that_decide_no_cell_are_named():
     study = small_study()
     study.runs["spare"] = Run(SimClr(), Pgd(), ("digits",), epochs=1)

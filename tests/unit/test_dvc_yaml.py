@@ -59,7 +59,21 @@ def test_parameters_are_keys_of_the_study_and_a_later_stage_has_those_of_an_earl
 
 def test_a_stage_checks_what_it_made_and_none_says_how_many_cores():
     for name, stage in STAGES.items():
-        assert stage["cmd"] == f"workflow/stage {name}"
+        assert re.fullmatch(rf"workflow/stage {name}( results/\S+)*", stage["cmd"])
     script = (REPOSITORY / "workflow" / "stage").read_text(encoding="utf-8")
     assert "--cores" not in script
-    assert re.search(r"^snakemake .*\n(#.*\n)*robustviews verify ", script, re.M)
+    assert re.search(r"^snakemake .*\nfor .*\n(#.*\n)*robustviews verify ", script, re.M)
+
+
+def test_folders_that_a_study_may_leave_empty_are_made_by_their_stage():
+    folder = f"results/{STUDY.study}"
+    expected = {
+        "data": [],
+        "pretrain": [],
+        "probe": [f"{folder}/probe"],
+        "attack": [f"{folder}/attack"],
+        "report": [f"{folder}/tables", f"{folder}/figures"],
+    }
+    assert {name: paths(stage["cmd"].split()[2:]) for name, stage in STAGES.items()} == expected
+    for name, stage in STAGES.items():
+        assert set(expected[name]) <= set(paths(stage["outs"]))

@@ -152,6 +152,21 @@ def test_plots_are_the_figures_and_the_accuracies_by_radius(copy):
     assert {drawn["x"]["field"], spec["facet"]["column"]["field"]} <= set(rows[0])
 
 
+def test_a_study_without_heads_attacks_and_figures_is_locked_and_had_back(tmp_path):
+    project = Project.create(tmp_path / "project", Path(__file__).with_name("bare.yaml"))
+    project.dvc("remote", "add", "--default", "folder", str(tmp_path / "remote")).said()
+    project.dvc("repro").said()
+    assert project.is_clean()
+    project.commit("Run the study")
+    project.dvc("push").said()
+    clone = project.clone(tmp_path / "clone")
+    for empty in ("probe", "attack", "figures"):
+        assert list((clone.folder / "results/bare" / empty).iterdir()) == []
+    assert clone.dry_run() == set()
+    assert clone.is_clean()
+    assert clone.robustviews("audit").said().endswith(" verified: verified\n")
+
+
 def test_a_stage_that_does_not_exist_is_told(copy):
     done = copy.run("workflow/stage", "everything")
     assert done.status == 2

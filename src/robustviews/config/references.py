@@ -53,6 +53,14 @@ class _Checker:
         for name, attack in study.attacks.items():
             # Flags are stored by radius as it is printed.
             self._check_list(tree["attacks"][name], "eps", [f"{eps:g}" for eps in attack.eps])
+        self._check_blocks()
+
+    def _check_blocks(self) -> None:
+        """Check all tables and figures, without which there is nothing to compute."""
+        study, tree = self._study, self._tree
+        if not tree.get("tables") and not tree.get("figures"):
+            message = "expected a table or a figure with what to compute, found none; add one"
+            self._add(tree.at["tables"], message)
         for block, tables in (("tables", study.tables), ("figures", study.figures)):
             for name, table in tables.items():
                 self._check_table(table, tree[block][name])

@@ -240,6 +240,9 @@ class _Auditor:
             found += findings
         if ("metrics", "") in {job.key for job in scope}:
             found += published.metrics(self._disk, self._values(dict(self._cells())))
+        if not scope:  # as of `probe`, where every row reads a supervised network's own classifier
+            name, text = self._disk.study.study, "the study has no such job, so nothing to check"
+            found.append(Finding("jobs", name, State.VERIFIED, text))
         return [*found, *self._shown(scope), *history.package(self._disk.root)]
 
     def _scope(self, chains: dict[Address, list[Job]] | None) -> list[Job]:
