@@ -20,6 +20,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from robustviews import commands
+
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
@@ -39,7 +41,26 @@ PACKAGES = (
 
 
 class ArtifactError(RuntimeError):
-    """A file is missing or not what it should be; the message names it and the way out."""
+    """A file is missing or not what it should be; the message names it and the way out.
+
+    Attributes:
+        target: file that Snakemake has to make, where that is the way out: its command ends the
+            message, which stops where it goes.
+    """
+
+    def __init__(self, message: str, target: Path | None = None) -> None:
+        super().__init__(message)
+        self.target = target
+
+    def __str__(self) -> str:
+        return self.told(commands.DEFAULT_STUDY)
+
+    def told(self, study_file: str) -> str:
+        """Return the message to somebody who works on the study in a file."""
+        message = super().__str__()
+        if self.target is None:
+            return message
+        return f"{message} {commands.snakemake(study_file, self.target)}"
 
 
 @contextlib.contextmanager
@@ -154,7 +175,7 @@ def _reading(path: Path) -> Iterator[None]:
     try:
         yield
     except (FileNotFoundError, NotADirectoryError):
-        raise ArtifactError(f"{path}: missing; make it with: snakemake {path}") from None
+        raise ArtifactError(f"{path}: missing; make it with:", path) from None
     except (ValueError, SafetensorError) as error:
         message = f"{path}: damaged ({error}); delete it and run snakemake again"
         raise ArtifactError(message) from None

@@ -54,20 +54,20 @@ class Result(TypedDict):
 class ResultsError(ArtifactError):
     """Records are missing or not those of the study; `problems` lists all, with the way out."""
 
-    def __init__(self, problems: list[str]) -> None:
+    def __init__(self, problems: list[ArtifactError]) -> None:
+        super().__init__(f"{len(problems)} problems")
         self.problems = problems
-        shown = problems[:_SHOWN]
-        if len(problems) > _SHOWN:
-            shown.append(f"... and {len(problems) - _SHOWN} more")
-        super().__init__("\n".join(shown))
+
+    def told(self, study_file: str) -> str:
+        """Return a line for each problem, of many for the first."""
+        shown = [problem.told(study_file) for problem in self.problems[:_SHOWN]]
+        if len(self.problems) > _SHOWN:
+            shown.append(f"... and {len(self.problems) - _SHOWN} more")
+        return "\n".join(shown)
 
 
-class _NotRunError(Exception):
+class _NotRunError(ArtifactError):
     """A job was never run, or not as the study now stands; running it is all that is needed."""
-
-
-class _ForeignError(Exception):
-    """A file is not what its record says; somebody has to look."""
 
 
 def frame(
@@ -100,16 +100,14 @@ def frame(
     evaluations = plan.evaluations(study, *blocks)
     evaluated = {run for run, _, _ in evaluations}
     rows: list[Result] = []
-    problems: dict[str, None] = {}
+    problems: dict[str, ArtifactError] = {}
 
     def read(run: str, probe: str = "", attack: str = "") -> None:
         try:
             rows.extend(reader.rows(run, probe, attack))
-        except _NotRunError as error:
-            if not partial:
-                problems[str(error)] = None
-        except (_ForeignError, ArtifactError) as error:
-            problems[str(error)] = None
+        except ArtifactError as error:
+            if not (partial and isinstance(error, _NotRunError)):
+                problems.setdefault(str(error), error)
 
     for evaluation in evaluations:
         read(*evaluation)
@@ -118,7 +116,7 @@ def frame(
         if run not in seen:
             read(run)
     if problems:
-        raise ResultsError(list(problems))
+        raise ResultsError(list(problems.values()))
     return rows
 
 
@@ -142,7 +140,7 @@ def from_csv(text: str) -> list[Result]:
     if found != list(_COLUMNS):
         expected = ",".join(_COLUMNS)
         problem = f"frame.csv: expected columns {expected}; found {','.join(found)}"
-        raise ResultsError([f"{problem}; delete it and run snakemake again"])
+        raise ResultsError([ArtifactError(f"{problem}; delete it and run snakemake again")])
     return [
         cast(Result, {name: _parse(hint, row[name]) for name, hint in _COLUMNS.items()})
         for row in reader
@@ -267,44 +265,46 @@ class _Reader:
         if path in self._checked:
             return self._checked[path]
         if not (self._root / path).exists():
-            raise _NotRunError(f"{path}: missing; run it with: snakemake {output}")
+            raise _NotRunError(f"{path}: missing; run it with:", output)
         record: Record = artifacts.read_json(self._root / path)
         wrong = record_shape.broken(record)
         if wrong:
-            raise _ForeignError(
-                f"{path}: no record of a job, {wrong}; "
-                f"remove {path.parent} and run: snakemake {output}"
+            raise ArtifactError(
+                f"{path}: no record of a job, {wrong}; remove {path.parent} and run:", output
             )
         if record["study"] != self._study.study:
-            raise _ForeignError(
+            raise ArtifactError(
                 f"{path}: belongs to study {record['study']!r}, expected {self._study.study!r}; "
-                f"remove {path.parent} and run: snakemake {output}"
+                f"remove {path.parent} and run:",
+                output,
             )
         parted = parting.differences(record["spec"], spec)
         if parted:
             key, recorded, wanted = parted[0]
             raise _NotRunError(
                 f"{path}: stale: {key} was {recorded}, the study now says {wanted}; "
-                f"run it again with: snakemake {output}"
+                "run it again with:",
+                output,
             )
         for source in made_from:
             written = self._upstream(source)["outputs"].get(source.name)
             if record["inputs"].get(source.as_posix()) != written:
                 raise _NotRunError(
-                    f"{path}: stale: not made from the present {source}; run it again with: "
-                    f"snakemake {output}"
+                    f"{path}: stale: not made from the present {source}; run it again with:",
+                    output,
                 )
         self._checked[path] = record
         return record
 
     def _flags(self, path: Path, record: Record) -> dict[str, Any]:
         if not (self._root / path).exists():
-            raise _NotRunError(f"{path}: missing; run it with: snakemake {path}")
+            raise _NotRunError(f"{path}: missing; run it with:", path)
         found, stated = artifacts.sha256(self._root / path), record["outputs"].get(path.name)
         if found != stated:
-            raise _ForeignError(
+            raise ArtifactError(
                 f"{path}: its bytes are not those that its record states: expected {stated}, found "
-                f"{found}; remove {path.parent} and run: snakemake {path}"
+                f"{found}; remove {path.parent} and run:",
+                path,
             )
         return artifacts.read_arrays(self._root / path)
 

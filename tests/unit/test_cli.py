@@ -466,6 +466,26 @@ def test_weights_under_other_names_are_refused(verb, needed, capsys):
     assert f"make it again with: snakemake {needed}" in said
 
 
+@pytest.mark.parametrize(
+    ("verb", "needed"), [("attack", ENCODER), ("table", FLAGS), ("report", RECORD)]
+)
+def test_the_way_out_names_a_study_that_is_not_the_usual_one(verb, needed, project, capsys):
+    (project / "params.yaml").rename(project / "mine.yaml")
+    Path(needed).unlink()
+    assert main([*command(verb), "--study", "mine.yaml"]) == 2
+    made = f"snakemake {FLAGS if needed == RECORD else needed} --config study=mine.yaml"
+    said = capsys.readouterr().err
+    assert re.fullmatch(f"{needed}: missing; [a-z]+ it with: {made}", said.splitlines()[-1])
+    assert said.count("snakemake") == said.count("study=mine.yaml")
+
+
+def test_weights_under_other_names_are_refused_in_the_name_of_the_study(project, capsys):
+    (project / "params.yaml").rename(project / "mine.yaml")
+    save_file({f"module.{name}": value for name, value in load_file(HEAD).items()}, HEAD)
+    assert main([*command("attack"), "--study", "mine.yaml"]) == 2
+    assert f"again with: snakemake {HEAD} --config study=mine.yaml\n" in capsys.readouterr().err
+
+
 @pytest.mark.usefixtures("empty")
 def test_results_that_were_not_run_are_left_out_on_request(capsys):
     for verb in ("frame", "table", "figure", "report"):

@@ -129,7 +129,8 @@ def test_a_missing_record_is_named_with_what_to_run(study, root):
     (root / RECORD).unlink()
     with pytest.raises(ResultsError) as error:
         frame(study, root)
-    assert error.value.problems == [f"{RECORD}: missing; run it with: snakemake {FLAGS}"]
+    (problem,) = error.value.problems
+    assert str(problem) == f"{RECORD}: missing; run it with: snakemake {FLAGS}"
 
 
 def test_missing_flags_are_named_with_what_to_run(study, root):
@@ -143,7 +144,8 @@ def test_all_problems_are_told_at_once_but_not_without_end(study, root):
     with pytest.raises(ResultsError) as error:
         frame(study, root)
     assert len(error.value.problems) == len(plan.evaluations(study)) == 8
-    assert len(str(results.ResultsError(["problem"] * 40)).splitlines()) == 13
+    many = results.ResultsError([artifacts.ArtifactError("problem")] * 40)
+    assert len(str(many).splitlines()) == 13
 
 
 def test_a_record_of_another_spec_is_stale_and_says_where_it_parts(root):
@@ -159,7 +161,7 @@ def test_a_changed_pretraining_makes_the_evaluations_of_its_run_stale_and_no_oth
     with pytest.raises(ResultsError) as error:
         frame(small_study(runs=runs), root)
     (problem,) = error.value.problems
-    assert "pretrain/simclr-pgd5-digits-s0/record.json: stale: run.epochs was 6" in problem
+    assert "pretrain/simclr-pgd5-digits-s0/record.json: stale: run.epochs was 6" in str(problem)
 
 
 def test_a_changed_head_that_another_starts_from_makes_its_evaluations_stale(root):

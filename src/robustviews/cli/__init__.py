@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from robustviews.artifacts import ArtifactError
+from robustviews.commands import DEFAULT_STUDY
 from robustviews.config import StudyError, load_study
 
 Verb = Callable[[argparse.Namespace], int | None]
@@ -38,7 +39,8 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, ArtifactError) as error:  # what the package refuses, in its own words
         if type(error) is ValueError:  # or a mistake of ours, which the log should tell apart
             logging.info("", exc_info=error)
-        sys.stderr.write(f"{error}\n")
+        told = error.told(options.study) if isinstance(error, ArtifactError) else str(error)
+        sys.stderr.write(f"{told}\n")
         return 2
     except Exception as error:  # the status 1 of a crash would read as a verdict
         if options.name not in _JUDGES:
@@ -96,8 +98,8 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="name", required=True, metavar="VERB")
     checker = verbs.add_parser("check", help="validate study files")
     checker.add_argument("files", nargs="+", type=Path, metavar="FILE")
-    checker.set_defaults(verb=check)
-    study = os.environ.get("ROBUSTVIEWS_STUDY", "params.yaml")
+    study = os.environ.get("ROBUSTVIEWS_STUDY", DEFAULT_STUDY)
+    checker.set_defaults(verb=check, study=study)
     for name, (module, text, options) in VERBS.items():
         verb = verbs.add_parser(name, help=text, description=text)
         verb.set_defaults(verb=_verb(module, name.replace("-", "_")))

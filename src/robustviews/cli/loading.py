@@ -68,10 +68,10 @@ def load_head(
 
 
 def _load_strictly(module: torch.nn.Module, path: Path) -> None:
+    weights = artifacts.read_tensors(path)
     try:
-        module.load_state_dict(artifacts.read_tensors(path), strict=True)
+        module.load_state_dict(weights, strict=True)
     except RuntimeError as error:
         raise ArtifactError(
-            f"{path}: does not fit the study's network; make it again with: snakemake {path}\n"
-            f"{error}"
+            f"{error}\n{path}: does not fit the study's network; make it again with:", path
         ) from None

@@ -57,7 +57,7 @@ def explain(study: Study, text: str, *, file: str, root: Path = Path()) -> str:
     chain = cells.chain(study, cell)
     records = dict(_records(study, chain, root))
     lines = [str(address)]
-    for line in _value(study, address, cell, root):
+    for line in _value(study, address, cell, file=file, root=root):
         lines += _wrapped(line, indent=3)
     for number, (jobs, options) in enumerate(_steps(chain), start=1):
         lines += ["", f"{number}. {_TITLES[jobs[0].rule]}"]
@@ -77,7 +77,7 @@ def _records(study: Study, chain: list[Job], root: Path) -> Iterator[tuple[Key, 
             yield job.key, record_shape.require(record, record_of(job), whole=False)
 
 
-def _value(study: Study, address: Address, cell: Cell, root: Path) -> Iterator[str]:
+def _value(study: Study, address: Address, cell: Cell, *, file: str, root: Path) -> Iterator[str]:
     """Say what the cell is, and how its number comes of its runs."""
     of = "minutes of pretraining" if cell.attack is None else f"accuracy, {_asked(cell)}"
     yield f"{cell.label}: {of}, on {cell.dataset}, {_seeds(cell)}"
@@ -86,7 +86,7 @@ def _value(study: Study, address: Address, cell: Cell, root: Path) -> Iterator[s
     try:
         frame = results.frame(study, root, blocks=[alone], partial=True)
     except ArtifactError as error:
-        yield f"Value: {UNKNOWN}: {error}"
+        yield f"Value: {UNKNOWN}: {error.told(file)}"
         return
     found = row_values(study, alone, frame)[0].cells[table.columns.index(address.column)]
     yield f"Value: {_number(found)}"

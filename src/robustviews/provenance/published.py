@@ -135,7 +135,7 @@ def _unknown(check: str, path: Path, error: Exception) -> Finding:
     first = str(error).partition("\n")[0]
     if not isinstance(error, ArtifactError):
         first = f"its records or flags cannot be read ({type(error).__name__}: {first})"
-    elif "; " in first:  # the way out, which does not know of which study file
+    elif "; " in first:  # the way out, which its job tells too
         first = f"{first.partition('; ')[0]}; see its job"
     text = f"cannot be made again to compare, since {first}"
     return Finding(check, path.as_posix(), State.UNKNOWN, text)
