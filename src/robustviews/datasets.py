@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import hashlib
 import io
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robustviews.options import option
+from robustviews.sources import cifar_trouble, source_folder
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 
-_ENVIRONMENT = "ROBUSTVIEWS_DATA"  # names a folder of downloaded data
-_DOWNLOADS = Path("data/raw")  # the only folder to which anything is downloaded
 # Of the 1,797 digits of scikit-learn 1.9 and their labels, as uint8 and int64.
 _DIGITS_SHA256 = "65e5b4619795efb40c1082f4c350c049e4ad552200d369b6ae99e21eef5e72c5"
 
@@ -118,7 +116,7 @@ class Cifar10:
             try:
                 data = kind(root, train=split == "train", download=downloads)
             except (OSError, RuntimeError) as error:
-                raise DataError(_cifar_trouble(kind, root, error)) from None
+                raise DataError(cifar_trouble(kind, root, error)) from None
             labels = np.array(data.targets, dtype=np.int64)
             chosen = _choose(labels, count, f"{root}: {split}_images")
             images = data.data[chosen].transpose(0, 3, 1, 2)  # (N, 3, 32, 32)
@@ -187,18 +185,6 @@ class Folder:
             counts[split] = _write(into, split, images, labels[chosen], size=self.size)
             hashes[part] = f"sha256:{source.hexdigest()}"
         return {**counts, "classes": len(names), "size": self.size, "source_hashes": hashes}
-
-
-def source_folder(options: Dataset) -> tuple[Path | None, bool]:
-    """Return where the files of a data set are read from, and whether they may be downloaded to it.
-
-    None stands for a data set that comes with what is installed.
-    """
-    root = getattr(options, "root", None)
-    if root is None:
-        return None, False
-    given = root or os.environ.get(_ENVIRONMENT, "")
-    return (Path(given).expanduser(), False) if given else (_DOWNLOADS, True)
 
 
 def open_split(folder: Path, split: str) -> tuple[Images, Labels]:
@@ -276,20 +262,6 @@ def _enlarge(images: Images, size: int) -> Images:
     weights = np.clip(1 - np.abs(centre[:, None] - np.arange(old)), 0, None)  # (size, 8)
     gray = np.rint(weights @ (images * (255 / 16)) @ weights.T).astype(np.uint8)
     return np.repeat(gray[:, None], 3, axis=1)
-
-
-def _cifar_trouble(kind: type[Any], root: Path, error: Exception) -> str:
-    """Say which file is missing or damaged, and where to get it."""
-    way_out = f"unpack {kind.url} in {root}, or name the folder that has it in {_ENVIRONMENT}"
-    meta = [kind.meta["filename"], kind.meta["md5"]]
-    for name, expected in [*kind.train_list, *kind.test_list, meta]:
-        path = root / kind.base_folder / name
-        if not path.is_file():
-            return f"{path}: no such file ({error}); {way_out}"
-        found = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
-        if found != expected:
-            return f"{path}: expected md5 {expected}, found {found}; {way_out}"
-    return f"{root}: {error}; {way_out}"
 
 
 def _class_names(class_list: str, train: Path) -> Sequence[str]:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from robustviews import artifacts, plan, units
 from robustviews.config.schema import Study
-from robustviews.datasets import source_folder
+from robustviews.sources import source_folder
 
 _SECONDS = 20  # that a tool has to answer
 _DIGEST = re.compile(r"(^|@)sha256:[0-9a-f]{64}$")

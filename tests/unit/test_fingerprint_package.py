@@ -145,6 +145,7 @@ RERUNS = {
     "runtime.configure": PRETRAIN | PROBE | ATTACK,
     "datasets.open_split": PRETRAIN | PROBE | ATTACK,
     "datasets.Digits.prepare": {"data digits"},
+    "sources.source_folder": {"data cifar10"},
     "attacks.ascend": FREE_AND_PGD | {"probe rle"} | ATTACK - {"attack lin aa", "attack own aa"},
     "attacks.AutoAttack.perturb": {name for name in ATTACK if name.endswith("aa")},
     "evaluate.Classifier.forward": ATTACK,
