@@ -61,7 +61,9 @@ class SynchronisedBatchNorm(_BatchNorm):
 class _Normalise(torch.autograd.Function):
     """y = weight (x - mean) / std + bias, with mean and variance (C,) of all ranks' x.
 
-    Written out to keep no more than x for the backward pass, and to talk once in either direction.
+    Backward, of what comes from above, g: weight / std (g - mean of g - slope (x - mean)), with the
+    slope of the line that fits g over x. Written out to keep no more than x for the backward pass,
+    and to talk once in either direction.
     """
 
     @staticmethod
@@ -92,26 +94,27 @@ class _Normalise(torch.autograd.Function):
         *_: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, None]:
         x, weight, mean, variance = ctx.saved_tensors
-        # As if mean and variance were constants: they are not, so a line through x is added below.
-        d_x, d_weight, d_bias = torch.ops.aten.native_batch_norm_backward(
+        inverse_std = (variance + ctx.eps).rsqrt()
+        # Its sums alone. Of the two pairs of statistics CUDA reads the later, a CPU that before it.
+        _, d_weight, d_bias = torch.ops.aten.native_batch_norm_backward(
             _precise(upstream),
             _precise(x),
             weight,
             mean,
             variance,
-            None,
-            None,
+            mean,
+            inverse_std,
             False,  # in eval mode
             ctx.eps,
-            [True, True, True],
+            [False, True, True],
         )
         # Gradients of the parameters stay this rank's: they are summed once, before the update.
         count = x.numel() // x.shape[1] * distributed.ranks()
         mean_upstream, mean_slope = distributed.total(torch.stack((d_bias, d_weight))) / count
-        inverse_std = (variance + ctx.eps).rsqrt()
         scale, slope = weight * inverse_std, mean_slope * inverse_std
-        d_x.addcmul_(_precise(x), _wide(-scale * slope, x))
-        d_x.add_(_wide(scale * (slope * mean - mean_upstream), x))
+        at_zero = _wide(scale * (slope * mean - mean_upstream), x)
+        d_x = torch.addcmul(at_zero, _precise(x), _wide(-scale * slope, x))
+        d_x.addcmul_(_precise(upstream), _wide(scale, x))
         return d_x.to(x.dtype), d_weight, d_bias, None
 
 

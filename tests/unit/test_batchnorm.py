@@ -1,0 +1,118 @@
+"""The batch norm of several processes, in one: as exact as torch's own, and fit for CUDA too.
+
+tests/reference/test_ranks.py has what several processes make of it, in float64.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from robustviews.batchnorm import SynchronisedBatchNorm
+
+CHANNELS = 8
+SHAPES = {"flat": (64, CHANNELS), "contiguous": (16, CHANNELS, 9, 9)}
+SHAPES["channels_last"] = SHAPES["contiguous"]
+
+
+def there_and_back(norm, x, upstream):
+    """Return output, gradients and running statistics of a batch norm, in float64."""
+    x = x.clone().requires_grad_()
+    y = norm(x)
+    y.backward(upstream)
+    assert y.dtype == x.grad.dtype == x.dtype
+    assert y.stride() == x.grad.stride() == x.stride()
+    found = (y.detach(), x.grad, norm.weight.grad, norm.bias.grad, *norm.buffers())
+    return [each.double() for each in found]
+
+
+def given(layout, *, mean=0.0, dtype=torch.float32):
+    """Return an input, and what comes back to its output."""
+    generator = torch.Generator().manual_seed(0)
+    x, upstream = torch.randn((2, *SHAPES[layout]), dtype=torch.float64, generator=generator)
+    both = ((x + mean).to(dtype), upstream.to(dtype))
+    if layout == "channels_last":
+        return [each.contiguous(memory_format=torch.channels_last) for each in both]
+    return list(both)
+
+
+def norms(layout, *, momentum=0.1):
+    """Return a batch norm of torch and ours of the same weights."""
+    kind = nn.BatchNorm1d if layout == "flat" else nn.BatchNorm2d
+    theirs, copied = (kind(CHANNELS, momentum=momentum) for _ in range(2))
+    for norm in (theirs, copied):
+        with torch.no_grad():
+            norm.weight.copy_(torch.linspace(-1, 2, CHANNELS))
+            norm.bias.copy_(torch.linspace(3, 4, CHANNELS))
+    return theirs, SynchronisedBatchNorm(copied)
+
+
+@pytest.mark.parametrize("mean", [0.0, 10.0, 1000.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("layout", SHAPES)
+def test_it_is_as_exact_as_batch_norm_of_torch_where_the_mean_is_large(layout, dtype, mean):
+    x, upstream = given(layout, mean=mean, dtype=dtype)
+    theirs, ours = norms(layout)
+    found = there_and_back(ours, x, upstream)
+    like = there_and_back(theirs, x, upstream)
+    truth, _ = norms(layout)
+    expected = there_and_back(truth.double(), x.double(), upstream.double())
+    for mine, other, exact in zip(found, like, expected, strict=True):
+        size = exact.abs().max()
+        # Of a difference of two numbers near `mean` float32 has so much left.
+        slack = (mean + 10) * torch.finfo(torch.float32).eps * 2 * size
+        assert (mine - exact).abs().max() <= 2 * (other - exact).abs().max() + slack
+
+
+@pytest.mark.parametrize("momentum", [0.1, 0.7])
+def test_running_statistics_move_as_those_of_torch(momentum):
+    theirs, ours = norms("flat", momentum=momentum)
+    for norm in (theirs, ours):
+        for scale in (1, 3):
+            norm(given("flat", mean=2.0)[0] * scale)
+    for mine, other in zip(ours.buffers(), theirs.buffers(), strict=True):
+        torch.testing.assert_close(mine, other)
+
+
+@pytest.mark.parametrize("layout", SHAPES)
+def test_weights_that_want_no_gradient_get_none(layout):
+    _, ours = norms(layout)
+    ours.requires_grad_(False)
+    x, upstream = given(layout)
+    wanted = x.clone().requires_grad_()
+    ours(wanted).backward(upstream)
+    theirs, _ = norms(layout)
+    expected = x.clone().requires_grad_()
+    theirs(expected).backward(upstream)
+    torch.testing.assert_close(wanted.grad, expected.grad, atol=1e-5, rtol=1e-5)
+    assert ours.weight.grad is ours.bias.grad is None
+
+
+class Listening(TorchDispatchMode):
+    """Notes what torch's own backward pass of batch norm is given."""
+
+    def __init__(self):
+        super().__init__()
+        self.given = []
+
+    def __torch_dispatch__(self, function, _, arguments=(), options=None):
+        if function is torch.ops.aten.native_batch_norm_backward.default:
+            self.given.append(arguments)
+        return function(*arguments, **(options or {}))
+
+
+@pytest.mark.parametrize("layout", SHAPES)
+def test_backward_gives_both_pairs_of_statistics_since_cuda_and_cpu_read_different_ones(layout):
+    x, upstream = given(layout, mean=3.0, dtype=torch.bfloat16)
+    _, ours = norms(layout)
+    y = ours(x.requires_grad_())
+    with Listening() as heard:
+        y.backward(upstream)
+    [(d_y, inputs, weight, mean, variance, saved_mean, saved_inverse, train, eps, _)] = heard.given
+    # torch, aten/src/ATen/native/cuda/Normalization.cu: "save_mean should always be defined".
+    assert torch.equal(mean, saved_mean)
+    torch.testing.assert_close(saved_inverse, (variance + eps).rsqrt())
+    assert not train
+    assert {each.dtype for each in (d_y, inputs, weight, mean, variance)} == {torch.float32}
