@@ -1,4 +1,4 @@
-"""The only file I/O: atomic writes, safetensors, JSON, records, hashes, and state to resume from.
+"""The only file I/O: atomic writes, safetensors, JSON, records and hashes.
 
 Nothing is ever pickled. A file appears under its name only when it is whole.
 """
@@ -118,7 +118,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def read_json(path: Path) -> Any:
     """Read JSON; as all readers here, raises ArtifactError when the file is missing or damaged."""
-    with _reading(path):
+    with reading(path):
         return json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -129,7 +129,7 @@ def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """Read one JSON object a line."""
-    with _reading(path):
+    with reading(path):
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
@@ -149,7 +149,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """Read safetensors as CPU tensors."""
     from safetensors.torch import load_file
 
-    with _reading(path):
+    with reading(path):
         return load_file(path)
 
 
@@ -157,18 +157,18 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """Read safetensors as numpy arrays, without torch."""
     from safetensors.numpy import load_file
 
-    with _reading(path):
+    with reading(path):
         return load_file(path)
 
 
 def sha256(path: Path) -> str:
     """Return `sha256:<hex>` of a file."""
-    with _reading(path), path.open("rb") as file:
+    with reading(path), path.open("rb") as file:
         return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextlib.contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def reading(path: Path) -> Iterator[None]:
     """Turn whatever is wrong with a file into an ArtifactError that says what to do."""
     from safetensors import SafetensorError
 
@@ -303,47 +303,3 @@ def _git(*arguments: str, index: str = "") -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
-
-
-class Resume:
-    """Where a training keeps what it needs to go on after an interruption.
-
-    The folder's name holds a hash of the spec and of the inputs, so that state is never taken up by
-    another training.
-    """
-
-    def __init__(
-        self, folder: Path, spec: dict[str, Any], inputs: list[Path], minutes: float
-    ) -> None:
-        text = json.dumps([spec, [sha256(path) for path in inputs]], sort_keys=True)
-        key = hashlib.sha256(text.encode()).hexdigest()[:16]
-        self.folder = folder.with_name(f"{folder.name}-{key}")
-        self._seconds = minutes * 60
-        self._last = time.monotonic()
-
-    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """Return tensors and position of the last saved state, or None at a first start."""
-        path = self.folder / "state.safetensors"
-        if not path.exists():
-            return None
-        from safetensors import safe_open
-
-        with _reading(path):
-            with safe_open(path, framework="pt") as file:
-                position = (file.metadata() or {}).get("position", "")
-            return read_tensors(path), json.loads(position)
-
-    def due(self) -> bool:
-        """Return whether it is time to save again."""
-        return time.monotonic() - self._last >= self._seconds
-
-    def save(self, tensors: Mapping[str, Tensor], position: dict[str, Any]) -> None:
-        """Replace the saved state in one file, at once, so that tensors and position always fit."""
-        write_tensors(
-            self.folder / "state.safetensors", tensors, {"position": json.dumps(position)}
-        )
-        self._last = time.monotonic()
-
-    def discard(self) -> None:
-        """Remove the state of a finished training."""
-        shutil.rmtree(self.folder, ignore_errors=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +15,11 @@ from robustviews.augment import Views
 from robustviews.encoder import Encoder
 from robustviews.feed import Feed
 from robustviews.probe import Probe, represent
+
+if TYPE_CHECKING:
+    from robustviews.pretrain import State
+
+log = logging.getLogger(__name__)
 
 ROUNDING = 1e-6  # what float32 may add to a perturbation
 
@@ -39,6 +46,7 @@ def evaluate(
     size: int,
     seed: int,
     batch: int = 500,
+    state: State | None = None,
     title: str = "attack",
 ) -> dict[str, Tensor]:
     """Attack a classifier at every radius of an attack.
@@ -52,7 +60,8 @@ def evaluate(
         size: side of the images in pixels.
         seed: of the choice of images, of n-crop views and of random starts.
         batch: views attacked together: an n-crop probe takes batch / n images at a time.
-        title: of the progress bar.
+        state: where to save flags so far, and to take up an interrupted evaluation from.
+        title: of the progress bar and of log lines.
 
     Returns:
         `index` (n,) int64, positions of the attacked images in the test set; `labels` (n,) int64;
@@ -64,22 +73,25 @@ def evaluate(
     classifier.eval()
     images = feed.of(images, next(classifier.parameters()).device)
     index = choose_images(len(images), attack.images)
-    flags: dict[str, list[Tensor]] = {}
-    bar = runtime.Progress(len(index), "image", title)
     view_seed = runtime.counter_key(seed, "test")
     at_once = max(1, batch // classifier.probe.stack)
     orders = index.split(at_once)
-    stream = contextlib.closing(images.batches(orders))
+    done, flags = _take_up(state, title)
+    bar = runtime.Progress(len(index), "image", title)
+    bar.begin_at(min(done * at_once, len(index)))
+    stream = contextlib.closing(images.batches(orders[done:]))
     with runtime.frozen(classifier), stream as batches:
-        for number, (order, (where, chosen)) in enumerate(zip(orders, batches, strict=True)):
+        for order, (where, chosen) in zip(orders[done:], batches, strict=True):
             inputs = classifier.probe.inputs(chosen, where, views, size=size, seed=view_seed)
             target = labels[order].to(where.device)
-            draws = runtime.counter_key(seed, "attack", number) & 0x7FFFFFFF
+            draws = runtime.counter_key(seed, "attack", done) & 0x7FFFFFFF
             for name, right in _flags(classifier, attack, inputs, target, draws).items():
                 flags.setdefault(name, []).append(right)
-            bar.show(min((number + 1) * at_once, len(index)))
-    result = {name: torch.cat(parts).to(torch.uint8).cpu() for name, parts in flags.items()}
-    return {"index": index, "labels": labels[index], **result}
+            done += 1
+            if state is not None and state.due():
+                state.save(_joined(flags), {"batches": done, "flags": list(flags)})
+            bar.show(min(done * at_once, len(index)))
+    return {"index": index, "labels": labels[index], **_joined(flags)}
 
 
 def choose_images(count: int, wanted: int | None) -> Tensor:
@@ -97,6 +109,24 @@ def choose_images(count: int, wanted: int | None) -> Tensor:
     if wanted > count:
         raise ValueError(f"images: {wanted} asks for more than the {count} test images; lower it")
     return runtime.permutation(count, "test images")[:wanted].sort().values
+
+
+def _take_up(state: State | None, title: str) -> tuple[int, dict[str, list[Tensor]]]:
+    """Return how many batches are done and their flags; none at a first start."""
+    saved = state.load() if state is not None else None
+    if saved is None:
+        return 0, {}
+    flags, position = saved
+    log.info("attack=%s resumed after batch %d", title, position["batches"])
+    return position["batches"], {name: [flags[name]] for name in position["flags"]}
+
+
+def _joined(flags: dict[str, list[Tensor]]) -> dict[str, Tensor]:
+    """Return flags of all batches as (n,) uint8 on the CPU."""
+    return {
+        name: torch.cat([part.to("cpu", torch.uint8) for part in parts])
+        for name, parts in flags.items()
+    }
 
 
 def _flags(

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from robustviews import feed, runtime
+from robustviews import feed, optim, runtime
 
 if TYPE_CHECKING:
     from robustviews.encoder import Encoder, Feature
     from robustviews.feed import Feed
+    from robustviews.pretrain import State
     from robustviews.probe import History, Task
+
+log = logging.getLogger(__name__)
+
+FeaturesOf = Callable[[Tensor, Tensor], Tensor]
 
 
 def new_head(encoder: Encoder, feature: Feature, task: Task) -> nn.Linear:
@@ -26,67 +33,131 @@ def new_head(encoder: Encoder, feature: Feature, task: Task) -> nn.Linear:
     return head.to(task.labels.device)
 
 
-def fit(
-    head: nn.Linear,
-    optimizer: torch.optim.Optimizer,
-    task: Task,
-    rows: Tensor | Feed,
-    features_of: Callable[[Tensor, Tensor], Tensor],
-    *,
-    batch_size: int,
-    epochs: int,
-    first: int = 0,
-    lr_at: Callable[[int], float] | None = None,
-) -> History:
-    """Fit a head by cross-entropy, in place.
+@dataclass
+class Progress:
+    """Where a fit stands."""
 
-    Args:
-        head: to be trained.
-        optimizer: of its parameters.
-        task: labels, seed and order.
-        rows: (N, ...), such as features or images.
-        features_of: maps rows (B, ...) and their labels (B,) to features (B, F).
-        batch_size: images in a minibatch; the last one may be smaller.
-        epochs: passes over the training set.
-        first: epochs already done, so that orders and history go on.
-        lr_at: learning rate of each update, counted from 0; the optimizer's own when None.
+    epoch: int = 0  # finished ones
+    position: int = 0  # finished minibatches of the current epoch
+    history: History = field(default_factory=list)  # loss and training accuracy of each epoch
 
-    Returns:
-        Loss and training accuracy of each epoch.
-    """
-    history: History = []
-    rows, count = feed.of(rows, task.labels.device), len(task.labels)
-    update = 0
-    bar = runtime.Progress(epochs, "epoch", task.title)
-    for epoch in range(first, first + epochs):
-        orders = runtime.permutation(count, task.seed, "probe", epoch).split(batch_size)
-        loss_sum = torch.zeros((), device=task.labels.device)
-        correct = torch.zeros((), dtype=torch.int64, device=task.labels.device)
-        with contextlib.closing(rows.batches(orders)) as batches:
-            for index, chosen in batches:
-                labels = task.labels[index]
-                logits = head(features_of(chosen, labels))
-                loss = nn.functional.cross_entropy(logits, labels)
-                optimizer.zero_grad()
-                loss.backward()
-                if lr_at is not None:
-                    optimizer.param_groups[0]["lr"] = lr_at(update)
-                optimizer.step()
-                update += 1
-                loss_sum += loss.detach() * len(index)
-                correct += (logits.argmax(dim=1) == labels).sum()
-        mean_loss = loss_sum.item() / count
-        if not math.isfinite(mean_loss):
+
+class Fit:
+    """A head that is fitted by cross-entropy, in place, and goes on after an interruption."""
+
+    def __init__(
+        self,
+        head: nn.Linear,
+        optimizer: torch.optim.Optimizer,
+        task: Task,
+        *,
+        lr_at: Callable[[int], float] | None = None,
+    ) -> None:
+        """Begin, or go on from the task's state.
+
+        Args:
+            head: to be trained.
+            optimizer: of its parameters.
+            task: labels, seed, order, and where state is.
+            lr_at: learning rate of each update, counted from 0; the optimizer's own when None.
+        """
+        self.head, self.optimizer, self.task, self.lr_at = head, optimizer, task, lr_at
+        self.progress = Progress()
+        self._clear()
+        if task.state is not None:
+            self._take_up(task.state)
+
+    def run(
+        self,
+        rows: Tensor | Feed,
+        features_of: FeaturesOf = lambda rows, _: rows,
+        *,
+        batch_size: int,
+        epochs: int,
+    ) -> History:
+        """Fit until so many epochs are done, those of earlier calls included.
+
+        Args:
+            rows: (N, ...), such as features or images.
+            features_of: maps rows (B, ...) and their labels (B,) to features (B, F); the rows are
+                features themselves by default.
+            batch_size: images in a minibatch; the last one may be smaller.
+            epochs: passes over the training set.
+
+        Returns:
+            Loss and training accuracy of each epoch.
+        """
+        task, progress = self.task, self.progress
+        rows, count = feed.of(rows, task.labels.device), len(task.labels)
+        bar = runtime.Progress(epochs, "epoch", task.title)
+        bar.begin_at(progress.epoch)
+        while progress.epoch < epochs:
+            order = runtime.permutation(count, task.seed, "probe", progress.epoch)
+            orders = order.split(batch_size)
+            with contextlib.closing(rows.batches(orders[progress.position :])) as batches:
+                for index, chosen in batches:
+                    if self.lr_at is not None:
+                        update = progress.epoch * len(orders) + progress.position
+                        self.optimizer.param_groups[0]["lr"] = self.lr_at(update)
+                    self._update(features_of, chosen, task.labels[index])
+                    progress.position += 1
+                    if progress.position == len(orders):
+                        self._close_epoch()
+                    if task.state is not None and task.state.due():
+                        self._save(task.state)
+            bar.show(progress.epoch)
+        return progress.history
+
+    def _update(self, features_of: FeaturesOf, rows: Tensor, labels: Tensor) -> None:
+        logits = self.head(features_of(rows, labels))
+        loss = nn.functional.cross_entropy(logits, labels)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        self.loss_sum += loss.detach() * len(labels)
+        self.correct += (logits.argmax(dim=1) == labels).sum()
+
+    def _close_epoch(self) -> None:
+        """Write a line of history; raise ValueError if the loss is no longer finite."""
+        progress, count = self.progress, len(self.task.labels)
+        progress.epoch, progress.position = progress.epoch + 1, 0
+        loss = self.loss_sum.item() / count
+        if not math.isfinite(loss):
             raise ValueError(
-                f"{task.title}: the loss is {mean_loss} after epoch {epoch + 1}; lower its lr"
+                f"{self.task.title}: the loss is {loss} after epoch {progress.epoch}; lower its lr"
             )
-        history.append(
+        progress.history.append(
             {
-                "epoch": epoch + 1,
-                "loss": mean_loss,
-                "accuracy": correct.item() / count,
-                "lr": optimizer.param_groups[0]["lr"],
+                "epoch": progress.epoch,
+                "loss": loss,
+                "accuracy": self.correct.item() / count,
+                "lr": self.optimizer.param_groups[0]["lr"],
             }
         )
-        bar.show(epoch + 1 - first)
-    return history
+        self._clear()
+
+    def _clear(self) -> None:
+        """Begin the sums of an epoch: of losses, and of images that are classified right."""
+        device = self.task.labels.device
+        self.loss_sum = torch.zeros((), device=device)
+        self.correct = torch.zeros((), dtype=torch.int64, device=device)
+
+    def _save(self, state: State) -> None:
+        """Save everything that the next minibatch depends on."""
+        tensors = {f"head.{name}": value for name, value in self.head.state_dict().items()}
+        tensors |= {f"optimizer.{key}": value for key, value in optim.slots(self.optimizer).items()}
+        tensors |= {"loss_sum": self.loss_sum, "correct": self.correct}
+        state.save(tensors, asdict(self.progress))
+
+    def _take_up(self, state: State) -> None:
+        saved = state.load()
+        if saved is None:
+            return
+        tensors, position = saved
+        self.head.load_state_dict(optim.below("head.", tensors), strict=True)
+        optim.set_slots_(self.optimizer, optim.below("optimizer.", tensors))
+        self.loss_sum.copy_(tensors["loss_sum"])
+        self.correct.copy_(tensors["correct"])
+        self.progress = Progress(**position)
+        done = self.progress.epoch, self.progress.position
+        log.info("probe=%s resumed after epoch %d, minibatch %d", self.task.title, *done)

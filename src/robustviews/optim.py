@@ -121,6 +121,27 @@ def _rescale(params: list[Tensor], grads: list[Tensor], group: dict[str, Any]) -
     return list(decayed)
 
 
+def slots(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return what an optimizer remembers, by number of the parameter and name, as `0.exp_avg`."""
+    remembered = optimizer.state_dict()["state"].items()
+    return {f"{number}.{name}": own[name] for number, own in remembered for name in own}
+
+
+def set_slots_(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Let a fresh optimizer of the same parameters go on with what `slots` returned."""
+    remembered: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        number, _, name = key.partition(".")
+        remembered.setdefault(int(number), {})[name] = value
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": remembered, "param_groups": groups})
+
+
+def below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors whose names begin so, by the rest of their names."""
+    return {name.removeprefix(prefix): tensors[name] for name in tensors if name.startswith(prefix)}
+
+
 def learning_rate(
     base: float,
     *,

@@ -20,14 +20,14 @@ from robustviews.compiler import Compilation, compile_encoder
 from robustviews.encoder import Encoder
 from robustviews.feed import Feed
 from robustviews.methods import Batch, Method, divide
-from robustviews.optim import Adam, Lars, Sgd, learning_rate
+from robustviews.optim import Adam, Lars, Sgd, below, learning_rate, set_slots_, slots
 from robustviews.regimes import Regime, passes_over_data
 
 log = logging.getLogger(__name__)
 
 
 class State(Protocol):
-    """Keeps what an interrupted training needs; see `robustviews.artifacts.Resume`."""
+    """Keeps what an interrupted job needs; see `robustviews.resuming.Resume`."""
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """Return the saved tensors and position, or None."""
@@ -115,8 +115,7 @@ class Training:
         """Save everything that the next minibatch depends on, for any number of ranks."""
         self._tick()
         tensors = {f"encoder.{key}": value for key, value in self.encoder.state_dict().items()}
-        for number, slots in self.opt.state_dict()["state"].items():
-            tensors.update({f"optimizer.{number}.{key}": slots[key] for key in slots})
+        tensors |= {f"optimizer.{key}": value for key, value in slots(self.opt).items()}
         tensors["loss_sum"] = distributed.total(self.loss_sum)
         if self.delta is not None:
             tensors["delta"] = distributed.gather(self.delta)
@@ -129,18 +128,8 @@ class Training:
         if saved is None:
             return
         tensors, position = saved
-        weights: dict[str, Tensor] = {}
-        slots: dict[int, dict[str, Tensor]] = {}
-        for name, value in tensors.items():
-            kind, _, key = name.partition(".")
-            if kind == "encoder":
-                weights[key] = value
-            elif kind == "optimizer":
-                number, _, slot = key.partition(".")
-                slots.setdefault(int(number), {})[slot] = value
-        self.encoder.load_state_dict(weights, strict=True)
-        groups = self.opt.state_dict()["param_groups"]
-        self.opt.load_state_dict({"state": slots, "param_groups": groups})
+        self.encoder.load_state_dict(below("encoder.", tensors), strict=True)
+        set_slots_(self.opt, below("optimizer.", tensors))
         self.loss_sum = distributed.share(tensors["loss_sum"].to(self.device))
         if "delta" in tensors:
             self.delta = distributed.part(tensors["delta"].to(self.device))

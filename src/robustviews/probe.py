@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from robustviews.augment import Views
     from robustviews.encoder import Encoder, Feature
     from robustviews.feed import Feed
+    from robustviews.pretrain import State
 else:
     torch, nn = LazyModule("torch"), LazyModule("torch.nn")
     augment, feed = LazyModule("robustviews.augment"), LazyModule("robustviews.feed")
@@ -43,7 +44,8 @@ class Task:
         size: side of images and views in pixels.
         seed: of heads, orders and views.
         batch: views that are encoded or attacked at a time.
-        title: of the progress bar.
+        title: of the progress bar and of log lines.
+        state: where the state of a fit is saved, and an interrupted one is taken up from.
     """
 
     images: Tensor | Feed
@@ -54,6 +56,7 @@ class Task:
     seed: int
     batch: int = 500
     title: str = "probe"
+    state: State | None = None
 
 
 class Probe(Protocol):
@@ -110,16 +113,8 @@ class LinearProbe:
         h = frozen_features(self, encoder, task, key="train")
         head = start or heads.new_head(encoder, self.feature, task)
         adam = optim.Adam(head.parameters(), self.lr)
-        history = heads.fit(
-            head,
-            adam,
-            task,
-            h,
-            lambda chosen, _: chosen,
-            batch_size=self.batch_size,
-            epochs=self.epochs,
-        )
-        return head, history
+        fit = heads.Fit(head, adam, task)
+        return head, fit.run(h, batch_size=self.batch_size, epochs=self.epochs)
 
 
 @dataclass(frozen=True)
@@ -176,28 +171,13 @@ class RobustLinearProbe:
                 ]
             return torch.cat(features)
 
+        fit, epochs = heads.Fit(head, adam, task), self.epochs
         with runtime.frozen(encoder):
-            history = heads.fit(
-                head,
-                adam,
-                task,
-                task.images,
-                attacked,
-                batch_size=self.batch_size,
-                epochs=self.epochs,
-            )
+            history = fit.run(task.images, attacked, batch_size=self.batch_size, epochs=epochs)
         if self.rle_trailing_standard:
             h = frozen_features(self, encoder, task, key="train")
-            history += heads.fit(
-                head,
-                adam,
-                task,
-                h,
-                lambda chosen, _: chosen,
-                batch_size=self.batch_size,
-                epochs=self.rle_trailing_standard,
-                first=self.epochs,
-            )
+            epochs += self.rle_trailing_standard
+            history = fit.run(h, batch_size=self.batch_size, epochs=epochs)
         return head, history
 
     def _attacked(
@@ -271,16 +251,13 @@ class NcropProbe:
             head.parameters(), self.lr, momentum=self.momentum, weight_decay=self.weight_decay
         )
         minibatches = self.epochs * -(-len(task.labels) // self.batch_size)
-        return head, heads.fit(
+        fit = heads.Fit(
             head,
             sgd,
             task,
-            h,
-            lambda chosen, _: chosen,
-            batch_size=self.batch_size,
-            epochs=self.epochs,
             lr_at=lambda step: optim.cosine_lr(step, base=self.lr, horizon=minibatches),
         )
+        return head, fit.run(h, batch_size=self.batch_size, epochs=self.epochs)
 
 
 @dataclass(frozen=True)

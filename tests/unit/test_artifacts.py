@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from robustviews import artifacts, cli
-from robustviews.artifacts import ArtifactError, Resume
+from robustviews.artifacts import ArtifactError
 
 RECORD = {
     "stage": "pretrain",
@@ -328,79 +328,3 @@ def test_a_file_tells_the_commit_of_sources_without_git(text, told, tmp_path, mo
     monkeypatch.setattr(artifacts, "__file__", str(module))
     (tmp_path / "COMMIT").write_text(text)
     assert artifacts.commit() == told
-
-
-def resume(folder, spec=None, inputs=(), minutes=10.0) -> Resume:
-    return Resume(folder / "state" / "run", spec or {"epochs": 3}, list(inputs), minutes)
-
-
-def test_what_is_saved_is_taken_up_by_the_same_training(tmp_path):
-    assert resume(tmp_path).load() is None
-    resume(tmp_path).save({"weight": torch.ones(2)}, {"epoch": 1, "history": [{"loss": 0.1}]})
-    resume(tmp_path).save({"weight": torch.zeros(2)}, {"epoch": 2, "history": [{"loss": 0.3}]})
-    saved, position = resume(tmp_path).load()
-    assert torch.equal(saved["weight"], torch.zeros(2))
-    assert position == {"epoch": 2, "history": [{"loss": 0.3}]}
-
-
-def test_state_of_another_spec_or_of_other_inputs_is_not_taken_up(tmp_path):
-    data = tmp_path / "data.npy"
-    data.write_text("one")
-    resume(tmp_path, inputs=[data]).save({"weight": torch.ones(2)}, {})
-    assert resume(tmp_path, {"epochs": 4}, [data]).load() is None
-    assert resume(tmp_path).load() is None
-    assert resume(tmp_path, {"epochs": 3}, [data]).load() is not None
-    data.write_text("two")
-    assert resume(tmp_path, inputs=[data]).load() is None
-
-
-def test_the_order_of_a_spec_does_not_matter(tmp_path):
-    resume(tmp_path, {"a": 1, "b": 2}).save({"weight": torch.ones(2)}, {})
-    assert resume(tmp_path, {"b": 2, "a": 1}).load() is not None
-
-
-def test_the_state_of_a_finished_training_is_removed(tmp_path):
-    other = resume(tmp_path, {"epochs": 4})
-    other.save({"weight": torch.ones(2)}, {})
-    state = resume(tmp_path)
-    state.save({"weight": torch.ones(2)}, {})
-    state.discard()
-    state.discard()
-    assert state.load() is None
-    assert other.load() is not None
-
-
-def test_saving_is_due_after_some_minutes(tmp_path, monkeypatch):
-    now = 1000.0
-    monkeypatch.setattr(artifacts.time, "monotonic", lambda: now)
-    state, always = resume(tmp_path, minutes=2), resume(tmp_path, minutes=0)
-    assert (state.due(), always.due()) == (False, True)
-    now += 120
-    assert state.due()
-    state.save({"weight": torch.ones(2)}, {})
-    assert not state.due()
-
-
-def test_a_save_that_fails_leaves_the_state_before_it(tmp_path):
-    state = resume(tmp_path)
-    state.save({"weight": torch.ones(2)}, {"epoch": 1})
-    shared = torch.zeros(2)
-    with pytest.raises(RuntimeError, match="share memory"):
-        state.save({"weight": shared, "other": shared}, {"epoch": 2})
-    saved, position = state.load()
-    assert position == {"epoch": 1}
-    assert saved["weight"].sum() == 2
-    assert [path.name for path in state.folder.iterdir()] == ["state.safetensors"]
-
-
-@pytest.mark.parametrize("content", [b"", b"\x00" * 64])
-def test_damaged_state_is_named_with_what_to_do(content, tmp_path):
-    state = resume(tmp_path)
-    state.save({"weight": torch.ones(2)}, {})
-    path = state.folder / "state.safetensors"
-    path.write_bytes(content)
-    with pytest.raises(ArtifactError, match=rf"^{path}: damaged .*; delete it and run snakemake"):
-        state.load()
-    artifacts.write_tensors(path, {"weight": torch.ones(2)})
-    with pytest.raises(ArtifactError, match="damaged"):
-        state.load()

@@ -287,7 +287,7 @@ def test_every_verb_explains_itself(verb, capsys):
         assert len(options) == len(set(options))
         assert "--study" not in options
         assert "study file (params.yaml)" in said
-        assert ("--device" in said) == (module in ("jobs", "estimate"))
+        assert ("--device" in said) == (module in ("jobs", "estimate", "picturing"))
         assert ("--partial" in said) == (module == "reporting")
 
 

@@ -12,6 +12,7 @@ from robustviews.attacks import AutoAttack, PgdAttack
 from robustviews.augment import Views
 from robustviews.evaluate import Classifier, choose_images, evaluate
 from robustviews.probe import LinearProbe, NcropProbe, OwnHead
+from tests.unit.test_pretrain import InterruptedTraining, Memory
 from tests.unit.tiny_models import (
     CLASSES,
     HIDDEN,
@@ -233,6 +234,60 @@ def test_minibatches_have_different_random_starts():
     run(model, attack, images, own_labels(model, images), batch=3)
     first, second = model.encoder.seen[-5], model.encoder.seen[-2]  # clean, step, final
     assert not torch.equal(first, second)
+
+
+# Interruptions
+
+RANDOM = PgdAttack(eps=(16.0, 4.0), steps=2, step_size=6, random_start=True)
+INTERRUPTED = {  # attack, probe, batches of the 24 images or of the chosen ones
+    "pgd": (RANDOM, LinearProbe(), 5),
+    "chosen": (replace(RANDOM, images=11), LinearProbe(), 3),
+    "autoattack": (replace(APGD, eps=(16.0,), images=11), LinearProbe(), 3),
+    "n crops": (replace(RANDOM, images=11), NcropProbe(n=2), 6),
+}
+
+
+@pytest.mark.parametrize("name", INTERRUPTED)
+def test_an_evaluation_goes_on_from_any_batch_as_if_it_had_not_stopped(name):
+    attack, probe, count = INTERRUPTED[name]
+    images, model = noise_images(COUNT), network(probe)
+    labels = labels_of(COUNT)
+
+    def found(state=None):
+        return run(model, attack, images, labels, batch=5, state=state)
+
+    undisturbed, memory = found(), Memory()
+    same_flags(found(memory), undisturbed)
+    assert len(memory.saved) == count
+    for done in range(1, count + 1):
+        again = Memory()
+        again.saved = memory.saved[:done]
+        same_flags(found(again), undisturbed)
+        assert again.minibatches == count - done
+
+
+def test_an_evaluation_that_is_interrupted_again_and_again_ends_alike(caplog):
+    caplog.set_level("INFO")
+    images, model, labels = noise_images(COUNT), network(), labels_of(COUNT)
+    undisturbed, memory = run(model, RANDOM, images, labels, batch=5), Memory(every=2)
+    for dies_after in (1, 3, 3):  # with nothing saved, two batches, four
+        memory.minibatches, memory.dies_after = 0, dies_after
+        with pytest.raises(InterruptedTraining):
+            run(model, RANDOM, images, labels, batch=5, state=memory)
+    memory.minibatches, memory.dies_after = 0, None
+    same_flags(run(model, RANDOM, images, labels, batch=5, state=memory), undisturbed)
+    assert [line for line in caplog.messages if "resumed" in line] == [
+        "attack=attack resumed after batch 2",
+        "attack=attack resumed after batch 4",
+    ]
+
+
+def same_flags(found, expected):
+    """Compare flags, their order and type included."""
+    assert list(found) == list(expected)
+    for name, flags in expected.items():
+        assert found[name].dtype == flags.dtype
+        assert torch.equal(found[name], flags), name
 
 
 # The n-crop probe

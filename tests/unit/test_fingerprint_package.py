@@ -150,7 +150,7 @@ RERUNS = {
     "attacks.AutoAttack.perturb": {name for name in ATTACK if name.endswith("aa")},
     "evaluate.Classifier.forward": ATTACK,
     "probe.NcropProbe.inputs": {"probe crops", "attack crops pgd"},
-    "heads.fit": PROBE | {name for name in ATTACK if "own" not in name},
+    "heads.Fit.run": PROBE | {name for name in ATTACK if "own" not in name},
 }
 
 

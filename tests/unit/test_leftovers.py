@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from robustviews import artifacts, plan, running
+from robustviews import artifacts, pending, plan, running
 from robustviews.cli import main
 from robustviews.cli.jobs import STATE
 from robustviews.config import load_study
 from robustviews.provenance import leftovers
 from robustviews.provenance.leftovers import LeftoverError
+from robustviews.resuming import Resume
 from tests.unit.results_tree import write_shown, write_tree
 
 STUDY = """\
@@ -218,18 +219,21 @@ def test_nothing_is_removed_while_snakemake_is_at_work():
     assert everything() == before
 
 
+JOBS = [("pretrain", RUN), ("probe", f"{RUN}/central"), ("attack", f"{RUN}/central/pgd2")]
+
+
+@pytest.mark.parametrize("key", JOBS, ids=[rule for rule, _ in JOBS])
 @pytest.mark.usefixtures("project")
-def test_a_state_counts_only_while_a_training_would_go_on_from_it():
-    study = load_study("params.yaml")
-    data = plan.data_folder(study, "digits")
-    inputs = [data / name for name in ("train_images.npy", "train_labels.npy", "summary.json")]
-    spec = plan.pretrain_spec(study, RUN)
-    state = artifacts.Resume(STATE / "tiny" / RUN, spec, inputs, 1).folder
-    stale, foreign = STATE / "tiny" / f"{RUN}-{16 * '0'}", STATE / "tiny" / f"gone-{16 * '0'}"
+def test_a_state_counts_only_while_a_job_would_go_on_from_it(key):
+    study, name = load_study("params.yaml"), key[1].replace("/", "-")
+    record = artifacts.read_json(pending.jobs(study)[key].folder / "record.json")
+    read = [Path(path) for path in record["inputs"]]
+    state = Resume(STATE / "tiny" / name, record["spec"], read, 1).folder
+    stale, foreign = STATE / "tiny" / f"{name}-{16 * '0'}", STATE / "tiny" / f"gone-{16 * '0'}"
     for folder in (state, stale, foreign, STATE / "other" / f"x-{16 * '0'}"):
         artifacts.write_text(folder / "state.safetensors", "")
     assert paths() == [foreign.as_posix(), stale.as_posix()]
-    shutil.rmtree(data)  # then nobody can tell which one is right
+    shutil.rmtree(plan.data_folder(study, "digits"))  # then nobody can tell which one is right
     assert paths() == [foreign.as_posix()]
 
 

@@ -160,7 +160,7 @@ VERBS: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "attack one classifier at every radius",
         ("--run", "--probe", "--attack", *_COMPUTES),
     ),
-    "examples": ("jobs", "draw example views, clean and perturbed", _COMPUTES),
+    "examples": ("picturing", "draw example views, clean and perturbed", _COMPUTES),
     "frame": ("reporting", "write all results as one tidy CSV", ("--partial",)),
     "metrics": ("reporting", "write the cells of all tables as one JSON", ("--partial",)),
     "table": (

@@ -1,4 +1,4 @@
-"""Verbs of the workflow that compute: data, pretrain, probe, attack, examples. Load, call, save."""
+"""Verbs of the workflow that compute: data, pretrain, probe, attack. Load, call, save."""
 
 from __future__ import annotations
 
@@ -16,14 +16,12 @@ from robustviews.cli.loading import load_encoder, load_head, load_split
 from robustviews.cli.names import UsageError, known
 from robustviews.config import Study, load_study
 from robustviews.methods import divide
+from robustviews.resuming import Resume
 
 if TYPE_CHECKING:
     import torch
 
-STATE = Path("results/.state")  # of interrupted trainings; no output of any rule
-EXAMPLES = 4  # images in the picture of views
-EXAMPLE_STEPS = 10
-EXAMPLE_EPS = 8.0  # in 1/255, for an encoder that was trained without an adversary
+STATE = Path("results/.state")  # of interrupted jobs; no output of any rule
 
 
 class _Begin(NamedTuple):
@@ -35,6 +33,17 @@ class _Begin(NamedTuple):
 
 def _begin() -> _Begin:
     return _Begin(time.time(), artifacts.commit())
+
+
+def _resume(study: Study, name: str, spec: plan.Spec, inputs: list[Path], began: _Begin) -> Resume:
+    """Return where a job of this name keeps its state."""
+    return Resume(
+        STATE / study.study / name.replace("/", "-"),
+        spec,
+        inputs,
+        study.runtime.checkpoint_minutes,
+        started=began.started,
+    )
 
 
 def data(options: argparse.Namespace) -> None:
@@ -83,7 +92,7 @@ def _pretrain(options: argparse.Namespace, study: Study, began: _Begin) -> None:
     from robustviews.encoder import build_encoder
     from robustviews.pretrain import pretrain as train
 
-    device = _set_up(options, tuned=True)
+    device = set_up(options, tuned=True)
     job, spec = plan.jobs(study)[options.run], plan.pretrain_spec(study, options.run)
     run = study.runs[job.entry]
     images, labels, summary, inputs = load_split(study, job.dataset, "train")
@@ -92,9 +101,7 @@ def _pretrain(options: argparse.Namespace, study: Study, began: _Begin) -> None:
         classes=summary["classes"] if run.method.supervised else None,
         seed=job.seed,
     ).to(device)
-    state = artifacts.Resume(
-        STATE / study.study / job.name, spec, inputs, study.runtime.checkpoint_minutes
-    )
+    state = _resume(study, job.name, spec, inputs, began)
     ranks, views = distributed.ranks(), run.views.count
     share = divide(run.method, views=views, batch_size=run.batch_size, ranks=ranks)[0]
     needed = memory.step_bytes(
@@ -175,7 +182,7 @@ def _probe(options: argparse.Namespace, study: Study, began: _Begin) -> None:
     from robustviews import feed, memory, runtime
     from robustviews.probe import Task
 
-    device = _set_up(options, tuned=True)
+    device = set_up(options, tuned=True)
     job, spec = plan.jobs(study)[options.run], plan.probe_spec(study, options.run, options.probe)
     images, labels, summary, inputs = load_split(study, job.dataset, "train")
     encoder, encoder_file = load_encoder(study, options.run, summary["classes"], device)
@@ -188,6 +195,7 @@ def _probe(options: argparse.Namespace, study: Study, began: _Begin) -> None:
         )
         inputs.append(head_file)
     title = f"{options.run}/{options.probe}"
+    state = _resume(study, title, spec, inputs, began)
     task = Task(
         images=feed.choose(images, device),
         labels=labels.to(device),
@@ -197,6 +205,7 @@ def _probe(options: argparse.Namespace, study: Study, began: _Begin) -> None:
         seed=job.seed,
         batch=study.runtime.evaluation_batch,
         title=title,
+        state=state,
     )
     with memory.explained(title, memory.SMALLER_BATCH):
         head, history = study.probes[options.probe].train(encoder, task, start=start)
@@ -215,8 +224,11 @@ def _probe(options: argparse.Namespace, study: Study, began: _Begin) -> None:
             environment=runtime.environment(device),
             started=began.started,
             code=began.code,
+            seconds=state.seconds(),
+            resumed=state.resumed,
             result=history[-1] if history else {},
         )
+    state.discard()
 
 
 def attack(options: argparse.Namespace) -> None:
@@ -235,7 +247,7 @@ def _attack(options: argparse.Namespace, study: Study, began: _Begin) -> None:
     from robustviews.evaluate import Classifier, evaluate
 
     # AutoAttack goes on with the images that still hold: every batch has another shape.
-    device = _set_up(options, tuned=not isinstance(study.attacks[options.attack], AutoAttack))
+    device = set_up(options, tuned=not isinstance(study.attacks[options.attack], AutoAttack))
     job = plan.jobs(study)[options.run]
     spec = plan.attack_spec(study, options.run, options.probe, options.attack)
     images, labels, summary, inputs = load_split(study, job.dataset, "test")
@@ -245,6 +257,7 @@ def _attack(options: argparse.Namespace, study: Study, began: _Begin) -> None:
     )
     inputs += sorted({encoder_file, head_file})
     name = f"{options.run}/{options.probe}/{options.attack}"
+    state = _resume(study, name, spec, inputs, began)
     with memory.explained(name, memory.SMALLER_BATCH):
         flags = evaluate(
             Classifier(encoder, head, study.probes[options.probe]),
@@ -255,6 +268,7 @@ def _attack(options: argparse.Namespace, study: Study, began: _Begin) -> None:
             size=summary["size"],
             seed=job.seed,
             batch=study.runtime.evaluation_batch,
+            state=state,
             title=name,
         )
     accuracy = {
@@ -275,61 +289,19 @@ def _attack(options: argparse.Namespace, study: Study, began: _Begin) -> None:
             environment=runtime.environment(device),
             started=began.started,
             code=began.code,
+            seconds=state.seconds(),
+            resumed=state.resumed,
             result={
                 "n": len(flags["index"]),
                 "clean": accuracy.pop("clean"),
                 "eps": {key.removeprefix("eps_"): value for key, value in accuracy.items()},
             },
         )
+    state.discard()
 
 
-def examples(options: argparse.Namespace) -> None:
-    """Draw views of a few training images, clean and as an encoder's adversary perturbs them."""
-    import torch
-
-    from robustviews import figures, runtime
-    from robustviews.attacks import pgd
-    from robustviews.pretrain import make_batch
-
-    study, device = load_study(options.study), _set_up(options)
-    name = plan.example_run(study)
-    job = plan.jobs(study)[name]
-    run = study.runs[job.entry]
-    images, labels, summary, _ = load_split(study, job.dataset, "train")
-    encoder, _ = load_encoder(study, name, summary["classes"], device)
-    first = torch.tensor(images[:EXAMPLES], device=device)
-    batch = make_batch(
-        first,
-        labels[:EXAMPLES].to(device),
-        torch.arange(EXAMPLES, device=device),
-        views=run.views,
-        size=summary["size"],
-        seed=job.seed,
-        epoch=0,
-    )
-    eps = getattr(run.regime, "eps", EXAMPLE_EPS)
-    with runtime.frozen(encoder):
-        adversarial = pgd(
-            run.method.attack_loss(encoder, batch),
-            run.method.target(batch),
-            eps=eps / 255,
-            step_size=eps / 4 / 255,
-            steps=EXAMPLE_STEPS,
-        )
-    perturbed = batch.views.clone()
-    perturbed[-1 if adversarial.dim() == 4 else slice(None)] = adversarial
-    drawing = figures.example_views(
-        batch.images.cpu().numpy(),
-        batch.views.cpu().numpy(),
-        perturbed.cpu().numpy(),
-        note=f"{plan.label(study, job.entry)}; PGD-{EXAMPLE_STEPS} on its loss at {eps:g}/255",
-    )
-    folder = plan.results_folder(study) / "examples"
-    artifacts.write_bytes(folder / "views.svg", figures.to_svg(drawing))
-    artifacts.write_bytes(folder / "views.png", figures.to_png(drawing))
-
-
-def _set_up(options: argparse.Namespace, *, tuned: bool = False) -> torch.device:
+def set_up(options: argparse.Namespace, *, tuned: bool = False) -> torch.device:
+    """Set the process up as a study says, and return the device."""
     from robustviews import distributed, runtime
 
     if distributed.launched() and distributed.ranks() == 1:

@@ -15,16 +15,18 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from robustviews import artifacts, pending, plan, running
+from robustviews import pending, plan, running
 from robustviews.artifacts import ArtifactError
 from robustviews.config import StudyError, load_study
 from robustviews.config.schema import Study
+from robustviews.pending import Job
+from robustviews.provenance.disk import Disk, inputs
+from robustviews.resuming import Resume
 
 _STAGES = ("pretrain", "probe", "attack")
 _BLOCKS = ("tables", "figures")
 _PREPARED = re.compile(r".+-[0-9a-f]{8}")  # data/raw and whatever else lies there is no leftover
 _STATE = re.compile(r"(.+)-[0-9a-f]{16}")
-_SPLIT = ("train_images.npy", "train_labels.npy", "summary.json")  # what a training reads
 _NOTES = Path(".snakemake/metadata")
 _LOCKS = Path(".snakemake/locks")
 
@@ -56,7 +58,7 @@ def find(study: Study, file: str, *, states: Path, root: Path = Path()) -> list[
     Args:
         study: whose results.
         file: the study's, whose data count beside those of params.yaml and studies/*.yaml.
-        states: folder of interrupted trainings, relative to the project.
+        states: folder of interrupted jobs, relative to the project.
         root: project folder.
 
     Raises:
@@ -65,7 +67,7 @@ def find(study: Study, file: str, *, states: Path, root: Path = Path()) -> list[
     found = {path: "results of no job" for path in _results(study, root)}
     found |= {path: "table or figure of no job" for path in _blocks(study, root)}
     found |= {path: "log of no job" for path in _logs(study, root)}
-    found |= {path: "interrupted training of no job" for path in _states(study, states, root)}
+    found |= {path: "state of no interrupted job" for path in _states(study, states, root)}
     used, files = _data_in_use(file, root)
     data = list(_others(root, Path("data"), used, only=_PREPARED))
     found |= {path: f"data that no study uses: not {', '.join(files)}" for path in data}
@@ -157,20 +159,23 @@ def _logs(study: Study, root: Path) -> Iterator[Path]:
 
 
 def _states(study: Study, states: Path, root: Path) -> Iterator[Path]:
-    """Yield states from which no training of the study would go on."""
+    """Yield states from which no job of the study would go on."""
+    disk = Disk(study, root)
+    jobs = [job for job in disk.jobs.values() if job.rule in _STAGES]
     for path in _others(root, states / study.study, ()):
         found = _STATE.fullmatch(path.name)
-        run = found[1] if found else ""
-        if run not in plan.jobs(study) or _state(study, run, path.parent, root) not in (None, path):
+        name = found[1] if found else ""
+        named = [job for job in jobs if job.name.replace("/", "-") == name]
+        if not any(_state(disk, job, path.with_name(name)) in (None, path) for job in named):
             yield path
 
 
-def _state(study: Study, run: str, folder: Path, root: Path) -> Path | None:
-    """Return where a training would look for its state; None where its data are not here."""
-    data = root / plan.data_folder(study, plan.jobs(study)[run].dataset)
-    inputs = [data / name for name in _SPLIT]
+def _state(disk: Disk, job: Job, begin: Path) -> Path | None:
+    """Return where a job would look for its state; None where its inputs are not here."""
+    assert job.spec is not None
+    read = [disk.root / path for path in inputs(disk, job)]
     try:
-        return artifacts.Resume(folder / run, plan.pretrain_spec(study, run), inputs, 0).folder
+        return Resume(begin, job.spec, read, 0).folder
     except ArtifactError:
         return None
 

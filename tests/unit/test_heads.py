@@ -1,0 +1,71 @@
+"""Fits of heads that are interrupted: they go on, and end with the bytes of undisturbed ones."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+
+from robustviews.probe import LinearProbe, NcropProbe, RobustLinearProbe
+from tests.unit.test_pretrain import InterruptedTraining, Memory
+from tests.unit.tiny_models import labels_of, noise_images, probe_task, tiny_encoder, weights_of
+
+# Three minibatches an epoch, the last of two images.
+PROBES = {
+    "linear": LinearProbe(epochs=2, batch_size=5, lr=0.01),
+    "robust": RobustLinearProbe(epochs=2, batch_size=5, lr=0.01, steps=2),
+    "robust, then standard": RobustLinearProbe(
+        epochs=1, batch_size=5, lr=0.01, steps=2, rle_trailing_standard=1
+    ),
+    "n crops": NcropProbe(n=2, epochs=2, batch_size=5),
+    "n crops, no momentum": NcropProbe(n=2, epochs=2, batch_size=5, momentum=0.0),
+}
+MINIBATCHES = 6
+probes = pytest.mark.parametrize("name", PROBES)
+
+
+def fitted(name, state=None):
+    """Return a head's bytes and its history."""
+    task = probe_task(noise_images(), labels_of(), state=state)
+    head, history = PROBES[name].train(tiny_encoder().eval(), task)
+    return weights_of(head), history
+
+
+@pytest.fixture(scope="module")
+def undisturbed():
+    """Return what a probe gives that neither stopped nor saved anything."""
+    return functools.cache(fitted)
+
+
+@probes
+def test_a_fit_goes_on_from_any_minibatch_as_if_it_had_not_stopped(name, undisturbed):
+    memory = Memory()
+    assert fitted(name, memory) == undisturbed(name)
+    assert len(memory.saved) == MINIBATCHES
+    for done in range(1, MINIBATCHES + 1):
+        again = Memory()
+        again.saved = memory.saved[:done]
+        assert fitted(name, again) == undisturbed(name)
+        assert again.minibatches == MINIBATCHES - done
+
+
+@probes
+def test_a_fit_that_is_interrupted_again_and_again_ends_alike(name, undisturbed):
+    memory = Memory(every=2)
+    for dies_after in (1, 3, 4):  # with nothing saved, two minibatches, four
+        memory.minibatches, memory.dies_after = 0, dies_after
+        with pytest.raises(InterruptedTraining):
+            fitted(name, memory)
+    memory.minibatches, memory.dies_after = 0, None
+    assert fitted(name, memory) == undisturbed(name)
+    assert memory.minibatches == 2
+
+
+def test_where_a_fit_goes_on_is_told(caplog):
+    caplog.set_level("INFO")
+    memory = Memory(dies_after=5)
+    with pytest.raises(InterruptedTraining):
+        fitted("robust", memory)
+    memory.dies_after = None
+    fitted("robust", memory)
+    assert caplog.messages == ["probe=probe resumed after epoch 1, minibatch 1"]

@@ -1,0 +1,116 @@
+"""State to go on from: of the same job alone, whole, and with what the processes before counted."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from robustviews import artifacts, resuming
+from robustviews.artifacts import ArtifactError
+from robustviews.resuming import Resume
+
+
+def resume(folder, spec=None, inputs=(), minutes=10.0, started=None) -> Resume:
+    begin = folder / "state" / "run"
+    return Resume(begin, spec or {"epochs": 3}, list(inputs), minutes, started=started)
+
+
+def test_what_is_saved_is_taken_up_by_the_same_training(tmp_path):
+    assert resume(tmp_path).load() is None
+    resume(tmp_path).save({"weight": torch.ones(2)}, {"epoch": 1, "history": [{"loss": 0.1}]})
+    resume(tmp_path).save({"weight": torch.zeros(2)}, {"epoch": 2, "history": [{"loss": 0.3}]})
+    saved, position = resume(tmp_path).load()
+    assert torch.equal(saved["weight"], torch.zeros(2))
+    assert position == {"epoch": 2, "history": [{"loss": 0.3}]}
+
+
+def test_state_of_another_spec_or_of_other_inputs_is_not_taken_up(tmp_path):
+    data = tmp_path / "data.npy"
+    data.write_text("one")
+    resume(tmp_path, inputs=[data]).save({"weight": torch.ones(2)}, {})
+    assert resume(tmp_path, {"epochs": 4}, [data]).load() is None
+    assert resume(tmp_path).load() is None
+    assert resume(tmp_path, {"epochs": 3}, [data]).load() is not None
+    data.write_text("two")
+    assert resume(tmp_path, inputs=[data]).load() is None
+
+
+def test_the_order_of_a_spec_does_not_matter(tmp_path):
+    resume(tmp_path, {"a": 1, "b": 2}).save({"weight": torch.ones(2)}, {})
+    assert resume(tmp_path, {"b": 2, "a": 1}).load() is not None
+
+
+def test_the_order_of_inputs_does_not_matter(tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.write_text("1")
+    two.write_text("2")
+    resume(tmp_path, inputs=[one, two]).save({"weight": torch.ones(2)}, {})
+    assert resume(tmp_path, inputs=[two, one]).load() is not None
+
+
+def test_the_work_of_processes_that_saved_is_added_up(tmp_path, monkeypatch):
+    now = 1000.0
+    monkeypatch.setattr(resuming.time, "time", lambda: now)
+    first = resume(tmp_path, started=990.0)
+    assert (first.load(), first.resumed, first.seconds()) == (None, 0, 10.0)
+    now += 5
+    first.save({"weight": torch.ones(2)}, {})
+    now += 100  # until it was killed: lost
+    lost = resume(tmp_path, started=now)
+    lost.load()
+    now += 7
+    assert (lost.resumed, lost.seconds()) == (1, 22.0)  # it saves nothing
+    second = resume(tmp_path, started=now)
+    second.load()
+    now += 2
+    second.save({"weight": torch.ones(2)}, {})
+    third = resume(tmp_path, started=now - 1)
+    third.load()
+    assert (third.resumed, third.seconds()) == (2, 18.0)
+
+
+def test_the_state_of_a_finished_training_is_removed(tmp_path):
+    other = resume(tmp_path, {"epochs": 4})
+    other.save({"weight": torch.ones(2)}, {})
+    state = resume(tmp_path)
+    state.save({"weight": torch.ones(2)}, {})
+    state.discard()
+    state.discard()
+    assert state.load() is None
+    assert other.load() is not None
+
+
+def test_saving_is_due_after_some_minutes(tmp_path, monkeypatch):
+    now = 1000.0
+    monkeypatch.setattr(resuming.time, "monotonic", lambda: now)
+    state, always = resume(tmp_path, minutes=2), resume(tmp_path, minutes=0)
+    assert (state.due(), always.due()) == (False, True)
+    now += 120
+    assert state.due()
+    state.save({"weight": torch.ones(2)}, {})
+    assert not state.due()
+
+
+def test_a_save_that_fails_leaves_the_state_before_it(tmp_path):
+    state = resume(tmp_path)
+    state.save({"weight": torch.ones(2)}, {"epoch": 1})
+    shared = torch.zeros(2)
+    with pytest.raises(RuntimeError, match="share memory"):
+        state.save({"weight": shared, "other": shared}, {"epoch": 2})
+    saved, position = state.load()
+    assert position == {"epoch": 1}
+    assert saved["weight"].sum() == 2
+    assert [path.name for path in state.folder.iterdir()] == ["state.safetensors"]
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00" * 64])
+def test_damaged_state_is_named_with_what_to_do(content, tmp_path):
+    state = resume(tmp_path)
+    state.save({"weight": torch.ones(2)}, {})
+    path = state.folder / "state.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(ArtifactError, match=rf"^{path}: damaged .*; delete it and run snakemake"):
+        state.load()
+    artifacts.write_tensors(path, {"weight": torch.ones(2)})
+    with pytest.raises(ArtifactError, match="damaged"):
+        state.load()
