@@ -11,6 +11,7 @@ import pytest
 
 from robustviews import artifacts, pending, plan
 from robustviews.attacks import AutoAttack, PgdAttack
+from robustviews.config.schema import Runtime
 from robustviews.datasets import Cifar10, Digits, Folder
 from robustviews.estimating import amounts, estimate
 from robustviews.estimating.amounts import Amount, Question, UnknownError
@@ -222,6 +223,40 @@ def test_a_compiled_training_says_what_is_not_counted():
     assert "compiling" in taken.note
 
 
+def divided(device, at_once, ranks=4):
+    """Return what a training in several processes takes, of 36 minibatches."""
+    study = small_study(datasets=DIGITS, runtime=Runtime(ranks=ranks))
+    context = CONTEXT | {"device": device, "at_once": at_once}
+    jobs = [pending.jobs(study)["pretrain", "emp-free3-digits-s0"]]
+    start, step = {"seconds": 3.0, "bytes": 100.0}, {"seconds": 0.5, "step_bytes": 1e3, "disk": 7.0}
+    asked = estimate.questions(study, jobs, context)
+    measured = {each.key: start if each.stage == "start" else step for each in asked}
+    (found,) = estimate.estimates(study, jobs, context, measured)
+    return found.amount
+
+
+def test_processes_that_share_cores_take_the_places_of_jobs_and_all_their_memory():
+    taken = divided("cpu", at_once=2)
+    assert taken.seconds == 3 + 36 * 0.5 / 2
+    assert taken.memory == 4 * (100 + 1200 * 3 * 32**2) + 1000
+    assert taken.places == 2
+    assert "4 processes a training: they take the places of 2 of 2 jobs; waiting" in taken.note
+
+
+def test_processes_with_a_gpu_each_are_faster_and_divide_what_a_step_needs():
+    taken = divided("cuda", at_once=1)
+    assert taken.seconds == 3 + 36 * 0.5 / 4
+    assert taken.memory == 100 + 1200 * 3 * 32**2 + 1000 / 4
+    assert taken.places == 1
+    assert "each is taken to have a GPU of its own" in taken.note
+
+
+def test_a_training_in_one_process_says_nothing_of_processes():
+    assert divided("cpu", at_once=2, ranks=1) == replace(
+        amount_of(small_study(datasets=DIGITS), "pretrain", "emp-free3-digits-s0"), disk=7
+    )
+
+
 def test_a_probe_takes_its_images_once_and_its_updates_in_every_epoch():
     taken = amount_of(
         small_study(datasets=DIGITS), "probe", "simclr-pgd5-digits-s0/rle"
@@ -300,6 +335,16 @@ def test_independent_jobs_share_the_slots():
     assert estimate.schedule(found, at_once=1) == (40, 5)
     assert estimate.schedule(found, at_once=2) == (20, 10)
     assert estimate.schedule(found, at_once=9) == (10, 20)
+
+
+def test_a_job_of_several_places_waits_for_them_and_others_take_what_it_leaves():
+    small = jobs_of(("probe", "a", (), 4, 1), ("probe", "b", (), 6, 1))
+    wide = [
+        replace(each, amount=replace(each.amount, places=2))
+        for each in jobs_of(("pretrain", "c", (), 10, 1), ("pretrain", "d", (), 10, 1))
+    ]
+    assert estimate.schedule([*wide, *small], at_once=3) == (20, 2)
+    assert estimate.schedule([*wide, *small], at_once=2) == (26, 2)
 
 
 def test_a_job_waits_for_what_it_needs_unless_that_is_done():

@@ -34,6 +34,7 @@ _SURVIVING = (
     f"{SURVIVORS:.0%} of images are taken to survive: "
     f"up to {1 / SURVIVORS:.0f} times as long if all do"
 )
+_OWN_DEVICE = "each is taken to have a GPU of its own, whose memory is told"
 _NO_WORK = {"label", "seeds", "datasets", "epochs", "epochs_meaning"}  # of a run
 _NOT_MEASURED = {"compile"}  # of a run: compiling alone would take most of a calibration
 _DIGITS = 1797  # images, of both splits
@@ -88,12 +89,14 @@ class Amount:
         memory: bytes at its peak, of the device that computes.
         disk: bytes that it leaves.
         note: what is not counted, if anything.
+        places: how many of the jobs at a time it stands for.
     """
 
     seconds: float
     memory: float
     disk: float
     note: str = ""
+    places: int = 1
 
 
 @dataclass(frozen=True)
@@ -151,7 +154,10 @@ def amount(study: Study, job: Job, context: dict[str, Any], ask: Ask) -> Amount:
         raise UnknownError(f"unknown until data set `{dataset}` is prepared")
     if job.rule == "data":
         return _data(study, dataset, shape, in_context)
-    computing = {"pretrain": _pretrain, "probe": _probe, "attack": _attack}
+    if job.rule == "pretrain":
+        own = context["device"] != "cpu"
+        return _pretrain(study, job, shape, in_context, own=own, at_once=context["at_once"])
+    computing = {"probe": _probe, "attack": _attack}
     return computing[job.rule](study, job, shape, in_context)
 
 
@@ -178,7 +184,20 @@ def _data(study: Study, dataset: str, shape: Shape, ask: Callable[..., Answer]) 
     return Amount(start["seconds"], start["bytes"] + disk, disk, note)
 
 
-def _pretrain(study: Study, job: Job, shape: Shape, ask: Callable[..., Answer]) -> Amount:
+def _pretrain(
+    study: Study, job: Job, shape: Shape, ask: Callable[..., Answer], *, own: bool, at_once: int
+) -> Amount:
+    """Return what a training takes, of which several processes do even parts.
+
+    Args:
+        study: that it is of.
+        job: the training.
+        shape: of its data set.
+        ask: answers questions.
+        own: whether each process has a device of its own; else they share the cores, and as many
+            compute at a time as jobs would.
+        at_once: jobs at a time.
+    """
     run = study.runs[plan.jobs(study)[job.name].entry]
     start = ask("start", kind="train")
     options = {f.name: getattr(run, f.name) for f in dataclasses.fields(run)}
@@ -187,10 +206,16 @@ def _pretrain(study: Study, job: Job, shape: Shape, ask: Callable[..., Answer]) 
     step = ask("pretrain", **about, size=shape.size)
     replays, views = run.regime.updates_per_batch, run.views.count
     passes = passes_over_data(run.epochs, run.epochs_meaning, replays, views)
-    seconds = start["seconds"] + passes * (shape.train // run.batch_size) * step["seconds"]
-    memory = start["bytes"] + shape.train * shape.image + step["step_bytes"]
-    note = "what compiling takes and gains on a GPU is not counted" if run.compile else ""
-    return Amount(seconds, memory, step["disk"], note)
+    ranks, places = study.runtime.ranks, min(study.runtime.ranks, at_once)
+    faster = ranks if own else places
+    seconds = start["seconds"] + passes * (shape.train // run.batch_size) * step["seconds"] / faster
+    memory = start["bytes"] + shape.train * shape.image  # of each process
+    memory = memory + step["step_bytes"] / ranks if own else ranks * memory + step["step_bytes"]
+    notes = ["what compiling takes and gains on a GPU is not counted"] * run.compile
+    if ranks > 1:
+        told = _OWN_DEVICE if own else f"they take the places of {places} of {at_once} jobs"
+        notes.append(f"{ranks} processes a training: {told}; waiting for each other is not counted")
+    return Amount(seconds, memory, step["disk"], "; ".join(notes), places)
 
 
 def _probe(study: Study, job: Job, shape: Shape, ask: Callable[..., Answer]) -> Amount:

@@ -157,7 +157,7 @@ def schedule(found: Iterable[Estimate], *, at_once: int) -> tuple[float, float]:
 
     Args:
         found: jobs, each after those that it needs; unknown ones take nothing.
-        at_once: jobs at a time.
+        at_once: jobs at a time; none stands for more.
 
     Returns:
         Seconds until the last job ends, and the bytes that jobs need together at the peak.
@@ -169,18 +169,21 @@ def schedule(found: Iterable[Estimate], *, at_once: int) -> tuple[float, float]:
     ready = [(order[key], key) for key in jobs if not left[key]]
     running: list[tuple[float, Key]] = []
     now = peak = used = 0.0
-    heapq.heapify(ready)
+    free = at_once
     while ready or running:
-        while ready and len(running) < at_once:
-            _, key = heapq.heappop(ready)
-            taken = amounts[key]
-            heapq.heappush(running, (now + taken.seconds, key))
-            used += taken.memory
-            peak = max(peak, used)
+        for entry in sorted(ready):
+            taken = amounts[entry[1]]
+            if taken.places <= free:
+                ready.remove(entry)
+                heapq.heappush(running, (now + taken.seconds, entry[1]))
+                free -= taken.places
+                used += taken.memory
+                peak = max(peak, used)
         now, ended = heapq.heappop(running)
+        free += amounts[ended].places
         used -= amounts[ended].memory
         for key in [key for key, needs in left.items() if ended in needs]:
             left[key].remove(ended)
             if not left[key]:
-                heapq.heappush(ready, (order[key], key))
+                ready.append((order[key], key))
     return now, peak
