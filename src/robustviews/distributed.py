@@ -8,6 +8,7 @@ they are summed, of the parameters. A single process gets back what it gives.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import logging
 import os
@@ -142,25 +143,26 @@ def joined(device: str) -> Iterator[str]:
         count = torch.cuda.device_count()
         if number >= count:
             raise RankError(
-                f"rank {number} finds no GPU of its own: torch sees {count} here; start torchrun "
-                f"with --nproc-per-node {max(count, 1)}, or use --device cpu"
+                f"rank {number} finds no GPU of its own: torch sees {count} here; use fewer ranks "
+                "(runtime.ranks of the study, --nproc-per-node of torchrun), or --device cpu"
             )
         torch.cuda.set_device(number)
         processes.init_process_group("cpu:gloo,cuda:nccl")
         device = f"cuda:{number}"
     try:
         yield device
-    except RuntimeError as error:
-        if not any(sign in str(error) for sign in _LEFT_ALONE):
-            raise
-        reason = str(error).strip().partition("\n")[0]
-        message = f"rank {rank()}: another rank has ended; its own message says why ({reason})"
-        raise RankError(message) from error
-    except ValueError:
-        log.error("rank %d of %d ends, and so will all:", rank(), ranks())
+    except BaseException as error:
+        # Taking leave, or later as Python ends, NCCL would wait for ranks that wait for this one.
+        atexit.register(os._exit, 1)
+        text = str(error).strip()
+        if isinstance(error, RuntimeError) and any(sign in text for sign in _LEFT_ALONE):
+            reason = text.partition("\n")[0]
+            message = f"rank {rank()}: another rank has ended; its own message says why ({reason})"
+            raise RankError(message) from error
+        if isinstance(error, ValueError):
+            log.error("rank %d of %d ends, and so will all:", rank(), ranks())
         raise
-    finally:
-        processes.destroy_process_group()
+    processes.destroy_process_group()
 
 
 class _Total(torch.autograd.Function):

@@ -5,8 +5,12 @@ What one process does alone must be what it did before there were others.
 
 from __future__ import annotations
 
+import contextlib
+import os
+
 import pytest
 import torch
+from torch import distributed as processes
 
 from robustviews import distributed
 from robustviews.augment import Views
@@ -29,9 +33,16 @@ runs:
     {{datasets: [digits], method: emp_ssl, regime: standard, epochs: 1, views: {{count: 16}}}}
   simclr:
     {{datasets: [digits], method: simclr, regime: standard, epochs: 1, batch_size: 100}}
-probes: {{}}
+probes:
+  central: {{kind: linear}}
 attacks: {{}}
-tables: {{}}
+tables:
+  cost:
+    title: Cost
+    columns: [digits/minutes]
+    rows:
+      emp: {{run: emp, probe: central}}
+      simclr: {{run: simclr, probe: central}}
 """
 
 
@@ -149,10 +160,29 @@ def test_ranks_choose_their_gpus_themselves():
 def test_a_rank_without_a_gpu_of_its_own_is_told_how_many_there_are(torchrun):
     torchrun.setattr(torch.cuda, "device_count", lambda: 1)
     with (
-        pytest.raises(distributed.RankError, match=r"sees 1 here; .* --nproc-per-node 1, or use"),
+        pytest.raises(
+            distributed.RankError, match=r"rank 1 finds no GPU .* sees 1 here; .*runtime.ranks"
+        ),
         distributed.joined("cuda"),
     ):
         pass
+
+
+@pytest.mark.parametrize(
+    "error", [None, ValueError("no"), RuntimeError("no"), KeyboardInterrupt("no")]
+)
+def test_a_rank_that_fails_waits_for_nobody(error, torchrun):
+    done = []
+    torchrun.setattr(processes, "init_process_group", lambda _: done.append("joined"))
+    torchrun.setattr(processes, "destroy_process_group", lambda: done.append("left together"))
+    torchrun.setattr(distributed.atexit, "register", lambda *told: done.append(told))
+    with (
+        contextlib.nullcontext() if error is None else pytest.raises(type(error), match=str(error)),
+        distributed.joined("cpu"),
+    ):
+        if error is not None:
+            raise error
+    assert done == ["joined", "left together" if error is None else (os._exit, 1)]
 
 
 @pytest.mark.usefixtures("torchrun")

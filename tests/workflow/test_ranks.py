@@ -42,10 +42,14 @@ tables:
 """
 MINIBATCHES = 2 * 7
 PATIENCE = 240  # seconds that all processes may take
-# What a process runs that fails in its third minibatch if it is of a rank.
+# What a process runs that fails in its third minibatch if it is of a rank. Taking leave of others
+# and ending Python take longer than PATIENCE, as with NCCL while these wait for this one.
 FAILING = """\
-import os, sys
+import atexit, os, sys, time
+from torch import distributed
 from robustviews import cli, pretrain
+distributed.destroy_process_group = lambda: time.sleep(300)
+atexit.register(time.sleep, 300)
 original, count = pretrain.make_batch, 0
 def make_batch(*arguments, **options):
     global count
@@ -73,7 +77,8 @@ def launch(folder, *, failing="", ranks=2):
     strange = ("ROBUSTVIEWS", "PYTHON", "TORCHELASTIC")
     env = {name: value for name, value in os.environ.items() if not name.startswith(strange)}
     env |= {"PYTHONPATH": str(Path(plan.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--local-addr", "localhost"]
+    torchrun += ["--nproc-per-node", str(ranks)]
     # Behind `--`, or torchrun takes `--run` for an option of its own.
     script = ["failing.py", failing] if failing else ["-m", "robustviews"]
     command = [*(torchrun if ranks > 1 else []), *(["--"] if ranks > 1 else []), *script]
