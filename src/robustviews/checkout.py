@@ -11,10 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
 from robustviews import artifacts, parting, pending, plan, records
 from robustviews.artifacts import ArtifactError
+from robustviews.provenance import cache
 from robustviews.provenance.notes import Note, Notes
 
 if TYPE_CHECKING:
@@ -83,11 +82,10 @@ def hints(study: Study, root: Path = Path()) -> list[str]:
 def _is_locked(root: Path, path: Path) -> bool:
     """Return whether an output that dvc.lock names is a file, or a folder around it."""
     try:
-        stages = yaml.safe_load((root / "dvc.lock").read_text(encoding="utf-8"))["stages"]
-        outs = [out["path"] for stage in stages.values() for out in stage.get("outs") or ()]
-        return any(path.is_relative_to(out) for out in outs)
-    except (OSError, ValueError, yaml.YAMLError, AttributeError, KeyError, TypeError):
+        outs = cache.outs((root / cache.LOCK).read_bytes())
+    except (OSError, cache.LockError):
         return False  # for DVC, which says what is wrong with it
+    return any(path.is_relative_to(out) for out in outs)
 
 
 def _is_whole(folder: Path, spec: plan.Spec) -> bool:

@@ -127,7 +127,7 @@ def test_what_a_dvc_lock_does_not_name_is_not_pulled(project, text):
 
 def lock(project, *outs):
     """Write a dvc.lock that names some outputs."""
-    stages = {"one": {"cmd": "x"}, "two": {"outs": [{"path": out} for out in outs]}}
+    stages = {"one": {"cmd": "x"}, "two": {"outs": [{"path": out, "md5": "0"} for out in outs]}}
     artifacts.write_json(project / "dvc.lock", {"schema": "2.0", "stages": stages})
 
 

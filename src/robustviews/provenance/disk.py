@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shlex
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +11,7 @@ from robustviews import artifacts, commands, pending
 from robustviews.artifacts import ArtifactError, Record
 from robustviews.config.schema import Study
 from robustviews.pending import Job, Key
+from robustviews.provenance import cache
 
 # What a job of each rule leaves beside its record.
 OUTPUTS = {
@@ -65,14 +65,9 @@ class Disk:
         """Return the md5 of a file in hexadecimal, as DVC writes it; None where there is none."""
         if path not in self._md5:
             try:
-                with (self.root / path).open("rb") as file:
-                    digest = hashlib.file_digest(
-                        file, lambda: hashlib.md5(usedforsecurity=False)
-                    ).hexdigest()
+                self._md5[path] = cache.md5_of(self.root / path)
             except OSError:
                 self._md5[path] = None
-            else:
-                self._md5[path] = digest
         return self._md5[path]
 
     def exists(self, path: Path) -> bool:
@@ -103,7 +98,7 @@ class Disk:
 
     def restore(self, path: Path) -> str:
         """Return how to get back the bytes that DVC locked, as `... or `; nothing without DVC."""
-        if not self.exists(Path("dvc.lock")):
+        if not self.exists(cache.LOCK):
             return ""
         return f"get it back: dvc checkout --force {shlex.quote(path.as_posix())}; or else "
 

@@ -6,21 +6,16 @@ without DVC, and every object that stands for a file of the chain is hashed.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from robustviews.pending import Job, Key
-from robustviews.provenance import places
+from robustviews.provenance import cache
 from robustviews.provenance.disk import Disk, files
 from robustviews.provenance.findings import Finding, State
 
-LOCK = Path("dvc.lock")
 _SHOWN = 8  # hexadecimal digits that tell a hash from others
 
 
@@ -41,17 +36,16 @@ class Locked:
 
 def locked(disk: Disk) -> Locked | None:
     """Read dvc.lock and the lists of the folders that it names; None where DVC was never used."""
-    if not disk.exists(LOCK):
+    if not disk.exists(cache.LOCK):
         return None
     found = Locked()
     try:
-        outs = list(_outs((disk.root / LOCK).read_text(encoding="utf-8")))
-    except (OSError, ValueError, yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
-        text = f"expected stages with outs, as DVC writes it ({type(error).__name__}); "
-        text += "restore it: git checkout dvc.lock"
-        found.problems.append(_finding(LOCK, State.FAILED, text))
+        outs = cache.outs((disk.root / cache.LOCK).read_bytes())
+    except (OSError, cache.LockError) as error:
+        text = f"{error}; restore it: git checkout dvc.lock"
+        found.problems.append(_finding(cache.LOCK, State.FAILED, text))
         return found
-    for path, md5 in outs:
+    for path, md5 in outs.items():
         if md5.endswith(".dir"):
             found.folders[path] = md5
             _open_folder(disk, path, md5, found)
@@ -71,9 +65,9 @@ def check(disk: Disk, lock: Locked, jobs: Iterable[Job]) -> dict[Key, list[Findi
     Returns:
         Findings by job; none of a job of which dvc.lock names no file.
     """
-    cache, seen = places.cache(disk.root) / "files" / "md5", {}
+    seen = {}
     for job in jobs:
-        found = [finding for path in files(job) for finding in _file(disk, lock, path, cache)]
+        found = [finding for path in files(job) for finding in _file(disk, lock, path)]
         named = sum(path.as_posix() in lock.md5 for path in files(job))
         if named and not found:
             text = f"{named} files have the md5 that dvc.lock states"
@@ -88,30 +82,20 @@ def covers(disk: Disk, lock: Locked) -> bool:
     return any(name in lock.md5 or _folder(lock, Path(name)) for name in disk.owners)
 
 
-def _outs(text: str) -> Iterator[tuple[str, str]]:
-    """Yield path and md5 of each output of each stage."""
-    for stage in yaml.safe_load(text)["stages"].values():
-        for out in stage.get("outs") or ():
-            if "md5" in out:
-                yield str(out["path"]).rstrip("/"), str(out["md5"])
-
-
 def _open_folder(disk: Disk, path: str, md5: str, found: Locked) -> None:
     """Learn the files of a folder, from the list in the cache or else from what lies there."""
-    listing = places.cache(disk.root) / "files" / "md5" / md5[:2] / md5[2:]
-    expected = md5.removesuffix(".dir")
+    listing, expected = cache.path_of(disk.root, md5), md5.removesuffix(".dir")
     try:
         data = listing.read_bytes()
     except OSError:
         _open_here(disk, path, expected, found)
         return
-    if _md5(data) != expected:
-        text = f"changed bytes in DVC's cache: its name says md5 {md5}, found {_md5(data)}; "
+    if cache.md5(data) != expected:
+        text = f"changed bytes in DVC's cache: its name says md5 {md5}, found {cache.md5(data)}; "
         text += f"remove it, then {_refill(path)}"
         found.problems.append(_finding(_cached(disk, listing), State.FAILED, text))
         return
-    for entry in json.loads(data):
-        found.md5[f"{path}/{entry['relpath']}"] = str(entry["md5"])
+    found.md5 |= {f"{path}/{name}": each for name, each in cache.files(data).items()}
 
 
 def _open_here(disk: Disk, path: str, expected: str, found: Locked) -> None:
@@ -125,7 +109,7 @@ def _open_here(disk: Disk, path: str, expected: str, found: Locked) -> None:
         listed = {name: str(disk.md5(Path(name))) for name in names}
         entries = [{"md5": md5, "relpath": name[len(path) + 1 :]} for name, md5 in listed.items()]
         entries.sort(key=lambda entry: entry["relpath"])
-        if _md5(json.dumps(entries, sort_keys=True).encode()) == expected:
+        if cache.md5(json.dumps(entries, sort_keys=True).encode()) == expected:
             found.md5 |= listed
             return
     state = State.FAILED if every == ours else State.UNKNOWN
@@ -134,7 +118,7 @@ def _open_here(disk: Disk, path: str, expected: str, found: Locked) -> None:
     found.problems.append(_finding(Path(path), state, text))
 
 
-def _file(disk: Disk, lock: Locked, path: Path, cache: Path) -> Iterator[Finding]:
+def _file(disk: Disk, lock: Locked, path: Path) -> Iterator[Finding]:
     stated = lock.md5.get(path.as_posix())
     if stated is None:
         folder = _folder(lock, path)
@@ -153,7 +137,7 @@ def _file(disk: Disk, lock: Locked, path: Path, cache: Path) -> Iterator[Finding
         )
         text += f"the lock: dvc checkout --force {path}; to lock what the study says now: dvc repro"
         yield _finding(path, State.FAILED, text)
-    yield from _object(disk, path, cache / stated[:2] / stated[2:])
+    yield from _object(disk, path, cache.path_of(disk.root, stated))
 
 
 def _object(disk: Disk, path: Path, copy: Path) -> Iterator[Finding]:
@@ -162,8 +146,7 @@ def _object(disk: Disk, path: Path, copy: Path) -> Iterator[Finding]:
     if not copy.is_file() or (here.exists() and copy.samefile(here)):
         return
     name = copy.parent.name + copy.name
-    with copy.open("rb") as file:
-        found = hashlib.file_digest(file, _hasher).hexdigest()
+    found = cache.md5_of(copy)
     if found != name:
         text = f"changed bytes in DVC's cache, its copy of {path}: its name says md5 "
         text += f"{name[:_SHOWN]}, found {found[:_SHOWN]}; remove it, then {_refill(path)}"
@@ -185,18 +168,10 @@ def _folder(lock: Locked, path: Path) -> str | None:
 
 def _cached(disk: Disk, path: Path) -> Path:
     """Return how to name a file of the cache, which may lie outside of the project."""
-    root, cache = disk.root.absolute(), places.cache(disk.root).absolute()
+    root, folder = disk.root.absolute(), cache.folder(disk.root).absolute()
     if path.absolute().is_relative_to(root):
         return path.absolute().relative_to(root)
-    return Path("DVC's cache") / path.absolute().relative_to(cache)
-
-
-def _md5(data: bytes) -> str:
-    return str(_hasher(data).hexdigest())
-
-
-def _hasher(data: bytes = b"") -> Any:  # noqa: ANN401  # hashlib has no public type
-    return hashlib.md5(data, usedforsecurity=False)
+    return Path("DVC's cache") / path.absolute().relative_to(folder)
 
 
 def _finding(subject: Path, state: State, text: str) -> Finding:

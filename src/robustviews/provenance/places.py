@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import configparser
-import hashlib
 import json
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
-import yaml
-
 from robustviews import artifacts, records
 from robustviews.artifacts import ArtifactError, Record
+from robustviews.provenance import cache
 
 RECORD = "record.json"
 
@@ -72,45 +69,37 @@ class Revision:
             raise PlaceError(
                 f"{self.name}:{path}: git knows no revision `{self.name}` here; see: git log --all"
             )
-        for out in self._outs():
-            if path.is_relative_to(out["path"]):
-                return self._in_out(out, path)
+        for out, md5 in self._outs().items():
+            if path.is_relative_to(out):
+                return self._in_out(out, md5, path)
         raise ArtifactError(
             f"{self.name}:{path}: neither in git nor in dvc.lock of that revision; see what is: "
             f"git show {self.name}:./dvc.lock"
         )
 
-    def _outs(self) -> list[dict[str, Any]]:
-        """Return the outputs of all stages that dvc.lock names."""
-        text = self._git("show", "--end-of-options", f"{self.name}:./dvc.lock")
-        if text is None:
-            return []
+    def _outs(self) -> dict[str, str]:
+        """Return the md5 of each output that dvc.lock names, by path."""
+        text = self._git("show", "--end-of-options", f"{self.name}:./{cache.LOCK}")
         try:
-            stages = yaml.safe_load(text)["stages"].values()
-            outs = [out for stage in stages for out in stage.get("outs") or ()]
-            return [out for out in outs if "md5" in out]
-        except (yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
-            raise ArtifactError(
-                f"{self.name}:dvc.lock: expected stages with outs, as DVC writes it ({error})"
-            ) from None
+            return {} if text is None else cache.outs(text)
+        except cache.LockError as error:
+            raise ArtifactError(f"{self.name}:{cache.LOCK}: {error}") from None
 
-    def _in_out(self, out: dict[str, Any], path: PurePosixPath) -> Any:  # noqa: ANN401  # JSON
-        md5, where = str(out["md5"]), f"{self.name}:{path}"
+    def _in_out(self, out: str, md5: str, path: PurePosixPath) -> Any:  # noqa: ANN401  # JSON
+        where = f"{self.name}:{path}"
         if md5.endswith(".dir"):
-            inner = path.relative_to(out["path"]).as_posix()
-            entries = _json(self._object(md5, out["path"], where), f"{where} (list of its folder)")
-            found = [entry["md5"] for entry in entries if entry["relpath"] == inner]
-            if not found:
+            inner = path.relative_to(out).as_posix()
+            files = cache.files(self._object(md5, out, where))
+            if inner not in files:
                 raise ArtifactError(
-                    f"{where}: {out['path']} of that revision, as DVC keeps it, has no {inner}"
+                    f"{where}: {out} of that revision, as DVC keeps it, has no {inner}"
                 )
-            md5 = found[0]
-        return _json(self._object(md5, out["path"], where), where)
+            md5 = files[inner]
+        return _json(self._object(md5, out, where), where)
 
     def _object(self, md5: str, out: str, where: str) -> bytes:
         """Return the bytes that DVC keeps under a hash, checked against it."""
-        digits = md5.removesuffix(".dir")
-        path = cache(self.root) / "files" / "md5" / md5[:2] / md5[2:]
+        path, expected = cache.path_of(self.root, md5), md5.removesuffix(".dir")
         try:
             data = path.read_bytes()
         except OSError:
@@ -118,10 +107,10 @@ class Revision:
                 f"{where}: not in the DVC cache here ({path}); get it with: "
                 f"dvc fetch --all-commits {out}"
             ) from None
-        found = hashlib.md5(data, usedforsecurity=False).hexdigest()
-        if found != digits:
+        found = cache.md5(data)
+        if found != expected:
             raise ArtifactError(
-                f"{path}: changed bytes in the DVC cache: expected md5 {digits}, found {found}; "
+                f"{path}: changed bytes in the DVC cache: expected md5 {expected}, found {found}; "
                 f"remove it and type: dvc fetch --all-commits {out}"
             )
         return data
@@ -133,17 +122,6 @@ class Revision:
         except (OSError, subprocess.SubprocessError):
             return None
         return done.stdout
-
-
-def cache(root: Path) -> Path:
-    """Return the folder in which DVC keeps the bytes of a project."""
-    folder = root / ".dvc"
-    found = folder / "cache"
-    for name in ("config", "config.local"):
-        settings = configparser.ConfigParser(interpolation=None, strict=False)
-        settings.read(folder / name, encoding="utf-8")
-        found = folder / settings.get("cache", "dir", fallback=str(found.absolute()))
-    return found
 
 
 def locate(text: str) -> tuple[Place, PurePosixPath]:
