@@ -12,6 +12,7 @@ import pytest
 
 from robustviews import artifacts, plan
 from robustviews.cli import main
+from tests.workflow.project import Project
 
 RUN = "emp-free-digits-s0"
 STUDY = """\
@@ -91,6 +92,26 @@ def launch(folder, *, failing="", ranks=2):
         timeout=PATIENCE,
         check=False,
     )
+
+
+def test_the_workflow_starts_several_processes_on_a_machine_whose_name_nobody_knows(tmp_path):
+    (tmp_path / "study.yaml").write_text(STUDY, encoding="utf-8")
+    project = Project.create(tmp_path / "project", tmp_path / "study.yaml")
+    (tmp_path / "path").mkdir()
+    unknown = 'import socket\nsocket.getfqdn = lambda name="": "nowhere.invalid"\n'
+    (tmp_path / "path" / "sitecustomize.py").write_text(unknown, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", "--cores=2", "all_pretrain", "--config", "device=cpu"],
+        cwd=project.folder,
+        env=project.environment([tmp_path / "path"]),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    record = artifacts.read_json(results(project.folder) / "record.json")
+    assert record["environment"]["ranks"] == 2
 
 
 def results(folder):

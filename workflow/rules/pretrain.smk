@@ -1,7 +1,9 @@
 # One encoder for each run, data set and seed.
 
 RANKS = STUDY.runtime.ranks
-LAUNCH = f"torchrun --standalone --nproc-per-node {RANKS} -- -m " if RANKS > 1 else ""
+# On one machine, whose own name need not lead back to it.
+ALONE = "torchrun --standalone --local-addr localhost"
+LAUNCH = f"{ALONE} --nproc-per-node {RANKS} -- -m " if RANKS > 1 else ""
 
 
 rule pretrain:
