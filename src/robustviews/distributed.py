@@ -60,11 +60,16 @@ def gather(x: Tensor, dim: int = 0) -> Tensor:
     """
     if not _several():
         return x
-    shape = list(x.shape)
-    shape[dim] *= ranks()
-    whole = x.new_zeros(shape)
+    whole = room(x, dim).zero_()
     whole.narrow(dim, rank() * x.shape[dim], x.shape[dim]).copy_(x)
     return total(whole)  # the others have zeros in this place
+
+
+def room(x: Tensor, dim: int = 0) -> Tensor:
+    """Return an empty tensor of the shape that `gather` returns, without asking the others."""
+    shape = list(x.shape)
+    shape[dim] *= ranks()
+    return x.new_empty(shape)
 
 
 def part(whole: Tensor) -> Tensor:

@@ -184,8 +184,8 @@ class Free:
         fresh = delta is None or self.delta_lifetime == "minibatch"
         if fresh:
             delta = torch.zeros_like(target)
-            if self.delta_start == "uniform":
-                whole = distributed.gather(delta).uniform_(-eps, eps, generator=generator)
+            if self.delta_start == "uniform":  # each rank draws for all, and keeps its own
+                whole = distributed.room(target).uniform_(-eps, eps, generator=generator)
                 delta = distributed.part(whole)
         assert delta is not None
         if self.delta_first_clip:
