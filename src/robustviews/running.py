@@ -89,7 +89,8 @@ def claim(folder: Path, name: str) -> contextlib.AbstractContextManager[None]:
     Raises:
         BusyError: another process does this job.
     """
-    if os.environ.get("RANK", "0") != "0":  # of the ranks of one training the first claims for all
+    # Of the ranks of one training the first claims for all; other launchers start trainings alone.
+    if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("RANK", "0") != "0":
         return contextlib.nullcontext()
     return _held(lock_of(folder), name)
 

@@ -11,15 +11,16 @@ import os
 import pytest
 import torch
 from torch import distributed as processes
+from torch import nn
 
-from robustviews import distributed
+from robustviews import distributed, feed, memory, runtime
 from robustviews.augment import Views
 from robustviews.batchnorm import synchronise
 from robustviews.cli import main
 from robustviews.config import StudyError, load_study
-from robustviews.methods import METHODS, DivisionError, EmpSsl, SimClr, divide
+from robustviews.methods import METHODS, Batch, DivisionError, EmpSsl, SimClr, divide
 from robustviews.pretrain import make_batch
-from robustviews.regimes import Standard
+from robustviews.regimes import Free, Standard
 from tests.unit.tiny_models import SIZE, labels_of, noise_images, note, tiny_encoder, train
 
 STUDY = """\
@@ -116,6 +117,60 @@ def test_a_rank_is_given_its_share_of_every_minibatch(monkeypatch):
             assert torch.equal(batch.labels, all_of_it.labels[part])
             assert torch.equal(batch.views, all_of_it.views[:, part])
             assert torch.equal(batch.images, all_of_it.images[part])
+
+
+class Still:
+    """A method whose adversary stays where it starts."""
+
+    def target(self, batch):
+        return batch.views[0]
+
+    def train_loss(self, forward, batch, adversarial):
+        return 0 * forward(adversarial).sum()
+
+
+def test_each_rank_draws_its_own_start_of_a_perturbation_and_sends_nothing(monkeypatch):
+    def start(batch):
+        regime, net = Free(replays=1, delta_start="uniform"), nn.Flatten()
+        numbers = torch.Generator().manual_seed(0)
+        _, delta = regime.train_batch(net, Still(), batch, None, lambda: None, numbers)
+        return delta
+
+    grey = Batch(*(torch.full((*some, 3, 2, 2), 0.5) for some in ((4,), (1, 4))), labels_of(4))
+    whole = start(grey)
+    assert whole.unique().numel() == whole.numel()
+    monkeypatch.setattr(distributed, "_several", lambda: True)
+    monkeypatch.setattr(distributed, "ranks", lambda: 2)
+    for rank in (0, 1):
+        own = slice(2 * rank, 2 * rank + 2)
+        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+        share = Batch(grey.images[own], grey.views[:, own], grey.labels[own])
+        assert torch.equal(start(share), whole[own])
+
+
+@pytest.mark.parametrize(("device", "sharers"), [("cpu", 2), ("meta", 1)])
+def test_ranks_reckon_with_what_the_others_take_of_a_memory_that_they_share(
+    device, sharers, study, tmp_path, monkeypatch
+):
+    class Enough(Exception):  # noqa: N818  # it is no error
+        pass
+
+    def choose(images, _, *, needed):
+        raise Enough(images.nbytes, needed)
+
+    monkeypatch.chdir(tmp_path)
+    assert main(["data", "--study", str(study(2)), "--dataset", "digits"]) == 0
+    monkeypatch.setattr(distributed, "ranks", lambda: 2)
+    monkeypatch.setattr(runtime, "choose_device", lambda _: torch.device(device))
+    monkeypatch.setattr(memory, "step_bytes", lambda *_, **__: 1000)
+    monkeypatch.setattr(memory, "check_step", lambda needed, *_, **__: checked.append(needed))
+    monkeypatch.setattr(feed, "choose", choose)
+    checked: list[int] = []
+    with pytest.raises(Enough) as caught:
+        main(["pretrain", "--study", str(study(2)), "--run", "simclr-digits-s0"])
+    images, needed = caught.value.args
+    assert checked == [sharers * 1000]
+    assert needed == sharers * 1000 + (sharers - 1) * images
 
 
 def test_a_process_on_its_own_gets_back_what_it_gives():

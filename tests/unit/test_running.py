@@ -98,7 +98,10 @@ def test_jobs_of_other_folders_do_not_wait_for_each_other():
 
 def test_of_the_ranks_of_one_training_only_the_first_claims(monkeypatch):
     with another_process(CLAIM, FOLDER, "pretrain x"):
-        monkeypatch.setenv("RANK", "1")
+        monkeypatch.setenv("RANK", "1")  # as a launcher may set it that starts trainings alone
+        with pytest.raises(running.BusyError), running.claim(FOLDER, "pretrain x"):
+            pass
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
         with running.claim(FOLDER, "pretrain x"):
             pass
         monkeypatch.setenv("RANK", "0")

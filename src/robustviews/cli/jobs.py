@@ -113,14 +113,15 @@ def _pretrain(options: argparse.Namespace, study: Study, began: _Begin) -> None:
         batch_size=len(share.images),
         precision=run.precision,
     )
-    here = needed * ranks if device.type == "cpu" else needed  # ranks share the machine's memory
-    memory.check_step(here, encoder, title=job.name)
+    sharers = ranks if device.type == "cpu" else 1  # of the device's memory
+    memory.check_step(needed * sharers, encoder, title=job.name)
+    others = (sharers - 1) * images.nbytes  # since each holds them all, where they fit
     if run.precision == "bf16" and not runtime.native_bf16(device):
         logging.info("bf16 is not native on %s: precision: fp32 would be faster", device)
     with memory.explained(job.name, memory.SMALLER_STEP):
         done = train(
             encoder,
-            feed.choose(images, device, needed=here),
+            feed.choose(images, device, needed=needed * sharers + others),
             labels,
             method=run.method,
             regime=run.regime,
