@@ -1,15 +1,18 @@
-"""A training that is killed goes on where it was, and ends with the bytes of one that was not."""
+"""A job that is killed goes on where it was, and ends with the bytes of one that was not."""
 
 from __future__ import annotations
 
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -18,14 +21,15 @@ from safetensors import safe_open
 from robustviews import artifacts, plan
 from robustviews.cli import main
 from robustviews.config import load_study
+from robustviews.pending import jobs
 
 RUN = "emp-free-digits-s0"
 # Its state is more than the weights: momentum, a carried perturbation, and a loss summed so far.
 STUDY = """\
 study: killed
-title: A training that is killed
+title: Jobs that are killed
 seeds: [0]
-runtime: {threads: 1, checkpoint_minutes: 0}
+runtime: {threads: 1, checkpoint_minutes: 0, evaluation_batch: 20}
 datasets:
   digits: {kind: digits, size: 8, test: 1000}
 runs:
@@ -39,28 +43,73 @@ runs:
     epochs: 6
     batch_size: 100
 probes:
-  central: {kind: linear}
-attacks: {}
+  rle: {kind: robust_linear, epochs: 4, batch_size: 100, steps: 2, rle_trailing_standard: 40}
+attacks:
+  pgd: {kind: pgd, eps: [4, 8], steps: 3, random_start: true}
 tables:
-  cost:
-    title: Cost
-    columns: [digits/minutes]
+  table:
+    title: Accuracies
+    columns: [digits/pgd/4, digits/pgd/8, digits/minutes]
     rows:
-      only: {run: emp-free, probe: central}
+      only: {run: emp-free, probe: rle}
 """
-MINIBATCHES = 6 * 7
+STATES = "results/.state/killed"
+OTHER = 16 * "0"  # what the name of another job's state ends with
 PATIENCE = 120  # seconds that a process may take
 CHANCE = random.Random(0)
-KILLS = [CHANCE.randint(2, 10), CHANCE.randint(15, 22)]  # minibatches done by then
+
+
+@dataclass(frozen=True)
+class Case:
+    """A job, and when to kill it.
+
+    Attributes:
+        words: what to type after `robustviews`.
+        state: what the name of its state begins with.
+        done: how far a saved position is, in minibatches.
+        kills: minibatches done by then.
+        count: minibatches of the whole job.
+    """
+
+    words: tuple[str, ...]
+    state: str
+    done: Callable[[dict], int]
+    kills: tuple[int, ...]
+    count: int
+
+
+CASES = {
+    "pretrain": Case(
+        ("pretrain", "--run", RUN),
+        RUN,
+        lambda position: position["update"] // 2,
+        (CHANCE.randint(2, 10), CHANCE.randint(15, 22)),
+        count=6 * 7,
+    ),
+    "probe": Case(  # the second time among the standard epochs at the end
+        ("probe", "--run", RUN, "--probe", "rle"),
+        f"{RUN}-rle",
+        lambda position: position["epoch"] * 8 + position["position"],
+        (CHANCE.randint(2, 10), CHANCE.randint(40, 80)),
+        count=44 * 8,
+    ),
+    "attack": Case(
+        ("attack", "--run", RUN, "--probe", "rle", "--attack", "pgd"),
+        f"{RUN}-rle-pgd",
+        lambda position: position["batches"],
+        (CHANCE.randint(2, 10), CHANCE.randint(20, 30)),
+        count=50,
+    ),
+}
 
 
 @contextmanager
-def training(folder):
-    """Run the training in a process of its own."""
+def job(folder, case):
+    """Run a job in a process of its own."""
     strange = ("ROBUSTVIEWS", "PYTHON")
     env = {name: value for name, value in os.environ.items() if not name.startswith(strange)}
     env |= {"PYTHONPATH": str(Path(plan.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "robustviews", "pretrain", "--run", RUN, "--device", "cpu"]
+    command = [sys.executable, "-m", "robustviews", *case.words, "--device", "cpu"]
     process = subprocess.Popen(command, cwd=folder, env=env, stderr=subprocess.PIPE, text=True)
     try:
         yield process
@@ -69,75 +118,88 @@ def training(folder):
         process.communicate()
 
 
-def finish(folder):
-    """Train to the end; return what the process wrote."""
-    with training(folder) as process:
+def finish(folder, case):
+    """Run a job to its end; return what the process wrote."""
+    with job(folder, case) as process:
         _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, said
     return said
 
 
-def kill(folder, minibatches):
-    """Kill a training once it has saved so many minibatches, and a little later at that."""
+def kill(folder, case, minibatches):
+    """Kill a job once it has saved so many minibatches, and a little later at that."""
     deadline = time.monotonic() + PATIENCE
-    with training(folder) as process:
-        while minibatches_saved(folder) < minibatches:
+    with job(folder, case) as process:
+        while done(folder, case) < minibatches:
             assert process.poll() is None, process.stderr.read()
             assert time.monotonic() < deadline, f"less than {minibatches} after {PATIENCE} s"
-            time.sleep(0.005)
+            time.sleep(0.002)
         time.sleep(CHANCE.uniform(0, 0.03))
         process.send_signal(signal.SIGKILL)
         assert process.wait(PATIENCE) == -signal.SIGKILL
 
 
-def minibatches_saved(folder):
-    """Return how far the saved state is."""
-    for path in folder.glob(f"results/.state/killed/{RUN}-*/state.safetensors"):
-        with safe_open(path, framework="numpy") as file:
-            position = json.loads(file.metadata()["position"])
-        return position["update"] // 2
+def done(folder, case):
+    """Return how far the saved state is, in minibatches."""
+    for path in folder.glob(f"{STATES}/{case.state}-{16 * '[0-9a-f]'}/state.safetensors"):
+        if not path.parent.name.endswith(OTHER):
+            with safe_open(path, framework="numpy") as file:
+                return case.done(json.loads(file.metadata()["position"]))
     return 0
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """A folder with study and data."""
+    """A folder with study, data and all that undisturbed jobs leave."""
     folder = tmp_path_factory.mktemp("killed")
     (folder / "params.yaml").write_text(STUDY, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         assert main(["data", "--study", "params.yaml", "--dataset", "digits"]) == 0
+    for case in CASES.values():
+        finish(folder, case)
     return folder
 
 
-def test_a_training_that_was_killed_twice_ends_with_the_bytes_of_one_that_was_not(project):
-    encoder = project / "results" / "killed" / "pretrain" / RUN / "encoder.safetensors"
-    history = encoder.with_name("training.jsonl")
-    finish(project)
-    expected, curve = encoder.read_bytes(), artifacts.read_jsonl(history)
-    for path in encoder.parent.iterdir():
-        path.unlink()
-    encoder.parent.rmdir()
+@pytest.mark.parametrize("rule", CASES)
+def test_a_job_that_was_killed_twice_ends_with_the_bytes_of_one_that_was_not(rule, project):
+    case, study = CASES[rule], load_study(project / "params.yaml")
+    ((folder, spec),) = (
+        (project / job.folder, job.spec) for job in jobs(study).values() if job.rule == rule
+    )
+    other = project / STATES / f"{case.state}-{OTHER}" / "state.safetensors"
+    artifacts.write_text(other, "of another spec")
+    expected, undisturbed = files(folder), artifacts.read_json(folder / "record.json")
+    shutil.rmtree(folder)
 
-    for minibatches in KILLS:
-        kill(project, minibatches)
-        assert not encoder.parent.exists()
-    assert minibatches_saved(project) < MINIBATCHES
-    said = finish(project)
+    for minibatches in case.kills:
+        kill(project, case, minibatches)
+        assert not folder.exists()
+    assert case.kills[-1] <= done(project, case) < case.count
+    said = finish(project, case)
 
-    assert "resumed after pass" in said
-    assert encoder.read_bytes() == expected
-    kept = ("epoch", "loss", "lr")
-    assert [[row[name] for name in kept] for row in artifacts.read_jsonl(history)] == [
-        [row[name] for name in kept] for row in curve
-    ]
-    record = artifacts.read_json(encoder.with_name("record.json"))
-    assert record["resumed"] == len(KILLS)
-    assert record["result"]["updates"] == 2 * MINIBATCHES
-    assert record["spec"] == plan.pretrain_spec(load_study(project / "params.yaml"), RUN)
-    assert not list(project.glob("results/.state/killed/*"))
-    assert sorted(path.name for path in encoder.parent.iterdir()) == [
-        "encoder.safetensors",
-        "record.json",
-        "training.jsonl",
-    ]
+    assert "resumed after" in said
+    assert files(folder) == expected
+    record = artifacts.read_json(folder / "record.json")
+    assert (undisturbed["resumed"], record["resumed"]) == (0, len(case.kills))
+    assert record["spec"] == spec
+    assert without_times(record["result"]) == without_times(undisturbed["result"])
+    assert list((project / STATES).iterdir()) == [other.parent]
+    assert other.read_text(encoding="utf-8") == "of another spec"
+    shutil.rmtree(other.parent)
+
+
+def files(folder):
+    """Return the bytes of what a job leaves, of curves without the times."""
+    found = {path.name: path.read_bytes() for path in folder.iterdir()}
+    del found["record.json"]
+    if "training.jsonl" in found:
+        rows = artifacts.read_jsonl(folder / "training.jsonl")
+        found["training.jsonl"] = [without_times(row) for row in rows]
+    return found
+
+
+def without_times(row):
+    """Return what two jobs with the same result have in common."""
+    times = ("seconds", "images_per_second", "compile_seconds")
+    return {name: value for name, value in row.items() if name not in times}
