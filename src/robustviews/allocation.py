@@ -93,7 +93,7 @@ def allocation(study: Study, rule: str, name: str, *, device: str) -> Allocation
         work = _attack(study, shape, *parts)
     processes = study.runtime.ranks if rule == "pretrain" else 1
     base = processes * _BASE_MB["cpu" if device == "cpu" else "cuda"]
-    megabytes = base + _megabytes(run, work, shape=shape, device=device)
+    megabytes = base + _megabytes(run, work, shape=shape, device=device, processes=processes)
     minutes = _SHORTEST + _minutes(study, run, work, shape=shape, device=device) / processes
     return _rounded(megabytes, min(minutes, LONGEST) if rule == "pretrain" else minutes)
 
@@ -110,10 +110,11 @@ def _minutes(study: Study, run: Run, work: _Work, *, shape: Shape, device: str) 
     return (work.views * work.passes * operations / rate + work.calls * _PASS) / 60
 
 
-def _megabytes(run: Run, work: _Work, *, shape: Shape, device: str) -> float:
+def _megabytes(run: Run, work: _Work, *, shape: Shape, device: str, processes: int) -> float:
     images = (shape.train + shape.test) * shape.image
     if device != "cpu":
         return images / 1e6
+    images *= processes  # each holds them all
     stem = _KEPT_BY_STEM if run.encoder.stem == "imagenet" else 0
     kept = (_KEPT[run.encoder.backbone] + stem) * run.encoder.width * _pixels(run, shape)
     return (images + _SLACK * work.at_once * kept) / 1e6

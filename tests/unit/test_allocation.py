@@ -110,6 +110,17 @@ def test_two_processes_ask_for_half_the_time_and_twice_the_memory_of_one(paper):
     )
 
 
+def test_on_a_cpu_each_process_holds_the_images(paper):
+    runtime = dataclasses.replace(paper.runtime, ranks=2)
+    study = dataclasses.replace(paper, runtime=runtime)
+    name = "emp-crop16-free3-stem7-imagenet100-s0"
+    alone, both = (
+        allocation(each, "pretrain", name, device="cpu").mem_mb for each in (paper, study)
+    )
+    images = 140_000 * 3 * 224**2 / 1e6
+    assert both - alone == pytest.approx(2_000 + images, abs=500)  # 2 GB for Python and torch
+
+
 def test_no_training_asks_for_more_than_a_day(paper):
     asked = [allocation(paper, "pretrain", name, device=GPU).runtime for name in plan.jobs(paper)]
     assert max(asked) == LONGEST
