@@ -1,7 +1,8 @@
 """What to ask a cluster for: memory and time of each job, from the study alone and without torch.
 
 Nothing is measured, because what plans a study there has no GPU; `robustviews estimate` measures.
-What is asked for is several times what a job should take, for a job that takes more is ended.
+What is asked for is several times what a job should take, for a job that takes more is ended. Tried
+again it goes on from its state, and asks for more.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from robustviews.estimating.amounts import Shape, shape_of
 from robustviews.regimes import passes_over_data
 
 LONGEST = 24 * 60
-"""Minutes at most that a training asks for: many partitions allow no more.
+"""Minutes at most that a job asks for, however often it was tried.
 
-One that takes longer is ended and, tried again, goes on from its state.
+Many partitions allow no more, and some let a job that asks for more wait for ever.
 """
 _SHORTEST = 30  # minutes, for what counts in no formula: starting, loading, a busy file system
 _BASE_MB = {"cpu": 2_000, "cuda": 8_000}  # Python, torch, and CUDA's libraries
@@ -70,8 +71,8 @@ class _Work:
     at_once: int
 
 
-def allocation(study: Study, rule: str, name: str, *, device: str) -> Allocation:
-    """Return what a job asks for at its first try.
+def allocation(study: Study, rule: str, name: str, *, device: str, attempt: int = 1) -> Allocation:
+    """Return what a job asks for: at its second try twice as much as at its first, and so on.
 
     Args:
         study: that it is of.
@@ -79,9 +80,27 @@ def allocation(study: Study, rule: str, name: str, *, device: str) -> Allocation
         name: of the data set; of the others as in `robustviews.pending`: run, run/probe or
             run/probe/attack.
         device: `cpu`, or what else is computed on.
+        attempt: how often it will have been tried then.
     """
     if rule == "data":
-        return _preparation(_shape(study, name))
+        megabytes, minutes = _preparation(_shape(study, name))
+    else:
+        megabytes, minutes = _computation(study, rule, name, device=device)
+    return Allocation(
+        500 * math.ceil(attempt * megabytes / 500),
+        min(10 * math.ceil(attempt * minutes / 10), LONGEST),
+    )
+
+
+def _preparation(shape: Shape) -> tuple[float, float]:
+    """Return megabytes and minutes of the preparation of a data set."""
+    images = shape.train + shape.test
+    minutes = _SHORTEST + images * _DECODING / 60
+    return _BASE_MB["cpu"] + images * shape.image / 1e6, minutes
+
+
+def _computation(study: Study, rule: str, name: str, *, device: str) -> tuple[float, float]:
+    """Return megabytes and minutes of a training, a probe or an attack."""
     entry, *parts = name.split("/")
     job = plan.jobs(study)[entry]
     run, shape = study.runs[job.entry], _shape(study, job.dataset)
@@ -95,13 +114,7 @@ def allocation(study: Study, rule: str, name: str, *, device: str) -> Allocation
     base = processes * _BASE_MB["cpu" if device == "cpu" else "cuda"]
     megabytes = base + _megabytes(run, work, shape=shape, device=device, processes=processes)
     minutes = _SHORTEST + _minutes(study, run, work, shape=shape, device=device) / processes
-    return _rounded(megabytes, min(minutes, LONGEST) if rule == "pretrain" else minutes)
-
-
-def _preparation(shape: Shape) -> Allocation:
-    images = shape.train + shape.test
-    minutes = _SHORTEST + images * _DECODING / 60
-    return _rounded(_BASE_MB["cpu"] + images * shape.image / 1e6, minutes)
+    return megabytes, minutes
 
 
 def _minutes(study: Study, run: Run, work: _Work, *, shape: Shape, device: str) -> float:
@@ -178,7 +191,3 @@ def _shape(study: Study, dataset: str) -> Shape:
         return known
     size = study.datasets[dataset].size
     return Shape(_UNKNOWN_TRAIN, _UNKNOWN_TEST, _UNKNOWN_CLASSES, size)
-
-
-def _rounded(megabytes: float, minutes: float) -> Allocation:
-    return Allocation(500 * math.ceil(megabytes / 500), 10 * math.ceil(minutes / 10))

@@ -121,9 +121,28 @@ def test_on_a_cpu_each_process_holds_the_images(paper):
     assert both - alone == pytest.approx(2_000 + images, abs=500)  # 2 GB for Python and torch
 
 
-def test_no_training_asks_for_more_than_a_day(paper):
-    asked = [allocation(paper, "pretrain", name, device=GPU).runtime for name in plan.jobs(paper)]
-    assert max(asked) == LONGEST
+def jobs_of(study):
+    """Return rule and name of every job that is asked for by its study."""
+    yield from (("data", name) for name in study.datasets)
+    yield from (("pretrain", name) for name in plan.jobs(study))
+    yield from (("probe", "/".join(names)) for names in plan.heads(study))
+    yield from (("attack", "/".join(names)) for names in plan.evaluations(study))
+
+
+@pytest.mark.parametrize("attempt", [1, 4])
+def test_no_job_asks_for_more_than_a_day_however_often_it_was_tried(paper, attempt):
+    asked = [allocation(paper, *job, device=GPU, attempt=attempt) for job in jobs_of(paper)]
+    assert max(each.runtime for each in asked) == LONGEST
+
+
+def test_a_job_that_is_tried_again_asks_for_twice_as_much(paper):
+    for rule, name in jobs_of(paper):
+        first, second = (
+            allocation(paper, rule, name, device=GPU, attempt=attempt) for attempt in (1, 2)
+        )
+        assert second.mem_mb - 2 * first.mem_mb in (0, -500), name  # each is rounded up for itself
+        longer = second.runtime - min(2 * first.runtime, LONGEST)
+        assert longer in (0, -10), name
 
 
 def test_a_preparation_asks_for_what_decoding_its_images_takes(paper):

@@ -78,7 +78,8 @@ def asked(what, rule):
 
     def ask(wildcards, attempt):
         names = [PREPARED.get(name, name) for name in wildcards]
-        wanted = allocation.allocation(STUDY, rule, "/".join(names), device=DEVICE)
-        return getattr(wanted, what) * (1 if (rule, what) == ("pretrain", "runtime") else attempt)
+        job = "/".join(names)
+        wanted = allocation.allocation(STUDY, rule, job, device=DEVICE, attempt=attempt)
+        return getattr(wanted, what)
 
     return ask

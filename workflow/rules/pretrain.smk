@@ -24,7 +24,7 @@ rule pretrain:
         program=f"{LAUNCH}robustviews pretrain",
         threads_each=STUDY.runtime.threads,
         mem_mb=asked("mem_mb", "pretrain"),
-        runtime=asked("runtime", "pretrain"),  # tried again it goes on from its state
+        runtime=asked("runtime", "pretrain"),
     params:
         spec=lambda w: plan.to_json(plan.pretrain_spec(STUDY, w.run)),
     message:
