@@ -4,7 +4,8 @@
 
 It runs the verbs of the command line one after the other and needs torch and torchvision alone:
 what else a host lacks comes with it in the folder that `make bundle` packs. A call that was cut
-short is given again: what a record vouches for is skipped, and a training goes on from its state.
+short is given again: what a record vouches for is skipped, and what was at work goes on from its
+state, unless it prepared data.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ def _run(options: argparse.Namespace, paths: list[str]) -> int:
             status = execute(verb(study, job), options, paths, log=log, deadline=deadline)
         except CutError:
             say(f"cut: the {options.minutes:g} minutes are used up")
-            begins = "goes on from its state" if job.rule == "pretrain" else "begins anew"
+            begins = "begins anew" if job.rule == "data" else "goes on from its state"
             say(f"Call again: this stage {begins}, and those before it are skipped.")
             return AGAIN
         if status:

@@ -337,6 +337,28 @@ def test_a_stage_that_is_cut_is_ended(project, bundle, raw):
     assert "Call again: this stage begins anew" in text
 
 
+RULES = ("data", "pretrain", "probe", "attack")
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_what_is_cut_goes_on_from_its_state_unless_it_prepared_data(
+    rule, tmp_path, monkeypatch, capsys
+):
+    def cut(*_, **__):
+        raise headline.CutError
+
+    before = RULES[: RULES.index(rule)]
+    monkeypatch.setattr(headline, "is_done", lambda _, job: job.rule in before)
+    monkeypatch.setattr(headline, "provide", lambda *_: None)
+    monkeypatch.setattr(headline, "execute", cut)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.chdir(tmp_path)
+    study = str(REPOSITORY / "studies/headline-small.yaml")
+    assert headline.main(["--study", study, "--minutes", "9"]) == headline.AGAIN
+    begins = "begins anew" if rule == "data" else "goes on from its state"
+    assert f"Call again: this stage {begins}, and those before" in capsys.readouterr().out
+
+
 def test_a_failed_stage_is_told_with_the_end_of_its_log(project, bundle, tmp_path):
     folder = tmp_path / "raw/cifar-10-batches-py"
     folder.mkdir(parents=True)

@@ -111,8 +111,8 @@ class Runtime:
             GPUs; they divide the views of EMP-SSL, or the images of a minibatch, evenly. Only
             rounding depends on it.
         deterministic: refuse operations whose result may differ from run to run.
-        checkpoint_minutes: how often an interrupted training can be resumed from; 0 after every
-            minibatch.
+        checkpoint_minutes: how often the state of a training, probe or attack is saved, to go on
+            from after an interruption; 0 after every minibatch.
         evaluation_batch: views at a time in probes' feature passes and in attacks. It decides which
             random draws an image gets, and so belongs to the spec of an attack.
     """
