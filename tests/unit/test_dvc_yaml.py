@@ -57,6 +57,13 @@ def test_parameters_are_keys_of_the_study_and_a_later_stage_has_those_of_an_earl
         assert {"tables", "figures"} <= earlier & later
 
 
+@pytest.mark.parametrize("name", ["cf-amc-ssl", "precision", "reference-code"])
+def test_a_shipped_study_can_stand_in_params_yaml_where_dvc_wants_every_parameter(name):
+    text = (REPOSITORY / "studies" / f"{name}.yaml").read_text(encoding="utf-8")
+    wanted = set().union(*(stage["params"] for stage in STAGES.values()))
+    assert wanted - set(yaml.safe_load(text)) == set()
+
+
 def test_a_stage_checks_what_it_made_and_none_says_how_many_cores():
     for name, stage in STAGES.items():
         assert re.fullmatch(rf"workflow/stage {name}( results/\S+)*", stage["cmd"])
