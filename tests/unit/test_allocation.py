@@ -153,6 +153,36 @@ def test_a_preparation_asks_for_what_decoding_its_images_takes(paper):
     assert large.mem_mb > 20_000
 
 
+def told(minutes):
+    """Return a time as docs/cluster.md tells it."""
+    return f"{minutes} min" if minutes < 100 else f"{round(minutes / 30) / 2:g} h"
+
+
+@pytest.mark.parametrize(
+    ("words", "rule", "belongs"),
+    [
+        ("preparing {}", "data", ""),
+        ("trainings{}", "pretrain", ""),
+        ("probes{}", "probe", ""),
+        ("PGD-20{}", "attack", "pgd20"),
+        ("AutoAttack{}", "attack", "autoattack"),
+    ],
+)
+def test_the_page_tells_what_the_paper_asks_for(paper, words, rule, belongs):
+    page = (STUDIES.parent / "docs" / "cluster.md").read_text(encoding="utf-8")
+    jobs = [name for each, name in jobs_of(paper) if each == rule and belongs in name]
+    large = {name for name in jobs if "imagenet100" in name}
+    for names, *called in ((large, "ImageNet-100", " on it"), ({*jobs} - large, "CIFAR", "")):
+        if not names:
+            continue
+        asked = [allocation(paper, rule, name, device=GPU) for name in names]
+        times = sorted({each.runtime for each in asked})
+        span = " to ".join(told(minutes) for minutes in dict.fromkeys((times[0], times[-1])))
+        (megabytes,) = {each.mem_mb for each in asked}
+        words_here = words.format(called[rule != "data"])
+        assert f"\n| {words_here} | {len(names)} | {span} | {megabytes / 1000} GB |\n" in page
+
+
 def test_torch_is_not_asked():
     code = "import sys; import robustviews.allocation; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
