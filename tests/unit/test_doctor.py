@@ -169,7 +169,17 @@ def test_a_commit_that_git_does_not_tell_has_a_reason(tools, monkeypatch, answer
 
 
 def test_a_folder_in_which_nothing_was_run_is_good(empty):
-    assert seen("folder") == Symptom("folder", Health.GOOD, f"{empty}, which can be written to", "")
+    assert seen("folder") == Symptom("folder", Health.GOOD, f"results go to {empty}/results")
+
+
+def test_only_folders_that_are_to_be_made_need_one_that_can_be_written_to(empty, monkeypatch):
+    allowed = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path != Path() and allowed(path, mode))
+    assert seen("folder").health is Health.BAD
+    for name in ("data", "results", "logs", ".snakemake"):  # as in an image, links to elsewhere
+        (empty / "study" / name).mkdir(parents=True)
+        (empty / name).symlink_to(empty / "study" / name)
+    assert seen("folder").found == f"results go to {empty}/study/results"
 
 
 @pytest.mark.usefixtures("tools")

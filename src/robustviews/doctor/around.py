@@ -21,9 +21,9 @@ _MADE = ("data", "results", "logs", ".snakemake")  # folders that a study writes
 
 def folder() -> Symptom:
     """Tell whether a study can write where it has to, also what somebody else began."""
-    path = next((path for path in (Path(), *_written()) if not _is_open(path)), None)
+    path = next((path for path in _written() if not _is_open(path)), None)
     if path is None:
-        return Symptom("folder", Health.GOOD, f"{Path.cwd()}, which can be written to")
+        return Symptom("folder", Health.GOOD, f"results go to {Path('results').resolve()}")
     if not path.is_dir():
         leads = f" leads to {path.readlink()}, which" if path.is_symlink() else ""
         found = f"{path}{leads} is no folder"
@@ -42,9 +42,11 @@ def folder() -> Symptom:
 
 
 def _written() -> Iterator[Path]:
-    """Yield what is there of the folders that a study writes to, and two levels below."""
+    """Yield the folders that a study writes to, two levels deep; for one to be made, this one."""
     for top in map(Path, _MADE):
-        if top.is_symlink() or top.exists():
+        if not (top.is_symlink() or top.exists()):
+            yield Path()
+        else:
             yield top
             yield from (path for path in (*top.glob("*"), *top.glob("*/*")) if path.is_dir())
 
