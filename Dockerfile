@@ -14,14 +14,15 @@ ARG BASE_IMAGE=python:3.11.13-slim-bookworm@sha256:86adf8dbadc3d6e82ee5dd2c74bec
 # hadolint ignore=DL3006  # the tag, and the digest, are the argument's
 FROM ${BASE_IMAGE} AS base
 ENV PATH=/opt/venv/bin:$PATH
-# torch.compile calls the C compiler on a GPU. The versions are those of whichever base was chosen.
+# torch.compile calls the C compiler on a GPU; downloads of data ask for certificates, which not every base has.
+# The versions are those of whichever base was chosen.
 # hadolint ignore=DL3008
 RUN --mount=type=cache,target=/var/cache/apt,sharing=locked --mount=type=cache,target=/var/lib/apt,sharing=locked \
     set --; \
     python3 -c 'import ensurepip' 2>/dev/null || set -- python3-dev python3-venv; \
     rm -f /etc/apt/apt.conf.d/docker-clean && \
     apt-get update && \
-    apt-get install -y --no-install-recommends gcc libc6-dev "$@"
+    apt-get install -y --no-install-recommends ca-certificates gcc libc6-dev "$@"
 
 
 FROM base AS packages

@@ -64,7 +64,7 @@ check: setup ## format, lint, types, spelling, and every shipped study
 	$(BIN)/snakefmt --check workflow
 	$(BIN)/snakemake --lint --software-deployment-method apptainer # which alone names the image
 	sh -n workflow/stage
-	sh -n docker/entrypoint
+	bash -n docker/entrypoint
 	$(BIN)/codespell . .ci
 	@if [ -x $(BIN)/hadolint ]; then $(BIN)/hadolint Dockerfile; else echo 'no hadolint for this machine'; fi
 	$(BIN)/robustviews check params.yaml studies/*.yaml
@@ -107,12 +107,14 @@ image: ## build the image of the Dockerfile, 6 GB, named robustviews
 	DOCKER_BUILDKIT=1 $(DOCKER) build --tag $(IMAGE) --build-arg REVISION=$(REVISION) --build-arg LOCK=$(LOCK) \
 		$(IMAGE_ARGS) .
 
-# The digest is known once the image is whole, so it comes in from outside. Nothing but FOLDER is written to.
+# The digest is known once the image is whole, so it comes in from outside (Podman says it without `sha256:`). Nothing
+# but FOLDER is written to.
 demo-in-image: image ## as demo, in the image, without network or a root that can be written to
 	@mkdir -p "$(FOLDER)"
+	digest=$$($(DOCKER) image inspect --format '{{.Id}}' $(IMAGE)) && \
 	$(DOCKER) run --rm --init --network none --read-only --tmpfs /tmp:exec \
 		--user "$$(id -u):$$(id -g)" --volume "$(abspath $(FOLDER)):/study" \
-		--env ROBUSTVIEWS_IMAGE="$$($(DOCKER) image inspect --format '{{.Id}}' $(IMAGE))" \
+		--env ROBUSTVIEWS_IMAGE="sha256:$${digest#sha256:}" \
 		$(DOCKER_ARGS) $(IMAGE) demo $(SNAKEMAKE_ARGS)
 
 test-image: setup ## on Debian 12 as root: build the image from nothing, test it, and leave nothing

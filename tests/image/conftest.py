@@ -22,6 +22,11 @@ class Image(NamedTuple):
     commit: str
     digest: str
 
+    def folder(self, name: str) -> Path:
+        """Make an empty folder of the caller, to be mounted."""
+        self.machine.run("mkdir", name)
+        return self.machine.checkout / name
+
 
 class Demonstration(NamedTuple):
     image: Image

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 
 import pytest
 
 from robustviews import artifacts
 from tests.image.machine import BASE, CALLER, IMAGE, REPOSITORY
-from tests.workflow.project import NOTHING, Project
+from tests.workflow.project import NOTHING, TINY, Project
 
 MADE = "data", "results", "logs", ".snakemake"
 C_MODULE = """
@@ -41,6 +42,19 @@ def outputs(folder):
     }
 
 
+def user():
+    """Return how a container is told to run as the caller."""
+    return "--user", "{}:{}".format(*CALLER)
+
+
+def wait_until(holds, seconds=120):
+    """Wait until a condition holds, which it must soon."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, f"not within {seconds} seconds"
+        time.sleep(0.2)
+
+
 def test_its_labels_say_which_commit_and_which_lock(image):
     text = image.machine.docker("image", "inspect", "--format", "{{json .Config.Labels}}", IMAGE)
     labels = json.loads(text)
@@ -68,7 +82,8 @@ def test_sources_that_no_commit_holds_are_called_so(image):
 
 def test_the_doctor_inside_says_what_it_is(image):
     told = ["--env", f"ROBUSTVIEWS_IMAGE={image.digest}"]
-    done = image.machine.start(*told, IMAGE, "robustviews", "doctor", "--json")
+    volume = ["--volume", f"{image.folder('examined')}:/study", *user()]
+    done = image.machine.start(*told, *volume, IMAGE, "robustviews", "doctor", "--json")
     found = {row["name"]: row["found"] for row in json.loads(done.stdout)}
     lock = artifacts.sha256(image.machine.checkout / "requirements.lock")
     assert found["code"] == f"commit {image.commit[:12]}"
@@ -82,7 +97,8 @@ def test_without_a_command_it_says_what_it_is_and_what_its_records_would_lack(im
     assert done.returncode != 0
     assert f"commit {image.commit[:12]}" in done.stdout
     assert "ROBUSTVIEWS_IMAGE=$(docker image inspect" in done.stdout
-    assert done.stdout.count("!!") == 1
+    assert '--volume "$PWD:/study"' in done.stdout
+    assert done.stdout.count("\n!!") == 2
 
 
 def test_nothing_is_inside_that_only_the_checkout_should_have(image):
@@ -106,10 +122,47 @@ def test_its_user_is_not_root_and_changes_nothing_inside(image):
 
 
 def test_a_study_without_a_folder_for_its_results_says_what_to_type(image):
-    for target in ("demo", "reproduce", "snakemake"):
-        done = image.machine.start(IMAGE, target, check=False)
+    by_hand = "robustviews data --dataset digits"
+    for command in ("demo", "reproduce", "snakemake", by_hand, "robustviews estimate"):
+        done = image.machine.start(IMAGE, *command.split(), check=False)
         assert done.returncode == 2
+        assert done.stderr.count("\n") == 1
         assert 'type: docker run --user $(id -u):$(id -g) --volume "$PWD:/study"' in done.stderr
+
+
+def test_begun_in_another_folder_it_finds_its_checkout_as_under_apptainer(image):
+    there = ["--workdir", "/", "--env", "APPTAINER_CONTAINER=robustviews.sif"]
+    done = image.machine.start(*there, IMAGE, "demo", check=False)
+    assert 'type: apptainer run --bind "$PWD:/study"' in done.stderr
+    volume = ["--volume", f"{image.folder('elsewhere')}:/study", *user()]
+    done = image.machine.start("--workdir", "/", *volume, IMAGE, "snakemake", "--dry-run")
+    assert "Job 1: " in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "signal", "init"),
+    [("demo", "INT", ["--init"]), ("snakemake", "TERM", ["--init"]), ("demo", "TERM", [])],
+)
+def test_a_container_that_is_stopped_ends_its_jobs_and_leaves_no_lock(image, command, signal, init):
+    machine, folder = image.machine, image.folder(f"stopped-{command}-{signal}")
+    text = TINY.read_text(encoding="utf-8").replace("epochs: 1\n", "epochs: 99999\n", 1)
+    assert "99999" in text
+    (folder / "long.yaml").write_text(text, encoding="utf-8")
+    sealed = ["--detach", "--network", "none", "--read-only", "--tmpfs", "/tmp:exec", *init]
+    volume = ["--volume", f"{folder}:/study", *user()]
+    study = ["all_pretrain", "--config", "study=/study/long.yaml"]
+    name = machine.docker("run", *sealed, *volume, IMAGE, command, *study).strip()
+    try:
+        logs = folder / "logs/tiny/pretrain"
+        wait_until(lambda: any("epoch=1 " in log.read_text() for log in logs.glob("*.log")))
+        machine.docker("kill", "--signal", signal, name)
+        running = ["inspect", "--format", "{{.State.Running}}", name]
+        wait_until(lambda: machine.docker(*running) == "false\n")
+        status = machine.docker("inspect", "--format", "{{.State.ExitCode}}", name)
+    finally:
+        machine.docker("rm", "--force", name)
+    assert status == "1\n"  # Snakemake's own: nothing was killed
+    assert [*folder.glob(".snakemake/locks/*"), *folder.glob(".snakemake/incomplete/*")] == []
 
 
 def test_the_compiler_that_torch_calls_on_a_gpu_is_inside(image):
