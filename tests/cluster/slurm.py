@@ -61,8 +61,11 @@ ReturnToService=2
 MinJobAge=300
 KillWait=5
 SchedulerParameters=sched_min_interval=0
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
 NodeName={host} NodeAddr=127.0.0.1 CPUs=4 RealMemory=64000 Gres=gpu:2 State=UNKNOWN
 PartitionName=main Nodes={host} Default=YES MaxTime=UNLIMITED DefMemPerCPU=500 State=UP
+PartitionName=urgent Nodes={host} PriorityTier=2 MaxTime=UNLIMITED DefMemPerCPU=500 State=UP
 """
 # Character devices: with plain files Slurm would not set CUDA_VISIBLE_DEVICES.
 _GRES = "AutoDetect=off\nName=gpu File={folder}/dev/nvidia[0-1]\n"

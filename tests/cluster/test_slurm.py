@@ -20,7 +20,12 @@ from tests.workflow.project import Project
 HERE = Path(__file__).parent
 PROFILE = "workflow/profiles/slurm"
 CPU = ("device=cpu", "gpus=1")  # jobs ask for a GPU, get one that is pretended, and do without
-CANCELLED, REQUEUED, LEFT = "emp-free-digits-s0", "emp-free-digits-s1", "supervised-std-digits-s0"
+CANCELLED, PREEMPTED, LEFT = "emp-free-digits-s0", "emp-free-digits-s1", "supervised-std-digits-s0"
+# What goes before asks for both GPUs, so that Slurm has no choice whom to end.
+DISTURBANCES = {
+    CANCELLED: "scancel {job}",
+    PREEMPTED: "sbatch --partition=urgent --gpus=2 --output=/dev/null --wrap=true",
+}
 TABLE = "results/cluster/tables/accuracies.md"
 PATIENCE = 400  # seconds that a run of the workflow may take
 MINUTE = 60
@@ -33,13 +38,15 @@ class Run:
     Attributes:
         project: where it ran.
         text: that Snakemake wrote.
-        asked: what Slurm says of the job of each disturbed training.
+        asked: what Slurm said of the job of each training before it was disturbed.
+        preempted: what it said afterwards of the one that was pre-empted.
         steps: of the jobs.
     """
 
     project: Project
     text: str
     asked: dict
+    preempted: str
     steps: list
 
 
@@ -95,19 +102,19 @@ def training(slurm, project, run):
 
 @pytest.fixture(scope="module")
 def disturbed(slurm, tmp_path_factory):
-    """The study, of which one training was cancelled and another one requeued."""
+    """The study, of which one training was cancelled and another one pre-empted."""
     project = Project.create(tmp_path_factory.mktemp("cluster") / "project", HERE / "study.yaml")
     more = ["--slurm-init-seconds-before-status-checks=2", "--latency-wait=20"]
     more += ["--default-resources", "slurm_partition=main"]
-    to_do = {CANCELLED: ["scancel"], REQUEUED: ["scontrol", "requeue"]}
-    asked = {}
+    asked, jobs = {}, {}
 
     def disturb():
-        for run in [each for each in to_do if training(slurm, project, each)]:
-            job = training(slurm, project, run)
-            asked[run] = slurm.run("scontrol", "show", "job", job)
-            slurm.run(*to_do.pop(run), job)
-        return not to_do
+        for run in DISTURBANCES.keys() - jobs.keys():
+            if job := training(slurm, project, run):
+                asked[run] = slurm.run("scontrol", "show", "job", job)
+                slurm.run(*DISTURBANCES[run].format(job=job).split())
+                jobs[run] = job
+        return DISTURBANCES.keys() == jobs.keys()
 
     project.snakemake("all_data").said()
     with snakemake(project, "all_pretrain", TABLE, *more) as (process, output):
@@ -115,7 +122,8 @@ def disturbed(slurm, tmp_path_factory):
         process.wait(PATIENCE)
     text = output.read_text()
     assert process.returncode == 0, text
-    return Run(project, text, asked, slurm.steps())
+    preempted = slurm.run("scontrol", "show", "job", jobs[PREEMPTED])
+    return Run(project, text, asked, preempted, slurm.steps())
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +132,7 @@ def undisturbed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("alone") / "project"
     project = Project.create(folder, HERE / "study.yaml")
     project.robustviews("data", "--dataset", "digits").said()
-    for run in (CANCELLED, REQUEUED):
+    for run in (CANCELLED, PREEMPTED):
         project.robustviews("pretrain", "--run", run).said()
     return project
 
@@ -135,7 +143,7 @@ def jobs_of(text, run):
 
 
 def test_two_trainings_never_share_a_gpu_and_both_gpus_are_used_at_once(disturbed):
-    runs = (CANCELLED, REQUEUED, LEFT)
+    runs = (CANCELLED, PREEMPTED, LEFT)
     trainings = {job for run in runs for job in jobs_of(disturbed.text, run)}
     steps = [step for step in disturbed.steps if step.job in trainings]
     assert len(steps) >= 5, steps  # two of them in two parts
@@ -149,14 +157,20 @@ def test_two_trainings_never_share_a_gpu_and_both_gpus_are_used_at_once(disturbe
     assert all(one.devices != other.devices for one, other in pairs), pairs
 
 
-@pytest.mark.parametrize(("run", "tries"), [(CANCELLED, 2), (REQUEUED, 1)])
+def test_the_preempted_training_was_ended_by_slurm_which_queued_it_again(disturbed):
+    assert "Restarts=0" in disturbed.asked[PREEMPTED]
+    assert "Restarts=1" in disturbed.preempted
+    assert "JobState=COMPLETED" in disturbed.preempted
+
+
+@pytest.mark.parametrize(("run", "tries"), [(CANCELLED, 2), (PREEMPTED, 1)])
 def test_a_disturbed_training_goes_on_and_ends_with_the_bytes_of_one_left_alone(
     disturbed, undisturbed, run, tries
 ):
     folder = Path("results") / "cluster" / "pretrain" / run
     ended, expected = (each.folder / folder for each in (disturbed.project, undisturbed))
     record = artifacts.read_json(ended / "record.json")
-    assert record["resumed"] == 1
+    assert record["resumed"] >= 1  # one that was cancelled may be pre-empted beside the other
     assert len(jobs_of(disturbed.text, run)) == tries  # Slurm itself requeues: the same job again
     name = "encoder.safetensors"
     assert (ended / name).read_bytes() == (expected / name).read_bytes()
@@ -173,7 +187,7 @@ def test_what_comes_after_the_trainings_is_made_too(disturbed):
     assert not list(disturbed.project.folder.glob("results/.state/cluster/*"))
 
 
-@pytest.mark.parametrize("run", [CANCELLED, REQUEUED])
+@pytest.mark.parametrize("run", [CANCELLED, PREEMPTED])
 def test_slurm_is_asked_for_what_the_study_needs(disturbed, run):
     said = disturbed.asked[run]
     assert "TimeLimit=00:40:00" in said
