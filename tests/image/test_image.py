@@ -10,7 +10,7 @@ import time
 import pytest
 
 from robustviews import artifacts
-from tests.image.machine import BASE, CALLER, IMAGE, REPOSITORY
+from tests.image.machine import BASE, CALLER, DOCKER, IMAGE, REPOSITORY
 from tests.workflow.project import NOTHING, TINY, Project
 
 MADE = "data", "results", "logs", ".snakemake"
@@ -128,6 +128,13 @@ def test_a_study_without_a_folder_for_its_results_says_what_to_type(image):
         assert done.returncode == 2
         assert done.stderr.count("\n") == 1
         assert 'type: docker run --user $(id -u):$(id -g) --volume "$PWD:/study"' in done.stderr
+
+
+def test_results_are_not_left_in_a_container_that_vanishes_with_them(image):
+    unsealed = [DOCKER, "run", "--rm", "--network", "none", IMAGE, "demo"]
+    done = image.machine.run(*unsealed, check=False)
+    assert done.returncode == 2
+    assert "expected a folder mounted at /study" in done.stderr
 
 
 def test_begun_in_another_folder_it_finds_its_checkout_as_under_apptainer(image):
