@@ -39,7 +39,7 @@ class Run:
         project: where it ran.
         text: that Snakemake wrote.
         asked: what Slurm said of the job of each training before it was disturbed.
-        preempted: what it said afterwards of the one that was pre-empted.
+        preempted: what it said afterwards of the one that was preempted.
         steps: of the jobs.
     """
 
@@ -102,7 +102,7 @@ def training(slurm, project, run):
 
 @pytest.fixture(scope="module")
 def disturbed(slurm, tmp_path_factory):
-    """The study, of which one training was cancelled and another one pre-empted."""
+    """The study, of which one training was cancelled and another one preempted."""
     project = Project.create(tmp_path_factory.mktemp("cluster") / "project", HERE / "study.yaml")
     more = ["--slurm-init-seconds-before-status-checks=2", "--latency-wait=20"]
     more += ["--default-resources", "slurm_partition=main"]
@@ -170,7 +170,7 @@ def test_a_disturbed_training_goes_on_and_ends_with_the_bytes_of_one_left_alone(
     folder = Path("results") / "cluster" / "pretrain" / run
     ended, expected = (each.folder / folder for each in (disturbed.project, undisturbed))
     record = artifacts.read_json(ended / "record.json")
-    assert record["resumed"] >= 1  # one that was cancelled may be pre-empted beside the other
+    assert record["resumed"] >= 1  # one that was cancelled may be preempted beside the other
     assert len(jobs_of(disturbed.text, run)) == tries  # Slurm itself requeues: the same job again
     name = "encoder.safetensors"
     assert (ended / name).read_bytes() == (expected / name).read_bytes()
