@@ -74,7 +74,7 @@ class _Normalise(torch.autograd.Function):
         bias: Tensor,
         eps: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        # Of this rank, by the kernel of torch's batch norm: `var_mean` takes ten times as long.
+        # Of this rank, by the kernel of torch's batch norm; on CPUs `var_mean` takes far longer.
         mean, variance = torch.batch_norm_update_stats(_precise(x), None, None, 0.0)
         # Equal shares: the mean of means, and the mean variance beside the variance of means.
         means, variances = distributed.gather(torch.stack((mean, variance)).unsqueeze(1), 1)
