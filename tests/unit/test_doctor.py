@@ -22,6 +22,12 @@ def seen(name, study=None):
     return found
 
 
+@pytest.fixture(autouse=True)
+def _quick_step(monkeypatch):
+    """Start a process that trains nothing: importing torch takes it seconds."""
+    monkeypatch.setattr(installed, "_SMALLEST_STEP", "print('no step')")
+
+
 @pytest.fixture
 def tools(monkeypatch):
     """Let tools be what a test says: a line, a complaint, an error, or nothing at all."""
@@ -52,7 +58,15 @@ def test_everything_that_a_study_may_want_is_looked_at_once():
     names = [each.name for each in doctor.examine(None)]
     assert len(names) == len(set(names)) == len(doctor.LOOKS)
     wanted = {"Python", "code", "image", "packages", "torch", "CUDA", "folder", "disk", "PATH"}
-    assert set(names) == wanted | {"git", "Snakemake", "DVC", "Docker", "Apptainer", "Slurm"}
+    assert set(names) == wanted | {
+        "convolution",
+        "git",
+        "Snakemake",
+        "DVC",
+        "Docker",
+        "Apptainer",
+        "Slurm",
+    }
 
 
 @pytest.mark.usefixtures("tools")
@@ -60,6 +74,16 @@ def test_whatever_does_not_work_says_what_to_type_next():
     for each in doctor.examine(None):
         if each.health is Health.BAD:
             assert each.hint, each
+
+
+def test_a_convolution_that_writes_outside_its_memory_is_a_fault(tools):
+    tools[sys.executable] = "a training step of a narrow network runs"
+    assert seen("convolution").health is Health.GOOD
+    tools[sys.executable] = (-11, "")
+    assert seen("convolution").health is Health.BAD
+    assert seen("convolution").hint
+    tools[sys.executable] = subprocess.TimeoutExpired("x", 20)
+    assert seen("convolution").health is Health.ABSENT
 
 
 def test_versions_are_those_that_the_tools_say(tools):

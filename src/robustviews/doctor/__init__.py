@@ -34,6 +34,7 @@ LOOKS: tuple[Callable[[], Symptom], ...] = (
     installed.image,
     installed.packages,
     installed.torch,
+    installed.convolution,
     installed.cuda,
     around.folder,
     around.disk,

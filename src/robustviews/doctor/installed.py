@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,14 @@ from robustviews import artifacts
 from robustviews.doctor.symptom import Health, Symptom, ask, in_apptainer, in_image
 
 _DIGEST = re.compile(r"(^(sha256:)?|@sha256:)[0-9a-f]{64}$")  # Podman writes none before its own
+_SMALLEST_STEP = """
+import torch
+from robustviews.encoder import build_encoder
+network = build_encoder(width=8, hidden=8, projection=4)
+for _ in range(2):
+    network(torch.rand(20, 3, 48, 48)).sum().backward()
+print("a training step of a narrow network runs")
+"""
 _ON_CPU = "snakemake --config device=cpu, robustviews ... --device cpu"
 
 
@@ -111,6 +120,22 @@ def torch() -> Symptom:
     threads = torch.get_num_threads()
     plural = "" if threads == 1 else "s"
     return Symptom("torch", Health.GOOD, f"{torch.__version__}, {threads} CPU thread{plural}")
+
+
+def convolution() -> Symptom:
+    """Report whether a training step of the smallest network stays inside its memory.
+
+    In torch 2.11 a strided 1x1 convolution does not, on some CPUs; see `encoder.Shortcut`. A write
+    outside of memory ends a process, so another process takes the step.
+    """
+    works, answer = ask(sys.executable, "-W", "ignore", "-c", _SMALLEST_STEP)
+    if works:
+        return Symptom("convolution", Health.GOOD, answer)
+    if "No module" in answer or answer.startswith("no answer"):
+        return Symptom("convolution", Health.ABSENT, f"not tried: {answer}")
+    found = f"a training step of a narrow network fails: {answer or 'its process crashed'}"
+    hint = "export ONEDNN_MAX_CPU_ISA=AVX2, or encoder: {layout: contiguous} in the study"
+    return Symptom("convolution", Health.BAD, found, hint)
 
 
 def cuda() -> Symptom:
