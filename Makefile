@@ -61,6 +61,7 @@ check: setup ## format, lint, types, spelling, and every shipped study
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/snakefmt --check workflow
 	$(BIN)/snakemake --lint --software-deployment-method apptainer # which alone names the image
 	sh -n workflow/stage

@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from robustviews.config.schema import Study
-    from robustviews.pending import Job
-    from robustviews.tables import TableData
+    from robustviews.reporting.tables import TableData
+    from robustviews.study.jobs import Job
+    from robustviews.study.schema import Study
 
 ROOT = Path(__file__).resolve().parents[1]
 OLDEST = (3, 11)  # Python that the package runs on
@@ -76,7 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace, paths: list[str]) -> int:
-    from robustviews.config import load_study
+    from robustviews.study import load_study
 
     deadline = time.monotonic() + 60 * options.minutes if options.minutes is not None else None
     study = load_study(options.study)
@@ -123,9 +123,9 @@ def importable(root: Path) -> list[str]:
 
 def stages(study: Study) -> list[Job]:
     """Return every job that leaves a record, each after those it is made from."""
-    from robustviews import pending
+    from robustviews.study import jobs
 
-    return [job for job in pending.jobs(study).values() if job.folder is not None]
+    return [job for job in jobs.jobs(study).values() if job.folder is not None]
 
 
 def title(job: Job) -> str:
@@ -135,10 +135,10 @@ def title(job: Job) -> str:
 
 def verb(study: Study, job: Job) -> list[str]:
     """Return what to type after `robustviews` for a job, without study and device."""
-    from robustviews import pending
+    from robustviews.study import jobs
 
     if job.rule == "data":
-        (name,) = (name for name in study.datasets if pending.data_job(study, name) == job.key)
+        (name,) = (name for name in study.datasets if jobs.data_job(study, name) == job.key)
         return ["data", "--dataset", name]
     options = zip(("--run", "--probe", "--attack"), job.parts, strict=False)
     return [job.rule, *(word for option in options for word in option)]
@@ -146,9 +146,10 @@ def verb(study: Study, job: Job) -> list[str]:
 
 def is_done(study: Study, job: Job) -> bool:
     """Return whether a record vouches for a job: its spec, and the bytes it read and wrote."""
-    from robustviews import artifacts, pending
+    from robustviews import artifacts
+    from robustviews.study import jobs
 
-    if job.folder is None or job.key in pending.pending(study):
+    if job.folder is None or job.key in jobs.pending(study):
         return False
     record = artifacts.read_json(job.folder / "record.json")
     files = {Path(name): value for name, value in record["inputs"].items()}
@@ -219,8 +220,9 @@ def _die_with_parent() -> None:
 def headline(study: Study, device: str, done: list[Job]) -> tuple[dict[str, Any], str]:
     """Return what the finished stages say, for machines and for people."""
     from benchmarks import speed
-    from robustviews import artifacts, results
-    from robustviews.tables import TABLES, writers
+    from robustviews import artifacts
+    from robustviews.reporting import results
+    from robustviews.reporting.tables import TABLES, writers
 
     frame = results.frame(study)
     tables = [TABLES[table.kind](study, table, frame) for table in study.tables.values()]
@@ -321,9 +323,10 @@ def _times(records: dict[str, dict[str, Any]]) -> str:
 
 
 def _write(out: Path | None, study: Study, summary: dict[str, Any], text: str) -> None:
-    from robustviews import artifacts, plan
+    from robustviews import artifacts
+    from robustviews.study import folders
 
-    folder = out or plan.results_folder(study)
+    folder = out or folders.results_folder(study)
     artifacts.write_json(folder / "headline.json", summary)
     artifacts.write_text(folder / "headline.md", text + "\n")
 

@@ -7,12 +7,13 @@ from torch import Tensor
 
 from benchmarks.published import silent
 from benchmarks.recipe import Recipe
-from robustviews import augment, runtime
-from robustviews.compiler import compile_encoder
+from robustviews import augment
 from robustviews.encoder import build_encoder
+from robustviews.machine import runtime
 from robustviews.methods import Batch, EmpSsl
 from robustviews.optim import Lars
 from robustviews.regimes import Free
+from robustviews.step import compile_encoder
 
 
 class OurStep:

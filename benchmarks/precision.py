@@ -12,7 +12,7 @@ import torch
 from benchmarks import record, rounds
 from benchmarks.ours import OurStep
 from benchmarks.recipe import Recipe, random_images
-from robustviews import runtime
+from robustviews.machine import runtime
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:

@@ -20,9 +20,9 @@ from torch import distributed as processes
 
 from benchmarks import record
 from benchmarks.recipe import Recipe, random_images
-from robustviews import runtime
 from robustviews.augment import Views
 from robustviews.encoder import build_encoder
+from robustviews.machine import runtime
 from robustviews.methods import EmpSsl
 from robustviews.pretrain import pretrain
 from robustviews.regimes import Free

@@ -16,7 +16,7 @@ import torch
 
 from benchmarks import table
 from benchmarks.rounds import Seconds, ratio
-from robustviews import runtime
+from robustviews.machine import runtime
 
 ROOT = Path(__file__).parents[1]
 Measure = Callable[[argparse.Namespace, torch.device], dict[str, Any]]

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from robustviews import plan, runtime
 from robustviews.encoder import build_encoder
+from robustviews.machine import runtime
 from robustviews.regimes import Free, Standard
+from robustviews.study import plan
 
 if TYPE_CHECKING:
-    from robustviews.config.schema import Study
+    from robustviews.study.schema import Study
 
 ROUNDS, WARM_UP = 15, 3  # of matrix products
 SIDES = {"cuda": 8192, "cpu": 2048}  # of the matrices

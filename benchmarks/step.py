@@ -14,7 +14,7 @@ from benchmarks import parts, record, rounds
 from benchmarks.ours import OurStep
 from benchmarks.published import PublishedStep
 from benchmarks.recipe import Recipe, random_images
-from robustviews import runtime
+from robustviews.machine import runtime
 
 BAR = 2.5
 QUICK_BATCH = 4  # images; a step of 100 takes minutes a side on two slow cores

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from robustviews import runtime
+    from robustviews.machine import runtime
 else:
-    torch, runtime = LazyModule("torch"), LazyModule("robustviews.runtime")
+    torch, runtime = LazyModule("torch"), LazyModule("robustviews.machine.runtime")
 
 _FLIP = 0.5  # probability of a horizontal flip, in every recipe
 _TRIES = 10  # random windows before the central one, as in torchvision's RandomResizedCrop

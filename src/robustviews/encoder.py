@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from robustviews import runtime
+from robustviews.machine import runtime
 
 Feature = Literal["prefeature", "backbone"]
 Layout = Literal["channels_last", "contiguous"]

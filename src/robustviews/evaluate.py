@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from robustviews import feed, runtime
 from robustviews.attacks import Attack
 from robustviews.augment import Views
 from robustviews.encoder import Encoder
-from robustviews.feed import Feed
+from robustviews.machine import feed, runtime
+from robustviews.machine.feed import Feed
 from robustviews.probe import Probe, represent
 
 if TYPE_CHECKING:
-    from robustviews.pretrain import State
+    from robustviews.checkpoint import State
 
 log = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from robustviews import distributed
-from robustviews.runtime import widen
+from robustviews.machine import distributed
+from robustviews.machine.runtime import widen
 
 
 def nt_xent(

@@ -22,10 +22,11 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from robustviews import distributed, losses
+    from robustviews import losses
+    from robustviews.machine import distributed
 else:
     torch, losses = LazyModule("torch"), LazyModule("robustviews.losses")
-    distributed = LazyModule("robustviews.distributed")
+    distributed = LazyModule("robustviews.machine.distributed")
 
 Forward = Callable[["Tensor"], "Tensor"]
 Loss = Callable[["Tensor"], "Tensor"]
@@ -37,22 +38,6 @@ class Batch(NamedTuple):
     images: Tensor  # (B, 3, H, W) in [0, 1], not augmented, at the size of the views
     views: Tensor  # (V, B, 3, H, W) in [0, 1]
     labels: Tensor  # (B,) int64; only the supervised method looks at them
-
-
-def blank_batch(count: int, *, views: int, size: int, device: torch.device) -> Batch:
-    """Return a minibatch of black images: one of the right shapes, to try a step on.
-
-    Args:
-        count: images.
-        views: of each image.
-        size: side of the views in pixels.
-        device: where it lies.
-    """
-    return Batch(
-        images=torch.zeros(count, 3, size, size, device=device),
-        views=torch.zeros(views, count, 3, size, size, device=device),
-        labels=torch.zeros(count, dtype=torch.int64, device=device),
-    )
 
 
 class DivisionError(ValueError):

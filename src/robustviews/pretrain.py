@@ -8,35 +8,25 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from robustviews import augment, distributed, feed, runtime
+from robustviews import augment
 from robustviews.augment import Views
-from robustviews.batchnorm import synchronise
-from robustviews.compiler import Compilation, compile_encoder
+from robustviews.checkpoint import State
 from robustviews.encoder import Encoder
-from robustviews.feed import Feed
+from robustviews.machine import distributed, feed, runtime
+from robustviews.machine.batchnorm import synchronise
+from robustviews.machine.compiler import Compilation
+from robustviews.machine.feed import Feed
 from robustviews.methods import Batch, Method, divide
 from robustviews.optim import Adam, Lars, Sgd, below, learning_rate, set_slots_, slots
 from robustviews.regimes import Regime, passes_over_data
+from robustviews.step import compile_encoder
 
 log = logging.getLogger(__name__)
-
-
-class State(Protocol):
-    """Keeps what an interrupted job needs; see `robustviews.resuming.Resume`."""
-
-    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """Return the saved tensors and position, or None."""
-
-    def due(self) -> bool:
-        """Return whether to save now."""
-
-    def save(self, tensors: dict[str, Tensor], position: dict[str, Any]) -> None:
-        """Replace what is saved."""
 
 
 class TrainingError(ValueError):
@@ -313,7 +303,7 @@ def build_optimizer(
     weight_decay: float,
     eta: float,
 ) -> torch.optim.Optimizer:
-    """Make the optimizer of a training; see `robustviews.config.Optimizer` for the options."""
+    """Make the optimizer of a training; see `robustviews.study.Optimizer` for the options."""
     params = [parameter for parameter in encoder.parameters() if parameter.requires_grad]
     if name == "lars":
         return Lars(params, lr, momentum=momentum, weight_decay=weight_decay, eta=eta)

@@ -19,10 +19,13 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from robustviews import distributed, runtime
+    from robustviews.machine import distributed, runtime
 else:
     torch, nn = LazyModule("torch"), LazyModule("torch.nn")
-    distributed, runtime = LazyModule("robustviews.distributed"), LazyModule("robustviews.runtime")
+    distributed, runtime = (
+        LazyModule("robustviews.machine.distributed"),
+        LazyModule("robustviews.machine.runtime"),
+    )
 
 Update = Callable[[], None]
 

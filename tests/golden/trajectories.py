@@ -21,9 +21,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robustviews import runtime
 from robustviews.augment import Views
 from robustviews.encoder import Encoder
+from robustviews.machine import runtime
 from robustviews.methods import METHODS, Batch, Method
 from robustviews.pretrain import pretrain
 from robustviews.regimes import REGIMES, Regime, Update

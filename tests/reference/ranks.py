@@ -17,13 +17,13 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as processes
 
-from robustviews import distributed
+from robustviews.artifacts.resume import Resume
 from robustviews.augment import Views
-from robustviews.batchnorm import synchronise
+from robustviews.machine import distributed
+from robustviews.machine.batchnorm import synchronise
 from robustviews.methods import EmpSsl, Method, SimClr, Supervised
 from robustviews.pretrain import pretrain
 from robustviews.regimes import Free, Pgd, Regime, Standard
-from robustviews.resuming import Resume
 from tests.golden.trajectories import Listening
 from tests.reference.tiny_network import TinyNetwork
 from tests.unit.tiny_models import OPTIMIZER, SIZE, labels_of, noise_images

@@ -11,8 +11,9 @@ from PIL import Image, ImageOps
 from torchvision import transforms
 from torchvision.transforms import functional
 
-from robustviews import augment, runtime
+from robustviews import augment
 from robustviews.augment import AUGMENTATIONS, Change, Colour, Views, Window
+from robustviews.machine import runtime
 
 TOLERANCE = {"rtol": 0, "atol": 1e-5}
 TAPS = 13  # of the blur, for a largest sigma of 2

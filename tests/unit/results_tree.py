@@ -9,16 +9,18 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from robustviews import artifacts, pending, plan, results
+from robustviews import artifacts
 from robustviews.attacks import AutoAttack, PgdAttack
 from robustviews.augment import Views
-from robustviews.config.schema import Figure, Row, Run, Study, Table
 from robustviews.datasets import Digits
 from robustviews.methods import EmpSsl, SimClr, Supervised
 from robustviews.probe import OWN_HEAD, LinearProbe, RobustLinearProbe
 from robustviews.regimes import Free, Pgd
-from robustviews.tables import TABLES, writers
-from robustviews.tables.metrics import metrics
+from robustviews.reporting import results
+from robustviews.reporting.tables import TABLES, writers
+from robustviews.reporting.tables.metrics import metrics
+from robustviews.study import folders, jobs, plan, specs
+from robustviews.study.schema import Figure, Row, Run, Study, Table
 
 IMAGES = 200
 DEVICE = "cpu: Abacus 3000"
@@ -104,7 +106,7 @@ def write_tree(root: Path, study: Study) -> None:
 
 def write_shown(root: Path, study: Study) -> None:
     """Write frame, metrics and tables as they follow from the results, and blank pictures."""
-    folder = root / plan.results_folder(study)
+    folder = root / folders.results_folder(study)
     frame = results.frame(study, root)
     artifacts.write_text(folder / "frame.csv", results.to_csv(frame))
     artifacts.write_json(folder / "metrics.json", metrics(study, frame))
@@ -113,7 +115,7 @@ def write_shown(root: Path, study: Study) -> None:
         made = TABLES[table.kind](study, table, results.frame(study, root, blocks=[table]))
         for suffix, write in kinds.items():
             artifacts.write_text((folder / "tables" / name).with_suffix(suffix), write(made))
-    for job in pending.jobs(study).values():
+    for job in jobs.jobs(study).values():
         for path in job.outputs:
             if not (root / path).exists():
                 _write_bytes(root / path, path.name)
@@ -121,18 +123,18 @@ def write_shown(root: Path, study: Study) -> None:
 
 def write_data(root: Path, study: Study, dataset: str) -> None:
     """Write a prepared data set of blank images; labels go round."""
-    folder = plan.data_folder(study, dataset)
+    folder = folders.data_folder(study, dataset)
     (root / folder).mkdir(parents=True)
     for split, count in (("train", 2 * IMAGES), ("test", IMAGES)):
         np.save(root / folder / f"{split}_images.npy", np.zeros((count, 3, 8, 8), np.uint8))
         np.save(root / folder / f"{split}_labels.npy", np.arange(count) % 10)
     artifacts.write_json(root / folder / "summary.json", {"classes": 10, "size": 8})
-    write_record(root, study, folder, plan.data_spec(study, dataset))
+    write_record(root, study, folder, specs.data_spec(study, dataset))
 
 
 def data_files(study: Study, run: str, split: str) -> list[Path]:
     """Return what a job of a run reads of its data set."""
-    folder = plan.data_folder(study, plan.jobs(study)[run].dataset)
+    folder = folders.data_folder(study, plan.jobs(study)[run].dataset)
     return [
         folder / name for name in (f"{split}_images.npy", f"{split}_labels.npy", "summary.json")
     ]
@@ -140,7 +142,7 @@ def data_files(study: Study, run: str, split: str) -> list[Path]:
 
 def write_pretraining(root: Path, study: Study, run: str) -> None:
     """Write encoder, curve and record of one pretraining."""
-    folder = plan.pretrain_folder(study, run)
+    folder = folders.pretrain_folder(study, run)
     job = plan.jobs(study)[run]
     _write_bytes(root / folder / "encoder.safetensors", run)
     epochs = study.runs[job.entry].epochs
@@ -156,36 +158,36 @@ def write_pretraining(root: Path, study: Study, run: str) -> None:
         for epoch in range(1, epochs + 1)
     ]
     artifacts.write_jsonl(root / folder / "training.jsonl", history)
-    spec = plan.pretrain_spec(study, run)
+    spec = specs.pretrain_spec(study, run)
     inputs = data_files(study, run, "train")
     write_record(root, study, folder, spec, inputs=inputs, seconds=seconds)
 
 
 def write_head(root: Path, study: Study, run: str, probe: str) -> None:
     """Write head and record of one probe."""
-    folder = plan.probe_folder(study, run, probe)
+    folder = folders.probe_folder(study, run, probe)
     _write_bytes(root / folder / "head.safetensors", run + probe)
     artifacts.write_jsonl(root / folder / "training.jsonl", [{"epoch": 1, "loss": 1.0}])
-    inputs = [plan.pretrain_folder(study, run) / "encoder.safetensors"]
+    inputs = [folders.pretrain_folder(study, run) / "encoder.safetensors"]
     inputs += data_files(study, run, "train")
     start = plan.head_start(study, probe)
     if start:
-        inputs.append(plan.probe_folder(study, run, start) / "head.safetensors")
-    spec = plan.probe_spec(study, run, probe)
+        inputs.append(folders.probe_folder(study, run, start) / "head.safetensors")
+    spec = specs.probe_spec(study, run, probe)
     write_record(root, study, folder, spec, inputs=inputs, later=bool(start))
 
 
 def write_evaluation(root: Path, study: Study, run: str, probe: str, attack: str) -> None:
     """Write flags and record of one attack; accuracies fall with the radius."""
-    folder = plan.attack_folder(study, run, probe, attack)
-    inputs = [plan.pretrain_folder(study, run) / "encoder.safetensors"]
+    folder = folders.attack_folder(study, run, probe, attack)
+    inputs = [folders.pretrain_folder(study, run) / "encoder.safetensors"]
     inputs += data_files(study, run, "test")
     if probe != "own":
-        inputs.append(plan.probe_folder(study, run, probe) / "head.safetensors")
+        inputs.append(folders.probe_folder(study, run, probe) / "head.safetensors")
     flags = fake_flags(run, study.attacks[attack].eps, study.attacks[attack].images or IMAGES)
     (root / folder).mkdir(parents=True)
     save_file(flags, root / folder / "flags.safetensors")
-    spec = plan.attack_spec(study, run, probe, attack)
+    spec = specs.attack_spec(study, run, probe, attack)
     write_record(root, study, folder, spec, inputs=inputs)
 
 
@@ -201,7 +203,7 @@ def write_record(
     root: Path,
     study: Study,
     folder: Path,
-    spec: plan.Spec,
+    spec: specs.Spec,
     *,
     inputs: list[Path] | None = None,
     seconds: float = 12.5,

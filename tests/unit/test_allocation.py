@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from robustviews import memory, plan
-from robustviews.allocation import LONGEST, allocation
-from robustviews.config import load_study
+from robustviews import step
 from robustviews.encoder import build_encoder
-from robustviews.estimating.amounts import shape_of
+from robustviews.study import load_study, plan
+from robustviews.study.shapes import shape_of
+from robustviews.workflow.resources import LONGEST, allocation
 
 STUDIES = Path(__file__).parents[2] / "studies"
 GPU = "cuda"
@@ -47,7 +47,7 @@ def test_a_training_on_the_cpu_asks_for_the_memory_that_its_step_takes(paper):
         run = paper.runs[entry]
         encoder = build_encoder(**dataclasses.asdict(run.encoder), seed=0)
         options = {"size": 32, "batch_size": run.batch_size, "precision": run.precision}
-        measured = memory.step_bytes(encoder, run.method, run.regime, run.views, **options) / 1e6
+        measured = step.step_bytes(encoder, run.method, run.regime, run.views, **options) / 1e6
         asked = allocation(paper, "pretrain", f"{entry}-cifar10-s0", device="cpu").mem_mb
         assert 1.05 * measured <= asked - PYTHON_MB - data <= 2 * measured, entry
 
@@ -184,5 +184,5 @@ def test_the_page_tells_what_the_paper_asks_for(paper, words, rule, belongs):
 
 
 def test_torch_is_not_asked():
-    code = "import sys; import robustviews.allocation; sys.exit('torch' in sys.modules)"
+    code = "import sys; import robustviews.workflow.resources; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

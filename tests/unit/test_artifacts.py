@@ -84,9 +84,9 @@ def test_a_failed_folder_leaves_the_old_files_and_nothing_else(tmp_path):
 def test_a_folder_gets_all_its_files_the_record_last(tmp_path, monkeypatch):
     folder = tmp_path / "results" / "run"
     moved = []
-    replace = artifacts.Path.replace
+    replace = Path.replace
     monkeypatch.setattr(
-        artifacts.Path, "replace", lambda path, to: (moved.append(path.name), replace(path, to))
+        Path, "replace", lambda path, to: (moved.append(path.name), replace(path, to))
     )
     with artifacts.atomic_folder(folder) as into:
         for name in ("training.jsonl", "record.json", "encoder.safetensors"):
@@ -293,9 +293,9 @@ def git(folder, *arguments: str) -> str:
 
 
 def test_the_commit_of_the_code_is_recorded_and_whether_it_was_changed(tmp_path, monkeypatch):
-    module = tmp_path / "src" / "robustviews" / "artifacts.py"
+    module = tmp_path / "src" / "robustviews" / "__init__.py"
     module.parent.mkdir(parents=True)
-    monkeypatch.setattr(artifacts, "__file__", str(module))
+    monkeypatch.setattr("robustviews.artifacts.revision._PACKAGE", module.parent)
     assert artifacts.commit() == (None, None)
     git(tmp_path, "init", "-q")
     module.write_text("1")
@@ -307,7 +307,7 @@ def test_the_commit_of_the_code_is_recorded_and_whether_it_was_changed(tmp_path,
     assert artifacts.commit() == (commit, False)
     module.write_text("2")
     assert artifacts.commit() == (commit, True)
-    git(tmp_path, "update-index", "--assume-unchanged", "src/robustviews/artifacts.py")
+    git(tmp_path, "update-index", "--assume-unchanged", "src/robustviews/__init__.py")
     assert artifacts.commit() == (commit, True), "git was told to overlook the edit"
     (tmp_path / "COMMIT").write_text(f"{'0' * 40}\n")
     assert artifacts.commit() == (commit, True), "git knows better than a file that was left over"
@@ -324,7 +324,7 @@ def test_the_commit_of_the_code_is_recorded_and_whether_it_was_changed(tmp_path,
     ],
 )
 def test_a_file_tells_the_commit_of_sources_without_git(text, told, tmp_path, monkeypatch):
-    module = tmp_path / "src" / "robustviews" / "artifacts.py"
-    monkeypatch.setattr(artifacts, "__file__", str(module))
+    module = tmp_path / "src" / "robustviews" / "__init__.py"
+    monkeypatch.setattr("robustviews.artifacts.revision._PACKAGE", module.parent)
     (tmp_path / "COMMIT").write_text(text)
     assert artifacts.commit() == told

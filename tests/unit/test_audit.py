@@ -10,18 +10,20 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from robustviews import artifacts, cli, pending, plan
+from robustviews import artifacts, cli
 from robustviews.attacks import PgdAttack
-from robustviews.config.schema import Run, Runtime
 from robustviews.datasets import Digits
 from robustviews.methods import SimClr
 from robustviews.probe import LinearProbe
 from robustviews.provenance import audit as audits
-from robustviews.provenance import cells, values
+from robustviews.provenance import values
 from robustviews.provenance.audit import audit, verified
 from robustviews.provenance.disk import Disk
 from robustviews.provenance.findings import State
 from robustviews.regimes import Pgd
+from robustviews.study import cells, folders
+from robustviews.study import jobs as pending
+from robustviews.study.schema import Run, Runtime
 from tests.unit.results_tree import DEVICE, small_study, write_shown, write_tree
 
 FREE, PGD = "emp-free3-digits-s1", "simclr-pgd5-digits-s0"
@@ -83,8 +85,8 @@ def test_every_cell_and_every_job_with_a_record_is_looked_at(root, study):
 def test_values_are_means_over_seeds_of_flags_and_of_minutes(root, study):
     seen = audit(study, root)
     runs = [f"emp-free3-digits-s{seed}" for seed in (0, 1, 2)]
-    folders = [root / plan.attack_folder(study, run, "rle", "pgd20") for run in runs]
-    right = [load_file(folder / "flags.safetensors")["eps_8"].mean() for folder in folders]
+    made = [root / folders.attack_folder(study, run, "rle", "pgd20") for run in runs]
+    right = [load_file(folder / "flags.safetensors")["eps_8"].mean() for folder in made]
     assert seen.cells[address(study, "table1:free:digits/pgd20/8")].value == pytest.approx(
         np.mean(right)
     )
@@ -93,7 +95,7 @@ def test_values_are_means_over_seeds_of_flags_and_of_minutes(root, study):
 
 
 def test_a_failing_job_fails_the_cells_behind_which_it_stands_and_no_others(root, study):
-    path = plan.pretrain_folder(study, PGD) / "encoder.safetensors"
+    path = folders.pretrain_folder(study, PGD) / "encoder.safetensors"
     (root / path).write_bytes(b"?")
     seen = audit(study, root)
     failed = {each for each in seen.cells if seen.state_of(each) is State.FAILED}
@@ -104,7 +106,7 @@ def test_a_failing_job_fails_the_cells_behind_which_it_stands_and_no_others(root
 
 
 def test_one_seed_of_several_fails_a_cell(root, study):
-    edit(root, plan.pretrain_folder(study, FREE), lambda record: record.update(seed=5))
+    edit(root, folders.pretrain_folder(study, FREE), lambda record: record.update(seed=5))
     assert audit(study, root).state_of(address(study, "table1:free:digits/clean")) is State.FAILED
 
 
@@ -135,7 +137,7 @@ def test_records_of_before_what_is_installed_was_recorded_are_unknown_there(root
 
 
 def test_prepared_data_may_come_from_another_study(root, study):
-    edit(root, plan.data_folder(study, "digits"), lambda record: record.update(study="other"))
+    edit(root, folders.data_folder(study, "digits"), lambda record: record.update(study="other"))
     failed, _ = states(audit(study, root).all_findings())
     assert not failed
 
@@ -145,7 +147,7 @@ def test_prepared_data_may_come_from_another_study(root, study):
 )
 @pytest.mark.parametrize("value", [None, 3, "text", [], {}])
 def test_a_record_of_any_shape_is_judged_and_never_raises(root, study, part, value):
-    edit(root, plan.pretrain_folder(study, PGD), lambda record: record.update({part: value}))
+    edit(root, folders.pretrain_folder(study, PGD), lambda record: record.update({part: value}))
     seen = audit(study, root)
     assert seen.jobs["pretrain", PGD].state is not State.VERIFIED
     verified(study, root, rules=("pretrain", "attack", "table", "frame"))
@@ -153,7 +155,7 @@ def test_a_record_of_any_shape_is_judged_and_never_raises(root, study, part, val
 
 @pytest.mark.parametrize("damage", [b"", b"[1, 2]", b"\xff\xfe", b'{"study": '])
 def test_a_damaged_record_is_named_with_the_way_out(root, study, damage):
-    folder = plan.pretrain_folder(study, PGD)
+    folder = folders.pretrain_folder(study, PGD)
     (root / folder / "record.json").write_bytes(damage)
     finding = audit(study, root).jobs["pretrain", PGD].findings[0]
     assert (finding.check, finding.state) == ("record", State.FAILED)
@@ -181,7 +183,7 @@ def test_metrics_of_a_cell_that_the_study_does_not_have_fail(root, study):
 
 
 def test_flags_are_held_against_labels_even_where_every_hash_fits(root, study):
-    folder = plan.attack_folder(study, PGD, "rle", "pgd20")
+    folder = folders.attack_folder(study, PGD, "rle", "pgd20")
     path = root / folder / "flags.safetensors"
     flags = load_file(path)
     flags["labels"] = flags["labels"][::-1].copy()
@@ -204,7 +206,7 @@ def test_while_the_workflow_runs_what_comes_last_is_left_out(root, study):
 
 
 def test_metrics_of_cells_without_a_value_are_not_taken_for_verified(root, study):
-    folder = plan.attack_folder(study, PGD, "rle", "pgd20")
+    folder = folders.attack_folder(study, PGD, "rle", "pgd20")
     (root / folder / "flags.safetensors").unlink()
     seen = audit(study, root)
     (found,) = (each for each in seen.findings if each.check == "metrics")
@@ -221,7 +223,7 @@ def test_verify_and_audit_agree_on_a_determinism_that_was_not(study, root):
 
 
 def test_ways_out_name_the_study_that_is_meant(root, study):
-    (root / plan.pretrain_folder(study, PGD) / "record.json").unlink()
+    (root / folders.pretrain_folder(study, PGD) / "record.json").unlink()
     (root / "results/tiny/frame.csv").unlink()
     texts = [each.text for each in audit(study, root, file="my studies/a.yaml").all_findings()]
     commands = [text for text in texts if "snakemake " in text]
@@ -230,7 +232,7 @@ def test_ways_out_name_the_study_that_is_meant(root, study):
 
 
 def test_where_dvc_keeps_results_they_are_got_back_before_anything_is_removed(root, study):
-    folder = plan.pretrain_folder(study, PGD)
+    folder = folders.pretrain_folder(study, PGD)
     (root / folder / "encoder.safetensors").write_bytes(b"?")
     (root / "dvc.lock").write_text("stages: {}", encoding="utf-8")
     job = audit(study, root).jobs["pretrain", PGD]
@@ -239,7 +241,7 @@ def test_where_dvc_keeps_results_they_are_got_back_before_anything_is_removed(ro
 
 
 def test_for_a_wrong_seed_nothing_is_to_be_removed(root, study):
-    edit(root, plan.pretrain_folder(study, PGD), lambda record: record.update(seed=5))
+    edit(root, folders.pretrain_folder(study, PGD), lambda record: record.update(seed=5))
     job = audit(study, root).jobs["pretrain", PGD]
     (found,) = (each for each in job.findings if each.check == "seed")
     assert "rm " not in found.text
@@ -247,7 +249,7 @@ def test_for_a_wrong_seed_nothing_is_to_be_removed(root, study):
 
 
 def test_verifying_a_stage_leaves_the_others_alone(root, study):
-    (root / plan.attack_folder(study, PGD, "rle", "pgd20") / "flags.safetensors").unlink()
+    (root / folders.attack_folder(study, PGD, "rle", "pgd20") / "flags.safetensors").unlink()
     assert not states(verified(study, root, rules=["data", "pretrain", "probe"]))[0]
     assert states(verified(study, root, rules=["attack"]))[0] == {"bytes"}
 
@@ -311,7 +313,7 @@ def said(root, study, monkeypatch, capsys):
 
 def test_exit_status_tells_unknown_from_failed(said, root, study):
     assert said("audit")[0] == 2
-    (root / plan.pretrain_folder(study, PGD) / "encoder.safetensors").write_bytes(b"?")
+    (root / folders.pretrain_folder(study, PGD) / "encoder.safetensors").write_bytes(b"?")
     assert said("audit")[0] == 1
     assert said("verify", "--stages", "pretrain")[0] == 1
     assert said("verify", "--stages", "data")[0] == 2

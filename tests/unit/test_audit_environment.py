@@ -7,13 +7,14 @@ import subprocess
 
 import pytest
 
-from robustviews import artifacts, plan
-from robustviews.config.schema import Runtime
+from robustviews import artifacts
 from robustviews.provenance import environment, times
 from robustviews.provenance.disk import Disk, record_of
 from robustviews.provenance.findings import State
 from robustviews.provenance.history import History
-from robustviews.provenance.notes import Notes
+from robustviews.study import folders
+from robustviews.study.schema import Runtime
+from robustviews.workflow.metadata import Notes
 from tests.unit.results_tree import DEVICE, LOCK, PACKAGES, small_study, write_tree
 
 RUN = "simclr-pgd5-digits-s0"
@@ -284,7 +285,7 @@ def test_a_job_took_no_longer_than_snakemake_saw_it_unless_it_was_resumed(root):
 
 
 def test_an_input_made_later_is_unknown_unless_snakemake_saw_both(root):
-    prepared = ("data", plan.data_folder(small_study(), "digits").name)
+    prepared = ("data", folders.data_folder(small_study(), "digits").name)
     edit(root, prepared, started="2026-01-01T09:00:00Z")
     (state, text), *_ = when(root)
     assert state is State.UNKNOWN
@@ -298,6 +299,6 @@ def test_an_input_made_later_is_unknown_unless_snakemake_saw_both(root):
 
 
 def test_clocks_may_differ_by_a_minute(root):
-    prepared = ("data", plan.data_folder(small_study(), "digits").name)
+    prepared = ("data", folders.data_folder(small_study(), "digits").name)
     edit(root, prepared, started="2026-01-01T01:00:30Z")
     assert when(root)[0][1].startswith("started 2026-01-01T01:00:00Z, took")

@@ -12,12 +12,14 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from robustviews import artifacts, pending, plan
+from robustviews import artifacts
 from robustviews.provenance import dvc, history, notes
 from robustviews.provenance.disk import Disk, files, inputs
 from robustviews.provenance.findings import State
 from robustviews.provenance.history import History
-from robustviews.provenance.notes import Notes
+from robustviews.study import jobs as pending
+from robustviews.study import specs
+from robustviews.workflow.metadata import Notes
 from tests.unit.results_tree import small_study, write_shown, write_tree
 
 RUN = "simclr-pgd5-digits-s0"
@@ -63,13 +65,13 @@ def write_notes(disk):
         read = list(inputs(disk, job)) if job.folder else []
         if spec is None:
             block = job.name if job.rule in ("table", "figure") else ""
-            spec = plan.report_spec(disk.study, block, rule=job.rule)
+            spec = specs.report_spec(disk.study, block, rule=job.rule)
             read = [str(path) for key in job.needs for path in files(disk.jobs[key])]
         for output in files(job):
             note = {
                 "rule": job.rule,
                 "input": read,
-                "params": [repr("digits"), repr(plan.to_json(spec))],
+                "params": [repr("digits"), repr(specs.to_json(spec))],
                 "incomplete": False,
                 "input_checksums": {name: disk.sha256(Path(name)) for name in read},
             }
@@ -130,7 +132,7 @@ def test_a_parameter_that_is_gone_is_told_from_one_that_is_null(disk):
     record = artifacts.read_json(disk.root / TRAINED / "record.json")
     record["spec"]["seed"] = None
     artifacts.write_json(disk.root / TRAINED / "record.json", record)
-    artifacts.write_json(path, note | {"params": [repr(plan.to_json(spec))]})
+    artifacts.write_json(path, note | {"params": [repr(specs.to_json(spec))]})
     texts = [text for _, _, text in states(noted(disk, [disk.jobs[TRAINING]]))]
     assert any("seed was nothing, its record says None" in text for text in texts)
 
@@ -332,7 +334,7 @@ def test_a_clean_commit_with_the_code_of_the_record_is_verified(repository):
 
 def test_what_changed_since_is_told_and_counts_only_where_it_decides(repository):
     root, made_at = repository
-    (root / "src/robustviews/tables/writers.py").write_text("X = 1\n", encoding="utf-8")
+    (root / "src/robustviews/reporting/tables/writers.py").write_text("X = 1\n", encoding="utf-8")
     (root / "src/robustviews/news.py").write_text("X = 1\n", encoding="utf-8")
     state, text = judged(root, made_at=made_at)
     assert state is State.VERIFIED

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from robustviews import augment, runtime
+from robustviews import augment
 from robustviews.augment import AUGMENTATIONS, Colour, Views, make_views, to_float
+from robustviews.machine import runtime
 
 CROPS = ("resized", "padded", "none")
 KEY = runtime.counter_key(0, "views", 3)
@@ -37,7 +38,7 @@ def close(found, wanted):
 
 
 def test_importing_brings_in_neither_torch_nor_runtime():
-    slow = "torch", "torchvision", "numpy", "robustviews.runtime"
+    slow = "torch", "torchvision", "numpy", "robustviews.machine.runtime"
     code = f"import sys, robustviews.augment; sys.exit(str(sys.modules.keys() & {slow!r}))"
     done = subprocess.run(
         [sys.executable, "-c", code],

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from robustviews.batchnorm import SynchronisedBatchNorm
+from robustviews.machine.batchnorm import SynchronisedBatchNorm
 
 CHANNELS = 8
 SHAPES = {"flat": (64, CHANNELS), "contiguous": (16, CHANNELS, 9, 9)}

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from robustviews import artifacts, checkout, records, results
-from robustviews.artifacts import ArtifactError
+from robustviews import artifacts
+from robustviews.artifacts import ArtifactError, records
 from robustviews.provenance import explain, places
+from robustviews.reporting import results
+from robustviews.workflow import checkout
 from tests.unit.results_tree import small_study, write_tree
 
 FOLDER = Path("results/tiny/pretrain/simclr-pgd5-digits-s0")

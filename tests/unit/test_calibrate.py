@@ -10,17 +10,18 @@ import time
 import pytest
 import torch
 
-from robustviews import fingerprint, pending, runtime
 from robustviews.attacks import AutoAttack, PgdAttack
 from robustviews.augment import Views
 from robustviews.cli import main
-from robustviews.config import load_study
-from robustviews.config.schema import Encoder, Optimizer
 from robustviews.estimating import calibrate, estimate, measure, start_up, tally, timing
 from robustviews.estimating.amounts import Question
+from robustviews.machine import runtime
 from robustviews.methods import METHODS, EmpSsl, Supervised
 from robustviews.probe import LinearProbe, NcropProbe, RobustLinearProbe
 from robustviews.regimes import REGIMES, Free
+from robustviews.study import fingerprint, load_study
+from robustviews.study import jobs as pending
+from robustviews.study.schema import Encoder, Optimizer
 
 CPU = torch.device("cpu")
 SHAPE = Encoder(width=2, hidden=16, projection=8)
@@ -277,9 +278,9 @@ def test_a_calibration_is_of_one_device_one_torch_and_one_code(tmp_path):
         ("losses", "def total_coding_rate("),
         ("attacks", "class AutoAttack:"),
         ("regimes", "class Free:"),
-        ("probe", "class NcropProbe:"),
-        ("runtime", "def configure("),
-        ("feed", "class Mapped:"),
+        ("probe/probes", "class NcropProbe:"),
+        ("machine/runtime", "def configure("),
+        ("machine/feed", "class Mapped:"),
         ("estimating/tally", "def evaluation("),
         ("estimating/start_up", "def _figure("),
         ("estimating/timing", "def line("),

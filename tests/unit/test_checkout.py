@@ -8,7 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from robustviews import artifacts, checkout, pending, plan
+from robustviews import artifacts
+from robustviews.study import folders, jobs, specs
+from robustviews.workflow import checkout
 from tests.unit.results_tree import small_study, write_tree
 
 HEAD = "results/tiny/probe/simclr-pgd5-digits-s0"
@@ -30,11 +32,11 @@ def project(finished, tmp_path):
 
 def write_notes(root, study):
     """Write what Snakemake would note on each record, as to options and inputs."""
-    for job in pending.jobs(study).values():
+    for job in jobs.jobs(study).values():
         if job.folder is not None:
             record = artifacts.read_json(root / job.folder / "record.json")
             note = {
-                "params": [repr(plan.to_json(record["spec"]))],
+                "params": [repr(specs.to_json(record["spec"]))],
                 "input_checksums": record["inputs"],
             }
             artifacts.write_json(note_of(root, job.folder), note)
@@ -55,8 +57,8 @@ def test_results_with_their_own_notes_are_taken(project):
 
 def test_notes_that_speak_of_other_options_than_the_results_are_told_with_the_way_out(project):
     study = longer(small_study())
-    folder = plan.pretrain_folder(study, "simclr-pgd5-digits-s0")
-    note = {"params": [repr(plan.to_json(plan.pretrain_spec(study, folder.name)))]}
+    folder = folders.pretrain_folder(study, "simclr-pgd5-digits-s0")
+    note = {"params": [repr(specs.to_json(specs.pretrain_spec(study, folder.name)))]}
     artifacts.write_json(note_of(project, folder), note)
     with pytest.raises(checkout.CheckoutError) as refused:
         checkout.check(study, project)
@@ -80,7 +82,7 @@ def test_notes_that_speak_of_another_encoder_are_told(project):
 def test_what_snakemake_makes_again_anyhow_is_no_reason_to_stop(project):
     study = small_study()
     checkout.check(longer(study), project)  # edited: notes and results say the same
-    folder = plan.pretrain_folder(study, "simclr-pgd5-digits-s0")
+    folder = folders.pretrain_folder(study, "simclr-pgd5-digits-s0")
     record = artifacts.read_json(project / folder / "record.json")
     artifacts.write_json(project / folder / "record.json", record | {"spec": {"edited": True}})
     with pytest.raises(checkout.CheckoutError):
@@ -92,7 +94,7 @@ def test_what_snakemake_makes_again_anyhow_is_no_reason_to_stop(project):
 
 @pytest.mark.parametrize("damage", ["missing", "damaged", "no record"])
 def test_a_record_that_cannot_be_read_is_left_to_the_verifier(project, damage):
-    path = project / plan.pretrain_folder(small_study(), "simclr-pgd5-digits-s0") / "record.json"
+    path = project / folders.pretrain_folder(small_study(), "simclr-pgd5-digits-s0") / "record.json"
     path.write_text({"missing": "", "damaged": "{", "no record": "[]"}[damage], encoding="utf-8")
     if damage == "missing":
         path.unlink()
@@ -138,7 +140,7 @@ def test_a_study_that_was_never_run_here_is_not_pulled(project):
 
 def test_what_was_got_back_whole_after_an_interruption_need_not_be_made_again(project):
     study = small_study()
-    folder = plan.pretrain_folder(study, "simclr-pgd5-digits-s0")
+    folder = folders.pretrain_folder(study, "simclr-pgd5-digits-s0")
     artifacts.write_json(note_of(project, folder, "incomplete"), {})
     (said,) = checkout.hints(study, project)
     assert f"{folder} is whole" in said

@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from robustviews import artifacts, plan
+from robustviews import artifacts
 from robustviews.cli import VERBS, main
-from robustviews.config import load_study
+from robustviews.study import folders, load_study, plan, specs
 from tests.unit.study_mistakes import BASE
 
 # Every kind of job, none longer than a second.
@@ -157,17 +157,19 @@ def project(finished, tmp_path, monkeypatch):
 
 def test_every_job_leaves_its_files_and_a_record_of_what_it_was(finished):
     folder, study = finished
-    jobs = [(plan.data_folder(study, name), plan.data_spec(study, name)) for name in study.datasets]
+    jobs = [
+        (folders.data_folder(study, name), specs.data_spec(study, name)) for name in study.datasets
+    ]
     jobs += [
-        (plan.pretrain_folder(study, run), plan.pretrain_spec(study, run))
+        (folders.pretrain_folder(study, run), specs.pretrain_spec(study, run))
         for run in plan.jobs(study)
     ]
     jobs += [
-        (plan.probe_folder(study, *head), plan.probe_spec(study, *head))
+        (folders.probe_folder(study, *head), specs.probe_spec(study, *head))
         for head in plan.heads(study)
     ]
     jobs += [
-        (plan.attack_folder(study, *names), plan.attack_spec(study, *names))
+        (folders.attack_folder(study, *names), specs.attack_spec(study, *names))
         for names in plan.evaluations(study)
     ]
     for path, spec in jobs:
@@ -188,7 +190,7 @@ def test_every_job_leaves_its_files_and_a_record_of_what_it_was(finished):
 def test_accuracies_in_records_and_tables_are_those_of_the_flags(finished):
     folder, study = finished
     names = ("emp-free-digits-s0", "rle", "pgd2")
-    path = folder / plan.attack_folder(study, *names)
+    path = folder / folders.attack_folder(study, *names)
     flags = load_file(path / "flags.safetensors")
     result = artifacts.read_json(path / "record.json")["result"]
     assert result["n"] == len(flags["index"]) == study.attacks["pgd2"].images
@@ -205,7 +207,7 @@ def test_accuracies_in_records_and_tables_are_those_of_the_flags(finished):
 
 def test_tables_figures_and_the_report_are_written_in_every_format(finished):
     folder, study = finished
-    results = folder / plan.results_folder(study)
+    results = folder / folders.results_folder(study)
     expected = {f"tables/{name}.{kind}" for name in study.tables for kind in ("md", "csv", "tex")}
     pictures = [f"figures/{name}" for name in study.figures] + ["training/curves", "examples/views"]
     expected |= {f"{name}.{kind}" for name in pictures for kind in ("svg", "png")}
@@ -239,7 +241,7 @@ def test_a_rerun_gives_the_same_bytes():
 def test_images_that_do_not_fit_come_from_their_file_and_change_no_byte(monkeypatch, caplog):
     paths = [Path(ENCODER), Path(HEAD), Path(FLAGS)]
     before = [path.read_bytes() for path in paths]
-    monkeypatch.setattr("robustviews.feed._SHARE", 0.0)
+    monkeypatch.setattr("robustviews.machine.feed._SHARE", 0.0)
     caplog.set_level("INFO")
     for verb in ("pretrain", "probe", "attack"):
         assert main(command(verb)) == 0
@@ -249,7 +251,7 @@ def test_images_that_do_not_fit_come_from_their_file_and_change_no_byte(monkeypa
 
 def test_a_training_says_in_its_record_how_long_it_was(finished):
     folder, study = finished
-    path = folder / plan.pretrain_folder(study, "emp-free-digits-s0")
+    path = folder / folders.pretrain_folder(study, "emp-free-digits-s0")
     record, history = (
         artifacts.read_json(path / "record.json"),
         artifacts.read_jsonl(path / "training.jsonl"),
@@ -408,7 +410,7 @@ def test_an_unknown_name_is_answered_with_the_nearest_one(verb, names, message, 
 @pytest.mark.usefixtures("empty")
 def test_a_job_without_its_data_says_how_to_make_them(verb, capsys):
     assert main(command(verb)) == 2
-    folder = plan.data_folder(load_study("params.yaml"), "digits")
+    folder = folders.data_folder(load_study("params.yaml"), "digits")
     said = capsys.readouterr().err
     assert re.search(rf"{folder}/\S+: missing; make it with: snakemake {folder}/\S+$", said, re.M)
     assert "Traceback" not in said
@@ -508,7 +510,7 @@ def test_a_training_on_too_few_images_says_what_to_change(capsys):
 @pytest.mark.usefixtures("project")
 def test_a_training_that_does_not_fit_is_refused_before_it_begins(monkeypatch, capsys):
     before = Path(ENCODER).stat()
-    monkeypatch.setattr("robustviews.memory.available", lambda _: 2**19)
+    monkeypatch.setattr("robustviews.machine.memory.available", lambda _: 2**19)
     assert main(command("pretrain")) == 2
     said = capsys.readouterr().err
     assert re.search(
@@ -575,6 +577,6 @@ def test_a_job_that_fails_leaves_what_was_there(monkeypatch):
 
 def test_data_are_prepared_as_bytes(finished):
     folder, study = finished
-    images = np.load(folder / plan.data_folder(study, "digits") / "train_images.npy")
+    images = np.load(folder / folders.data_folder(study, "digits") / "train_images.npy")
     assert images.dtype == np.uint8
     assert images.shape == (797, 3, 8, 8)

@@ -7,8 +7,9 @@ import contextlib
 import pytest
 import torch
 
-from robustviews import compiler
+from robustviews import step
 from robustviews.augment import Views
+from robustviews.machine import compiler, distributed
 from robustviews.methods import EmpSsl, SimClr
 from robustviews.regimes import Free, Pgd
 from tests.unit.tiny_models import SIZE, tiny_encoder, train
@@ -49,10 +50,10 @@ def test_a_trial_moves_neither_statistics_nor_parameters_nor_gradients():
 
 def test_several_ranks_train_without_the_compiler_and_say_why(monkeypatch):
     monkeypatch.setattr(compiler, "EAGER_DEVICES", ())
-    monkeypatch.setattr(compiler.distributed, "ranks", lambda: 2)
+    monkeypatch.setattr(distributed, "ranks", lambda: 2)
     encoder = tiny_encoder()
     shape = {"method": EmpSsl(), "regime": Free(), "views": Views(count=2), "size": SIZE}
-    done = compiler.compile_encoder(encoder, **shape, batch_size=4)
+    done = step.compile_encoder(encoder, **shape, batch_size=4)
     assert done == (compiler.ON_SEVERAL, 0.0)
     assert encoder._compiled_call_impl is None
 
@@ -98,7 +99,7 @@ def test_the_trial_has_the_shapes_of_the_training_and_updates_nothing(
     # Its parameters lie on the CPU: only the answer to where they lie is another.
     monkeypatch.setattr(compiler, "EAGER_DEVICES", ())
     encoder.precision = "tf32"
-    compiler.compile_encoder(
+    step.compile_encoder(
         encoder, method=method, regime=regime, views=views, size=SIZE, batch_size=4
     )
     encoder.precision = "fp32"

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from robustviews.config import Study, StudyError, load_study
 from robustviews.probe import OWN_HEAD
 from robustviews.regimes import Free, Pgd
+from robustviews.study import Study, StudyError, load_study
 from tests.unit.study_mistakes import BASE, ONE_MISTAKE, RUN, TABLE
 
 

@@ -19,7 +19,11 @@ import yaml
 
 from robustviews.attacks import ATTACKS
 from robustviews.augment import Views
-from robustviews.config import (
+from robustviews.datasets import DATASETS
+from robustviews.methods import METHODS
+from robustviews.probe import PROBES
+from robustviews.regimes import REGIMES
+from robustviews.study import (
     Encoder,
     Figure,
     Optimizer,
@@ -31,10 +35,6 @@ from robustviews.config import (
     Table,
     load_study,
 )
-from robustviews.datasets import DATASETS
-from robustviews.methods import METHODS
-from robustviews.probe import PROBES
-from robustviews.regimes import REGIMES
 
 STUDY = Path(__file__).parents[2] / "params.yaml"
 ROW = {"run": "planted", "probe": "planted"}

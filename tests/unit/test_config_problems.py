@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from robustviews.config import StudyError
-from robustviews.config.problems import Place, Problems, nearest
+from robustviews.study import StudyError
+from robustviews.study.problems import Place, Problems, nearest
 
 
 def raised(problems: Problems) -> str:

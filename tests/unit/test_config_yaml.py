@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from robustviews.config import StudyError
-from robustviews.config.located import INVALID, LocatedDict, load_located, merge
-from robustviews.config.problems import Place, Problems
+from robustviews.study import StudyError
+from robustviews.study.located import INVALID, LocatedDict, load_located, merge
+from robustviews.study.problems import Place, Problems
 
 
 def read(folder: Path, text: str | bytes) -> tuple[LocatedDict | None, list[tuple[int, str, str]]]:

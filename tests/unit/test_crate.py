@@ -12,13 +12,15 @@ from pathlib import Path
 import pytest
 from rocrate import vocabs
 
-from robustviews import artifacts, pending, plan
-from robustviews.config.schema import Figure, Row, Table
+from robustviews import artifacts
 from robustviews.provenance import crate
 from robustviews.provenance.crate import descriptions
 from robustviews.provenance.crate.graph import METADATA, Graph
 from robustviews.provenance.disk import Disk, files
 from robustviews.provenance.manifest import RefusedError
+from robustviews.study import folders, plan, specs
+from robustviews.study import jobs as pending
+from robustviews.study.schema import Figure, Row, Table
 from tests.unit.results_tree import COLUMNS, small_study, write_shown, write_tree
 
 REPOSITORY = Path(__file__).parents[2]
@@ -78,7 +80,7 @@ def make_project(root, study, run):
     write_tree(root, study)
     write_shown(root, study)
     edit_record(
-        root / plan.pretrain_folder(study, run),
+        root / folders.pretrain_folder(study, run),
         environment={"image": IMAGE},
         result={"peak_bytes": 123456789},
     )
@@ -192,7 +194,7 @@ def test_what_went_into_the_whole_run_and_what_came_out(asked):
 def test_which_version_of_which_tool_made_a_file(asked):
     (action,) = asked.makers(ENCODER)
     (tool,) = asked.refs(action, "instrument")
-    spec = plan.pretrain_spec(small_study(), RUN)
+    spec = specs.pretrain_spec(small_study(), RUN)
     assert (tool["name"], tool["softwareVersion"]) == ("robustviews pretrain", spec["code"])
     assert "commit abc1234" in tool["description"]
 
@@ -236,7 +238,7 @@ def test_every_resolved_parameter_and_seed_of_a_training_is_a_value(asked, run):
             else:
                 yield prefix + name, value
 
-    spec = plan.pretrain_spec(small_study(), run)
+    spec = specs.pretrain_spec(small_study(), run)
     values = asked.values(asked[f"#job/pretrain/{run}"], "object")
     expected = {
         name: value if isinstance(value, bool | int | float | str) else json.dumps(value)

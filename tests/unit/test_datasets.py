@@ -21,6 +21,7 @@ from robustviews.datasets import (
     DataError,
     Digits,
     Folder,
+    kinds,
     open_split,
 )
 
@@ -147,7 +148,7 @@ def test_preparing_twice_gives_the_same_bytes(kind, tmp_path, monkeypatch):
 def test_importing_brings_in_no_slow_library():
     slow = "torch", "torchvision", "sklearn", "PIL"
     code = f"import sys, robustviews.datasets; sys.exit(str(sys.modules.keys() & {slow!r}))"
-    path = str(Path(datasets.__file__).parents[1])
+    path = str(Path(datasets.__file__).parents[2])
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={"PYTHONPATH": path},
@@ -194,7 +195,7 @@ def test_digits_are_enlarged_as_torch_interpolates(tmp_path):
 
 def test_larger_test_split_keeps_the_images_of_a_smaller_one():
     labels = np.arange(400) % 7
-    small, large = (set(datasets._stratified(labels, count)) for count in (50, 90))
+    small, large = (set(kinds._stratified(labels, count)) for count in (50, 90))
     assert len(small) == 50
     assert small < large
 

@@ -10,19 +10,20 @@ from pathlib import PurePosixPath
 
 import pytest
 
-from robustviews import artifacts, plan
+from robustviews import artifacts
 from robustviews.artifacts import ArtifactError
 from robustviews.cli import main
 from robustviews.provenance import comparison, difference, places
-from robustviews.provenance.cells import CellError
 from robustviews.provenance.places import PlaceError
+from robustviews.study import folders
+from robustviews.study.cells import CellError
 from tests.unit.results_tree import small_study, write_tree
 
 RUN = "simclr-pgd5-digits-s0"
 ENCODER = f"results/tiny/pretrain/{RUN}"
 HEAD = f"results/tiny/probe/{RUN}/rle"
 ATTACK = f"results/tiny/attack/{RUN}/rle/pgd20"
-DATA = plan.data_folder(small_study(), "digits").as_posix()
+DATA = folders.data_folder(small_study(), "digits").as_posix()
 
 
 @pytest.fixture(scope="module")

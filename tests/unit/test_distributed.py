@@ -13,14 +13,15 @@ import torch
 from torch import distributed as processes
 from torch import nn
 
-from robustviews import distributed, feed, memory, runtime
+from robustviews import step
 from robustviews.augment import Views
-from robustviews.batchnorm import synchronise
 from robustviews.cli import main
-from robustviews.config import StudyError, load_study
+from robustviews.machine import distributed, feed, runtime
+from robustviews.machine.batchnorm import synchronise
 from robustviews.methods import METHODS, Batch, DivisionError, EmpSsl, SimClr, divide
 from robustviews.pretrain import make_batch
 from robustviews.regimes import Free, Standard
+from robustviews.study import StudyError, load_study
 from tests.unit.tiny_models import SIZE, labels_of, noise_images, note, tiny_encoder, train
 
 STUDY = """\
@@ -162,8 +163,8 @@ def test_ranks_reckon_with_what_the_others_take_of_a_memory_that_they_share(
     assert main(["data", "--study", str(study(2)), "--dataset", "digits"]) == 0
     monkeypatch.setattr(distributed, "ranks", lambda: 2)
     monkeypatch.setattr(runtime, "choose_device", lambda _: torch.device(device))
-    monkeypatch.setattr(memory, "step_bytes", lambda *_, **__: 1000)
-    monkeypatch.setattr(memory, "check_step", lambda needed, *_, **__: checked.append(needed))
+    monkeypatch.setattr(step, "step_bytes", lambda *_, **__: 1000)
+    monkeypatch.setattr(step, "check_step", lambda needed, *_, **__: checked.append(needed))
     monkeypatch.setattr(feed, "choose", choose)
     checked: list[int] = []
     with pytest.raises(Enough) as caught:

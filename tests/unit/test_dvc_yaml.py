@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from robustviews import pending
-from robustviews.config import load_study
-from robustviews.config.schema import Study
+from robustviews.study import jobs, load_study
+from robustviews.study.schema import Study
 
 REPOSITORY = Path(__file__).parents[2]
 STAGES = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
@@ -25,7 +24,7 @@ def paths(entries):
     return [name.replace("${study}", STUDY.study) for name in names]
 
 
-@pytest.mark.parametrize("job", pending.jobs(STUDY).values(), ids=lambda job: "-".join(job.key))
+@pytest.mark.parametrize("job", jobs.jobs(STUDY).values(), ids=lambda job: "-".join(job.key))
 def test_every_job_leaves_its_files_in_outputs_of_its_stage(job):
     stage = job.rule if job.rule in STAGES else "report"
     outs = [Path(path) for path in paths(STAGES[stage]["outs"])]

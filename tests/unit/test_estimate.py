@@ -9,15 +9,17 @@ from dataclasses import replace
 
 import pytest
 
-from robustviews import artifacts, pending, plan
+from robustviews import artifacts
 from robustviews.attacks import AutoAttack, PgdAttack
-from robustviews.config.schema import Runtime
 from robustviews.datasets import Cifar10, Digits, Folder
 from robustviews.estimating import amounts, estimate
 from robustviews.estimating.amounts import Amount, Question, UnknownError
 from robustviews.estimating.estimate import Estimate
-from robustviews.pending import Job
-from robustviews.units import duration, size
+from robustviews.machine.humanize import duration, size
+from robustviews.study import folders, plan, shapes
+from robustviews.study import jobs as pending
+from robustviews.study.jobs import Job
+from robustviews.study.schema import Runtime
 from tests.unit.results_tree import small_study
 
 CONTEXT = {"device": "cpu", "threads": 1, "at_once": 2, "deterministic": True}
@@ -98,7 +100,7 @@ def test_another_spec_makes_a_job_pending_and_all_that_need_it_but_nothing_else(
 def test_a_job_without_a_whole_record_and_its_files_is_pending(broken):
     study = small_study()
     finish_all(study)
-    folder = plan.pretrain_folder(study, "simclr-pgd5-digits-s0")
+    folder = folders.pretrain_folder(study, "simclr-pgd5-digits-s0")
     if broken == "missing":
         (folder / "record.json").unlink()
     elif broken == "output":
@@ -115,7 +117,7 @@ def test_a_job_without_a_whole_record_and_its_files_is_pending(broken):
 def test_a_report_older_than_what_it_needs_is_pending():
     study = small_study()
     finish_all(study)
-    folder = plan.attack_folder(study, "emp-free3-digits-s0", "rle", "pgd20")
+    folder = folders.attack_folder(study, "emp-free3-digits-s0", "rle", "pgd20")
     os.utime(folder / "record.json", (4e9, 4e9))
     rules = {rule for rule, _ in pending.pending(study)}
     assert {"frame", "report"} <= rules <= set(pending.REPORTING)
@@ -300,14 +302,14 @@ def test_what_no_data_set_says_is_unknown_and_not_zero():
 
 def test_a_prepared_data_set_tells_its_size():
     study = small_study(datasets={"digits": Folder(root="nowhere", size=64)})
-    assert amounts.shape_of(study, "digits") is None
+    assert shapes.shape_of(study, "digits") is None
     finish(next(iter(pending.jobs(study).values())))
-    assert amounts.shape_of(study, "digits") == amounts.Shape(1200, 597, 10, 32)
+    assert shapes.shape_of(study, "digits") == shapes.Shape(1200, 597, 10, 32)
 
 
 def test_cifar_tells_its_size_before_it_is_there():
     study = small_study(datasets={"digits": Cifar10(train_images=300)})
-    assert amounts.shape_of(study, "digits") == amounts.Shape(300, 10_000, 10, 32)
+    assert shapes.shape_of(study, "digits") == shapes.Shape(300, 10_000, 10, 32)
 
 
 def test_what_was_not_measured_is_said_to_be_rough():

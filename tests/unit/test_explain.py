@@ -9,12 +9,13 @@ import sys
 
 import pytest
 
-from robustviews import artifacts, pending, plan, results
+from robustviews import artifacts
 from robustviews.cli import _parser
-from robustviews.provenance import cells
-from robustviews.provenance.cells import CellError
 from robustviews.provenance.explain import explain
-from robustviews.statistics import over_seeds
+from robustviews.reporting import results
+from robustviews.reporting.statistics import over_seeds
+from robustviews.study import cells, folders, jobs
+from robustviews.study.cells import CellError
 from tests.unit.results_tree import DEVICE, IMAGES, small_study, write_tree
 
 CELL = "table1:free:digits/pgd20/4"
@@ -54,7 +55,7 @@ def edit(root, folder, change):
 def commit_all(root, study, commit):
     for path in results.records(study, root):
         edit(root, path.removesuffix("/record.json"), lambda each: each["code"].update(commit))
-    data = plan.data_folder(study, "digits")
+    data = folders.data_folder(study, "digits")
     edit(root, data, lambda each: each["code"].update(commit))
 
 
@@ -122,7 +123,7 @@ def test_what_no_record_says_is_unknown(study, root):
         record["code"] = {"digest": None}
         record["seconds"] = record["resumed"] = record["started"] = record["seed"] = None
 
-    edit(root, plan.pretrain_folder(study, "supervised-free3-digits-s0"), forget)
+    edit(root, folders.pretrain_folder(study, "supervised-free3-digits-s0"), forget)
     text = explain(study, "table1:supervised:digits/clean", file="params.yaml", root=root)
     line, on, by, *_ = text.partition("   supervised-free3-digits-s0: ")[2].splitlines()[0:3]
     assert line == "seed unknown, started unknown, took unknown, resumed unknown times"
@@ -153,7 +154,7 @@ def test_a_stale_record_says_where_it_parts_from_the_study(study, root):
         record["spec"]["run"]["epochs"] = 9
         record["spec"]["code"] = "c0de"
 
-    edit(root, plan.pretrain_folder(study, RUNS[1]), change)
+    edit(root, folders.pretrain_folder(study, RUNS[1]), change)
     text = explain(study, CELL, file="params.yaml", root=root)
     assert "stale: run.epochs was 9, the study says 3" in text
     assert "stale: code was c0de, the code that is here is " in text
@@ -165,7 +166,7 @@ def test_interruptions_and_changed_sources_are_told(study, root):
         record["resumed"] = 1
         record["code"]["dirty"] = True
 
-    edit(root, plan.pretrain_folder(study, RUNS[0]), change)
+    edit(root, folders.pretrain_folder(study, RUNS[0]), change)
     text = explain(study, CELL, file="params.yaml", root=root)
     assert ", resumed once\n" in text
     assert "(sources had changes that no commit holds)" in text
@@ -192,7 +193,7 @@ def test_commands_take_the_study_the_device_and_the_threads_of_then(study, root)
     for run in RUNS:
         edit(
             root,
-            plan.pretrain_folder(study, run),
+            folders.pretrain_folder(study, run),
             lambda record: record["environment"].update(device="cuda: Loom", threads=8),
         )
     text = explain(study, CELL, file="my studies/a.yaml", root=root)
@@ -230,7 +231,9 @@ def test_code_that_did_not_change_since_needs_no_checkout(study, root, monkeypat
     commit_all(root, study, {"commit": LATER})
     text = explain(study, CELL, file="params.yaml", root=root)
     assert "The code that is here has the same digests: without the checkout it is as" in text
-    edit(root, plan.pretrain_folder(study, RUNS[0]), lambda each: each["spec"].update(code="c0de"))
+    edit(
+        root, folders.pretrain_folder(study, RUNS[0]), lambda each: each["spec"].update(code="c0de")
+    )
     assert "same digests" not in explain(study, CELL, file="params.yaml", root=root)
 
 
@@ -240,7 +243,7 @@ def test_of_several_commits_each_job_by_hand_has_its_own(study, root, monkeypatc
     for run in RUNS:
         edit(
             root,
-            plan.attack_folder(study, run, "rle", "pgd20"),
+            folders.attack_folder(study, run, "rle", "pgd20"),
             lambda record: record["code"].update(commit=LATER),
         )
     text = explain(study, CELL, file="params.yaml", root=root)
@@ -261,14 +264,15 @@ def test_every_cell_can_be_explained(study, tree):
 
 
 def test_the_jobs_of_a_study_are_worked_out_once_however_many_cells_it_has(study):
-    assert pending.jobs(study) is pending.jobs(study)
+    assert jobs.jobs(study) is jobs.jobs(study)
 
 
 def test_explaining_comparing_and_pruning_need_no_torch(tmp_path):
     program = (
         "import sys; sys.modules['torch'] = None\n"
         "from robustviews.cli import explaining\n"
-        "from robustviews.provenance import difference, explain, leftovers, page\n"
+        "from robustviews.pages import audit\n"
+        "from robustviews.provenance import difference, explain, leftovers\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False

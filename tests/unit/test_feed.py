@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 import torch
 
-from robustviews import feed, memory
 from robustviews.attacks import PgdAttack
 from robustviews.augment import Views
 from robustviews.evaluate import Classifier, evaluate
-from robustviews.feed import Mapped, Resident
-from robustviews.heads import new_head
+from robustviews.machine import feed, memory
+from robustviews.machine.feed import Mapped, Resident
 from robustviews.methods import EmpSsl
 from robustviews.probe import LinearProbe, NcropProbe, RobustLinearProbe
+from robustviews.probe.heads import new_head
 from robustviews.regimes import Free
 from tests.unit.test_pretrain import InterruptedTraining, Memory
 from tests.unit.tiny_models import (
@@ -130,7 +130,7 @@ def test_a_file_is_read_from_front_to_back_within_a_minibatch(mapped):
     rows = np.asarray(mapped).view(Noting)
     reader = Mapped(rows, CPU)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("robustviews.feed.np.asarray", lambda value: value)
+        patch.setattr("robustviews.machine.feed.np.asarray", lambda value: value)
         (_, batch), *_ = reader.batches([torch.tensor([9, 1, 4])])
     assert Noting.seen == [1, 4, 9]
     assert torch.equal(batch, noise_images(COUNT)[[9, 1, 4]])

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from robustviews import figures, results
-from robustviews.config.schema import Figure
-from robustviews.figures.style import BARS, COLOURS
+from robustviews.reporting import figures, results
+from robustviews.reporting.figures.style import BARS, COLOURS
+from robustviews.study.schema import Figure
 from tests.unit.results_tree import COLUMNS, ROWS, small_study, write_tree
 
 

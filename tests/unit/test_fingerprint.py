@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from robustviews import fingerprint
+from robustviews.study import fingerprint
 
 PACKAGE = {
     "__init__": '"""A package."""\n__version__ = "1"\n',

@@ -11,14 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from robustviews import fingerprint, plan
 from robustviews.attacks import ATTACKS, AutoAttack, PgdAttack
 from robustviews.augment import Views
-from robustviews.config import Row, Run, Study, Table
 from robustviews.datasets import DATASETS, Cifar10, Digits
 from robustviews.methods import METHODS, EmpSsl, SimClr, Supervised
 from robustviews.probe import OWN_HEAD, PROBES, LinearProbe, NcropProbe, RobustLinearProbe
 from robustviews.regimes import REGIMES, Free, Pgd, Standard
+from robustviews.study import Row, Run, Study, Table, fingerprint, plan, specs
 
 COLUMNS = ("digits/pgd/8", "digits/aa/8")
 STUDY = Study(
@@ -58,13 +57,13 @@ STUDY = Study(
 
 def codes() -> dict[str, str]:
     """Return the digest of the code of every job, by a short name."""
-    found = {f"data {name}": plan.data_spec(STUDY, name)["code"] for name in STUDY.datasets}
+    found = {f"data {name}": specs.data_spec(STUDY, name)["code"] for name in STUDY.datasets}
     for run, job in plan.jobs(STUDY).items():
-        found[f"pretrain {job.entry}"] = plan.pretrain_spec(STUDY, run)["code"]
+        found[f"pretrain {job.entry}"] = specs.pretrain_spec(STUDY, run)["code"]
     for run, probe in plan.heads(STUDY):
-        found[f"probe {probe}"] = plan.probe_spec(STUDY, run, probe)["code"]
+        found[f"probe {probe}"] = specs.probe_spec(STUDY, run, probe)["code"]
     for run, probe, attack in plan.evaluations(STUDY):
-        found[f"attack {probe} {attack}"] = plan.attack_spec(STUDY, run, probe, attack)["code"]
+        found[f"attack {probe} {attack}"] = specs.attack_spec(STUDY, run, probe, attack)["code"]
     return found
 
 
@@ -137,27 +136,27 @@ RERUNS = {
     "pretrain.make_batch": PRETRAIN,
     "augment.make_views": PRETRAIN | {"probe crops", "attack crops pgd"},
     "encoder.ResNet.forward": PRETRAIN | PROBE | ATTACK,
-    "batchnorm.SynchronisedBatchNorm.forward": PRETRAIN,
-    "distributed.total": PRETRAIN,
-    "distributed.share": PRETRAIN,
+    "machine.batchnorm.SynchronisedBatchNorm.forward": PRETRAIN,
+    "machine.distributed.total": PRETRAIN,
+    "machine.distributed.share": PRETRAIN,
     "methods.divide": PRETRAIN,
-    "runtime.counter_uniform": PRETRAIN | {"probe crops", "attack crops pgd"},
-    "runtime.configure": PRETRAIN | PROBE | ATTACK,
-    "datasets.open_split": PRETRAIN | PROBE | ATTACK,
-    "datasets.Digits.prepare": {"data digits"},
-    "sources.source_folder": {"data cifar10"},
+    "machine.runtime.counter_uniform": PRETRAIN | {"probe crops", "attack crops pgd"},
+    "machine.runtime.configure": PRETRAIN | PROBE | ATTACK,
+    "datasets.kinds.open_split": PRETRAIN | PROBE | ATTACK,
+    "datasets.kinds.Digits.prepare": {"data digits"},
+    "datasets.sources.source_folder": {"data cifar10"},
     "attacks.ascend": FREE_AND_PGD | {"probe rle"} | ATTACK - {"attack lin aa", "attack own aa"},
     "attacks.AutoAttack.perturb": {name for name in ATTACK if name.endswith("aa")},
     "evaluate.Classifier.forward": ATTACK,
-    "probe.NcropProbe.inputs": {"probe crops", "attack crops pgd"},
-    "heads.Fit.run": PROBE | {name for name in ATTACK if "own" not in name},
+    "probe.probes.NcropProbe.inputs": {"probe crops", "attack crops pgd"},
+    "probe.heads.Fit.run": PROBE | {name for name in ATTACK if "own" not in name},
 }
 
 
 @pytest.mark.parametrize("name", RERUNS)
 def test_an_edit_reruns_the_jobs_that_use_the_code_and_no_others(name, changed):
-    module, _, definition = name.partition(".")
-    assert changed(statement(module, definition)) == RERUNS[name]
+    module, definition = re.fullmatch(r"((?:[a-z]+\.)+)(\w.*)", name).groups()
+    assert changed(statement(module[:-1].replace(".", "/"), definition)) == RERUNS[name]
 
 
 def test_new_methods_regimes_probes_attacks_and_data_sets_rerun_nothing(changed):
@@ -165,9 +164,9 @@ def test_new_methods_regimes_probes_attacks_and_data_sets_rerun_nothing(changed)
         for table, module in {
             "METHODS": "methods",
             "REGIMES": "regimes",
-            "PROBES": "probe",
+            "PROBES": "probe/probes",
             "ATTACKS": "attacks",
-            "DATASETS": "datasets",
+            "DATASETS": "datasets/kinds",
         }.items():
             replaced(rf"^({table}\b.*\{{)", r'\1"new": New, ', module)(source)
             replaced(rf"^{table}\b", rf"class New:\n    pass\n\n\n{table}", module)(source)
@@ -190,9 +189,14 @@ def test_what_is_not_part_of_a_job_reruns_nothing(changed):
 
     def edit(source: Path) -> None:
         reached = {name for name, _ in every_definition()}
-        others = [path for path in source.rglob("*.py") if path.stem not in reached]
-        assert {"artifacts", "plan", "results", "statistics", "load"} <= {p.stem for p in others}
-        for path in others:
+        modules = {path.relative_to(source).with_suffix(""): path for path in source.rglob("*.py")}
+        others = {
+            name: path
+            for name, path in modules.items()
+            if ".".join(name.parts) not in reached and name.name != "__init__"
+        }
+        assert {"files", "plan", "results", "statistics", "load"} <= {name.name for name in others}
+        for path in others.values():
             path.write_text("raise AssertionError\n")
 
     assert changed(edit) == set()
@@ -220,7 +224,7 @@ def test_the_code_that_decides_numbers_is_reached():
         "optim": {"Lars", "_rescale", "cosine_lr"},
         "pretrain": {"Training", "build_optimizer"},
         "regimes": {"passes_over_data"},
-        "runtime": {"counter_uniform", "_mix", "_GOLDEN", "permutation", "generator"},
+        "machine.runtime": {"counter_uniform", "_mix", "_GOLDEN", "permutation", "generator"},
     }.items():
         assert {(module, name) for name in names} <= both
     tables = {"METHODS", "REGIMES", "PROBES", "ATTACKS", "DATASETS"}
@@ -233,7 +237,7 @@ def every_definition() -> set[fingerprint.Symbol]:
     tables = {"methods": METHODS, "regimes": REGIMES, "probe": PROBES, "attacks": ATTACKS}
     for module, table in {**tables, "datasets": DATASETS}.items():
         roots += [(module, cls.__name__) for cls in table.values()]
-    return set(fingerprint.reach(*roots, *plan._NETWORK))
+    return set(fingerprint.reach(*roots, *specs._NETWORK))
 
 
 def test_no_code_of_a_job_reaches_other_code_by_its_name_as_text():

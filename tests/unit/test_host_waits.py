@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from robustviews import feed, pretrain, runtime
+from robustviews import pretrain
 from robustviews.augment import Views
+from robustviews.machine import feed, runtime
 from robustviews.methods import METHODS as METHODS_OF_STUDIES
 from robustviews.methods import EmpSsl, SimClr, Supervised
 from robustviews.optim import Adam, Lars, Sgd

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from robustviews import images
+from robustviews.workflow import container
 
 
 @pytest.mark.parametrize(
     "image", ["docker://me:secret@host.example/lab/image:1", "me:secret@host.example/image"]
 )
 def test_an_image_with_a_password_is_refused_without_repeating_it(image):
-    with pytest.raises(images.ImageError) as refused:
-        images.named(image)
+    with pytest.raises(container.ImageError) as refused:
+        container.named(image)
     assert "secret" not in str(refused.value)
     assert "host.example" in str(refused.value)
     assert "APPTAINER_DOCKER_USERNAME and APPTAINER_DOCKER_PASSWORD" in str(refused.value)
@@ -23,15 +23,15 @@ def test_an_image_with_a_password_is_refused_without_repeating_it(image):
     ["docker://robustviews:latest", "docker://host.example/lab/image@sha256:" + 64 * "5"],
 )
 def test_an_image_of_a_registry_is_named_as_it_is(image):
-    assert images.named(image) == image
+    assert container.named(image) == image
 
 
 def test_of_a_file_the_folder_of_the_project_is_left_out(tmp_path):
-    assert images.named(str(tmp_path / "image.sif"), tmp_path) == "image.sif"
+    assert container.named(str(tmp_path / "image.sif"), tmp_path) == "image.sif"
     (tmp_path / "link.sif").symlink_to("/somewhere/else.sif")
-    assert images.named(str(tmp_path / "link.sif"), tmp_path) == "link.sif"
+    assert container.named(str(tmp_path / "link.sif"), tmp_path) == "link.sif"
 
 
 def test_a_file_outside_of_the_project_is_to_be_linked(tmp_path):
-    with pytest.raises(images.ImageError, match=r"^image=other\.sif: .*ln -s"):
-        images.named(str(tmp_path / "other.sif"), tmp_path / "project")
+    with pytest.raises(container.ImageError, match=r"^image=other\.sif: .*ln -s"):
+        container.named(str(tmp_path / "other.sif"), tmp_path / "project")

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from robustviews import artifacts, pending, plan, running
+from robustviews import artifacts
+from robustviews.artifacts.resume import Resume
 from robustviews.cli import main
 from robustviews.cli.jobs import STATE
-from robustviews.config import load_study
 from robustviews.provenance import leftovers
 from robustviews.provenance.leftovers import LeftoverError
-from robustviews.resuming import Resume
+from robustviews.study import folders, jobs, load_study, plan
+from robustviews.workflow import locks
 from tests.unit.results_tree import write_shown, write_tree
 
 STUDY = """\
@@ -170,7 +171,7 @@ def test_results_of_other_studies_and_what_people_put_there_are_left_alone():
 
 @pytest.mark.usefixtures("project")
 def test_data_are_left_over_only_when_no_study_file_uses_them(capsys):
-    folder = plan.data_folder(load_study("params.yaml"), "digits")
+    folder = folders.data_folder(load_study("params.yaml"), "digits")
     artifacts.write_text(Path(f"logs/data/{folder.name}.log"), "")
     artifacts.write_text(Path("studies/other.yaml"), STUDY.replace("study: tiny", "study: other"))
     edit("size: 8", "size: 16")
@@ -192,9 +193,9 @@ def notes():
 def test_data_of_the_study_at_hand_count_wherever_its_file_lies():
     artifacts.write_text(Path("mine.yaml"), STUDY.replace("size: 8", "size: 16"))
     study = load_study("mine.yaml")
-    artifacts.write_text(plan.data_folder(study, "digits") / "summary.json", "{}")
-    assert plan.data_folder(study, "digits").as_posix() in paths("params.yaml")
-    assert plan.data_folder(study, "digits").as_posix() not in paths("mine.yaml")
+    artifacts.write_text(folders.data_folder(study, "digits") / "summary.json", "{}")
+    assert folders.data_folder(study, "digits").as_posix() in paths("params.yaml")
+    assert folders.data_folder(study, "digits").as_posix() not in paths("mine.yaml")
 
 
 @pytest.mark.usefixtures("project")
@@ -226,14 +227,14 @@ JOBS = [("pretrain", RUN), ("probe", f"{RUN}/central"), ("attack", f"{RUN}/centr
 @pytest.mark.usefixtures("project")
 def test_a_state_counts_only_while_a_job_would_go_on_from_it(key):
     study, name = load_study("params.yaml"), key[1].replace("/", "-")
-    record = artifacts.read_json(pending.jobs(study)[key].folder / "record.json")
+    record = artifacts.read_json(jobs.jobs(study)[key].folder / "record.json")
     read = [Path(path) for path in record["inputs"]]
     state = Resume(STATE / "tiny" / name, record["spec"], read, 1).folder
     stale, foreign = STATE / "tiny" / f"{name}-{16 * '0'}", STATE / "tiny" / f"gone-{16 * '0'}"
     for folder in (state, stale, foreign, STATE / "other" / f"x-{16 * '0'}"):
         artifacts.write_text(folder / "state.safetensors", "")
     assert paths() == [foreign.as_posix(), stale.as_posix()]
-    shutil.rmtree(plan.data_folder(study, "digits"))  # then nobody can tell which one is right
+    shutil.rmtree(folders.data_folder(study, "digits"))  # then nobody can tell which one is right
     assert paths() == [foreign.as_posix()]
 
 
@@ -296,10 +297,10 @@ def test_nothing_is_removed_while_a_job_of_the_study_runs(capsys):
     edit(WITHOUT, "")
     folder = Path("results/tiny/pretrain") / RUN  # of which the study has no job any more
     before = everything()
-    with running.claim(folder, f"pretrain {RUN}"):
+    with locks.claim(folder, f"pretrain {RUN}"):
         assert main(["prune", "--yes"]) == 2
         said = capsys.readouterr().err
-        assert running.lock_of(folder).is_file()
+        assert locks.lock_of(folder).is_file()
     assert f"pretrain {RUN} (PID " in said
     assert "nothing was removed" in said
     assert everything() == before

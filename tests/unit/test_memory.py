@@ -13,9 +13,10 @@ import pytest
 import torch
 from torch import nn
 
-from robustviews import memory
+from robustviews import step
 from robustviews.augment import Views
-from robustviews.memory import ShortageError
+from robustviews.machine import memory
+from robustviews.machine.memory import ShortageError
 from robustviews.methods import METHODS, Batch, EmpSsl
 from robustviews.probe import RobustLinearProbe
 from robustviews.regimes import Free, Pgd, Standard
@@ -36,7 +37,7 @@ GIB = 2**30
 
 def needed(encoder, method=None, regime=None, views=None, **options):
     settings = {"size": SIZE, "batch_size": 8, "precision": "fp32"} | options
-    return memory.step_bytes(
+    return step.step_bytes(
         encoder, method or EmpSsl(), regime or Standard(), views or Views(), **settings
     )
 
@@ -269,15 +270,15 @@ def test_a_step_that_does_not_fit_is_refused_with_what_to_type(monkeypatch):
     encoder = tiny_encoder()
     weights = sum(parameter.numel() * 4 for parameter in encoder.parameters())
     monkeypatch.setattr(memory, "available", lambda _: 12 * GIB)
-    memory.check_step(12 * GIB + weights, encoder, title="my-run")
+    step.check_step(12 * GIB + weights, encoder, title="my-run")
     expected = (
         r"^my-run: a training step needs 12\.5 GiB, cpu has 12\.0 GiB available; lower batch_size "
         r"or views\.count, or use precision: bf16; a micro-batch is no way out: batch norm"
     )
     with pytest.raises(ShortageError, match=expected):
-        memory.check_step(int(12.5 * GIB), encoder, title="my-run")
+        step.check_step(int(12.5 * GIB), encoder, title="my-run")
     with pytest.raises(ShortageError):
-        memory.check_step(12 * GIB + weights + 1, encoder, title="my-run")
+        step.check_step(12 * GIB + weights + 1, encoder, title="my-run")
 
 
 @pytest.mark.parametrize(
@@ -291,7 +292,7 @@ def test_a_step_that_does_not_fit_is_refused_with_what_to_type(monkeypatch):
 def test_running_out_of_memory_says_what_to_type(error):
     with (
         pytest.raises(ShortageError, match=r"^my-run: out of memory \(.*\); lower batch_s") as seen,
-        memory.explained("my-run", memory.SMALLER_STEP),
+        memory.explained("my-run", step.SMALLER_STEP),
     ):
         raise error
     assert "\n" not in str(seen.value)
@@ -309,7 +310,7 @@ def test_an_allocation_that_torch_refuses_is_told_as_a_shortage():
 def test_other_errors_stay_themselves():
     with (
         pytest.raises(RuntimeError, match=r"^size mismatch$") as seen,
-        memory.explained("my-run", memory.SMALLER_STEP),
+        memory.explained("my-run", step.SMALLER_STEP),
     ):
         raise RuntimeError("size mismatch")
     assert type(seen.value) is RuntimeError
@@ -355,7 +356,7 @@ import torch
 from robustviews.augment import Views
 from robustviews.datasets import open_split
 from robustviews.encoder import build_encoder
-from robustviews.feed import Mapped, choose
+from robustviews.machine.feed import Mapped, choose
 from robustviews.methods import EmpSsl
 from robustviews.pretrain import pretrain
 from robustviews.regimes import Free

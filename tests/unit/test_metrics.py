@@ -6,9 +6,10 @@ import json
 
 import pytest
 
-from robustviews import artifacts, results
+from robustviews import artifacts
 from robustviews.cli import main
-from robustviews.tables.metrics import metrics
+from robustviews.reporting import results
+from robustviews.reporting.tables.metrics import metrics
 from tests.unit.results_tree import COLUMNS, small_study, write_tree
 from tests.workflow.project import TINY
 

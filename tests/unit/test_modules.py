@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from robustviews.fingerprint import SOURCE
+from robustviews.study.fingerprint import SOURCE
 
 LONGEST = 350  # lines; a longer module is split, or becomes a package of the same name
 

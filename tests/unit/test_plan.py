@@ -10,14 +10,25 @@ from typing import Any
 
 import pytest
 
-from robustviews import plan
 from robustviews.attacks import AutoAttack, PgdAttack
 from robustviews.augment import Views
-from robustviews.config import Encoder, Figure, Optimizer, Row, Run, Runtime, Study, Table
 from robustviews.datasets import Digits
 from robustviews.methods import EmpSsl, SimClr, Supervised
 from robustviews.probe import OWN_HEAD, LinearProbe, NcropProbe, RobustLinearProbe
 from robustviews.regimes import Free, Pgd
+from robustviews.study import (
+    Encoder,
+    Figure,
+    Optimizer,
+    Row,
+    Run,
+    Runtime,
+    Study,
+    Table,
+    folders,
+    plan,
+    specs,
+)
 
 RUNS = {
     "emp": Run(EmpSsl(), Free(), ("digits", "other"), epochs=3, seeds=(3, 5)),
@@ -66,12 +77,12 @@ def with_run(name: str, **changes: Any) -> Study:
 
 def all_specs(of: Study) -> dict[str, str]:
     """Return the spec of every job as text, by a readable name."""
-    specs = {f"data {name}": plan.data_spec(of, name) for name in of.datasets}
-    specs |= {f"pretrain {run}": plan.pretrain_spec(of, run) for run in plan.jobs(of)}
-    specs |= {f"probe {' '.join(head)}": plan.probe_spec(of, *head) for head in plan.heads(of)}
+    every = {f"data {name}": specs.data_spec(of, name) for name in of.datasets}
+    every |= {f"pretrain {run}": specs.pretrain_spec(of, run) for run in plan.jobs(of)}
+    every |= {f"probe {' '.join(head)}": specs.probe_spec(of, *head) for head in plan.heads(of)}
     for names in plan.evaluations(of):
-        specs[f"attack {' '.join(names)}"] = plan.attack_spec(of, *names)
-    return {name: plan.to_json(spec) for name, spec in specs.items()}
+        every[f"attack {' '.join(names)}"] = specs.attack_spec(of, *names)
+    return {name: specs.to_json(spec) for name, spec in every.items()}
 
 
 def changed(of: Study) -> set[str]:
@@ -184,32 +195,32 @@ def test_a_run_has_its_own_seeds_or_those_of_the_study():
 
 def test_results_lie_in_folders_that_name_them():
     of = study()
-    assert plan.pretrain_folder(of, "r") == Path("results/small/pretrain/r")
-    assert plan.probe_folder(of, "r", "p") == Path("results/small/probe/r/p")
-    assert plan.attack_folder(of, "r", "p", "a") == Path("results/small/attack/r/p/a")
-    assert plan.results_folder(of) == Path("results/small")
+    assert folders.pretrain_folder(of, "r") == Path("results/small/pretrain/r")
+    assert folders.probe_folder(of, "r", "p") == Path("results/small/probe/r/p")
+    assert folders.attack_folder(of, "r", "p", "a") == Path("results/small/attack/r/p/a")
+    assert folders.results_folder(of) == Path("results/small")
 
 
 def test_the_folder_of_a_data_set_names_it_and_follows_its_options():
-    folder = plan.data_folder(study(), "digits")
+    folder = folders.data_folder(study(), "digits")
     assert folder.parent == Path("data")
     assert folder.name.startswith("digits-")
-    assert folder == plan.data_folder(study(title="Another"), "digits")
+    assert folder == folders.data_folder(study(title="Another"), "digits")
     other = study(datasets={"digits": Digits(test=99), "other": Digits(test=100)})
-    assert folder != plan.data_folder(other, "digits")
-    assert plan.data_folder(study(), "other") == plan.data_folder(other, "other")
+    assert folder != folders.data_folder(other, "digits")
+    assert folders.data_folder(study(), "other") == folders.data_folder(other, "other")
 
 
 def test_specs_are_plain_json_on_one_sorted_line():
     of = study()
-    specs = [
-        plan.data_spec(of, "digits"),
-        plan.pretrain_spec(of, "emp-digits-s3"),
-        plan.probe_spec(of, "emp-digits-s3", "crops"),
-        plan.attack_spec(of, "emp-digits-s3", "crops", "pgd"),
+    every = [
+        specs.data_spec(of, "digits"),
+        specs.pretrain_spec(of, "emp-digits-s3"),
+        specs.probe_spec(of, "emp-digits-s3", "crops"),
+        specs.attack_spec(of, "emp-digits-s3", "crops", "pgd"),
     ]
-    for spec in specs:
-        text = plan.to_json(spec)
+    for spec in every:
+        text = specs.to_json(spec)
         assert json.loads(text) == spec
         assert "\n" not in text
         assert list(spec) == sorted(spec)
@@ -217,15 +228,15 @@ def test_specs_are_plain_json_on_one_sorted_line():
 
 
 def test_a_spec_holds_every_option_of_its_run_resolved():
-    spec = plan.pretrain_spec(study(), "emp-digits-s3")
+    spec = specs.pretrain_spec(study(), "emp-digits-s3")
     assert spec["seed"] == 3
-    assert spec["dataset"] == plan.data_spec(study(), "digits")
+    assert spec["dataset"] == specs.data_spec(study(), "digits")
     assert spec["run"]["method"] == {"kind": "emp_ssl", **dataclasses.asdict(EmpSsl())}
     assert spec["run"]["regime"] == {"kind": "free", **dataclasses.asdict(Free())}
     assert spec["run"]["views"]["scale"] == [0.08, 1.0]
     options = {field.name for field in dataclasses.fields(Run)}
     assert spec["run"].keys() == options - {"label", "seeds", "datasets"}
-    attack = plan.attack_spec(study(), "emp-digits-s3", "rle", "pgd")
+    attack = specs.attack_spec(study(), "emp-digits-s3", "rle", "pgd")
     assert attack["attack"] == {"kind": "pgd", **dataclasses.asdict(PgdAttack(eps=(4.0, 8.0)))} | {
         "eps": [4.0, 8.0]
     }
@@ -304,7 +315,7 @@ def test_an_option_of_a_data_set_changes_the_specs_of_what_is_trained_on_it():
 
 def test_the_order_of_keys_in_a_study_changes_no_spec():
     options = Views(count=4, augmentation="emp_ssl")
-    assert plan.to_json(dataclasses.asdict(options)) == plan.to_json(
+    assert specs.to_json(dataclasses.asdict(options)) == specs.to_json(
         dict(reversed(dataclasses.asdict(options).items()))
     )
 
@@ -323,7 +334,7 @@ def test_the_specs_of_three_hundred_trainings_are_made_within_seconds():
 
 def test_a_table_is_made_again_when_its_words_change_and_not_when_a_figure_does():
     def spec(of: Study, block: str) -> str:
-        return plan.to_json(plan.report_spec(of, block))
+        return specs.to_json(specs.report_spec(of, block))
 
     words = study(tables={"one": dataclasses.replace(TABLE, note="A note")})
     label = with_run("simclr", label="Another label")
@@ -336,12 +347,12 @@ def test_a_table_is_made_again_when_its_words_change_and_not_when_a_figure_does(
 
 
 def test_only_the_report_is_made_again_when_the_code_of_the_audit_changes(monkeypatch):
-    monkeypatch.setattr(plan.fingerprint, "files", lambda *parts: " ".join(parts))
-    for part in ("provenance", "pending", "units"):
-        assert part in plan.report_spec(study(), rule="report")["code"].split()
+    monkeypatch.setattr(specs.fingerprint, "files", lambda *parts: " ".join(parts))
+    for part in ("provenance", "study", "machine/humanize"):
+        assert part in specs.report_spec(study(), rule="report")["code"].split()
         for rule in ("frame", "metrics", "curves", "examples"):
-            assert part not in plan.report_spec(study(), rule=rule)["code"].split()
-        assert part not in plan.report_spec(study(), "one", rule="table")["code"].split()
+            assert part not in specs.report_spec(study(), rule=rule)["code"].split()
+        assert part not in specs.report_spec(study(), "one", rule="table")["code"].split()
 
 
 def test_what_some_tables_need_is_part_of_what_the_study_needs():

@@ -19,15 +19,12 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import nn
 
-from robustviews import augment, runtime
+from robustviews import augment
 from robustviews.augment import Views
+from robustviews.machine import runtime
 from robustviews.methods import METHODS, EmpSsl, SimClr
 from robustviews.optim import Adam, Lars, Sgd, learning_rate
-from robustviews.pretrain import (
-    Progress,
-    TrainingError,
-    build_optimizer,
-)
+from robustviews.pretrain import Progress, TrainingError, build_optimizer
 from robustviews.regimes import Free, Pgd, Standard, passes_over_data
 from tests.unit.tiny_models import (
     SIZE,

@@ -9,12 +9,14 @@ from urllib.parse import unquote
 
 import pytest
 
-from robustviews import artifacts, plan, report, results
-from robustviews.provenance import cells
-from robustviews.provenance import page as audit_page
+from robustviews import artifacts
+from robustviews.pages import audit as audit_page
+from robustviews.pages import report
 from robustviews.provenance.audit import Audit, audit
 from robustviews.provenance.findings import State
-from robustviews.tables import TABLES
+from robustviews.reporting import results
+from robustviews.reporting.tables import TABLES
+from robustviews.study import cells, folders
 from tests.unit.results_tree import DEVICE, small_study, write_shown, write_tree
 
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg"/>'
@@ -266,7 +268,7 @@ def test_every_cell_links_to_its_entry_in_the_audit_with_its_state_in_words(page
 
 def test_states_of_cells_and_of_all_are_told_at_the_top_and_where_they_are(study, other):
     (
-        other / plan.pretrain_folder(study, "simclr-pgd5-digits-s0") / "encoder.safetensors"
+        other / folders.pretrain_folder(study, "simclr-pgd5-digits-s0") / "encoder.safetensors"
     ).write_bytes(b"x")
     seen = audit(study, other, settled=False)
     failed = [address for address in seen.cells if seen.state_of(address) is State.FAILED]
@@ -283,7 +285,7 @@ def test_states_of_cells_and_of_all_are_told_at_the_top_and_where_they_are(study
 
 def test_an_entry_shows_each_job_with_hash_seed_device_commit_time_and_record(audited, study, root):
     record = artifacts.read_json(
-        root / plan.attack_folder(study, "emp-free3-digits-s2", "rle", "pgd20") / "record.json"
+        root / folders.attack_folder(study, "emp-free3-digits-s2", "rle", "pgd20") / "record.json"
     )
     digest = record["outputs"]["flags.safetensors"].removeprefix("sha256:")
     links = audited.all("a", "href")
@@ -296,7 +298,7 @@ def test_an_entry_shows_each_job_with_hash_seed_device_commit_time_and_record(au
 
 
 def test_what_no_record_says_is_unknown_on_the_page(study, other):
-    path = other / plan.pretrain_folder(study, "supervised-free3-digits-s0") / "record.json"
+    path = other / folders.pretrain_folder(study, "supervised-free3-digits-s0") / "record.json"
     record = artifacts.read_json(path)
     record["environment"]["device"] = record["resumed"] = record["code"]["commit"] = None
     artifacts.write_json(path, record)
@@ -314,7 +316,7 @@ def test_a_study_of_another_file_is_named_in_commands_but_no_path_of_this_machin
 
 
 def test_text_of_findings_and_records_cannot_become_markup(study, other):
-    path = other / plan.pretrain_folder(study, "supervised-free3-digits-s0") / "record.json"
+    path = other / folders.pretrain_folder(study, "supervised-free3-digits-s0") / "record.json"
     record = artifacts.read_json(path)
     record["environment"]["device"] = record["seed"] = "<script>alert(1)</script>"
     artifacts.write_json(path, record)

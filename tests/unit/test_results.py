@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from robustviews import artifacts, plan, results
-from robustviews.config.schema import Row, Table
-from robustviews.results import ResultsError, frame
-from robustviews.statistics import wilson
+from robustviews import artifacts
+from robustviews.reporting import results
+from robustviews.reporting.results import ResultsError, frame
+from robustviews.reporting.statistics import wilson
+from robustviews.study import plan
+from robustviews.study.schema import Row, Table
 from tests.unit.results_tree import (
     DEVICE,
     IMAGES,

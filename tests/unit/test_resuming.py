@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from robustviews import artifacts, resuming
+from robustviews import artifacts
 from robustviews.artifacts import ArtifactError
-from robustviews.resuming import Resume
+from robustviews.artifacts import resume as resuming
+from robustviews.artifacts.resume import Resume
 
 
 def resume(folder, spec=None, inputs=(), minutes=10.0, started=None) -> Resume:

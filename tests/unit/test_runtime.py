@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from robustviews import runtime
+from robustviews.machine import runtime
 
 KEY = runtime.counter_key(0, "views", 1)
 WORD = 2**64 - 1

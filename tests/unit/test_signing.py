@@ -13,12 +13,13 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from robustviews import artifacts, cli, pending
+from robustviews import artifacts, cli
 from robustviews.provenance import manifest, signing
 from robustviews.provenance.audit import Audit, CellAudit
-from robustviews.provenance.cells import Address
 from robustviews.provenance.disk import files
 from robustviews.provenance.findings import Finding, State
+from robustviews.study import jobs
+from robustviews.study.cells import Address
 from tests.unit.results_tree import small_study, write_tree
 
 MESSAGE = b"every number of the study\n"
@@ -182,7 +183,7 @@ def project(tmp_path):
     """A project in which every file of the study exists."""
     study = small_study()
     write_tree(tmp_path, study)
-    for job in pending.jobs(study).values():
+    for job in jobs.jobs(study).values():
         for path in files(job):
             (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
             if not (tmp_path / path).exists():
@@ -199,7 +200,7 @@ def build(root, audit=None):
 
 def test_a_manifest_names_every_file_of_the_study_with_its_hash(project):
     study, listed = small_study(), build(project)
-    made = {path.as_posix() for job in pending.jobs(study).values() for path in files(job)}
+    made = {path.as_posix() for job in jobs.jobs(study).values() for path in files(job)}
     assert set(listed["files"]) == made | {"params.yaml"}
     for name, entry in listed["files"].items():
         assert entry["sha256"] == artifacts.sha256(project / name)

@@ -28,15 +28,14 @@ COMMANDS = {
     "check": ["check", "params.yaml"],
 }
 PLANNING = """
-from robustviews import plan
-from robustviews.config import load_study
+from robustviews.study import folders, load_study, plan, specs
 
 study = load_study("params.yaml")
-[plan.pretrain_spec(study, run) for run in plan.jobs(study)]
-[plan.probe_spec(study, *head) for head in plan.heads(study)]
-[plan.attack_spec(study, *names) for names in plan.evaluations(study)]
-[plan.report_spec(study, name) for name in (*study.tables, *study.figures)]
-[plan.data_folder(study, name) for name in study.datasets]
+[specs.pretrain_spec(study, run) for run in plan.jobs(study)]
+[specs.probe_spec(study, *head) for head in plan.heads(study)]
+[specs.attack_spec(study, *names) for names in plan.evaluations(study)]
+[specs.report_spec(study, name) for name in (*study.tables, *study.figures)]
+[folders.data_folder(study, name) for name in study.datasets]
 """
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from robustviews.statistics import compare, over_seeds, student_t, wilson
+from robustviews.reporting.statistics import compare, over_seeds, student_t, wilson
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from robustviews import plan
-from robustviews.config import Figure, Row, Study, Table, load_study
+from robustviews.study import Figure, Row, Study, Table, load_study, plan
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = [ROOT / "params.yaml", *sorted((ROOT / "studies").glob("*.yaml"))]

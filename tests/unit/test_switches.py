@@ -18,13 +18,14 @@ import torch
 import yaml
 from torch import nn
 
-from robustviews import augment, plan, runtime
+from robustviews import augment
 from robustviews.attacks import AutoAttack, PgdAttack
 from robustviews.augment import Views
-from robustviews.config import Optimizer, Run, load_study
+from robustviews.machine import runtime
 from robustviews.methods import EmpSsl, SimClr
 from robustviews.probe import LinearProbe, NcropProbe, RobustLinearProbe
 from robustviews.regimes import Free, Pgd, Standard
+from robustviews.study import Optimizer, Run, load_study, plan
 from tests.reference.test_training_steps import SWITCHES as IN_REFERENCE
 from tests.unit.tiny_models import (
     SIZE,

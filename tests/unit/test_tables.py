@@ -6,12 +6,14 @@ import csv
 import io
 import subprocess
 import sys
+from typing import get_args, get_type_hints
 
 import pytest
 
-from robustviews import results
-from robustviews.config.schema import Row, Table
-from robustviews.tables import TABLES, comparison, writers
+from robustviews.reporting import results
+from robustviews.reporting.figures import FIGURES
+from robustviews.reporting.tables import TABLES, comparison, writers
+from robustviews.study.schema import Figure, Row, Table
 from tests.unit.results_tree import COLUMNS, DEVICE, ROWS, small_study, write_tree
 
 
@@ -210,7 +212,12 @@ def test_every_kind_of_table_can_be_made_without_any_result(study):
 
 def test_tables_load_neither_torch_nor_matplotlib():
     code = (
-        "import sys, robustviews.results, robustviews.tables.writers;"
+        "import sys, robustviews.reporting.results, robustviews.reporting.tables.writers;"
         "sys.exit(any(name in sys.modules for name in ('torch', 'matplotlib', 'jinja2', 'scipy')))"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_layout_that_a_study_may_name_can_be_made():
+    for block, made in ((Table, TABLES), (Figure, FIGURES)):
+        assert set(get_args(get_type_hints(block)["kind"])) == set(made)

@@ -20,15 +20,15 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from robustviews import artifacts, plan
-from robustviews.config import load_study
-from robustviews.provenance.notes import Notes
+from robustviews import artifacts
+from robustviews.study import folders, load_study
+from robustviews.workflow.metadata import Notes
 from tests.workflow.project import TINY, Project
 
 STUDY = load_study(TINY)
 RESULTS = "results/tiny"
 EMP, SIMCLR = "emp-free-digits-s0", "simclr-std-digits-s0"
-DATA = plan.data_folder(STUDY, "digits").as_posix()
+DATA = folders.data_folder(STUDY, "digits").as_posix()
 TRAINED, OTHER = f"{RESULTS}/pretrain/{EMP}", f"{RESULTS}/pretrain/{SIMCLR}"
 HEAD, CENTRAL = f"{RESULTS}/probe/{EMP}/rle", f"{RESULTS}/probe/{EMP}/central"
 ATTACK = f"{RESULTS}/attack/{EMP}/rle/pgd2"

@@ -19,7 +19,6 @@ import torch
 
 from robustviews.attacks import PgdAttack
 from robustviews.augment import Views
-from robustviews.config.schema import Optimizer
 from robustviews.datasets import Cifar10, open_split
 from robustviews.encoder import build_encoder
 from robustviews.evaluate import Classifier, evaluate
@@ -27,6 +26,7 @@ from robustviews.methods import EmpSsl
 from robustviews.pretrain import pretrain
 from robustviews.probe import LinearProbe, NcropProbe, Task
 from robustviews.regimes import Free, Standard
+from robustviews.study.schema import Optimizer
 
 PACKS = "ROBUSTVIEWS_CIFAR_PACKS"
 SIZE, SEED = 32, 0

@@ -9,8 +9,7 @@ from collections import Counter
 import pytest
 import yaml
 
-from robustviews import plan
-from robustviews.config import load_study
+from robustviews.study import folders, load_study
 from tests.workflow.project import REPOSITORY, TINY, Project
 
 SHIPPED = [REPOSITORY / "params.yaml", *sorted((REPOSITORY / "studies").glob("*.yaml"))]
@@ -88,7 +87,7 @@ def test_names_from_outside_run_no_command(tmp_path):
     project = Project.create(tmp_path / "project")
     shutil.move(project.folder / "params.yaml", project.folder / NASTY)
     before = {path.name for path in project.folder.iterdir()}
-    data = plan.data_folder(load_study(TINY), "digits").name
+    data = folders.data_folder(load_study(TINY), "digits").name
     done = project.snakemake(f"data/{data}/record.json", study=NASTY, device="cpu; touch broken-4")
     assert done.jobs() == {f"data {data}"}
     assert (project.folder / "data" / data / "record.json").is_file()

@@ -24,9 +24,9 @@ import torch
 import yaml
 
 from benchmarks import headline, speed
-from robustviews import artifacts, plan
+from robustviews import artifacts
 from robustviews.cli import main
-from robustviews.config import load_study
+from robustviews.study import load_study, plan, specs
 from tests.workflow.project import REPOSITORY
 
 PACKS = "ROBUSTVIEWS_CIFAR_PACKS"
@@ -314,7 +314,7 @@ def test_an_older_python_is_refused_in_a_line(monkeypatch, capsys):
 
 
 def test_what_a_headline_plans_with_needs_neither_torch_nor_snakemake():
-    code = "import sys, robustviews.pending; print(*{'torch', 'snakemake'} & set(sys.modules))"
+    code = "import sys, robustviews.study.jobs; print(*{'torch', 'snakemake'} & set(sys.modules))"
     call = [sys.executable, "-c", code]
     assert subprocess.run(call, capture_output=True, text=True, check=True).stdout == "\n"
 
@@ -407,7 +407,7 @@ def test_crop_passes_are_counted_only_where_each_belongs_to_an_update(monkeypatc
     def found(run):
         name = f"{run}-digits-s0"
         record = {
-            "spec": plan.pretrain_spec(study, name),
+            "spec": specs.pretrain_spec(study, name),
             "environment": {"device": speed.runtime.environment(torch.device("cpu"))["device"]},
             "result": {"updates": 10, "size": 8, "classes": 10},
             "seconds": 2.0,

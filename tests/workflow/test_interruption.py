@@ -18,10 +18,10 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
-from robustviews import artifacts, plan
+from robustviews import artifacts
 from robustviews.cli import main
-from robustviews.config import load_study
-from robustviews.pending import jobs
+from robustviews.study import load_study, plan
+from robustviews.study.jobs import jobs
 
 RUN = "emp-free-digits-s0"
 # Its state is more than the weights: momentum, a carried perturbation, and a loss summed so far.

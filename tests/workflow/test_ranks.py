@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from robustviews import artifacts, plan
+from robustviews import artifacts
 from robustviews.cli import main
+from robustviews.study import plan
 from tests.workflow.project import Project
 
 RUN = "emp-free-digits-s0"

@@ -9,8 +9,7 @@ import pytest
 
 from robustviews import artifacts
 from robustviews.cli import main
-from robustviews.config import load_study
-from robustviews.provenance import cells
+from robustviews.study import cells, load_study
 
 CELL = "accuracies:emp:digits/pgd2/8"
 TABLE = "results/tiny/tables/accuracies.md"

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from robustviews import artifacts, running
+from robustviews import artifacts
+from robustviews.workflow import locks
 from tests.workflow.project import NOTHING, Project
 
 EMP, SIMCLR = "emp-free-digits-s0", "simclr-std-digits-s0"
@@ -189,10 +190,10 @@ def long_repro(project):
     process = subprocess.Popen(
         command, cwd=project.folder, env=project.environment(), start_new_session=True, **pipes
     )
-    lock = running.lock_of(project.folder / "results/tiny/pretrain" / EMP)
+    lock = locks.lock_of(project.folder / "results/tiny/pretrain" / EMP)
     deadline = time.monotonic() + PATIENCE
     try:
-        while (training := running.holder(lock)) is None:
+        while (training := locks.holder(lock)) is None:
             assert process.poll() is None
             assert time.monotonic() < deadline, f"no training after {PATIENCE} s"
             time.sleep(0.1)
@@ -202,7 +203,7 @@ def long_repro(project):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait(PATIENCE)
         deadline = time.monotonic() + PATIENCE
-        while running.holder(lock) is not None:
+        while locks.holder(lock) is not None:
             assert time.monotonic() < deadline, "a training cannot be ended"
             time.sleep(0.1)
 
@@ -218,7 +219,7 @@ def test_a_killed_repro_is_told_and_everything_before_it_can_be_had_back(copy):
     old = (copy.folder / "results/tiny/pretrain" / EMP / "encoder.safetensors").read_bytes()
     with long_repro(copy) as (repro, training):
         (announced,) = (copy.folder / ".snakemake").glob("running-*.lock")
-        snakemake = running.holder(announced)
+        snakemake = locks.holder(announced)
         refused(
             copy.snakemake(),
             f"Already at work on tiny: Snakemake (PID {snakemake.pid}, since 20",

@@ -17,7 +17,7 @@ from typing import Any
 
 from robustviews.artifacts import ArtifactError
 from robustviews.commands import DEFAULT_STUDY
-from robustviews.config import StudyError, load_study
+from robustviews.study import StudyError, load_study
 
 Verb = Callable[[argparse.Namespace], int | None]
 
@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def check(options: argparse.Namespace) -> int:
     """Validate study files: all mistakes of all files at once."""
-    from robustviews import plan
+    from robustviews.study import plan
 
     status = 0
     for path in options.files:

@@ -11,13 +11,13 @@ from pathlib import Path
 from robustviews import commands
 from robustviews.cli.jobs import STATE
 from robustviews.cli.names import UsageError
-from robustviews.config import Study, load_study
-from robustviews.config.problems import nearest
-from robustviews.pending import REPORTING
-from robustviews.provenance import cells, leftovers
+from robustviews.provenance import leftovers
 from robustviews.provenance.audit import Audit, verified
 from robustviews.provenance.audit import audit as audit_study
 from robustviews.provenance.findings import Finding, State, exit_status, worst
+from robustviews.study import Study, cells, load_study
+from robustviews.study.jobs import REPORTING
+from robustviews.study.problems import nearest
 
 STAGES = {
     "data": ("data",),

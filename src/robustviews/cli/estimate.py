@@ -9,10 +9,10 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from robustviews import pending
-from robustviews.config import Study, load_study
 from robustviews.estimating.estimate import Estimate, estimates, questions, schedule
-from robustviews.units import duration, size
+from robustviews.machine.humanize import duration, size
+from robustviews.study import Study, load_study
+from robustviews.study import jobs as pending
 
 if TYPE_CHECKING:
     from robustviews.estimating.calibrate import Calibration
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 def estimate(options: argparse.Namespace) -> None:
     """Tell time, memory and disk of what is still to be done."""
-    from robustviews import runtime
     from robustviews.estimating import calibrate
+    from robustviews.machine import runtime
 
     study = load_study(options.study)
     device = runtime.choose_device(options.device)

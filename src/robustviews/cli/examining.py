@@ -11,8 +11,8 @@ from pathlib import Path
 
 from robustviews import artifacts, commands
 from robustviews import doctor as examination
-from robustviews.config import Study, StudyError, load_study
 from robustviews.doctor import Health, Symptom
+from robustviews.study import Study, StudyError, load_study
 
 _HINT = "        -> "
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from robustviews import commands
 from robustviews.cli.jobs import STATE
-from robustviews.config import load_study
+from robustviews.machine.humanize import size
 from robustviews.provenance import comparison, difference, leftovers
 from robustviews.provenance.explain import explain as tell
-from robustviews.units import size
+from robustviews.study import load_study
 
 
 def explain(options: argparse.Namespace) -> None:

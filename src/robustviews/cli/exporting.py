@@ -11,7 +11,7 @@ from pathlib import Path
 
 from robustviews import artifacts
 from robustviews.cli.names import UsageError
-from robustviews.config import load_study
+from robustviews.study import load_study
 
 PASSPHRASE = "ROBUSTVIEWS_KEY_PASSPHRASE"  # environment variable, where nobody can be asked
 

@@ -10,13 +10,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from robustviews import artifacts, plan, running
+from robustviews import artifacts
+from robustviews.artifacts.resume import Resume
 from robustviews.attacks import AutoAttack
 from robustviews.cli.loading import load_encoder, load_head, load_split
 from robustviews.cli.names import UsageError, known
-from robustviews.config import Study, load_study
 from robustviews.methods import divide
-from robustviews.resuming import Resume
+from robustviews.study import Study, folders, load_study, plan, specs
+from robustviews.workflow import locks
 
 if TYPE_CHECKING:
     import torch
@@ -35,7 +36,7 @@ def _begin() -> _Begin:
     return _Begin(time.time(), artifacts.commit())
 
 
-def _resume(study: Study, name: str, spec: plan.Spec, inputs: list[Path], began: _Begin) -> Resume:
+def _resume(study: Study, name: str, spec: specs.Spec, inputs: list[Path], began: _Begin) -> Resume:
     """Return where a job of this name keeps its state."""
     return Resume(
         STATE / study.study / name.replace("/", "-"),
@@ -50,9 +51,12 @@ def data(options: argparse.Namespace) -> None:
     """Prepare a data set: verified, decoded, as uint8 arrays."""
     study, began = load_study(options.study), _begin()
     known(options.dataset, study.datasets, "data set")
-    folder, spec = plan.data_folder(study, options.dataset), plan.data_spec(study, options.dataset)
+    folder, spec = (
+        folders.data_folder(study, options.dataset),
+        specs.data_spec(study, options.dataset),
+    )
     with (
-        running.claim(folder, f"data {folder.name}"),
+        locks.claim(folder, f"data {folder.name}"),
         artifacts.atomic_folder(folder) as into,
     ):
         summary = study.datasets[options.dataset].prepare(into)
@@ -76,10 +80,10 @@ def pretrain(options: argparse.Namespace) -> None:
     """Train one encoder; the processes that torchrun started train it together."""
     study, began = load_study(options.study), _begin()
     known(options.run, plan.jobs(study), "run")
-    from robustviews import distributed
+    from robustviews.machine import distributed
 
     with (
-        running.claim(plan.pretrain_folder(study, options.run), f"pretrain {options.run}"),
+        locks.claim(folders.pretrain_folder(study, options.run), f"pretrain {options.run}"),
         distributed.joined(options.device) as options.device,
     ):
         if distributed.rank() > 0:
@@ -88,12 +92,13 @@ def pretrain(options: argparse.Namespace) -> None:
 
 
 def _pretrain(options: argparse.Namespace, study: Study, began: _Begin) -> None:
-    from robustviews import distributed, feed, memory, runtime
+    from robustviews import step
     from robustviews.encoder import build_encoder
+    from robustviews.machine import distributed, feed, memory, runtime
     from robustviews.pretrain import pretrain as train
 
     device = set_up(options, tuned=True)
-    job, spec = plan.jobs(study)[options.run], plan.pretrain_spec(study, options.run)
+    job, spec = plan.jobs(study)[options.run], specs.pretrain_spec(study, options.run)
     run = study.runs[job.entry]
     images, labels, summary, inputs = load_split(study, job.dataset, "train")
     encoder = build_encoder(
@@ -104,7 +109,7 @@ def _pretrain(options: argparse.Namespace, study: Study, began: _Begin) -> None:
     state = _resume(study, job.name, spec, inputs, began)
     ranks, views = distributed.ranks(), run.views.count
     share = divide(run.method, views=views, batch_size=run.batch_size, ranks=ranks)[0]
-    needed = memory.step_bytes(
+    needed = step.step_bytes(
         encoder,
         run.method,
         run.regime,
@@ -114,11 +119,11 @@ def _pretrain(options: argparse.Namespace, study: Study, began: _Begin) -> None:
         precision=run.precision,
     )
     sharers = ranks if device.type == "cpu" else 1  # of the device's memory
-    memory.check_step(needed * sharers, encoder, title=job.name)
+    step.check_step(needed * sharers, encoder, title=job.name)
     others = (sharers - 1) * images.nbytes  # since each holds them all, where they fit
     if run.precision == "bf16" and not runtime.native_bf16(device):
         logging.info("bf16 is not native on %s: precision: fp32 would be faster", device)
-    with memory.explained(job.name, memory.SMALLER_STEP):
+    with memory.explained(job.name, step.SMALLER_STEP):
         done = train(
             encoder,
             feed.choose(images, device, needed=needed * sharers + others),
@@ -139,7 +144,7 @@ def _pretrain(options: argparse.Namespace, study: Study, began: _Begin) -> None:
         )
     if distributed.rank() > 0:
         return
-    with artifacts.atomic_folder(plan.pretrain_folder(study, options.run)) as into:
+    with artifacts.atomic_folder(folders.pretrain_folder(study, options.run)) as into:
         artifacts.write_tensors(into / "encoder.safetensors", encoder.state_dict())
         artifacts.write_jsonl(into / "training.jsonl", done.history)
         artifacts.write_record(
@@ -174,17 +179,17 @@ def probe(options: argparse.Namespace) -> None:
     study, began = load_study(options.study), _begin()
     known(options.run, plan.jobs(study), "run")
     known(options.probe, study.probes, "probe")
-    folder = plan.probe_folder(study, options.run, options.probe)
-    with running.claim(folder, f"probe {options.run}/{options.probe}"):
+    folder = folders.probe_folder(study, options.run, options.probe)
+    with locks.claim(folder, f"probe {options.run}/{options.probe}"):
         _probe(options, study, began)
 
 
 def _probe(options: argparse.Namespace, study: Study, began: _Begin) -> None:
-    from robustviews import feed, memory, runtime
+    from robustviews.machine import feed, memory, runtime
     from robustviews.probe import Task
 
     device = set_up(options, tuned=True)
-    job, spec = plan.jobs(study)[options.run], plan.probe_spec(study, options.run, options.probe)
+    job, spec = plan.jobs(study)[options.run], specs.probe_spec(study, options.run, options.probe)
     images, labels, summary, inputs = load_split(study, job.dataset, "train")
     encoder, encoder_file = load_encoder(study, options.run, summary["classes"], device)
     inputs.append(encoder_file)
@@ -212,7 +217,7 @@ def _probe(options: argparse.Namespace, study: Study, began: _Begin) -> None:
         head, history = study.probes[options.probe].train(encoder, task, start=start)
     for row in history:
         logging.info("probe=%s %s", title, " ".join(f"{key}={row[key]:.6g}" for key in row))
-    with artifacts.atomic_folder(plan.probe_folder(study, options.run, options.probe)) as into:
+    with artifacts.atomic_folder(folders.probe_folder(study, options.run, options.probe)) as into:
         artifacts.write_tensors(into / "head.safetensors", head.state_dict())
         artifacts.write_jsonl(into / "training.jsonl", history)
         artifacts.write_record(
@@ -238,19 +243,19 @@ def attack(options: argparse.Namespace) -> None:
     known(options.run, plan.jobs(study), "run")
     known(options.probe, study.probes, "probe")
     known(options.attack, study.attacks, "attack")
-    folder = plan.attack_folder(study, options.run, options.probe, options.attack)
-    with running.claim(folder, f"attack {options.run}/{options.probe}/{options.attack}"):
+    folder = folders.attack_folder(study, options.run, options.probe, options.attack)
+    with locks.claim(folder, f"attack {options.run}/{options.probe}/{options.attack}"):
         _attack(options, study, began)
 
 
 def _attack(options: argparse.Namespace, study: Study, began: _Begin) -> None:
-    from robustviews import feed, memory, runtime
     from robustviews.evaluate import Classifier, evaluate
+    from robustviews.machine import feed, memory, runtime
 
     # AutoAttack goes on with the images that still hold: every batch has another shape.
     device = set_up(options, tuned=not isinstance(study.attacks[options.attack], AutoAttack))
     job = plan.jobs(study)[options.run]
-    spec = plan.attack_spec(study, options.run, options.probe, options.attack)
+    spec = specs.attack_spec(study, options.run, options.probe, options.attack)
     images, labels, summary, inputs = load_split(study, job.dataset, "test")
     encoder, encoder_file = load_encoder(study, options.run, summary["classes"], device)
     head, head_file = load_head(
@@ -277,7 +282,7 @@ def _attack(options: argparse.Namespace, study: Study, began: _Begin) -> None:
         for key, value in flags.items()
         if key not in ("index", "labels")
     }
-    folder = plan.attack_folder(study, options.run, options.probe, options.attack)
+    folder = folders.attack_folder(study, options.run, options.probe, options.attack)
     with artifacts.atomic_folder(folder) as into:
         artifacts.write_tensors(into / "flags.safetensors", flags)
         artifacts.write_record(
@@ -303,7 +308,7 @@ def _attack(options: argparse.Namespace, study: Study, began: _Begin) -> None:
 
 def set_up(options: argparse.Namespace, *, tuned: bool = False) -> torch.device:
     """Set the process up as a study says, and return the device."""
-    from robustviews import distributed, runtime
+    from robustviews.machine import distributed, runtime
 
     if distributed.launched() and distributed.ranks() == 1:
         raise UsageError(f"torchrun starts the verb pretrain alone; run {options.name} without it")

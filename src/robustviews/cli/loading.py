@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robustviews import artifacts, plan
+from robustviews import artifacts
 from robustviews.artifacts import ArtifactError
 from robustviews.cli.names import UsageError
-from robustviews.config import Study
 from robustviews.probe import OwnHead
+from robustviews.study import Study, folders, plan, specs
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +27,7 @@ def load_split(
 
     from robustviews.datasets import open_split
 
-    folder = plan.data_folder(study, dataset)
+    folder = folders.data_folder(study, dataset)
     summary = artifacts.read_json(folder / "summary.json")
     images, labels = open_split(folder, split)
     names = (f"{split}_images.npy", f"{split}_labels.npy", "summary.json")
@@ -42,10 +42,10 @@ def load_encoder(
 
     options = study.runs[plan.jobs(study)[run].entry]
     encoder = build_encoder(
-        **plan.pretrain_spec(study, run)["run"]["encoder"],
+        **specs.pretrain_spec(study, run)["run"]["encoder"],
         classes=classes if options.method.supervised else None,
     )
-    path = plan.pretrain_folder(study, run) / "encoder.safetensors"
+    path = folders.pretrain_folder(study, run) / "encoder.safetensors"
     _load_strictly(encoder, path)
     return encoder.to(device).eval(), path
 
@@ -60,8 +60,8 @@ def load_head(
     if isinstance(options, OwnHead):
         if encoder.classifier is None:
             raise UsageError(f"run `{run}` has no classifier of its own; name a trained probe")
-        return encoder.classifier, plan.pretrain_folder(study, run) / "encoder.safetensors"
-    path = plan.probe_folder(study, run, probe_name) / "head.safetensors"
+        return encoder.classifier, folders.pretrain_folder(study, run) / "encoder.safetensors"
+    path = folders.probe_folder(study, run, probe_name) / "head.safetensors"
     head = nn.Linear(encoder.width_of(options.feature), classes)
     _load_strictly(head, path)
     return head.to(device), path

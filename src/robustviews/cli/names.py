@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from robustviews.config.problems import nearest
+from robustviews.study.problems import nearest
 
 
 class UsageError(ValueError):

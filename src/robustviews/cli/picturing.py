@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from robustviews import artifacts, plan
+from robustviews import artifacts
 from robustviews.cli.jobs import set_up
 from robustviews.cli.loading import load_encoder, load_split
-from robustviews.config import load_study
+from robustviews.study import folders, load_study, plan
 
 IMAGES = 4  # in the picture
 STEPS = 10
@@ -18,9 +18,10 @@ def examples(options: argparse.Namespace) -> None:
     """Draw views of a few training images, clean and as an encoder's adversary perturbs them."""
     import torch
 
-    from robustviews import figures, runtime
     from robustviews.attacks import pgd
+    from robustviews.machine import runtime
     from robustviews.pretrain import make_batch
+    from robustviews.reporting import figures
 
     study, device = load_study(options.study), set_up(options)
     name = plan.example_run(study)
@@ -55,6 +56,6 @@ def examples(options: argparse.Namespace) -> None:
         perturbed.cpu().numpy(),
         note=f"{plan.label(study, job.entry)}; PGD-{STEPS} on its loss at {eps:g}/255",
     )
-    folder = plan.results_folder(study) / "examples"
+    folder = folders.results_folder(study) / "examples"
     artifacts.write_bytes(folder / "views.svg", figures.to_svg(drawing))
     artifacts.write_bytes(folder / "views.png", figures.to_png(drawing))

@@ -6,18 +6,19 @@ import argparse
 import sys
 from pathlib import Path
 
-from robustviews import artifacts, plan, results
+from robustviews import artifacts
 from robustviews.cli.names import known
-from robustviews.config import Study, load_study
-from robustviews.tables import TABLES, TableData, writers
-from robustviews.tables import metrics as numbers
+from robustviews.reporting import results
+from robustviews.reporting.tables import TABLES, TableData, writers
+from robustviews.reporting.tables import metrics as numbers
+from robustviews.study import Study, folders, load_study
 
 
 def frame(options: argparse.Namespace) -> None:
     """Write all results of a study as one tidy table, frame.csv."""
     study = load_study(options.study)
     rows = results.frame(study, partial=options.partial)
-    artifacts.write_text(plan.results_folder(study) / "frame.csv", results.to_csv(rows))
+    artifacts.write_text(folders.results_folder(study) / "frame.csv", results.to_csv(rows))
 
 
 def table(options: argparse.Namespace) -> None:
@@ -25,7 +26,7 @@ def table(options: argparse.Namespace) -> None:
     study = load_study(options.study)
     known(options.table, study.tables, "table")
     made = _make_table(study, options.table, partial=options.partial)
-    path = plan.results_folder(study) / "tables" / options.table
+    path = folders.results_folder(study) / "tables" / options.table
     for suffix, writer in writers.WRITERS.items():
         artifacts.write_text(path.with_suffix(suffix), writer(made))
 
@@ -34,12 +35,14 @@ def metrics(options: argparse.Namespace) -> None:
     """Write the cells of all tables as nested numbers, metrics.json."""
     study = load_study(options.study)
     rows = results.frame(study, blocks=list(study.tables.values()), partial=options.partial)
-    artifacts.write_json(plan.results_folder(study) / "metrics.json", numbers.metrics(study, rows))
+    artifacts.write_json(
+        folders.results_folder(study) / "metrics.json", numbers.metrics(study, rows)
+    )
 
 
 def figure(options: argparse.Namespace) -> None:
     """Draw one figure as SVG and PNG."""
-    from robustviews import figures
+    from robustviews.reporting import figures
 
     study = load_study(options.study)
     known(options.figure, study.figures, "figure")
@@ -50,7 +53,7 @@ def figure(options: argparse.Namespace) -> None:
 
 def curves(options: argparse.Namespace) -> None:
     """Draw the training curves of all runs as SVG and PNG."""
-    from robustviews import figures
+    from robustviews.reporting import figures
 
     study = load_study(options.study)
     _write_drawing(
@@ -60,12 +63,12 @@ def curves(options: argparse.Namespace) -> None:
 
 def report(options: argparse.Namespace) -> None:
     """Write the report, all on one HTML page, and beside it the page of the audit."""
-    from robustviews.provenance import page
+    from robustviews.pages import audit as page
+    from robustviews.pages.report import render
     from robustviews.provenance.audit import audit
-    from robustviews.report import render
 
     study = load_study(options.study)
-    folder = plan.results_folder(study)
+    folder = folders.results_folder(study)
 
     def picture(name: str) -> bytes | None:
         path = folder / f"{name}.svg"
@@ -93,7 +96,7 @@ def summary(options: argparse.Namespace) -> None:
     """Print the main table of a study and where its report lies."""
     study = load_study(options.study)
     main = next(iter(study.tables))
-    path = plan.results_folder(study) / "report.html"
+    path = folders.results_folder(study) / "report.html"
     sys.stdout.write(writers.markdown(_make_table(study, main, partial=True)))
     if path.exists():
         sys.stdout.write(f"\nReport: {Path.cwd() / path}\n")
@@ -110,9 +113,9 @@ def _make_table(study: Study, name: str, *, partial: bool) -> TableData:
 def _write_drawing(study: Study, name: str, drawing: object) -> None:
     from matplotlib.figure import Figure
 
-    from robustviews import figures
+    from robustviews.reporting import figures
 
     assert isinstance(drawing, Figure)
-    path = plan.results_folder(study) / name
+    path = folders.results_folder(study) / name
     artifacts.write_bytes(path.with_suffix(".svg"), figures.to_svg(drawing))
     artifacts.write_bytes(path.with_suffix(".png"), figures.to_png(drawing))

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from robustviews.config.schema import Study
 from robustviews.doctor import around, data, installed
 from robustviews.doctor.symptom import Health, Symptom
+from robustviews.study.schema import Study
 
 __all__ = ["LOOKS", "Health", "Symptom", "examine"]
 

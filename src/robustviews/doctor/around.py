@@ -10,8 +10,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from robustviews import artifacts, units
+from robustviews import artifacts
 from robustviews.doctor.symptom import Health, Symptom, ask, in_apptainer, in_image
+from robustviews.machine import humanize
 
 _LITTLE = 2**30  # bytes: the demonstration, and some
 _ROOM = 20 * 2**30  # bytes: data, checkpoints and an environment beside
@@ -59,7 +60,7 @@ def disk() -> Symptom:
     """Tell how much room there is for results."""
     results = Path("results")  # may lead to another disk, as in an image
     free = shutil.disk_usage(results if results.is_dir() else Path()).free
-    found = f"{units.size(free)} free here"
+    found = f"{humanize.size(free)} free here"
     if free < _LITTLE:
         return Symptom("disk", Health.BAD, found, "du -sh data results; and make room")
     if free < _ROOM:

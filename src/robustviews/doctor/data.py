@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from robustviews import plan
-from robustviews.config.schema import Study
 from robustviews.datasets import Cifar10, Cifar100, Dataset, Folder
+from robustviews.datasets.sources import source_folder
 from robustviews.doctor.symptom import Health, Symptom
-from robustviews.sources import source_folder
+from robustviews.study import folders
+from robustviews.study.schema import Study
 
 
 def look(study: Study, study_file: str) -> Iterator[Symptom]:
@@ -19,7 +19,7 @@ def look(study: Study, study_file: str) -> Iterator[Symptom]:
         study_file: that it was read from.
     """
     for name, options in study.datasets.items():
-        title, folder = f"data: {name}", plan.data_folder(study, name)
+        title, folder = f"data: {name}", folders.data_folder(study, name)
         if (folder / "record.json").is_file():
             yield Symptom(title, Health.GOOD, f"prepared in {folder}")
             continue

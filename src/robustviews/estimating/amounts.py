@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from robustviews import artifacts, plan
-from robustviews.config.schema import Run, Study
-from robustviews.datasets import Cifar10, Digits
-from robustviews.pending import REPORTING, Job
+from robustviews.datasets import Digits
 from robustviews.regimes import passes_over_data
+from robustviews.study import folders, plan
+from robustviews.study.jobs import REPORTING, Job
+from robustviews.study.schema import Run, Study
+from robustviews.study.shapes import Shape, shape_of
 
 Answer = dict[str, float]  # seconds, bytes and counts, by name
 About = dict[str, Any]  # everything that the amount of work depends on, as options
@@ -37,7 +38,6 @@ _SURVIVING = (
 _OWN_DEVICE = "each is taken to have a GPU of its own, whose memory is told"
 _NO_WORK = {"label", "seeds", "datasets", "epochs", "epochs_meaning"}  # of a run
 _NOT_MEASURED = {"compile"}  # of a run: compiling alone would take most of a calibration
-_DIGITS = 1797  # images, of both splits
 
 
 class UnknownError(Exception):
@@ -99,36 +99,6 @@ class Amount:
     places: int = 1
 
 
-@dataclass(frozen=True)
-class Shape:
-    """A data set: images of its splits, classes, and the side of an image in pixels."""
-
-    train: int
-    test: int
-    classes: int
-    size: int
-
-    @property
-    def image(self) -> int:
-        """Bytes of an image."""
-        return 3 * self.size**2
-
-
-def shape_of(study: Study, dataset: str) -> Shape | None:
-    """Return the shape of a data set by its record or its options; None when neither says it."""
-    summary = plan.data_folder(study, dataset) / "summary.json"
-    options = study.datasets[dataset]
-    if summary.is_file():
-        said = artifacts.read_json(summary)
-        return Shape(said["train"], said["test"], said["classes"], said["size"])
-    if isinstance(options, Digits):
-        return Shape(_DIGITS - options.test, options.test, options.num_classes, options.size)
-    if isinstance(options, Cifar10):
-        train, test = options.train_images or 50_000, options.test_images or 10_000
-        return Shape(train, test, options.num_classes, options.size)
-    return None
-
-
 def amount(study: Study, job: Job, context: dict[str, Any], ask: Ask) -> Amount:
     """Return what a job takes.
 
@@ -163,7 +133,7 @@ def amount(study: Study, job: Job, context: dict[str, Any], ask: Ask) -> Amount:
 
 def _dataset_of(study: Study, job: Job) -> str:
     if job.rule == "data":
-        return next(n for n in study.datasets if plan.data_folder(study, n).name == job.name)
+        return next(n for n in study.datasets if folders.data_folder(study, n).name == job.name)
     return plan.jobs(study)[job.parts[0]].dataset
 
 

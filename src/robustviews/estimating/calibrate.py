@@ -21,10 +21,12 @@ from pathlib import Path
 
 import torch
 
-from robustviews import artifacts, fingerprint, plan, runtime
+from robustviews import artifacts
 from robustviews.artifacts import ArtifactError
 from robustviews.estimating import measure, start_up, tally
 from robustviews.estimating.amounts import About, Answer, Question
+from robustviews.machine import runtime
+from robustviews.study import fingerprint, specs
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +80,7 @@ def code_digest(source: Path = fingerprint.SOURCE) -> str:
         source: folder of the package.
     """
     return fingerprint.digest(
-        *plan._NETWORK,
+        *specs._NETWORK,
         ("methods", "METHODS"),  # the tables, since any of their classes comes in a question
         ("regimes", "REGIMES"),
         ("probe", "PROBES"),

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from robustviews.config.schema import Study
 from robustviews.estimating.amounts import Amount, Answer, Question, UnknownError, amount
-from robustviews.pending import Job, Key
+from robustviews.study.jobs import Job, Key
+from robustviews.study.schema import Study
 
 _SAME = ("/0", "/1/attack/kind")  # stage, and class of the attack
 _NAMES = {

@@ -16,12 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robustviews import memory, runtime
+from robustviews import step
 from robustviews.augment import Views
 from robustviews.encoder import Encoder, build_encoder
 from robustviews.estimating import timing
 from robustviews.estimating.amounts import About, Answer
 from robustviews.evaluate import Classifier
+from robustviews.machine import runtime
 from robustviews.pretrain import pretrain
 from robustviews.probe import OWN_HEAD, LinearProbe, Task
 
@@ -128,7 +129,7 @@ def _minibatch_seconds(encoder: Encoder, about: About, images: int, views: Views
 
 
 def _step_bytes(encoder: Encoder, about: About) -> float:
-    return memory.step_bytes(
+    return step.step_bytes(
         encoder,
         about["method"],
         about["regime"],
@@ -249,7 +250,7 @@ def _view_bytes(encoder: Encoder, about: About) -> float:
         shape = (count, 3, about["size"], about["size"])
         images = torch.zeros(shape, device=next(encoder.parameters()).device, requires_grad=True)
         with runtime.frozen(encoder):
-            kept = memory.kept_bytes(lambda: encoder.represent(images, about["feature"]))
+            kept = step.kept_bytes(lambda: encoder.represent(images, about["feature"]))
         return kept + 4 * images.nbytes  # perturbation, gradient, and their sums
 
     return (bytes_for(2 * timing.FEW) - bytes_for(timing.FEW)) / timing.FEW

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from robustviews.augment import Views
-from robustviews.config.schema import Encoder, Optimizer
 from robustviews.datasets import Digits
 from robustviews.methods import SimClr
 from robustviews.regimes import Standard
+from robustviews.study.schema import Encoder, Optimizer
 
 if TYPE_CHECKING:
     import torch
@@ -97,8 +97,8 @@ def _data() -> None:
 def _training(device: str, threads: int) -> None:
     import torch
 
-    from robustviews import runtime
     from robustviews.estimating import measure
+    from robustviews.machine import runtime
 
     _import("cli.jobs")
     runtime.configure(threads=threads, deterministic=True)
@@ -119,7 +119,7 @@ def _training(device: str, threads: int) -> None:
 def _figure() -> None:
     from matplotlib.figure import Figure
 
-    from robustviews import figures
+    from robustviews.reporting import figures
 
     _import("cli.reporting", "report")
     drawing = Figure()

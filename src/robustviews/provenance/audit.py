@@ -8,10 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from robustviews.commands import DEFAULT_STUDY
-from robustviews.config.schema import Study
-from robustviews.pending import Job, Key
-from robustviews.plan import Cell
-from robustviews.provenance import cells as cells_of_tables
 from robustviews.provenance import (
     checks,
     dvc,
@@ -22,12 +18,16 @@ from robustviews.provenance import (
     times,
     values,
 )
-from robustviews.provenance.cells import Address
 from robustviews.provenance.disk import Disk, files
 from robustviews.provenance.findings import Finding, State, worst
 from robustviews.provenance.history import History
-from robustviews.provenance.notes import Notes
-from robustviews.provenance.unused import unused
+from robustviews.study import cells as cells_of_tables
+from robustviews.study.cells import Address
+from robustviews.study.jobs import Job, Key
+from robustviews.study.plan import Cell
+from robustviews.study.schema import Study
+from robustviews.study.unused import unused
+from robustviews.workflow.metadata import Notes
 
 _LAST = ("frame", "metrics", "report")  # rules that end with the report or after it
 _MADE_AGAIN = ("frame", "metrics", "table")  # rules whose outputs are compared whole

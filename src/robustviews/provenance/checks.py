@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from robustviews import parting
 from robustviews.artifacts import ArtifactError, Record
-from robustviews.pending import Job
-from robustviews.provenance.disk import OUTPUTS, RECORD, Disk, inputs, record_of, removal, short
+from robustviews.provenance.disk import RECORD, Disk, inputs, record_of, removal, short
 from robustviews.provenance.findings import Finding, State
+from robustviews.study import differences
+from robustviews.study.jobs import OUTPUTS, Job
 
 _SECTIONS = ("spec", "inputs", "outputs", "code", "environment")
 _NAMES = ("stage", "name", "study", "seed", "started", "seconds")
@@ -109,7 +109,7 @@ def _whose(disk: Disk, job: Job, record: Record) -> Iterator[Finding]:
 def _spec(disk: Disk, job: Job, record: Record) -> Iterator[Finding]:
     wrong = [
         f"stale: {key} was {was}, the study now says {now}"
-        for key, was, now in parting.differences(record["spec"], job.spec)
+        for key, was, now in differences.differences(record["spec"], job.spec)
         if not _is_code(key)
     ]
     right = "every parameter is what the study resolves to now"
@@ -119,7 +119,7 @@ def _spec(disk: Disk, job: Job, record: Record) -> Iterator[Finding]:
 def _code(disk: Disk, job: Job, record: Record) -> Iterator[Finding]:
     wrong = [
         f"the code that decides it has changed since: its digest ({key}) was {was}, now it is {now}"
-        for key, was, now in parting.differences(record["spec"], job.spec)
+        for key, was, now in differences.differences(record["spec"], job.spec)
         if _is_code(key)
     ]
     stated, digest = record["code"].get("digest"), record["spec"].get("code")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from robustviews import parting
+from robustviews.study import differences
 
 KINDS = ("data", "code", "options", "seed", "environment", "upstream", "cell")
 TIMED = "training.jsonl"  # holds seconds, so its bytes are never the same twice
@@ -42,9 +42,9 @@ class Change:
         return f"{self.key} was {self._said(self.before)}, is {self._said(self.after)}"
 
     def _said(self, value: object) -> str:
-        if value is parting.ABSENT and self.kind == "options":
+        if value is differences.ABSENT and self.kind == "options":
             return str(value)
-        if value is None or value is parting.ABSENT:
+        if value is None or value is differences.ABSENT:
             return _NOTHING.get(self.kind, "unknown")
         text = value if isinstance(value, str) else json.dumps(value)
         return text[:_HASH] if text.startswith("sha256:") else text

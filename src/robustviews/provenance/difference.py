@@ -11,19 +11,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from robustviews import parting, plan
 from robustviews.artifacts import ArtifactError, Record
-from robustviews.provenance import cells
 from robustviews.provenance.comparison import KINDS, TIMED, Change, Comparison, Written
 from robustviews.provenance.places import Checkout, Place, PlaceError, home, locate
+from robustviews.study import cells, differences, folders
 
 if TYPE_CHECKING:
-    from robustviews.config.schema import Study
+    from robustviews.study.schema import Study
 
 _FIRST = ("device", "packages", "torch", "python")  # of an environment, what tells the most
 _ASIDE = ("code.commit", "code.dirty", "started", "seconds", "resumed")  # no input of any number
 
-_UNKNOWN = (None, parting.ABSENT)  # both ways in which records say so
+_UNKNOWN = (None, differences.ABSENT)  # both ways in which records say so
 
 
 @dataclass(frozen=True)
@@ -70,9 +69,9 @@ def side(text: str, load: Callable[[], Study]) -> Side:
     here = Checkout(Path())
     ends: dict[int | None, End] = {}
     for seed, run in zip(cell.seeds, cell.runs, strict=True):
-        folder = plan.pretrain_folder(study, run)
+        folder = folders.pretrain_folder(study, run)
         if cell.attack:
-            folder = plan.attack_folder(study, run, cell.probe, cell.attack)
+            folder = folders.attack_folder(study, run, cell.probe, cell.attack)
         ends[seed] = End(here, PurePosixPath(folder.as_posix()))
     return Side(ends, cell.metric if cell.eps is None else f"eps_{cell.eps:g}")
 
@@ -218,7 +217,7 @@ def _files(before: End, after: End, old: Record, new: Record) -> Iterator[_File]
 def _own(old: Record, new: Record, causes: list[Change], *, same: bool) -> list[Change]:
     """Return the changes of code, options, seed and environment, given those upstream."""
     job = _job(new)
-    spec = parting.differences(old["spec"], new["spec"])
+    spec = differences.differences(old["spec"], new["spec"])
     spec.sort(key=lambda each: not _is_kind(each[0]))  # all else about a method follows from it
     # Another kind of method or attack is other code: that tells of no edit.
     other_kind = any(_is_kind(key) for key, _, _ in spec)
@@ -227,7 +226,7 @@ def _own(old: Record, new: Record, causes: list[Change], *, same: bool) -> list[
         replace(each, follows=_repeats(each, causes) or (each.kind == "code" and other_kind))
         for each in changes
     ]
-    surroundings = parting.differences(old.get("environment"), new.get("environment"))
+    surroundings = differences.differences(old.get("environment"), new.get("environment"))
     # Bytes that came out the same were not decided by it.
     return changes + [
         Change(job, "environment", key or "environment", was, now, decides=not same)

@@ -7,25 +7,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from robustviews import artifacts, commands, pending
+from robustviews import artifacts, commands
 from robustviews.artifacts import ArtifactError, Record
-from robustviews.config.schema import Study
-from robustviews.pending import Job, Key
-from robustviews.provenance import cache
+from robustviews.study import jobs
+from robustviews.study.jobs import OUTPUTS, Job, Key
+from robustviews.study.schema import Study
+from robustviews.workflow import dvc
 
-# What a job of each rule leaves beside its record.
-OUTPUTS = {
-    "data": (
-        "summary.json",
-        "test_images.npy",
-        "test_labels.npy",
-        "train_images.npy",
-        "train_labels.npy",
-    ),
-    "pretrain": ("encoder.safetensors", "training.jsonl"),
-    "probe": ("head.safetensors", "training.jsonl"),
-    "attack": ("flags.safetensors",),
-}
 RECORD = "record.json"
 _SHOWN = 19  # characters of a hash that tell it from others: `sha256:` and twelve
 
@@ -42,7 +30,7 @@ class Disk:
 
     def __init__(self, study: Study, root: Path, file: str = commands.DEFAULT_STUDY) -> None:
         self.study, self.root, self.file = study, root, file
-        self.jobs: dict[Key, Job] = pending.jobs(study)
+        self.jobs: dict[Key, Job] = jobs.jobs(study)
         self._hashes: dict[Path, str | None] = {}
         self._md5: dict[Path, str | None] = {}
         self._records: dict[Path, Record | ArtifactError] = {}
@@ -65,7 +53,7 @@ class Disk:
         """Return the md5 of a file in hexadecimal, as DVC writes it; None where there is none."""
         if path not in self._md5:
             try:
-                self._md5[path] = cache.md5_of(self.root / path)
+                self._md5[path] = dvc.md5_of(self.root / path)
             except OSError:
                 self._md5[path] = None
         return self._md5[path]
@@ -98,7 +86,7 @@ class Disk:
 
     def restore(self, path: Path) -> str:
         """Return how to get back the bytes that DVC locked, as `... or `; nothing without DVC."""
-        if not self.exists(cache.LOCK):
+        if not self.exists(dvc.LOCK):
             return ""
         return f"get it back: dvc checkout --force {shlex.quote(path.as_posix())}; or else "
 

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from robustviews.pending import Job, Key
-from robustviews.provenance import cache
 from robustviews.provenance.disk import Disk, files
 from robustviews.provenance.findings import Finding, State
+from robustviews.study.jobs import Job, Key
+from robustviews.workflow import dvc
 
 _SHOWN = 8  # hexadecimal digits that tell a hash from others
 
@@ -36,14 +36,14 @@ class Locked:
 
 def locked(disk: Disk) -> Locked | None:
     """Read dvc.lock and the lists of the folders that it names; None where DVC was never used."""
-    if not disk.exists(cache.LOCK):
+    if not disk.exists(dvc.LOCK):
         return None
     found = Locked()
     try:
-        outs = cache.outs((disk.root / cache.LOCK).read_bytes())
-    except (OSError, cache.LockError) as error:
+        outs = dvc.outs((disk.root / dvc.LOCK).read_bytes())
+    except (OSError, dvc.LockError) as error:
         text = f"{error}; restore it: git checkout dvc.lock"
-        found.problems.append(_finding(cache.LOCK, State.FAILED, text))
+        found.problems.append(_finding(dvc.LOCK, State.FAILED, text))
         return found
     for path, md5 in outs.items():
         if md5.endswith(".dir"):
@@ -84,18 +84,18 @@ def covers(disk: Disk, lock: Locked) -> bool:
 
 def _open_folder(disk: Disk, path: str, md5: str, found: Locked) -> None:
     """Learn the files of a folder, from the list in the cache or else from what lies there."""
-    listing, expected = cache.path_of(disk.root, md5), md5.removesuffix(".dir")
+    listing, expected = dvc.path_of(disk.root, md5), md5.removesuffix(".dir")
     try:
         data = listing.read_bytes()
     except OSError:
         _open_here(disk, path, expected, found)
         return
-    if cache.md5(data) != expected:
-        text = f"changed bytes in DVC's cache: its name says md5 {md5}, found {cache.md5(data)}; "
+    if dvc.md5(data) != expected:
+        text = f"changed bytes in DVC's cache: its name says md5 {md5}, found {dvc.md5(data)}; "
         text += f"remove it, then {_refill(path)}"
         found.problems.append(_finding(_cached(disk, listing), State.FAILED, text))
         return
-    found.md5 |= {f"{path}/{name}": each for name, each in cache.files(data).items()}
+    found.md5 |= {f"{path}/{name}": each for name, each in dvc.files(data).items()}
 
 
 def _open_here(disk: Disk, path: str, expected: str, found: Locked) -> None:
@@ -109,7 +109,7 @@ def _open_here(disk: Disk, path: str, expected: str, found: Locked) -> None:
         listed = {name: str(disk.md5(Path(name))) for name in names}
         entries = [{"md5": md5, "relpath": name[len(path) + 1 :]} for name, md5 in listed.items()]
         entries.sort(key=lambda entry: entry["relpath"])
-        if cache.md5(json.dumps(entries, sort_keys=True).encode()) == expected:
+        if dvc.md5(json.dumps(entries, sort_keys=True).encode()) == expected:
             found.md5 |= listed
             return
     state = State.FAILED if every == ours else State.UNKNOWN
@@ -137,7 +137,7 @@ def _file(disk: Disk, lock: Locked, path: Path) -> Iterator[Finding]:
         )
         text += f"the lock: dvc checkout --force {path}; to lock what the study says now: dvc repro"
         yield _finding(path, State.FAILED, text)
-    yield from _object(disk, path, cache.path_of(disk.root, stated))
+    yield from _object(disk, path, dvc.path_of(disk.root, stated))
 
 
 def _object(disk: Disk, path: Path, copy: Path) -> Iterator[Finding]:
@@ -146,7 +146,7 @@ def _object(disk: Disk, path: Path, copy: Path) -> Iterator[Finding]:
     if not copy.is_file() or (here.exists() and copy.samefile(here)):
         return
     name = copy.parent.name + copy.name
-    found = cache.md5_of(copy)
+    found = dvc.md5_of(copy)
     if found != name:
         text = f"changed bytes in DVC's cache, its copy of {path}: its name says md5 "
         text += f"{name[:_SHOWN]}, found {found[:_SHOWN]}; remove it, then {_refill(path)}"
@@ -168,7 +168,7 @@ def _folder(lock: Locked, path: Path) -> str | None:
 
 def _cached(disk: Disk, path: Path) -> Path:
     """Return how to name a file of the cache, which may lie outside of the project."""
-    root, folder = disk.root.absolute(), cache.folder(disk.root).absolute()
+    root, folder = disk.root.absolute(), dvc.folder(disk.root).absolute()
     if path.absolute().is_relative_to(root):
         return path.absolute().relative_to(root)
     return Path("DVC's cache") / path.absolute().relative_to(folder)

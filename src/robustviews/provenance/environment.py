@@ -9,11 +9,12 @@ from functools import cache
 from pathlib import Path
 
 from robustviews import artifacts
-from robustviews.pending import Job
+from robustviews.artifacts.records import PACKAGES
 from robustviews.provenance.checks import again
 from robustviews.provenance.disk import Disk, record_of, short
 from robustviews.provenance.findings import Finding, State
 from robustviews.provenance.history import History
+from robustviews.study.jobs import Job
 
 LOCK = Path("requirements.lock")
 _PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", re.MULTILINE)
@@ -121,7 +122,7 @@ def _packages(disk: Disk, job: Job, lock: _Lock) -> Iterator[Finding]:
         way_out = f"make setup, then {again(disk, job)}"
         yield _finding("packages", job, State.FAILED, f"ran with {text}; {way_out}")
     unknown = [f"{LOCK} does not pin {name}" for name in sorted({*versions} - {*lock.pins})]
-    unknown += [f"{_RUN} which {name}" for name in artifacts.PACKAGES if name not in recorded]
+    unknown += [f"{_RUN} which {name}" for name in PACKAGES if name not in recorded]
     if unknown:
         yield _finding("packages", job, State.UNKNOWN, f"unknown: {'; '.join(unknown)}")
     elif not wrong:

@@ -13,19 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from robustviews import commands as command_lines
-from robustviews import parting, results
-from robustviews import records as record_shape
 from robustviews.artifacts import ArtifactError, Record
-from robustviews.config.schema import Study
-from robustviews.pending import Job, Key
-from robustviews.plan import Cell
-from robustviews.provenance import cells
-from robustviews.provenance.cells import Address
+from robustviews.artifacts import records as record_shape
+from robustviews.machine.humanize import duration
 from robustviews.provenance.disk import Disk, record_of
 from robustviews.provenance.remaking import Commands, commands
-from robustviews.tables.values import CellValue, row_values
-from robustviews.tables.writers import minutes, percent
-from robustviews.units import duration
+from robustviews.reporting import results
+from robustviews.reporting.tables.values import CellValue, row_values
+from robustviews.reporting.tables.writers import minutes, percent
+from robustviews.study import cells, differences
+from robustviews.study.cells import Address
+from robustviews.study.jobs import Job, Key
+from robustviews.study.plan import Cell
+from robustviews.study.schema import Study
 
 UNKNOWN = "unknown"
 _TITLES = {
@@ -182,7 +182,7 @@ def _job(job: Job, record: Record | None) -> Iterator[str]:
     often = "once" if resumed == 1 else f"{_or_unknown(resumed)} times"
     again = "" if resumed == 0 else f", resumed {often}"
     yield f"{job.name}: {seed}started {_or_unknown(record.get('started'))}, took {took}{again}"
-    for key, was, now in parting.differences(record["spec"], job.spec):
+    for key, was, now in differences.differences(record["spec"], job.spec):
         what = "the code that is here is" if key.rpartition(".")[2] == "code" else "the study says"
         yield f"   stale: {key} was {was}, {what} {now}"
     yield f"   on {_machine(record, job)}"

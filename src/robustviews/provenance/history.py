@@ -14,15 +14,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from robustviews import plan
-from robustviews.fingerprint import SOURCE
-from robustviews.pending import Job
-from robustviews.plan import Spec
 from robustviews.provenance.checks import again
-from robustviews.provenance.disk import OUTPUTS, Disk, record_of
+from robustviews.provenance.disk import Disk, record_of
 from robustviews.provenance.findings import Finding, State
-from robustviews.provenance.notes import Notes
 from robustviews.provenance.times import SLACK
+from robustviews.study import folders, specs
+from robustviews.study.fingerprint import SOURCE
+from robustviews.study.jobs import OUTPUTS, Job
+from robustviews.study.specs import Spec
+from robustviews.workflow.metadata import Notes
 
 PACKAGE = "src/robustviews"
 TRACKED = ("dvc.lock", ".snakemake/metadata")  # what runs change and git keeps
@@ -255,16 +255,16 @@ def _spec_at(disk: Disk, job: Job, source: Path) -> Spec:
     study = disk.study
     if job.rule == "data":
         dataset = next(
-            name for name in study.datasets if plan.data_folder(study, name).name == job.name
+            name for name in study.datasets if folders.data_folder(study, name).name == job.name
         )
-        return plan.data_spec(study, dataset, source=source)
+        return specs.data_spec(study, dataset, source=source)
     if job.rule == "pretrain":
-        return plan.pretrain_spec(study, job.name, source=source)
+        return specs.pretrain_spec(study, job.name, source=source)
     if job.rule == "probe":
         run, probe = job.parts
-        return plan.probe_spec(study, run, probe, source=source)
+        return specs.probe_spec(study, run, probe, source=source)
     run, probe, attack = job.parts
-    return plan.attack_spec(study, run, probe, attack, source=source)
+    return specs.attack_spec(study, run, probe, attack, source=source)
 
 
 def _some(names: list[str]) -> str:

@@ -15,13 +15,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from robustviews import pending, plan, running
 from robustviews.artifacts import ArtifactError
-from robustviews.config import StudyError, load_study
-from robustviews.config.schema import Study
-from robustviews.pending import Job
+from robustviews.artifacts.resume import Resume
 from robustviews.provenance.disk import Disk, inputs
-from robustviews.resuming import Resume
+from robustviews.study import StudyError, folders, load_study
+from robustviews.study import jobs as pending
+from robustviews.study.jobs import Job
+from robustviews.study.schema import Study
+from robustviews.workflow import locks as running
 
 _STAGES = ("pretrain", "probe", "attack")
 _BLOCKS = ("tables", "figures")
@@ -88,13 +89,13 @@ def refuse_busy(study: Study, root: Path = Path()) -> None:
         study: whose results, also those of jobs that it has no more.
         root: project folder.
     """
-    folders = {job.folder for job in pending.jobs(study).values() if job.folder is not None}
-    locks = {root / running.lock_of(folder) for folder in folders}
+    made = {job.folder for job in pending.jobs(study).values() if job.folder is not None}
+    locks = {root / running.lock_of(folder) for folder in made}
     locks |= set((root / "data").glob(".*.lock"))
     locks |= {
         lock
         for stage in _STAGES
-        for lock in (root / plan.results_folder(study) / stage).rglob(".*.lock")
+        for lock in (root / folders.results_folder(study) / stage).rglob(".*.lock")
     }
     held = [process for lock in sorted(locks) if (process := running.holder(lock)) is not None]
     if held:
@@ -127,12 +128,12 @@ def remove(leftovers: Iterable[Leftover], root: Path = Path()) -> None:
 
 def _results(study: Study, root: Path) -> Iterator[Path]:
     for stage in _STAGES:
-        yield from _others(root, plan.results_folder(study) / stage, _kept(study))
+        yield from _others(root, folders.results_folder(study) / stage, _kept(study))
 
 
 def _blocks(study: Study, root: Path) -> Iterator[Path]:
     for block in _BLOCKS:
-        yield from _others(root, plan.results_folder(study) / block, _kept(study))
+        yield from _others(root, folders.results_folder(study) / block, _kept(study))
 
 
 def _kept(study: Study) -> set[Path]:
@@ -186,7 +187,7 @@ def _data_in_use(file: str, root: Path) -> tuple[list[Path], list[str]]:
     if (root / file).absolute() not in [path.absolute() for path in paths]:
         paths.append(root / file)
     paths = [path for path in paths if path.is_file()]
-    folders: dict[Path, None] = {}
+    used: dict[Path, None] = {}
     for path in paths:
         try:
             study = load_study(path)
@@ -195,8 +196,8 @@ def _data_in_use(file: str, root: Path) -> tuple[list[Path], list[str]]:
                 f"{error}\nWhile a study file does not load nobody knows which data it uses: "
                 "mend it, then prune again. Nothing was removed."
             ) from None
-        folders |= {plan.data_folder(study, name): None for name in study.datasets}
-    return list(folders), [_named(path, root) for path in paths]
+        used |= {folders.data_folder(study, name): None for name in study.datasets}
+    return list(used), [_named(path, root) for path in paths]
 
 
 def _named(path: Path, root: Path) -> str:
@@ -217,7 +218,7 @@ def _data_logs(data: Iterable[Path], root: Path) -> Iterator[Path]:
 def _notes(study: Study, used: list[Path], root: Path) -> Iterator[Path]:
     """Yield Snakemake's notes on files that no job has, whether those are still there or not."""
     kept = _kept(study) | set(used)
-    ours = [plan.results_folder(study) / name for name in (*_STAGES, *_BLOCKS)]
+    ours = [folders.results_folder(study) / name for name in (*_STAGES, *_BLOCKS)]
     for path in sorted((root / _NOTES).rglob("*")):
         note = path.relative_to(root)
         output = _noted(note)

@@ -6,12 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from robustviews import artifacts, commands, pending, plan
+from robustviews import artifacts, commands
 from robustviews.artifacts import ArtifactError
-from robustviews.config.schema import Study
 from robustviews.provenance.audit import Audit
 from robustviews.provenance.disk import Disk, files
 from robustviews.provenance.findings import State
+from robustviews.study import folders, jobs
+from robustviews.study.schema import Study
 
 FORMAT = 1
 
@@ -24,7 +25,7 @@ class RefusedError(ValueError):
 
 def path_of(study: Study) -> Path:
     """Return where the manifest of a study lies; its signature has `.sig` added to the name."""
-    return plan.results_folder(study) / "manifest.json"
+    return folders.results_folder(study) / "manifest.json"
 
 
 def build(study: Study, seen: Audit, *, study_file: Path, root: Path = Path()) -> dict[str, Any]:
@@ -99,7 +100,7 @@ def foreign(manifest: dict[str, Any], study: Study, study_file: Path) -> list[st
     signed = manifest.get("study")
     if signed != study.study:
         return [f"signed for the study {signed!r}, expected {study.study!r}"]
-    wanted = {study_file, *(path for job in pending.jobs(study).values() for path in files(job))}
+    wanted = {study_file, *(path for job in jobs.jobs(study).values() for path in files(job))}
     names = sorted({path.as_posix() for path in wanted} - set(manifest["files"]))
     more = [f"and {len(names) - _SHOWN} more"] if len(names) > _SHOWN else []
     return [f"{name}: not signed: the manifest does not list it" for name in names[:_SHOWN]] + more

@@ -9,89 +9,18 @@ paths in URL-safe base64; they are read without Snakemake.
 from __future__ import annotations
 
 import ast
-import base64
 import json
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
 
-from robustviews import artifacts, parting, plan
 from robustviews.artifacts import ArtifactError
-from robustviews.pending import Job, Key
 from robustviews.provenance.disk import Disk, files, inputs, removal, short
 from robustviews.provenance.findings import Finding, State
+from robustviews.study import differences, specs
+from robustviews.study.jobs import Job, Key
+from robustviews.workflow.metadata import Note, Notes
 
-Note = dict[str, Any]
-
-_FOLDER = Path(".snakemake")
 _BLOCKS = ("table", "figure")  # rules of which each job shows one block of the study
-
-
-class Window(NamedTuple):
-    """When Snakemake saw a job begin and end, in seconds since the epoch."""
-
-    start: float
-    end: float
-
-
-class Notes:
-    """The notes of a project, each read once.
-
-    Attributes:
-        root: project folder.
-    """
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self._read: dict[Path, Note | ArtifactError | None] = {}
-
-    def __bool__(self) -> bool:
-        """Return whether there are any."""
-        folder = self.root / _FOLDER / "metadata"
-        return folder.is_dir() and any(folder.iterdir())
-
-    def of(self, output: Path) -> Note | ArtifactError | None:
-        """Return the note of an output, why it cannot be read, or None where there is none."""
-        if output not in self._read:
-            self._read[output] = self._load(self.path(output))
-        return self._read[output]
-
-    def path(self, output: Path, kind: str = "metadata") -> Path:
-        """Return where Snakemake keeps the note of an output, relative to the project."""
-        name = base64.urlsafe_b64encode(output.as_posix().encode()).decode()
-        width = self._longest() - 1
-        parts = [name[start : start + width] for start in range(0, len(name), width)]
-        return _FOLDER.joinpath(kind, *(f"@{part}" for part in parts[:-1]), parts[-1])
-
-    def unfinished(self, output: Path) -> bool:
-        """Return whether Snakemake was interrupted while it made an output."""
-        return (self.root / self.path(output, "incomplete")).exists()
-
-    def window(self, output: Path) -> Window | None:
-        """Return when an output was made, as far as its note says."""
-        note = self.of(output)
-        if not isinstance(note, dict):
-            return None
-        start, end = note.get("starttime"), note.get("endtime")
-        if isinstance(start, int | float) and isinstance(end, int | float):
-            return Window(start, end)
-        return None
-
-    def _longest(self) -> int:
-        try:
-            return os.pathconf(self.root, "PC_NAME_MAX") or 255
-        except (OSError, ValueError, AttributeError):
-            return 255
-
-    def _load(self, path: Path) -> Note | ArtifactError | None:
-        if not (self.root / path).exists():
-            return None
-        try:
-            note = artifacts.read_json(self.root / path)
-        except ArtifactError as error:
-            return error
-        return note if isinstance(note, dict) else ArtifactError(f"{path}: no note of Snakemake")
 
 
 def check(disk: Disk, notes: Notes, jobs: Iterable[Job]) -> dict[Key, list[Finding]]:
@@ -181,19 +110,19 @@ def _wrong_parameters(disk: Disk, job: Job, note: Note) -> Iterator[str]:
     if job.folder is not None and isinstance(disk.record(job), ArtifactError):
         return  # told where records are checked
     output = files(job)[0]
-    specs = [spec for spec in _parameters(note) if isinstance(spec, dict)]
+    noted = [spec for spec in _parameters(note) if isinstance(spec, dict)]
     if job.folder is None:
-        wanted: object = plan.report_spec(
+        wanted: object = specs.report_spec(
             disk.study, job.name if job.rule in _BLOCKS else "", rule=job.rule
         )
         who, way_out = "the study now says", f"run: {disk.make(output)}"
     else:  # whether the record is of the study as it now stands is another question
         wanted = disk.section(job, "spec")
         who, way_out = "its record says", disk.remake(output)
-    if not specs:
+    if not noted:
         yield f"its note has no parameters; {disk.remake(output)}"
-    elif wanted not in specs:
-        key, was, now = parting.differences(specs[0], wanted)[0]
+    elif wanted not in noted:
+        key, was, now = differences.differences(noted[0], wanted)[0]
         yield f"its note has other parameters: {key} was {was}, {who} {now}; {way_out}"
 
 

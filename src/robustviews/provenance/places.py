@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
-from robustviews import artifacts, records
-from robustviews.artifacts import ArtifactError, Record
-from robustviews.provenance import cache
+from robustviews import artifacts
+from robustviews.artifacts import ArtifactError, Record, records
+from robustviews.workflow import dvc
 
 RECORD = "record.json"
 
@@ -79,17 +79,17 @@ class Revision:
 
     def _outs(self) -> dict[str, str]:
         """Return the md5 of each output that dvc.lock names, by path."""
-        text = self._git("show", "--end-of-options", f"{self.name}:./{cache.LOCK}")
+        text = self._git("show", "--end-of-options", f"{self.name}:./{dvc.LOCK}")
         try:
-            return {} if text is None else cache.outs(text)
-        except cache.LockError as error:
-            raise ArtifactError(f"{self.name}:{cache.LOCK}: {error}") from None
+            return {} if text is None else dvc.outs(text)
+        except dvc.LockError as error:
+            raise ArtifactError(f"{self.name}:{dvc.LOCK}: {error}") from None
 
     def _in_out(self, out: str, md5: str, path: PurePosixPath) -> Any:  # noqa: ANN401  # JSON
         where = f"{self.name}:{path}"
         if md5.endswith(".dir"):
             inner = path.relative_to(out).as_posix()
-            files = cache.files(self._object(md5, out, where))
+            files = dvc.files(self._object(md5, out, where))
             if inner not in files:
                 raise ArtifactError(
                     f"{where}: {out} of that revision, as DVC keeps it, has no {inner}"
@@ -99,7 +99,7 @@ class Revision:
 
     def _object(self, md5: str, out: str, where: str) -> bytes:
         """Return the bytes that DVC keeps under a hash, checked against it."""
-        path, expected = cache.path_of(self.root, md5), md5.removesuffix(".dir")
+        path, expected = dvc.path_of(self.root, md5), md5.removesuffix(".dir")
         try:
             data = path.read_bytes()
         except OSError:
@@ -107,7 +107,7 @@ class Revision:
                 f"{where}: not in the DVC cache here ({path}); get it with: "
                 f"dvc fetch --all-commits {out}"
             ) from None
-        found = cache.md5(data)
+        found = dvc.md5(data)
         if found != expected:
             raise ArtifactError(
                 f"{path}: changed bytes in the DVC cache: expected md5 {expected}, found {found}; "

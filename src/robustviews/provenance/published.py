@@ -6,17 +6,19 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from robustviews import artifacts, plan, results
+from robustviews import artifacts
 from robustviews.artifacts import ArtifactError
-from robustviews.pending import Job
-from robustviews.provenance.cells import Address
 from robustviews.provenance.disk import Disk
 from robustviews.provenance.findings import Finding, State
-from robustviews.provenance.notes import Notes
-from robustviews.tables import TABLES, writers
+from robustviews.reporting import results
+from robustviews.reporting.tables import TABLES, writers
+from robustviews.study import folders
+from robustviews.study.cells import Address
+from robustviews.study.jobs import Job
+from robustviews.workflow.metadata import Notes
 
 if TYPE_CHECKING:
-    from robustviews.plan import Cell
+    from robustviews.study.plan import Cell
 
 # What a record or flags that are not what they should be can raise; told where they are checked.
 _UNREADABLE = (ArtifactError, AttributeError, LookupError, TypeError, ValueError)
@@ -50,7 +52,7 @@ def tables(disk: Disk, names: Iterable[str]) -> list[Finding]:
 
 def frame(disk: Disk) -> list[Finding]:
     """Read all results again and compare frame.csv byte for byte."""
-    path = plan.results_folder(disk.study) / "frame.csv"
+    path = folders.results_folder(disk.study) / "frame.csv"
     try:
         rows = results.frame(disk.study, disk.root)
     except _UNREADABLE as error:
@@ -65,7 +67,7 @@ def metrics(disk: Disk, computed: dict[Address, tuple[Cell, float | None]]) -> l
         disk: files of the study.
         computed: every cell, with its value: a fraction, or minutes.
     """
-    path = plan.results_folder(disk.study) / "metrics.json"
+    path = folders.results_folder(disk.study) / "metrics.json"
     if not disk.exists(path):
         return []  # told where outputs are looked for
     try:
@@ -96,7 +98,7 @@ def metrics(disk: Disk, computed: dict[Address, tuple[Cell, float | None]]) -> l
 
 def _table(disk: Disk, name: str) -> Iterator[Finding]:
     table = disk.study.tables[name]
-    path = plan.results_folder(disk.study) / "tables" / name
+    path = folders.results_folder(disk.study) / "tables" / name
     try:
         rows = results.frame(disk.study, disk.root, blocks=[table])
     except _UNREADABLE as error:

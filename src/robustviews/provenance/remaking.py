@@ -8,15 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from robustviews import plan
 from robustviews.artifacts import Record
 from robustviews.commands import DEFAULT_STUDY
-from robustviews.config.schema import Study
-from robustviews.pending import Job, Key
-from robustviews.plan import Cell
-from robustviews.provenance import cells
-from robustviews.provenance.cells import Address
 from robustviews.provenance.history import History
+from robustviews.study import cells, folders
+from robustviews.study.cells import Address
+from robustviews.study.jobs import Job, Key
+from robustviews.study.plan import Cell
+from robustviews.study.schema import Study
 
 _FLAGS = {
     "data": ("dataset",),
@@ -89,14 +88,14 @@ def _snakemake(
         config.append(f"device={devices.pop()}")
     # Snakemake takes all that follows --config for settings, so it comes last.
     end = ["--config", *config] if config else []
-    folders = [
-        plan.attack_folder(study, run, cell.probe, cell.attack) / "flags.safetensors"
+    made = [
+        folders.attack_folder(study, run, cell.probe, cell.attack) / "flags.safetensors"
         if cell.attack
-        else plan.pretrain_folder(study, run) / "encoder.safetensors"
+        else folders.pretrain_folder(study, run) / "encoder.safetensors"
         for run in cell.runs
     ]
-    targets = [folder.as_posix() for folder in folders]
-    table = (plan.results_folder(study) / "tables" / f"{address.table}.md").as_posix()
+    targets = [path.as_posix() for path in made]
+    table = (folders.results_folder(study) / "tables" / f"{address.table}.md").as_posix()
     return [
         shlex.join(["snakemake", "--forceall", *targets, *end]),
         shlex.join(["snakemake", table, *end]),
@@ -157,7 +156,7 @@ def _notes(
 
 
 def _dataset(study: Study, job: Job) -> str:
-    return next(name for name in study.datasets if plan.data_folder(study, name) == job.folder)
+    return next(name for name in study.datasets if folders.data_folder(study, name) == job.folder)
 
 
 def _device(records: Mapping[Key, Record], job: Job) -> str | None:

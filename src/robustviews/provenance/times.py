@@ -10,11 +10,11 @@ from typing import Any
 
 from robustviews import artifacts
 from robustviews.artifacts import ArtifactError
-from robustviews.pending import Job
 from robustviews.provenance.checks import again
-from robustviews.provenance.disk import OUTPUTS, Disk, record_of
+from robustviews.provenance.disk import Disk, record_of
 from robustviews.provenance.findings import Finding, State
-from robustviews.provenance.notes import Notes, Window
+from robustviews.study.jobs import OUTPUTS, Job
+from robustviews.workflow.metadata import Notes, Window
 
 SLACK = 60.0  # seconds by which clocks of a cluster's machines may differ
 _ROUNDING = 5.0  # seconds that may pass between a training's last pass and its end

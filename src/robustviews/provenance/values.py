@@ -10,14 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from robustviews import artifacts, plan
+from robustviews import artifacts
 from robustviews.artifacts import ArtifactError
-from robustviews.pending import Job
-from robustviews.plan import Cell
-from robustviews.provenance.cells import Address
 from robustviews.provenance.checks import mend
 from robustviews.provenance.disk import Disk, record_of
 from robustviews.provenance.findings import Finding, State
+from robustviews.study import folders
+from robustviews.study.cells import Address
+from robustviews.study.jobs import Job
+from robustviews.study.plan import Cell
 
 Flags = dict[str, np.ndarray[Any, Any]]
 
@@ -47,7 +48,7 @@ def check_cell(disk: Disk, address: Address, cell: Cell, computed: float | None)
         cell: what it is made from.
         computed: what `value` returned.
     """
-    path = plan.results_folder(disk.study) / "tables" / f"{address.table}.csv"
+    path = folders.results_folder(disk.study) / "tables" / f"{address.table}.csv"
     if computed is None:
         text = "cannot be computed: a record or flags are missing or damaged; see its jobs"
         return Finding("value", str(address), State.UNKNOWN, text)

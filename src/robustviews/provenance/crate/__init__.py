@@ -10,13 +10,13 @@ from pathlib import Path
 
 from robustviews import artifacts
 from robustviews.artifacts import ArtifactError
-from robustviews.config.schema import Study
 from robustviews.provenance.audit import audit
 from robustviews.provenance.crate.actions import Runs
 from robustviews.provenance.crate.descriptions import add_root
 from robustviews.provenance.crate.graph import METADATA, Graph
 from robustviews.provenance.disk import Disk, files
 from robustviews.provenance.manifest import refuse_failed
+from robustviews.study.schema import Study
 
 __all__ = ["METADATA", "build", "write"]
 

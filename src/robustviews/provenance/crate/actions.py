@@ -7,13 +7,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from robustviews import plan
 from robustviews.artifacts import Record
-from robustviews.pending import RULES, Job, Key
 from robustviews.provenance.crate import descriptions
 from robustviews.provenance.crate.graph import Graph, Ref, local
 from robustviews.provenance.disk import files
-from robustviews.provenance.notes import Notes, Window
+from robustviews.study import folders
+from robustviews.study.jobs import RULES, Job, Key
+from robustviews.workflow.metadata import Notes, Window
 
 STUDY = "study"  # name of the parameter that stands for the study file
 
@@ -98,7 +98,7 @@ class Runs:
         reporting = [job for job in graph.disk.jobs.values() if job.folder is None]
         made = [path for job in reporting for path in job.outputs]
         for path in made:
-            name = path.relative_to(plan.results_folder(graph.disk.study)).as_posix()
+            name = path.relative_to(folders.results_folder(graph.disk.study)).as_posix()
             slot = local("output", "workflow", name)
             self._fill(workflow, "output", slot, name, graph.file(path))
         self._connect_outputs(workflow, reporting)
@@ -250,7 +250,7 @@ class Runs:
         self.graph.append(receiver, "connection", [connection])
 
     def _connect_outputs(self, workflow: Ref, reporting: list[Job]) -> None:
-        folder = plan.results_folder(self.graph.disk.study)
+        folder = folders.results_folder(self.graph.disk.study)
         for job in reporting:
             for path in job.outputs:
                 target = local("output", "workflow", path.relative_to(folder).as_posix())

@@ -1,0 +1,41 @@
+"""The only file I/O: atomic writes, safetensors, JSON, records, hashes, the state of a job."""
+
+from robustviews.artifacts.files import (
+    ArtifactError,
+    atomic,
+    atomic_folder,
+    read_arrays,
+    read_json,
+    read_jsonl,
+    read_tensors,
+    reading,
+    sha256,
+    write_bytes,
+    write_json,
+    write_jsonl,
+    write_tensors,
+    write_text,
+)
+from robustviews.artifacts.records import Record, lock_file, write_record
+from robustviews.artifacts.revision import commit
+
+__all__ = [
+    "ArtifactError",
+    "Record",
+    "atomic",
+    "atomic_folder",
+    "commit",
+    "lock_file",
+    "read_arrays",
+    "read_json",
+    "read_jsonl",
+    "read_tensors",
+    "reading",
+    "sha256",
+    "write_bytes",
+    "write_json",
+    "write_jsonl",
+    "write_record",
+    "write_tensors",
+    "write_text",
+]

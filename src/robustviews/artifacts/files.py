@@ -1,0 +1,166 @@
+"""The only file I/O: atomic writes, safetensors, JSON, records and hashes.
+
+Nothing is ever pickled. A file appears under its name only when it is whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from robustviews import commands
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+
+class ArtifactError(RuntimeError):
+    """A file is missing or not what it should be; the message names it and the way out.
+
+    Attributes:
+        target: file that Snakemake has to make, where that is the way out: its command ends the
+            message, which stops where it goes.
+    """
+
+    def __init__(self, message: str, target: Path | None = None) -> None:
+        super().__init__(message)
+        self.target = target
+
+    def __str__(self) -> str:
+        return self.told(commands.DEFAULT_STUDY)
+
+    def told(self, study_file: str) -> str:
+        """Return the message to somebody who works on the study in a file."""
+        message = super().__str__()
+        if self.target is None:
+            return message
+        return f"{message} {commands.snakemake(study_file, self.target)}"
+
+
+@contextlib.contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yield a temporary path in the same folder and move it to `path` when the block ends well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder and move its files to the folder `path` when the block ends well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        yield temporary
+        path.mkdir(exist_ok=True)
+        # A record vouches for the other files, so it comes last.
+        for file in sorted(temporary.iterdir(), key=lambda file: file.name == "record.json"):
+            file.replace(path / file.name)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text, whole or not at all."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write bytes, whole or not at all."""
+    with atomic(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write indented JSON with sorted keys."""
+    write_text(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON; as all readers here, raises ArtifactError when the file is missing or damaged."""
+    with reading(path):
+        return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write one JSON object a line."""
+    write_text(path, "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows))
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """Read one JSON object a line."""
+    with reading(path):
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None
+) -> None:
+    """Write tensors as safetensors; the same tensors give the same bytes."""
+    from safetensors.torch import save_file
+
+    # Layout (channels_last) is no part of a value: bytes must not depend on it.
+    plain = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
+    with atomic(path) as temporary:
+        save_file(plain, temporary, metadata)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read safetensors as CPU tensors."""
+    from safetensors.torch import load_file
+
+    with reading(path):
+        return load_file(path)
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Read safetensors as numpy arrays, without torch."""
+    from safetensors.numpy import load_file
+
+    with reading(path):
+        return load_file(path)
+
+
+def sha256(path: Path) -> str:
+    """Return `sha256:<hex>` of a file."""
+    with reading(path), path.open("rb") as file:
+        return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn whatever is wrong with a file into an ArtifactError that says what to do."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError):
+        raise ArtifactError(f"{path}: missing; make it with:", path) from None
+    except (ValueError, SafetensorError) as error:
+        message = f"{path}: damaged ({error}); delete it and run snakemake again"
+        raise ArtifactError(message) from None
+    except OSError as error:
+        message = f"{path}: cannot be read ({error.strerror or error}); see: ls -ld {path}"
+        raise ArtifactError(message) from None

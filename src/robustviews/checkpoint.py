@@ -1,0 +1,20 @@
+"""How an interrupted job saves its state and resumes: the protocol alone, without files."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from torch import Tensor
+
+
+class State(Protocol):
+    """Keeps what an interrupted job needs; see `robustviews.artifacts.resume.Resume`."""
+
+    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """Return the saved tensors and position, or None."""
+
+    def due(self) -> bool:
+        """Return whether to save now."""
+
+    def save(self, tensors: dict[str, Tensor], position: dict[str, Any]) -> None:
+        """Replace what is saved."""

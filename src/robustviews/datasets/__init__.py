@@ -1,0 +1,27 @@
+"""Data sets: how each is found, verified, split, and stored as plain arrays of bytes."""
+
+from robustviews.datasets.kinds import (
+    DATASETS,
+    Cifar10,
+    Cifar100,
+    DataError,
+    Dataset,
+    Digits,
+    Folder,
+    Images,
+    Labels,
+    open_split,
+)
+
+__all__ = [
+    "DATASETS",
+    "Cifar10",
+    "Cifar100",
+    "DataError",
+    "Dataset",
+    "Digits",
+    "Folder",
+    "Images",
+    "Labels",
+    "open_split",
+]

@@ -1,0 +1,334 @@
+"""Data sets: how each is found, verified, split, and stored as plain arrays of bytes.
+
+A prepared data set is a folder of {train,test}_images.npy, (N, 3, S, S) uint8, and
+{train,test}_labels.npy, (N,) int64.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robustviews.datasets.sources import cifar_trouble, source_folder
+from robustviews.options import option
+
+Images = NDArray[np.uint8]
+Labels = NDArray[np.int64]
+
+# Of the 1,797 digits of scikit-learn 1.9 and their labels, as uint8 and int64.
+_DIGITS_SHA256 = "65e5b4619795efb40c1082f4c350c049e4ad552200d369b6ae99e21eef5e72c5"
+
+
+class DataError(ValueError):
+    """Data is missing, damaged, or not what was asked for; the message names it and the way out."""
+
+
+class Dataset(Protocol):
+    """What a data set must offer; a row in `DATASETS` makes it a name for study files."""
+
+    @property
+    def size(self) -> int:
+        """Height and width of a prepared image, in pixels."""
+
+    @property
+    def num_classes(self) -> int | None:
+        """Number of classes, None when only the data can tell."""
+
+    def prepare(self, into: Path) -> dict[str, Any]:
+        """Write both splits into an empty folder, which is worthless after a DataError.
+
+        Returns:
+            `train` and `test` (numbers of images), `classes`, `size`, and `source_hashes` by name.
+        """
+
+
+@dataclass(frozen=True)
+class Digits:
+    """Handwritten digits: the 1,797 images of 8x8 pixels that scikit-learn brings; no download.
+
+    Attributes:
+        size: height and width after bilinear enlargement, in pixels.
+        test: images in the test split, each class in its proportion; all others are for training.
+    """
+
+    size: int = option(32, ge=8)
+    test: int = option(597, ge=1, le=1000)
+    num_classes: ClassVar[int] = 10
+
+    def prepare(self, into: Path) -> dict[str, Any]:
+        """Enlarge, split and write the digits."""
+        from sklearn.datasets import load_digits
+
+        pixels, labels = load_digits(return_X_y=True)
+        pixels, labels = pixels.astype(np.uint8), labels.astype(np.int64)
+        found = hashlib.sha256(pixels.tobytes() + labels.tobytes()).hexdigest()
+        if found != _DIGITS_SHA256:
+            way_out = "type: pip install --force-reinstall --no-deps scikit-learn"
+            raise DataError(f"digits: expected sha256 {_DIGITS_SHA256}, found {found}; {way_out}")
+        images = _enlarge(pixels.reshape(-1, 8, 8), self.size)
+        test = _stratified(labels, self.test)
+        train = np.setdiff1d(np.arange(len(labels)), test)
+        return {
+            "train": _write(into, "train", images[train], labels[train], size=self.size),
+            "test": _write(into, "test", images[test], labels[test], size=self.size),
+            "classes": self.num_classes,
+            "size": self.size,
+            "source_hashes": {"digits": f"sha256:{found}"},
+        }
+
+
+@dataclass(frozen=True)
+class Cifar10:
+    """CIFAR-10: 50,000 training and 10,000 test images of 32x32 pixels in 10 classes.
+
+    Attributes:
+        root: folder that holds `cifar-10-batches-py` (`cifar-100-python`). Empty: the one that the
+            environment variable ROBUSTVIEWS_DATA names, else `data/raw`, downloaded when missing.
+        train_images: keep so many, each class in its proportion; null keeps all.
+        test_images: the same for the test split.
+    """
+
+    root: str = ""
+    train_images: int | None = option(None, ge=1, le=50_000)
+    test_images: int | None = option(None, ge=1, le=10_000)
+    size: ClassVar[int] = 32
+    num_classes: ClassVar[int] = 10
+    _torchvision_name: ClassVar[str] = "CIFAR10"
+
+    def prepare(self, into: Path) -> dict[str, Any]:
+        """Verify the files with torchvision, choose and write."""
+        from torchvision import datasets
+
+        kind = getattr(datasets, self._torchvision_name)
+        root, downloads = source_folder(self)
+        assert root is not None
+        wanted = {"train": self.train_images, "test": self.test_images}
+        counts = {}
+        for split, count in wanted.items():
+            try:
+                data = kind(root, train=split == "train", download=downloads)
+            except (OSError, RuntimeError) as error:
+                raise DataError(cifar_trouble(kind, root, error)) from None
+            labels = np.array(data.targets, dtype=np.int64)
+            chosen = _choose(labels, count, f"{root}: {split}_images")
+            images = data.data[chosen].transpose(0, 3, 1, 2)  # (N, 3, 32, 32)
+            counts[split] = _write(into, split, images, labels[chosen], size=self.size)
+        hashes = {name: f"md5:{md5}" for name, md5 in kind.train_list + kind.test_list}
+        return {**counts, "classes": self.num_classes, "size": self.size, "source_hashes": hashes}
+
+
+@dataclass(frozen=True)
+class Cifar100(Cifar10):
+    """CIFAR-100: the same in 100 classes; options as for CIFAR-10."""
+
+    num_classes: ClassVar[int] = 100
+    _torchvision_name: ClassVar[str] = "CIFAR100"
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Image files, a folder for each class in a folder for each split, such as ImageNet-100.
+
+    Attributes:
+        root: folder of the two splits.
+        size: height and width, in pixels: the shorter side is resized to it, then the centre cut.
+        classes: names of the class folders; null takes `class_list`.
+        class_list: text file with a class folder in each line; lines that begin with # are
+            comments. Empty takes all folders of the training split. The usual choice for
+            ImageNet-100 is imagenet100.txt of github.com/HobbitLong/CMC (Tian et al.).
+        train: folder of the training split, within `root`.
+        test: folder of the test split, within `root`.
+        train_images: keep so many, each class in its proportion; null keeps all.
+        test_images: the same for the test split.
+    """
+
+    root: str
+    size: int = option(224, ge=1)
+    classes: tuple[str, ...] | None = None
+    class_list: str = ""
+    train: str = "train"
+    test: str = "val"
+    train_images: int | None = option(None, ge=1)
+    test_images: int | None = option(None, ge=1)
+
+    def __post_init__(self) -> None:
+        """Refuse two sources of classes, none, and a class that is named twice."""
+        if self.classes is not None:
+            if self.class_list:
+                raise DataError("classes and class_list: give only one of them")
+            _check_names(self.classes, "classes")
+
+    @property
+    def num_classes(self) -> int | None:
+        """Return how many `classes` are named."""
+        return None if self.classes is None else len(self.classes)
+
+    def prepare(self, into: Path) -> dict[str, Any]:
+        """Decode and write all images."""
+        root = Path(self.root).expanduser()
+        names = self.classes or _class_names(self.class_list, root / self.train)
+        wanted = {"train": self.train_images, "test": self.test_images}
+        counts, hashes = {}, {}
+        for split, part in (("train", self.train), ("test", self.test)):
+            files, labels = _find_images(root / part, names)
+            chosen = _choose(labels, wanted[split], f"{root / part}: {split}_images")
+            source = hashlib.sha256()
+            images = (_decode(files[number], self.size, source) for number in chosen)
+            counts[split] = _write(into, split, images, labels[chosen], size=self.size)
+            hashes[part] = f"sha256:{source.hexdigest()}"
+        return {**counts, "classes": len(names), "size": self.size, "source_hashes": hashes}
+
+
+def open_split(folder: Path, split: str) -> tuple[Images, Labels]:
+    """Open a split, `train` or `test`, of a prepared data set.
+
+    Returns:
+        Images (N, 3, S, S) uint8 and labels (N,) int64, mapped from their files, read-only.
+
+    Raises:
+        DataError: a file is missing, damaged, or of another shape.
+    """
+    images = _open_array(folder / f"{split}_images.npy")
+    labels = _open_array(folder / f"{split}_labels.npy")
+    again = f"delete {folder} and make it again"
+    square = images.ndim == 4 and images.shape[1] == 3 and images.shape[2] == images.shape[3]
+    if not square or images.dtype != np.uint8:
+        found = f"expected (N, 3, S, S) uint8, found {images.shape} {images.dtype}"
+        raise DataError(f"{folder / split}_images.npy: {found}; {again}")
+    if labels.shape != images.shape[:1] or labels.dtype != np.int64:
+        found = f"expected ({len(images)},) int64, found {labels.shape} {labels.dtype}"
+        raise DataError(f"{folder / split}_labels.npy: {found}; {again}")
+    return images, labels
+
+
+def _open_array(path: Path) -> NDArray[Any]:
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; make it with: snakemake {path}")
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        again = f"delete {path.parent} and make it again"
+        raise DataError(f"{path}: expected a whole array, found: {error}; {again}") from None
+    return array
+
+
+def _write(into: Path, split: str, images: Iterable[Images], labels: Labels, *, size: int) -> int:
+    """Write images (3, size, size), one at a time, and labels; return how many."""
+    path, shape = into / f"{split}_images.npy", (len(labels), 3, size, size)
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    for number, image in enumerate(images):
+        array[number] = image
+    array.flush()
+    np.save(into / f"{split}_labels.npy", labels, allow_pickle=False)
+    return len(labels)
+
+
+def _choose(labels: Labels, count: int | None, what: str) -> Labels:
+    """Return the positions of the images to keep, in order; all when `count` is None."""
+    if count is None:
+        return np.arange(len(labels))
+    if count > len(labels):
+        raise DataError(f"{what}: expected {count}, found {len(labels)}; ask for no more")
+    return _stratified(labels, count)
+
+
+def _stratified(labels: Labels, count: int) -> Labels:
+    """Return `count` positions, in order, with each class in its proportion.
+
+    Within a class the choice follows hashes of the positions, which no library version changes. A
+    larger count gives the same positions and more.
+    """
+    digests = [hashlib.sha256(str(position).encode()).digest() for position in range(len(labels))]
+    shuffled = np.array(sorted(range(len(labels)), key=digests.__getitem__))
+    rank = np.empty(len(labels))
+    for label in np.unique(labels):
+        members = shuffled[labels[shuffled] == label]
+        rank[members] = (np.arange(len(members)) + 0.5) / len(members)  # within its class
+    return np.sort(np.lexsort((labels, rank))[:count])
+
+
+def _enlarge(images: Images, size: int) -> Images:
+    """Enlarge gray images (N, 8, 8) of 0 to 16 bilinearly to (N, 3, size, size) of 0 to 255."""
+    old = images.shape[-1]
+    centre = np.clip((np.arange(size) + 0.5) * old / size - 0.5, 0, old - 1)
+    weights = np.clip(1 - np.abs(centre[:, None] - np.arange(old)), 0, None)  # (size, 8)
+    gray = np.rint(weights @ (images * (255 / 16)) @ weights.T).astype(np.uint8)
+    return np.repeat(gray[:, None], 3, axis=1)
+
+
+def _class_names(class_list: str, train: Path) -> Sequence[str]:
+    """Return the classes that a file lists; without one, the folders of the training split."""
+    if not class_list:
+        return _subfolders(train)
+    path = Path(class_list).expanduser()
+    if not path.is_file():
+        raise DataError(f"{path}: no such class list; correct `class_list`")
+    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    names = [line for line in lines if line and not line.startswith("#")]
+    _check_names(names, str(path))
+    return names
+
+
+def _check_names(names: Sequence[str], where: str) -> None:
+    """Refuse a list of classes that is empty or repeats a name."""
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated or not names:
+        found = f"`{repeated[0]}` twice" if repeated else "none"
+        raise DataError(f"{where}: expected class folders, each once, found {found}; correct it")
+
+
+def _subfolders(folder: Path) -> list[str]:
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; correct `root`, `train` or `test`")
+    names = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    if not names:
+        raise DataError(f"{folder}: expected a folder for each class, found none; correct `root`")
+    return names
+
+
+def _find_images(folder: Path, names: Sequence[str]) -> tuple[list[Path], Labels]:
+    """Return the files of the named classes, hidden ones left out, and their labels."""
+    there, files, labels = _subfolders(folder), [], []
+    for label, name in enumerate(names):
+        if name not in there:
+            close = difflib.get_close_matches(name, there, n=1, cutoff=0)
+            raise DataError(f"{folder / name}: no such class folder; the nearest is `{close[0]}`")
+        found = sorted(path for path in (folder / name).rglob("[!.]*") if path.is_file())
+        if not found:
+            raise DataError(f"{folder / name}: no image in it; add some or leave the class out")
+        files += found
+        labels += [label] * len(found)
+    return files, np.array(labels, dtype=np.int64)
+
+
+def _decode(path: Path, size: int, source: Any) -> Images:  # noqa: ANN401  # hashlib has no public type
+    """Return the central square of an image file, (3, size, size), and hash the file."""
+    from PIL import Image
+
+    content = path.read_bytes()
+    source.update(f"{path.parent.name}/{path.name}:{len(content)}:".encode() + content)
+    try:
+        with Image.open(io.BytesIO(content)) as file:
+            image = file.convert("RGB")
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"{path}: no image, or damaged ({error}); replace or remove it") from None
+    width, height = (max(size, round(side * size / min(image.size))) for side in image.size)
+    left, top = (width - size) // 2, (height - size) // 2
+    image = image.resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(image.crop((left, top, left + size, top + size))).transpose(2, 0, 1)
+
+
+DATASETS: dict[str, type[Dataset]] = {
+    "digits": Digits,
+    "cifar10": Cifar10,
+    "cifar100": Cifar100,
+    "folder": Folder,
+}

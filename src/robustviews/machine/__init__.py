@@ -1,0 +1,1 @@
+"""What work runs on: devices, memory, processes, the compiler, and feeds of images."""

@@ -1,0 +1,128 @@
+"""Batch norm over what all ranks have, equal to that of one process with the whole minibatch.
+
+torch has the same for GPUs alone (`torch.nn.SyncBatchNorm`). Source: Ioffe, Szegedy 2015.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from robustviews.machine import distributed
+
+
+def synchronise(net: nn.Module) -> None:
+    """Let every batch norm of a network see all ranks from now on; names and weights stay."""
+    if distributed.ranks() == 1:
+        return
+    for module in list(net.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, _BatchNorm):
+                setattr(module, name, SynchronisedBatchNorm(child))
+
+
+class SynchronisedBatchNorm(_BatchNorm):
+    """Batch norm of inputs (N, C) or (N, C, h, w), of which every rank has its N."""
+
+    def __init__(self, local: _BatchNorm) -> None:
+        """Take over weights, statistics and mode of a batch norm in one process."""
+        super().__init__(local.num_features, local.eps, local.momentum)
+        self.weight, self.bias = local.weight, local.bias
+        for name, buffer in local.named_buffers():
+            setattr(self, name, buffer)
+        self.train(local.training)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise; in train mode running statistics move, too."""
+        if not self.training:
+            return super().forward(x)
+        y, mean, variance = _Normalise.apply(  # type: ignore[no-untyped-call]
+            x, self.weight, self.bias, self.eps
+        )
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        assert self.momentum is not None
+        count = x.numel() // x.shape[1] * distributed.ranks()
+        with torch.no_grad():
+            self.num_batches_tracked.add_(1)
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
+        normalised: Tensor = y
+        return normalised
+
+    def _check_input_dim(self, input: Tensor) -> None:  # noqa: A002  # torch's name
+        """Accept what the batch norms that this one stands for accept."""
+
+
+class _Normalise(torch.autograd.Function):
+    """y = weight (x - mean) / std + bias, with mean and variance (C,) of all ranks' x.
+
+    Backward, of what comes from above, g: weight / std (g - mean of g - slope (x - mean)), with the
+    slope of the line that fits g over x. Written out to keep no more than x for the backward pass,
+    and to talk once in either direction.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401  # torch's, untyped
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        eps: float,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        # Of this rank, by the kernel of torch's batch norm; on CPUs `var_mean` takes far longer.
+        mean, variance = torch.batch_norm_update_stats(_precise(x), None, None, 0.0)
+        # Equal shares: the mean of means, and the mean variance beside the variance of means.
+        means, variances = distributed.gather(torch.stack((mean, variance)).unsqueeze(1), 1)
+        mean = means.mean(dim=0)
+        variance = (variances + (means - mean).square()).mean(dim=0)
+        scale = weight * (variance + eps).rsqrt()
+        y = torch.addcmul(_wide(bias - mean * scale, x), _precise(x), _wide(scale, x)).to(x.dtype)
+        ctx.save_for_backward(x, weight, mean, variance)
+        ctx.eps = eps
+        ctx.mark_non_differentiable(mean, variance)
+        return y, mean, variance
+
+    @staticmethod
+    def backward(
+        ctx: Any,  # noqa: ANN401
+        upstream: Tensor,
+        *_: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, None]:
+        x, weight, mean, variance = ctx.saved_tensors
+        inverse_std = (variance + ctx.eps).rsqrt()
+        # Its sums alone. Of the two pairs of statistics CUDA reads the later, a CPU that before it.
+        _, d_weight, d_bias = torch.ops.aten.native_batch_norm_backward(
+            _precise(upstream),
+            _precise(x),
+            weight,
+            mean,
+            variance,
+            mean,
+            inverse_std,
+            False,  # in eval mode
+            ctx.eps,
+            [False, True, True],
+        )
+        # Gradients of the parameters stay this rank's: they are summed once, before the update.
+        count = x.numel() // x.shape[1] * distributed.ranks()
+        mean_upstream, mean_slope = distributed.total(torch.stack((d_bias, d_weight))) / count
+        scale, slope = weight * inverse_std, mean_slope * inverse_std
+        at_zero = _wide(scale * (slope * mean - mean_upstream), x)
+        d_x = torch.addcmul(at_zero, _precise(x), _wide(-scale * slope, x))
+        d_x.addcmul_(_precise(upstream), _wide(scale, x))
+        return d_x.to(x.dtype), d_weight, d_bias, None
+
+
+def _precise(x: Tensor) -> Tensor:
+    """Return x in float32, or in float64 if it comes so."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _wide(channels: Tensor, x: Tensor) -> Tensor:
+    """Shape (C,) as x has its channels."""
+    return channels.view(-1, *[1] * (x.dim() - 2))

@@ -1,0 +1,149 @@
+"""Feeds: minibatches of the images of a data set, from memory that holds them all or from a file.
+
+Which of the two is a matter of the machine: they give the same bytes.
+"""
+
+from __future__ import annotations
+
+import logging
+import mmap
+from collections import deque
+from collections.abc import Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from robustviews.machine import humanize, memory
+
+log = logging.getLogger(__name__)
+
+Minibatches = Generator[tuple[Tensor, Tensor], None, None]
+
+_SHARE = 0.6  # of free memory that images may take; workspaces and other processes want some too
+_PIECE = 16 * 2**20  # bytes copied at a time
+
+
+class Feed(Protocol):
+    """Rows, such as images, that come in minibatches to a device."""
+
+    def __len__(self) -> int:
+        """Return how many rows there are."""
+
+    def batches(self, orders: Iterable[Tensor]) -> Minibatches:
+        """Yield each minibatch: which rows (B,) int64, and the rows (B, ...), both on the device.
+
+        Close it (`contextlib.closing`) where it may not be used up.
+
+        Args:
+            orders: positions (B,) int64, CPU; asked for some minibatches ahead.
+        """
+
+
+class Resident:
+    """Rows that lie on the device.
+
+    Attributes:
+        rows: (N, ...).
+    """
+
+    def __init__(self, rows: Tensor) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def batches(self, orders: Iterable[Tensor]) -> Minibatches:
+        """Yield each minibatch, picked on the device."""
+        for order in orders:
+            chosen = _sent(order, self.rows.device)
+            yield chosen, self.rows[chosen]
+
+
+class Mapped:
+    """Rows that stay in their file, of which a thread reads the next minibatches.
+
+    Attributes:
+        rows: (N, ...) uint8, mapped from a file.
+        device: where minibatches go.
+        depth: minibatches that are read ahead.
+    """
+
+    def __init__(self, rows: NDArray[np.uint8], device: torch.device, *, depth: int = 3) -> None:
+        self.rows, self.device, self.depth = rows, device, depth
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def batches(self, orders: Iterable[Tensor]) -> Minibatches:
+        """Yield each minibatch; an error of the thread is raised here, in its turn."""
+        ahead: deque[tuple[Tensor, Future[Tensor]]] = deque()
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="feed") as reader:
+            try:
+                for order in orders:
+                    ahead.append((order, reader.submit(self._read, order)))
+                    if len(ahead) > self.depth:
+                        yield self._arrived(*ahead.popleft())
+                while ahead:
+                    yield self._arrived(*ahead.popleft())
+            finally:
+                for _, unread in ahead:
+                    unread.cancel()
+
+    def _read(self, order: Tensor) -> Tensor:
+        """Return rows in host memory, read from the first to the last in the file."""
+        pinned = self.device.type == "cuda"  # what a copy beside other work asks for
+        shape = (len(order), *self.rows.shape[1:])
+        rows = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
+        array, source = rows.numpy(), np.asarray(self.rows)
+        for place in order.argsort().tolist():
+            array[place] = source[order[place]]
+        _let_go(self.rows)
+        return rows
+
+    def _arrived(self, order: Tensor, read: Future[Tensor]) -> tuple[Tensor, Tensor]:
+        rows = read.result().to(self.device, non_blocking=True)
+        return _sent(order, self.device), rows
+
+
+def choose(images: NDArray[np.uint8], device: torch.device, *, needed: int = 0) -> Feed:
+    """Copy images to a device where they fit, and leave them in their file otherwise.
+
+    Args:
+        images: (N, 3, S, S), mapped from their file.
+        device: where minibatches go.
+        needed: bytes that the work with them will take there.
+    """
+    free = memory.available(device) - needed
+    size, left = humanize.size(images.nbytes), humanize.size(max(free, 0))
+    if images.nbytes > _SHARE * free:
+        log.info("images=mapped %s of %s free", size, left)
+        return Mapped(images, device)
+    log.info("images=resident %s", size)
+    rows = torch.empty(images.shape, dtype=torch.uint8, device=device)
+    step = max(1, _PIECE // max(1, images.nbytes // max(1, len(images))))
+    for first in range(0, len(images), step):
+        rows[first : first + step] = torch.from_numpy(np.array(images[first : first + step]))
+        _let_go(images)
+    return Resident(rows)
+
+
+def of(rows: Tensor | Feed, device: torch.device) -> Feed:
+    """Return a feed as it is, and one of rows (N, ...) that may lie on another device."""
+    return Resident(rows.to(device)) if isinstance(rows, Tensor) else rows
+
+
+def _sent(order: Tensor, device: torch.device) -> Tensor:
+    """Return positions on their way to a device; pinned, or the host would wait for them."""
+    pinned = order.pin_memory() if device.type == "cuda" else order
+    return pinned.to(device, non_blocking=True)
+
+
+def _let_go(rows: NDArray[np.uint8]) -> None:
+    """Count the pages of a file that were read no longer as this process's memory."""
+    file: object = rows.base
+    if isinstance(file, mmap.mmap):
+        file.madvise(mmap.MADV_DONTNEED)

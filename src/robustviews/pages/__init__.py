@@ -1,0 +1,1 @@
+"""Both HTML pages: the report and the audit."""

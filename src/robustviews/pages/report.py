@@ -1,0 +1,272 @@
+"""The report: everything a study found on one HTML page that needs no network and no script."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from robustviews.commands import DEFAULT_STUDY
+from robustviews.pages import audit
+from robustviews.pages.rendering import environment
+from robustviews.reporting.tables import CellValue, Evidence, TableData
+from robustviews.reporting.tables.writers import cell_text, minutes, percent
+from robustviews.study import folders, plan, specs
+
+if TYPE_CHECKING:
+    from robustviews.artifacts import Record
+    from robustviews.provenance.audit import Audit
+    from robustviews.provenance.findings import State
+    from robustviews.reporting.results import Result
+    from robustviews.study.schema import Study
+
+PNG = b"\x89PNG"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image of the page.
+
+    Attributes:
+        uri: the image itself.
+        alt: what it shows, in words.
+        title: of the caption.
+        text: rest of the caption.
+        href: file of the same drawing, relative to the report; empty without one.
+    """
+
+    uri: str
+    alt: str
+    title: str
+    text: str
+    href: str = ""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One way of pretraining: its options, once, and the jobs that ran it."""
+
+    name: str
+    label: str
+    method: str
+    regime: str
+    epochs: int
+    options: list[tuple[str, str]]
+    jobs: list[dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Audited:
+    """What the audit came to, of a cell or of all, and where it is told in full."""
+
+    state: State
+    said: str
+    href: str
+    own: str = ""  # of commands, to find the study
+
+    @property
+    def mark(self) -> str:
+        """A sign, so that colour does not tell it alone."""
+        return audit.mark(self.state)
+
+
+def render(
+    study: Study,
+    frame: list[Result],
+    *,
+    tables: Mapping[str, TableData],
+    figures: Mapping[str, bytes],
+    records: Mapping[str, Record],
+    seen: Audit,
+    file: str = DEFAULT_STUDY,
+    curves: bytes | None = None,
+    examples: bytes | None = None,
+) -> str:
+    """Write the report.
+
+    Args:
+        study: that is reported.
+        frame: its results.
+        tables: by name, in the order in which they appear.
+        figures: SVG or PNG of each figure of the study, by name.
+        records: of all jobs, by path relative to the project, as `results.records` gives them.
+        seen: what the audit saw, of all cells.
+        file: the study's, as people name it.
+        curves: SVG or PNG of the training curves.
+        examples: SVG or PNG of the example views.
+
+    Returns:
+        HTML, to be written to results/<study>/report.html, where its relative links lead somewhere.
+    """
+    pages = environment(study)
+    pages.filters |= {
+        "cell_text": cell_text,
+        "evidence": _evidence_text,
+        "hover": _hover,
+        "minus": lambda text: text.replace("-", "\N{MINUS SIGN}"),
+    }
+    cells = [cell for table in tables.values() for row in table.rows for cell in row.cells]
+    return pages.get_template("report.html.j2").render(
+        study=study,
+        audit=Audited(seen.state, audit.summary(seen), audit.NAME, audit.naming(file)),
+        audits=_audits(study, seen),
+        facts=_facts(study, frame, records),
+        missing=sum(len(cell.evidence) < cell.planned for cell in cells),
+        cells=len(cells),
+        tables=tables,
+        figures=[_figure(study, name, data) for name, data in figures.items()],
+        curves=curves and _curves(curves),
+        examples=examples and _examples(examples),
+        entries=_entries(study, records),
+        protocols=_protocols(study),
+        environments=_environments(records),
+    )
+
+
+def _audits(study: Study, seen: Audit) -> dict[tuple[str, str, int], Audited]:
+    """Return what the audit came to for each cell, by table, row and number of the column."""
+    return {
+        (address.table, address.row, study.tables[address.table].columns.index(address.column)): (
+            Audited(seen.state_of(address), str(seen.state_of(address)), audit.href(address))
+        )
+        for address in seen.cells
+    }
+
+
+def _facts(study: Study, frame: list[Result], records: Mapping[str, Record]) -> dict[str, str]:
+    """Return the size of the study in a few numbers."""
+    stages = [record["stage"] for record in records.values()]
+    devices = sorted({result["device"] for result in frame})
+    seconds = sum(record["seconds"] for record in records.values())
+    return {
+        "Pretrainings": f"{stages.count('pretrain')} of {len(plan.jobs(study))}",
+        "Probes trained": f"{stages.count('probe')} of {len(plan.heads(study))}",
+        "Attacks run": f"{stages.count('attack')} of {len(plan.evaluations(study))}",
+        "Work": f"{seconds / 3600:.1f} hours"
+        if seconds >= 3600
+        else f"{minutes(seconds / 60)} minutes",
+        "Pretrained on": "; ".join(devices) or "nothing yet",
+    }
+
+
+def _entries(study: Study, records: Mapping[str, Record]) -> list[Entry]:
+    groups: dict[str, list[plan.Job]] = {}
+    for job in plan.jobs(study).values():
+        groups.setdefault(job.entry, []).append(job)
+    entries = []
+    for name, jobs in groups.items():
+        spec = specs.pretrain_spec(study, jobs[0].name)["run"]
+        entries.append(
+            Entry(
+                name=name,
+                label=plan.label(study, name),
+                method=spec["method"]["kind"],
+                regime=spec["regime"]["kind"],
+                epochs=study.runs[name].epochs,
+                options=_flat(spec),
+                jobs=[_job(study, job, records) for job in jobs],
+            )
+        )
+    return entries
+
+
+def _job(study: Study, job: plan.Job, records: Mapping[str, Record]) -> dict[str, str]:
+    path = (folders.pretrain_folder(study, job.name) / "record.json").as_posix()
+    record = records.get(path)
+    if record is None:
+        return {"name": job.name, "seed": str(job.seed), "record": ""}
+    loss = record["result"].get("loss")
+    code = record["code"]
+    commit = (code.get("commit") or "no commit")[:7] + (" (changed)" if code.get("dirty") else "")
+    return {
+        "name": job.name,
+        "seed": str(job.seed),
+        "record": path,
+        "minutes": minutes(record["seconds"] / 60),
+        "loss": f"{loss:.4g}" if isinstance(loss, int | float) else "",
+        "device": record["environment"].get("device") or "unknown",
+        "started": record["started"],
+        "resumed": str(record.get("resumed", "unknown")),
+        "code": f"{code.get('digest')}, {commit}",
+    }
+
+
+def _protocols(study: Study) -> dict[str, list[tuple[str, str]]]:
+    """Return the options of each probe, attack and data set that some job used."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for run, probe in plan.heads(study):
+        found.setdefault(f"Probe {probe}", _flat(specs.probe_spec(study, run, probe)["probe"]))
+    for run, probe, attack in plan.evaluations(study):
+        spec = specs.attack_spec(study, run, probe, attack)
+        found.setdefault(f"Attack {attack}", _flat(spec["attack"]))
+    for job in plan.jobs(study).values():
+        spec = specs.data_spec(study, job.dataset)
+        found.setdefault(f"Data set {job.dataset}", _flat(spec["dataset"]))
+    return found
+
+
+def _environments(records: Mapping[str, Record]) -> list[tuple[int, list[tuple[str, str]]]]:
+    """Return each different environment with the number of jobs that ran in it."""
+    counts: dict[str, int] = {}
+    for record in records.values():
+        key = json.dumps(record["environment"], sort_keys=True)
+        counts[key] = counts.get(key, 0) + 1
+    return [(count, _flat(json.loads(key))) for key, count in counts.items()]
+
+
+def _flat(options: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Return nested options as (dotted name, value)."""
+    lines = []
+    for name, value in options.items():
+        if isinstance(value, Mapping):
+            lines += _flat(value, f"{prefix}{name}.")
+        else:
+            lines.append((prefix + name, value if isinstance(value, str) else json.dumps(value)))
+    return lines
+
+
+def _evidence_text(each: Evidence) -> str:
+    """Say what one run found, in one line."""
+    if each.low is None or each.high is None:
+        return f"{minutes(each.value)} minutes on {each.device}"
+    interval = f"{percent(each.low)} to {percent(each.high)}"
+    return f"{percent(each.value)} % ({interval}), n = {each.n:,}, {each.device}"
+
+
+def _hover(cell: CellValue) -> str:
+    return "\n".join(f"{each.run}: {_evidence_text(each)}" for each in cell.evidence)
+
+
+def _figure(study: Study, name: str, data: bytes) -> Picture:
+    figure = study.figures[name]
+    rows = ", ".join(row.label or plan.label(study, row.run) for row in figure.rows.values())
+    alt = f"{figure.kind} of {', '.join(figure.columns)} for {rows}; the numbers are in frame.csv"
+    text = " ".join(filter(None, (figure.source and f"Stands for {figure.source}.", figure.note)))
+    return Picture(_uri(data), alt, figure.title, text, f"figures/{name}.svg")
+
+
+def _curves(data: bytes) -> Picture:
+    text = "Each panel has its own scale: the losses of different methods do not compare."
+    return Picture(
+        _uri(data),
+        "loss over epochs, a panel a run; the numbers are in the training.jsonl of each run",
+        "Training loss of every run",
+        text,
+    )
+
+
+def _examples(data: bytes) -> Picture:
+    return Picture(
+        _uri(data),
+        "images, their views, the views after an attack, and the perturbation amplified on grey",
+        "What an encoder is shown",
+        "An image, its views, the views as an adversary leaves them, what was added, amplified.",
+        "examples/views.png",
+    )
+
+
+def _uri(data: bytes) -> str:
+    kind = "png" if data.startswith(PNG) else "svg+xml"
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"

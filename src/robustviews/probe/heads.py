@@ -1,0 +1,164 @@
+"""Linear heads: made from a seed, and fitted by cross-entropy to features that a probe provides."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from robustviews import optim
+from robustviews.machine import feed, runtime
+
+if TYPE_CHECKING:
+    from robustviews.checkpoint import State
+    from robustviews.encoder import Encoder, Feature
+    from robustviews.machine.feed import Feed
+    from robustviews.probe import History, Task
+
+log = logging.getLogger(__name__)
+
+FeaturesOf = Callable[[Tensor, Tensor], Tensor]
+
+
+def new_head(encoder: Encoder, feature: Feature, task: Task) -> nn.Linear:
+    """Return a linear head whose initial weights depend only on the seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(runtime.counter_key(task.seed, "head") & (2**63 - 1))
+        head = nn.Linear(encoder.width_of(feature), task.classes)
+    return head.to(task.labels.device)
+
+
+@dataclass
+class Progress:
+    """Where a fit stands."""
+
+    epoch: int = 0  # finished ones
+    position: int = 0  # finished minibatches of the current epoch
+    history: History = field(default_factory=list)  # loss and training accuracy of each epoch
+
+
+class Fit:
+    """A head that is fitted by cross-entropy, in place, and goes on after an interruption."""
+
+    def __init__(
+        self,
+        head: nn.Linear,
+        optimizer: torch.optim.Optimizer,
+        task: Task,
+        *,
+        lr_at: Callable[[int], float] | None = None,
+    ) -> None:
+        """Begin, or go on from the task's state.
+
+        Args:
+            head: to be trained.
+            optimizer: of its parameters.
+            task: labels, seed, order, and where state is.
+            lr_at: learning rate of each update, counted from 0; the optimizer's own when None.
+        """
+        self.head, self.optimizer, self.task, self.lr_at = head, optimizer, task, lr_at
+        self.progress = Progress()
+        self._clear()
+        if task.state is not None:
+            self._take_up(task.state)
+
+    def run(
+        self,
+        rows: Tensor | Feed,
+        features_of: FeaturesOf = lambda rows, _: rows,
+        *,
+        batch_size: int,
+        epochs: int,
+    ) -> History:
+        """Fit until so many epochs are done, those of earlier calls included.
+
+        Args:
+            rows: (N, ...), such as features or images.
+            features_of: maps rows (B, ...) and their labels (B,) to features (B, F); the rows are
+                features themselves by default.
+            batch_size: images in a minibatch; the last one may be smaller.
+            epochs: passes over the training set.
+
+        Returns:
+            Loss and training accuracy of each epoch.
+        """
+        task, progress = self.task, self.progress
+        rows, count = feed.of(rows, task.labels.device), len(task.labels)
+        bar = runtime.Progress(epochs, "epoch", task.title)
+        bar.begin_at(progress.epoch)
+        while progress.epoch < epochs:
+            order = runtime.permutation(count, task.seed, "probe", progress.epoch)
+            orders = order.split(batch_size)
+            with contextlib.closing(rows.batches(orders[progress.position :])) as batches:
+                for index, chosen in batches:
+                    if self.lr_at is not None:
+                        update = progress.epoch * len(orders) + progress.position
+                        self.optimizer.param_groups[0]["lr"] = self.lr_at(update)
+                    self._update(features_of, chosen, task.labels[index])
+                    progress.position += 1
+                    if progress.position == len(orders):
+                        self._close_epoch()
+                    if task.state is not None and task.state.due():
+                        self._save(task.state)
+            bar.show(progress.epoch)
+        return progress.history
+
+    def _update(self, features_of: FeaturesOf, rows: Tensor, labels: Tensor) -> None:
+        logits = self.head(features_of(rows, labels))
+        loss = nn.functional.cross_entropy(logits, labels)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        self.loss_sum += loss.detach() * len(labels)
+        self.correct += (logits.argmax(dim=1) == labels).sum()
+
+    def _close_epoch(self) -> None:
+        """Write a line of history; raise ValueError if the loss is no longer finite."""
+        progress, count = self.progress, len(self.task.labels)
+        progress.epoch, progress.position = progress.epoch + 1, 0
+        loss = self.loss_sum.item() / count
+        if not math.isfinite(loss):
+            raise ValueError(
+                f"{self.task.title}: the loss is {loss} after epoch {progress.epoch}; lower its lr"
+            )
+        progress.history.append(
+            {
+                "epoch": progress.epoch,
+                "loss": loss,
+                "accuracy": self.correct.item() / count,
+                "lr": self.optimizer.param_groups[0]["lr"],
+            }
+        )
+        self._clear()
+
+    def _clear(self) -> None:
+        """Begin the sums of an epoch: of losses, and of images that are classified right."""
+        device = self.task.labels.device
+        self.loss_sum = torch.zeros((), device=device)
+        self.correct = torch.zeros((), dtype=torch.int64, device=device)
+
+    def _save(self, state: State) -> None:
+        """Save everything that the next minibatch depends on."""
+        tensors = {f"head.{name}": value for name, value in self.head.state_dict().items()}
+        tensors |= {f"optimizer.{key}": value for key, value in optim.slots(self.optimizer).items()}
+        tensors |= {"loss_sum": self.loss_sum, "correct": self.correct}
+        state.save(tensors, asdict(self.progress))
+
+    def _take_up(self, state: State) -> None:
+        saved = state.load()
+        if saved is None:
+            return
+        tensors, position = saved
+        self.head.load_state_dict(optim.below("head.", tensors), strict=True)
+        optim.set_slots_(self.optimizer, optim.below("optimizer.", tensors))
+        self.loss_sum.copy_(tensors["loss_sum"])
+        self.correct.copy_(tensors["correct"])
+        self.progress = Progress(**position)
+        done = self.progress.epoch, self.progress.position
+        log.info("probe=%s resumed after epoch %d, minibatch %d", self.task.title, *done)

@@ -1,0 +1,325 @@
+"""Probes: how a frozen encoder becomes a classifier, and what that sees of a test image.
+
+The encoder is in eval mode and its parameters never change; only the linear head is trained.
+
+Source: arXiv 2501.03507, section 4, and its reference code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+
+from robustviews.attacks import pgd
+from robustviews.options import LazyModule, option
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from robustviews import augment, optim
+    from robustviews.augment import Views
+    from robustviews.checkpoint import State
+    from robustviews.encoder import Encoder, Feature
+    from robustviews.machine import feed, runtime
+    from robustviews.machine.feed import Feed
+    from robustviews.probe import heads
+else:
+    torch, nn = LazyModule("torch"), LazyModule("torch.nn")
+    augment, feed = LazyModule("robustviews.augment"), LazyModule("robustviews.machine.feed")
+    heads, optim = LazyModule("robustviews.probe.heads"), LazyModule("robustviews.optim")
+    runtime = LazyModule("robustviews.machine.runtime")
+
+History = list[dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a head is trained on, and how it is looked at.
+
+    Attributes:
+        images: (N, 3, H, W) uint8, the training set, or a feed of it.
+        labels: (N,) int64, class of each, on the device of the encoder.
+        classes: number of classes.
+        views: of the pretraining, which the n-crop probe draws from.
+        size: side of images and views in pixels.
+        seed: of heads, orders and views.
+        batch: views that are encoded or attacked at a time.
+        title: of the progress bar and of log lines.
+        state: where the state of a fit is saved, and an interrupted one is taken up from.
+    """
+
+    images: Tensor | Feed
+    labels: Tensor
+    classes: int
+    views: Views
+    size: int
+    seed: int
+    batch: int = 500
+    title: str = "probe"
+    state: State | None = None
+
+
+class Probe(Protocol):
+    """What a probe must offer; a row in `PROBES` makes it a name for study files."""
+
+    @property
+    def feature(self) -> Feature:
+        """Which feature of the encoder the head reads."""
+
+    @property
+    def stack(self) -> int:
+        """How many views the encoder sees of each image."""
+
+    def inputs(
+        self, images: Tensor, counters: Tensor, views: Views, *, size: int, seed: int
+    ) -> Tensor:
+        """Return what is seen and perturbed: (B, 3, H, W) or (B, n, 3, H, W) in [0, 1]."""
+
+    def train(
+        self, encoder: Encoder, task: Task, *, start: nn.Linear | None = None
+    ) -> tuple[nn.Linear, History]:
+        """Return the trained head and one line of history an epoch."""
+
+
+@dataclass(frozen=True)
+class LinearProbe:
+    """A linear head on frozen features of whole images, which are computed once.
+
+    Attributes:
+        epochs: switch `probe_epochs`. Code: 2 in the EMP-SSL script and 20 in the SimCLR script;
+            one value makes the rows of a table comparable.
+        lr: of Adam.
+        batch_size: images in a minibatch.
+        feature: switch `probe_feature`. Code: the 4096-d `prefeature`; `backbone` is the 512-d
+            feature below it.
+    """
+
+    epochs: int = option(20, ge=1)
+    lr: float = option(3e-4, gt=0)
+    batch_size: int = option(256, ge=1)
+    feature: Literal["prefeature", "backbone"] = "prefeature"
+    stack: ClassVar[int] = 1
+
+    def inputs(
+        self, images: Tensor, counters: Tensor, views: Views, *, size: int, seed: int
+    ) -> Tensor:
+        """Return whole images (B, 3, H, W)."""
+        return augment.to_float(images, size)
+
+    def train(
+        self, encoder: Encoder, task: Task, *, start: nn.Linear | None = None
+    ) -> tuple[nn.Linear, History]:
+        """Train on the features of whole images."""
+        h = frozen_features(self, encoder, task, key="train")
+        head = start or heads.new_head(encoder, self.feature, task)
+        adam = optim.Adam(head.parameters(), self.lr)
+        fit = heads.Fit(head, adam, task)
+        return head, fit.run(h, batch_size=self.batch_size, epochs=self.epochs)
+
+
+@dataclass(frozen=True)
+class RobustLinearProbe:
+    """A linear head trained on PGD examples made through encoder and head (r-LE).
+
+    Attributes:
+        epochs: passes over the training set.
+        lr: of Adam.
+        batch_size: images in a minibatch.
+        feature: as in the linear probe.
+        eps: radius of the attack in training, in 1/255.
+        step_size: in 1/255; 2.55 is the paper's 0.01.
+        steps: of the attack.
+        rle_start: what the head starts from: the name of a linear probe (code, EMP-SSL: the
+            standard head) or `fresh` (code, SimCLR).
+        rle_trailing_standard: epochs of standard training that follow. Code: the EMP-SSL script
+            trains the robust head so before attacking it, which undoes it; 0 leaves it robust.
+        craft_precision: arithmetic while the examples are made, as `precision` of a run; the head
+            is fitted to float32 features of what comes out.
+    """
+
+    epochs: int = option(20, ge=1)
+    lr: float = option(3e-4, gt=0)
+    batch_size: int = option(256, ge=1)
+    feature: Literal["prefeature", "backbone"] = "prefeature"
+    eps: float = option(8.0, ge=0, le=255)
+    step_size: float = option(2.55, gt=0, le=255)
+    steps: int = option(5, ge=1)
+    rle_start: str = "fresh"
+    rle_trailing_standard: int = option(0, ge=0)
+    craft_precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    stack: ClassVar[int] = 1
+
+    def inputs(
+        self, images: Tensor, counters: Tensor, views: Views, *, size: int, seed: int
+    ) -> Tensor:
+        """Return whole images (B, 3, H, W)."""
+        return augment.to_float(images, size)
+
+    def train(
+        self, encoder: Encoder, task: Task, *, start: nn.Linear | None = None
+    ) -> tuple[nn.Linear, History]:
+        """Attack each minibatch, then fit the head to the features of what came out."""
+        head = start or heads.new_head(encoder, self.feature, task)
+        adam = optim.Adam(head.parameters(), self.lr)
+
+        def attacked(images: Tensor, labels: Tensor) -> Tensor:
+            parts = zip(images.split(task.batch), labels.split(task.batch), strict=True)
+            with runtime.frozen(head):
+                features = [
+                    self._attacked(encoder, head, augment.to_float(part, task.size), classes)
+                    for part, classes in parts
+                ]
+            return torch.cat(features)
+
+        fit, epochs = heads.Fit(head, adam, task), self.epochs
+        with runtime.frozen(encoder):
+            history = fit.run(task.images, attacked, batch_size=self.batch_size, epochs=epochs)
+        if self.rle_trailing_standard:
+            h = frozen_features(self, encoder, task, key="train")
+            epochs += self.rle_trailing_standard
+            history = fit.run(h, batch_size=self.batch_size, epochs=epochs)
+        return head, history
+
+    def _attacked(
+        self, encoder: Encoder, head: nn.Linear, images: Tensor, labels: Tensor
+    ) -> Tensor:
+        """Return features (B, F) of PGD examples for images (B, 3, H, W) in [0, 1]."""
+
+        def loss(adversarial: Tensor) -> Tensor:
+            h = encoder.represent(adversarial, self.feature, precision=self.craft_precision)
+            # Not a mean: no image's gradient depends on how many are attacked at a time.
+            return nn.functional.cross_entropy(head(h), labels, reduction="none")
+
+        with runtime.tf32(allowed=self.craft_precision == "tf32"):
+            adversarial = pgd(
+                loss, images, eps=self.eps / 255, step_size=self.step_size / 255, steps=self.steps
+            )
+        with torch.no_grad():
+            return encoder.represent(adversarial, self.feature)
+
+
+@dataclass(frozen=True)
+class NcropProbe:
+    """A linear head on the mean feature of n random views, in training and in testing.
+
+    An attack perturbs the n views jointly, through their mean.
+
+    Attributes:
+        n: views of each image, drawn once.
+        epochs: passes over the features.
+        lr: of SGD at the start; cosine to zero.
+        momentum: of SGD.
+        weight_decay: of SGD.
+        batch_size: images in a minibatch.
+        feature: as in the linear probe.
+        npatch_augmentation: how views are drawn. `full`: as in pretraining, colour included (code);
+            `geometry`: crop and flip alone.
+    """
+
+    n: int = option(32, ge=1)
+    epochs: int = option(100, ge=1)
+    lr: float = option(0.03, gt=0)
+    momentum: float = option(0.9, ge=0, lt=1)
+    weight_decay: float = option(5e-5, ge=0)
+    batch_size: int = option(100, ge=1)
+    feature: Literal["prefeature", "backbone"] = "prefeature"
+    npatch_augmentation: Literal["full", "geometry"] = "full"
+
+    @property
+    def stack(self) -> int:
+        """The n views."""
+        return self.n
+
+    def inputs(
+        self, images: Tensor, counters: Tensor, views: Views, *, size: int, seed: int
+    ) -> Tensor:
+        """Return n views of each image: (B, n, 3, H, W)."""
+        views = replace(views, count=self.n)
+        if self.npatch_augmentation == "geometry":
+            views = replace(views, augmentation="geometry")
+        key = runtime.counter_key(seed, "ncrop")
+        drawn = augment.make_views(images, views, size=size, key=key, counters=counters)
+        return drawn.transpose(0, 1)  # (B, n, 3, H, W)
+
+    def train(
+        self, encoder: Encoder, task: Task, *, start: nn.Linear | None = None
+    ) -> tuple[nn.Linear, History]:
+        """Train on the mean features, by SGD with a cosine schedule over all minibatches."""
+        h = frozen_features(self, encoder, task, key="train")
+        head = start or heads.new_head(encoder, self.feature, task)
+        sgd = optim.Sgd(
+            head.parameters(), self.lr, momentum=self.momentum, weight_decay=self.weight_decay
+        )
+        minibatches = self.epochs * -(-len(task.labels) // self.batch_size)
+        fit = heads.Fit(
+            head,
+            sgd,
+            task,
+            lr_at=lambda step: optim.cosine_lr(step, base=self.lr, horizon=minibatches),
+        )
+        return head, fit.run(h, batch_size=self.batch_size, epochs=self.epochs)
+
+
+@dataclass(frozen=True)
+class OwnHead:
+    """The classifier that a supervised network was trained with; nothing is trained.
+
+    Attributes:
+        feature: the classifier reads the backbone.
+    """
+
+    feature: ClassVar[Literal["backbone"]] = "backbone"
+    stack: ClassVar[int] = 1
+
+    def inputs(
+        self, images: Tensor, counters: Tensor, views: Views, *, size: int, seed: int
+    ) -> Tensor:
+        """Return whole images (B, 3, H, W)."""
+        return augment.to_float(images, size)
+
+    def train(
+        self, encoder: Encoder, task: Task, *, start: nn.Linear | None = None
+    ) -> tuple[nn.Linear, History]:
+        """Return the network's classifier."""
+        if encoder.classifier is None:
+            raise ValueError("probe `own` needs a supervised network, which has a classifier")
+        return encoder.classifier, []
+
+
+def represent(encoder: Encoder, feature: Feature, inputs: Tensor) -> Tensor:
+    """Return features (B, F) of images (B, 3, H, W), or their mean over stacks (B, n, 3, H, W)."""
+    if inputs.dim() == 4:
+        return encoder.represent(inputs, feature)
+    batch, views = inputs.shape[:2]
+    return encoder.represent(inputs.flatten(0, 1), feature).view(batch, views, -1).mean(dim=1)
+
+
+def frozen_features(probe: Probe, encoder: Encoder, task: Task, *, key: str) -> Tensor:
+    """Return the features (N, F) of all training images, without gradient.
+
+    Args:
+        probe: decides what of an image is seen.
+        encoder: in eval mode.
+        task: images and how to look at them.
+        key: keeps the views of training and test images apart.
+    """
+    seed = runtime.counter_key(task.seed, key)
+    images = feed.of(task.images, task.labels.device)
+    orders = torch.arange(len(images)).split(max(1, task.batch // probe.stack))
+    features = []
+    with torch.no_grad(), contextlib.closing(images.batches(orders)) as batches:
+        for index, chosen in batches:
+            inputs = probe.inputs(chosen, index, task.views, size=task.size, seed=seed)
+            features.append(represent(encoder, probe.feature, inputs))
+    return torch.cat(features)
+
+
+OWN_HEAD = OwnHead()
+PROBES: dict[str, type[Probe]] = {
+    "linear": LinearProbe,
+    "robust_linear": RobustLinearProbe,
+    "ncrop": NcropProbe,
+    "own": OwnHead,
+}

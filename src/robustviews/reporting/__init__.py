@@ -1,0 +1,1 @@
+"""From records to what people read: the frame of results, statistics, tables, figures."""

@@ -1,0 +1,46 @@
+"""Figures: frame to drawings. Only this package imports matplotlib, without pyplot's global state.
+
+A new kind of figure is a function like `charts.bars` and a row in `FIGURES`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from matplotlib import rc_context
+from matplotlib.figure import Figure as Drawing
+
+from robustviews.reporting.figures.charts import FIGURES
+from robustviews.reporting.figures.style import GREY, STYLE, to_png, to_svg
+from robustviews.reporting.figures.trainings import example_views, training_curves
+from robustviews.reporting.tables.values import row_values
+
+if TYPE_CHECKING:
+    from robustviews.reporting.results import Result
+    from robustviews.study.schema import Figure, Study
+
+__all__ = ["FIGURES", "draw", "example_views", "to_png", "to_svg", "training_curves"]
+
+
+def draw(study: Study, figure: Figure, frame: list[Result]) -> Drawing:
+    """Draw a figure of a study.
+
+    Args:
+        study: that the figure belongs to.
+        figure: kind, rows and columns.
+        frame: results; what was not run is left out and said so.
+
+    Returns:
+        The drawing, for `to_svg` and `to_png`.
+
+    Raises:
+        ValueError: the figure lacks a column that its kind needs.
+    """
+    rows = row_values(study, figure, frame)
+    with rc_context(STYLE):
+        drawing = FIGURES[figure.kind](rows, figure.title)
+        if study.demonstration:
+            drawing.supxlabel(
+                study.demonstration, fontsize=7, style="italic", color=GREY, wrap=True
+            )
+    return drawing

@@ -1,0 +1,231 @@
+"""Charts of accuracies and minutes: bars, trade-off, cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from matplotlib.figure import Figure as Drawing
+from matplotlib.patches import Patch
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
+
+from robustviews.reporting.figures.style import (
+    BARS,
+    COLOURS,
+    ERROR,
+    GREY,
+    MARKERS,
+    hollow,
+    legend_marker,
+)
+from robustviews.reporting.tables.values import PERCENT, CellValue, RowValues
+from robustviews.study.columns import Column
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+
+
+def bars(rows: list[RowValues], title: str) -> Drawing:
+    """Draw accuracies as horizontal bars: a group a row, a panel a data set."""
+    panels = _by_dataset(rows)
+    most = max(panels.values(), key=len)
+    height = 1.2 + len(rows) * (0.15 * len(most) + 0.16)
+    drawing = Drawing(figsize=(2.8 + 3.2 * len(panels), max(height, 2.4)))
+    axes = drawing.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axis, (dataset, numbers) in zip(axes, panels.items(), strict=True):
+        _bar_panel(axis, rows, numbers)
+        axis.set_title(dataset, loc="left")
+        axis.set(xlabel="accuracy (%)", xlim=(0, 100))
+        axis.grid(visible=False, axis="y")
+        axis.spines["left"].set_visible(False)
+        axis.tick_params(axis="y", length=0)
+    axes[0].set_yticks(range(len(rows)), _labels(rows))
+    axes[0].set_ylim(len(rows) - 0.5, -0.5)
+    handles: list[Artist] = [
+        Patch(
+            facecolor=_bar_style(place)[0],
+            hatch=_bar_style(place)[1],
+            edgecolor="white",
+            label=rows[0].cells[number].column.label,
+        )
+        for place, number in enumerate(most)
+    ]
+    if _has_published(rows):
+        handles.append(legend_marker("D", "published", face="white", edge="black"))
+    _head(drawing, title, handles, columns=6)
+    return drawing
+
+
+def tradeoff(rows: list[RowValues], title: str) -> Drawing:
+    """Draw robust against clean accuracy: a panel a data set and radius, a marker a row."""
+    return _scatter(rows, title, x_metric="clean")
+
+
+def cost(rows: list[RowValues], title: str) -> Drawing:
+    """Draw robust accuracy against minutes of pretraining, on a logarithmic axis."""
+    return _scatter(rows, title, x_metric="minutes")
+
+
+def _bar_panel(axis: Axes, rows: list[RowValues], numbers: list[int]) -> None:
+    thickness = 0.8 / len(numbers)
+    for place, number in enumerate(numbers):
+        colour, hatch = _bar_style(place)
+        for line, row in enumerate(rows):
+            y = line - 0.4 + (place + 0.5) * thickness
+            cell = row.cells[number]
+            text = "not run" if cell.ours is None else f"{cell.ours * PERCENT:.1f}"
+            axis.text(102, y, text, fontsize=6.5, color=GREY, va="center")
+            if cell.ours is not None:
+                axis.barh(
+                    y,
+                    cell.ours * PERCENT,
+                    thickness * 0.92,
+                    color=colour,
+                    hatch=hatch,
+                    edgecolor="white",
+                    linewidth=0,
+                    xerr=_errors(cell),
+                    error_kw=ERROR,
+                )
+            if isinstance(cell.published, float):
+                axis.plot(cell.published * PERCENT, y, **hollow("D", "#000000", 4.5))
+
+
+def _scatter(rows: list[RowValues], title: str, *, x_metric: str) -> Drawing:
+    """Draw robust accuracy against what `x_metric` names, a panel a data set and radius."""
+    panels: list[tuple[int, int]] = []
+    cells = rows[0].cells
+    for dataset, numbers in _by_dataset(rows).items():
+        x = [i for i, cell in enumerate(cells) if _is(cell.column, dataset, x_metric)]
+        y = [i for i in numbers if not _is(cells[i].column, dataset, "clean")]
+        if not x or not y:
+            raise ValueError(
+                f"figure {title!r} needs the columns {dataset}/{x_metric} and "
+                f"{dataset}/<attack>/<eps>; add them to its `columns`"
+            )
+        panels += [(x[0], i) for i in y]
+    columns = min(3, len(panels))
+    lines = -(-len(panels) // columns)
+    width = max(3.1 * columns, 6.2)
+    longest = max(len(label) for label in _labels(rows))
+    beside = max(1, int(width / (0.065 * longest + 0.5)))  # entries in a line of the legend
+    drawing = Drawing(figsize=(width, 2.8 * lines + 0.18 * (len(rows) // beside + 2)))
+    axes = list(drawing.subplots(lines, columns, squeeze=False).flat)
+    for axis, (x_number, y_number) in zip(axes, panels, strict=False):
+        column = cells[y_number].column
+        for place, row in enumerate(rows):
+            _point(axis, row.cells[x_number], row.cells[y_number], place)
+        axis.set_title(f"{column.dataset}, {column.label}", loc="left")
+        axis.set_ylabel("robust accuracy (%)")
+        axis.set_xlabel("clean accuracy (%)")
+        axis.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+        if x_metric == "minutes":
+            _logarithmic(axis)
+    for axis in axes[len(panels) :]:
+        axis.set_visible(False)
+    handles = [
+        legend_marker(marker, label, face=colour, edge=colour)
+        for (marker, colour), label in zip(map(_look, range(len(rows))), _labels(rows), strict=True)
+    ]
+    if _has_published(rows):
+        handles.append(legend_marker("o", "hollow: published", face="white", edge="black"))
+    _head(drawing, title, handles, columns=beside)
+    return drawing
+
+
+def _logarithmic(axis: Axes) -> None:
+    axis.set(xscale="log", xlabel="minutes of pretraining")
+    low, high = axis.get_xlim()
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 50 * low else (1,)))
+    axis.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.xaxis.set_minor_locator(NullLocator())
+
+
+def _point(axis: Axes, x: CellValue, y: CellValue, place: int) -> None:
+    marker, colour = _look(place)
+    scale = 1 if x.column.is_minutes else PERCENT
+    ours = theirs = None
+    if x.ours is not None and y.ours is not None:
+        ours = (x.ours * scale, y.ours * PERCENT)
+        axis.errorbar(
+            *ours,
+            xerr=None if x.column.is_minutes else _errors(x),
+            yerr=_errors(y),
+            fmt=marker,
+            color=colour,
+            markersize=6,
+            ecolor=colour,
+            elinewidth=0.8,
+            zorder=3,
+        )
+    if isinstance(x.published, int | float) and isinstance(y.published, float):
+        theirs = (x.published * scale, y.published * PERCENT)
+        axis.plot(*theirs, **hollow(marker, colour, 6))
+    if ours and theirs:
+        axis.plot(*zip(ours, theirs, strict=True), ":", color=colour, linewidth=0.9, zorder=2)
+
+
+def _head(drawing: Drawing, title: str, handles: Sequence[Artist], *, columns: int) -> None:
+    drawing.legend(
+        handles=handles,
+        title=title,
+        title_fontproperties={"size": 11, "weight": "bold"},
+        alignment="left",
+        loc="outside upper left",
+        ncols=columns,
+        fontsize=8,
+        handlelength=1.6,
+        columnspacing=1.4,
+    )
+
+
+def _by_dataset(rows: list[RowValues]) -> dict[str, list[int]]:
+    """Return the columns of accuracies of each data set, as positions."""
+    panels: dict[str, list[int]] = {}
+    for number, cell in enumerate(rows[0].cells):
+        numbers = panels.setdefault(cell.column.dataset, [])
+        if not cell.column.is_minutes:
+            numbers.append(number)
+    return panels
+
+
+def _is(column: Column, dataset: str, metric: str) -> bool:
+    return column.dataset == dataset and column.metric == metric
+
+
+def _labels(rows: list[RowValues]) -> list[str]:
+    """Return what to call the rows; with their probe where the label alone is not enough."""
+    labels = [row.label for row in rows]
+    return [
+        f"{row.label} ({row.probe})" if labels.count(row.label) > 1 else row.label for row in rows
+    ]
+
+
+def _has_published(rows: list[RowValues]) -> bool:
+    return any(isinstance(cell.published, float) for row in rows for cell in row.cells)
+
+
+def _errors(cell: CellValue) -> list[list[float]]:
+    """Return how far the 95 % interval reaches to either side, in percent."""
+    assert cell.ours is not None
+    assert cell.low is not None
+    assert cell.high is not None
+    below, above = cell.ours - cell.low, cell.high - cell.ours
+    return [[max(0.0, below) * PERCENT], [max(0.0, above) * PERCENT]]
+
+
+def _look(place: int) -> tuple[str, str]:
+    """Return marker and colour of a row."""
+    return MARKERS[place % len(MARKERS)], COLOURS[place % len(COLOURS)]
+
+
+def _bar_style(place: int) -> tuple[str, str]:
+    return BARS[place % len(BARS)]
+
+
+FIGURES: dict[str, Callable[[list[RowValues], str], Drawing]] = {
+    "bars": bars,
+    "tradeoff": tradeoff,
+    "cost": cost,
+}

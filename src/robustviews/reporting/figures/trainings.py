@@ -1,0 +1,145 @@
+"""Pictures of trainings: loss curves, and what an encoder is shown."""
+
+from __future__ import annotations
+
+import itertools
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.figure import Figure as Drawing
+from matplotlib.ticker import MaxNLocator
+
+from robustviews.reporting.figures.style import GREY, STYLE
+from robustviews.study import plan
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from numpy.typing import NDArray
+
+    from robustviews.study.schema import Study
+
+DATASETS = ("#0072B2", "#D55E00", "#009E73", "#000000")  # the darker ones of Okabe and Ito
+SHOWN_VIEWS = 6
+
+
+def training_curves(study: Study, histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Drawing:
+    """Draw the loss of every pretraining: a panel a run, a line a data set and seed.
+
+    Args:
+        study: that the trainings belong to.
+        histories: by run name, one entry an epoch with `epoch` and `loss`.
+
+    Returns:
+        Small multiples, each with its own scale, since the methods' losses differ.
+    """
+    panels: dict[str, list[plan.Job]] = {}
+    for job in plan.jobs(study).values():
+        if histories.get(job.name):
+            panels.setdefault(job.entry, []).append(job)
+    columns = max(1, min(4, len(panels)))
+    lines = max(1, -(-len(panels) // columns))
+    colours = dict(zip(study.datasets, itertools.cycle(DATASETS), strict=False))
+    with rc_context(STYLE):
+        drawing = Drawing(figsize=(2.4 * columns, 1.75 * lines + 0.3))
+        axes = list(drawing.subplots(lines, columns, squeeze=False).flat)
+        for number, (axis, (entry, jobs)) in enumerate(zip(axes, panels.items(), strict=False)):
+            for job, dashes in zip(jobs, _dashes(jobs), strict=True):
+                label = f"{job.dataset}, seed {job.seed}"
+                colour = colours[job.dataset]
+                _curve(axis, histories[job.name], colour=colour, dashes=dashes, label=label)
+            axis.set_title(textwrap.fill(plan.label(study, entry), 32), loc="left", fontsize=7.5)
+            axis.set_ylabel("" if number % columns else "loss", fontsize=7.5)
+            axis.set_xlabel("epoch" if number + columns >= len(panels) else "", fontsize=7.5)
+        for axis in axes[len(panels) :]:
+            axis.set_visible(False)
+        handles = {line.get_label(): line for axis in axes for line in axis.lines}
+        if len(handles) > 1:
+            drawing.legend(
+                handles=list(handles.values()), loc="outside upper left", ncols=6, fontsize=7.5
+            )
+    return drawing
+
+
+def example_views(
+    images: NDArray[np.floating],
+    views: NDArray[np.floating],
+    perturbed: NDArray[np.floating],
+    *,
+    labels: Sequence[str] = (),
+    note: str = "",
+) -> Drawing:
+    """Show what a training sees: images, their views, the perturbed views, and what was added.
+
+    Of many views the first six are shown.
+
+    Args:
+        images: (B, 3, H, W) in [0, 1].
+        views: (V, B, 3, H, W) in [0, 1].
+        perturbed: (V, B, 3, H, W) in [0, 1], the views as the adversary left them.
+        labels: what to call each image; nothing by default.
+        note: said below.
+
+    Returns:
+        For each image three lines: views, perturbed views, and the perturbation, amplified until
+        its largest value spans the range and drawn on grey, which is no change.
+    """
+    views, perturbed = views[:SHOWN_VIEWS], perturbed[:SHOWN_VIEWS]
+    count, batch = views.shape[:2]
+    added = perturbed - views
+    largest = float(np.abs(added).max())
+    gain = 0.5 / largest if largest > 0 else 1.0
+    lines = {
+        "views": views,
+        "perturbed": perturbed,
+        f"perturbation\n\u00d7 {gain:.0f}": 0.5 + gain * added,
+    }
+    with rc_context(STYLE | {"axes.grid": False}):
+        drawing = Drawing(figsize=(1.08 * (count + 1) + 0.3, 3.4 * batch + 0.3))
+        blocks = drawing.subfigures(batch, 1, squeeze=False, hspace=0.02)[:, 0]
+        for number, block in enumerate(blocks):
+            axes = block.subplots(3, count + 1)
+            name = labels[number] if labels else "image"
+            _picture(axes[1, 0], images[number], title=name)
+            axes[0, 0].set_visible(False)
+            axes[2, 0].set_visible(False)
+            for line, (text, stack) in zip(axes, lines.items(), strict=True):
+                for axis, view in zip(line[1:], stack[:, number], strict=True):
+                    _picture(axis, view)
+                line[1].set_ylabel(text, fontsize=8)
+        if note:
+            drawing.supxlabel(note, fontsize=7, color=GREY)
+    return drawing
+
+
+def _curve(
+    axis: Axes, history: Sequence[Mapping[str, Any]], *, colour: str, dashes: str, label: str
+) -> None:
+    axis.plot(
+        [row["epoch"] for row in history],
+        [row["loss"] for row in history],
+        linewidth=1.2,
+        marker="o" if len(history) == 1 else "",
+        markersize=4,
+        color=colour,
+        linestyle=dashes,
+        label=label,
+    )
+    axis.tick_params(labelsize=7)
+    axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axis.yaxis.set_major_locator(MaxNLocator(4))
+
+
+def _dashes(jobs: list[plan.Job]) -> list[str]:
+    """Return a line style for each training: the same for the same seed."""
+    seeds = sorted({job.seed for job in jobs})
+    return [("-", "--", ":", "-.")[seeds.index(job.seed) % 4] for job in jobs]
+
+
+def _picture(axis: Axes, image: NDArray[np.floating], title: str = "") -> None:
+    axis.imshow(np.clip(image, 0, 1).transpose(1, 2, 0), interpolation="nearest")
+    axis.set(xticks=[], yticks=[])
+    axis.spines[:].set_visible(True)
+    axis.set_title(title, fontsize=8)

@@ -1,0 +1,327 @@
+"""All records of a study as one tidy frame: the only place where accuracies are read, from flags.
+
+A row is one (run, probe, attack, eps), with eps 0 for clean images. A row without attack stands for
+a pretraining of which only the minutes are asked for.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from types import NoneType
+from typing import TYPE_CHECKING, Any, TypedDict, cast, get_args, get_type_hints
+
+from robustviews import artifacts
+from robustviews.artifacts import ArtifactError, Record
+from robustviews.artifacts import records as record_shape
+from robustviews.probe import OwnHead
+from robustviews.reporting.statistics import wilson
+from robustviews.study import differences, folders, plan, specs
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from robustviews.study.schema import Figure, Study, Table
+
+_SHOWN = 12  # problems that an error lists before it only counts them
+
+
+class Result(TypedDict):
+    """One row of the frame; accuracies are fractions, eps is in 1/255."""
+
+    study: str
+    run: str
+    entry: str
+    method: str
+    regime: str
+    dataset: str
+    seed: int
+    probe: str
+    attack: str
+    eps: float
+    n: int
+    correct: int
+    accuracy: float | None
+    low: float | None
+    high: float | None
+    pretrain_minutes: float
+    device: str
+    probe_epochs: int | None
+    attack_steps: int | None
+    record: str
+
+
+class ResultsError(ArtifactError):
+    """Records are missing or not those of the study; `problems` lists all, with the way out."""
+
+    def __init__(self, problems: list[ArtifactError]) -> None:
+        super().__init__(f"{len(problems)} problems")
+        self.problems = problems
+
+    def told(self, study_file: str) -> str:
+        """Return a line for each problem, of many for the first."""
+        shown = [problem.told(study_file) for problem in self.problems[:_SHOWN]]
+        if len(self.problems) > _SHOWN:
+            shown.append(f"... and {len(self.problems) - _SHOWN} more")
+        return "\n".join(shown)
+
+
+class _NotRunError(ArtifactError):
+    """A job was never run, or not as the study now stands; running it is all that is needed."""
+
+
+def frame(
+    study: Study,
+    root: Path = Path(),
+    *,
+    blocks: Sequence[Table | Figure] = (),
+    partial: bool = False,
+) -> list[Result]:
+    """Read every result that a cell of the study needs.
+
+    A result counts only if its record, and those of the head and encoder that it was computed from,
+    have the specs that the study resolves to now, if each was made from the very bytes that the one
+    before it wrote, and if the flags have the hash that their record states.
+
+    Args:
+        study: decides which results, and with which specs.
+        root: project folder.
+        blocks: tables and figures whose cells are wanted; all of the study when empty.
+        partial: leave out what was not run, or not as the study now stands, instead of refusing.
+
+    Returns:
+        Rows in the order in which the study's tables name them.
+
+    Raises:
+        ResultsError: a record is missing, stale (another spec), or foreign (another study, other
+            bytes). With `partial` only the last.
+    """
+    reader = _Reader(study, root)
+    evaluations = plan.evaluations(study, *blocks)
+    evaluated = {run for run, _, _ in evaluations}
+    rows: list[Result] = []
+    problems: dict[str, ArtifactError] = {}
+
+    def read(run: str, probe: str = "", attack: str = "") -> None:
+        try:
+            rows.extend(reader.rows(run, probe, attack))
+        except ArtifactError as error:
+            if not (partial and isinstance(error, _NotRunError)):
+                problems.setdefault(str(error), error)
+
+    for evaluation in evaluations:
+        read(*evaluation)
+    seen = {row["run"] for row in rows} if partial else evaluated
+    for run in plan.pretrainings(study, *blocks):
+        if run not in seen:
+            read(run)
+    if problems:
+        raise ResultsError(list(problems.values()))
+    return rows
+
+
+def to_csv(rows: list[Result]) -> str:
+    """Write a frame as CSV; `from_csv` gives back the same rows, to the last bit."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(_COLUMNS), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({**row} for row in rows)
+    return text.getvalue()
+
+
+def from_csv(text: str) -> list[Result]:
+    """Read what `to_csv` wrote.
+
+    Raises:
+        ResultsError: the columns are others.
+    """
+    reader = csv.DictReader(io.StringIO(text))
+    found = list(reader.fieldnames or ())
+    if found != list(_COLUMNS):
+        expected = ",".join(_COLUMNS)
+        problem = f"frame.csv: expected columns {expected}; found {','.join(found)}"
+        raise ResultsError([ArtifactError(f"{problem}; delete it and run snakemake again")])
+    return [
+        cast(Result, {name: _parse(hint, row[name]) for name, hint in _COLUMNS.items()})
+        for row in reader
+    ]
+
+
+def records(study: Study, root: Path = Path()) -> dict[str, Record]:
+    """Return the records of all jobs of a study that were run, by path relative to the project.
+
+    Raises:
+        ArtifactError: one of them is none.
+    """
+    made = [folders.pretrain_folder(study, run) for run in plan.jobs(study)]
+    made += [folders.probe_folder(study, *head) for head in plan.heads(study)]
+    made += [folders.attack_folder(study, *evaluation) for evaluation in plan.evaluations(study)]
+    paths = [folder / "record.json" for folder in made]
+    return {
+        path.as_posix(): record_shape.require(artifacts.read_json(root / path), path)
+        for path in paths
+        if (root / path).exists()
+    }
+
+
+def histories(study: Study, root: Path = Path()) -> dict[str, list[dict[str, Any]]]:
+    """Return the training curve of each pretraining that was run, by run name."""
+    paths = {
+        run: root / folders.pretrain_folder(study, run) / "training.jsonl"
+        for run in plan.jobs(study)
+    }
+    return {run: artifacts.read_jsonl(path) for run, path in paths.items() if path.exists()}
+
+
+class _Reader:
+    """Reads and checks the records of one study, each once."""
+
+    def __init__(self, study: Study, root: Path) -> None:
+        self._study, self._root = study, root
+        self._checked: dict[Path, Record] = {}
+
+    def rows(self, run: str, probe: str, attack: str) -> list[Result]:
+        """Return the rows of an evaluation; of a pretraining when there is no attack."""
+        if not attack:
+            path = folders.pretrain_folder(self._study, run) / "record.json"
+            return [self._row(run, record=path)]
+        folder = folders.attack_folder(self._study, run, probe, attack)
+        made_from = [folders.pretrain_folder(self._study, run) / "encoder.safetensors"]
+        if not isinstance(self._study.probes[probe], OwnHead):
+            made_from.append(folders.probe_folder(self._study, run, probe) / "head.safetensors")
+        spec = specs.attack_spec(self._study, run, probe, attack)
+        record = self._record(folder / "flags.safetensors", spec, made_from)
+        flags = self._flags(folder / "flags.safetensors", record)
+        names = {0.0: "clean"} | {eps: f"eps_{eps:g}" for eps in self._study.attacks[attack].eps}
+        return [
+            self._row(
+                run,
+                probe,
+                attack,
+                eps=eps,
+                correct=int(flags[name].sum()),
+                n=len(flags[name]),
+                record=folder / "record.json",
+            )
+            for eps, name in names.items()
+        ]
+
+    def _row(
+        self,
+        run: str,
+        probe: str = "",
+        attack: str = "",
+        *,
+        record: Path,
+        eps: float = 0.0,
+        correct: int = 0,
+        n: int = 0,
+    ) -> Result:
+        study, job = self._study, plan.jobs(self._study)[run]
+        training = self._pretraining(run)
+        low, high = wilson(correct, n) if n else (None, None)
+        return Result(
+            study=study.study,
+            run=run,
+            entry=job.entry,
+            method=training["spec"]["run"]["method"]["kind"],
+            regime=training["spec"]["run"]["regime"]["kind"],
+            dataset=job.dataset,
+            seed=job.seed,
+            probe=probe,
+            attack=attack,
+            eps=eps,
+            n=n,
+            correct=correct,
+            accuracy=correct / n if n else None,
+            low=low,
+            high=high,
+            pretrain_minutes=training["seconds"] / 60,
+            device=training["environment"].get("device") or "unknown",
+            probe_epochs=getattr(study.probes.get(probe), "epochs", None),
+            attack_steps=_steps(study.attacks.get(attack)),
+            record=record.as_posix(),
+        )
+
+    def _pretraining(self, run: str) -> Record:
+        output = folders.pretrain_folder(self._study, run) / "encoder.safetensors"
+        return self._record(output, specs.pretrain_spec(self._study, run), [])
+
+    def _head(self, run: str, probe: str) -> Record:
+        made_from = [folders.pretrain_folder(self._study, run) / "encoder.safetensors"]
+        start = plan.head_start(self._study, probe)
+        if start:
+            made_from.append(folders.probe_folder(self._study, run, start) / "head.safetensors")
+        output = folders.probe_folder(self._study, run, probe) / "head.safetensors"
+        return self._record(output, specs.probe_spec(self._study, run, probe), made_from)
+
+    def _upstream(self, path: Path) -> Record:
+        """Return the record of the encoder or head that a path names."""
+        _, _, stage, run, *rest = path.parts
+        return self._pretraining(run) if stage == "pretrain" else self._head(run, rest[0])
+
+    def _record(self, output: Path, spec: specs.Spec, made_from: list[Path]) -> Record:
+        """Return the record beside an output, after checking it and all that it was made from."""
+        path = output.with_name("record.json")
+        if path in self._checked:
+            return self._checked[path]
+        if not (self._root / path).exists():
+            raise _NotRunError(f"{path}: missing; run it with:", output)
+        record: Record = artifacts.read_json(self._root / path)
+        wrong = record_shape.broken(record)
+        if wrong:
+            raise ArtifactError(
+                f"{path}: no record of a job, {wrong}; remove {path.parent} and run:", output
+            )
+        if record["study"] != self._study.study:
+            raise ArtifactError(
+                f"{path}: belongs to study {record['study']!r}, expected {self._study.study!r}; "
+                f"remove {path.parent} and run:",
+                output,
+            )
+        parted = differences.differences(record["spec"], spec)
+        if parted:
+            key, recorded, wanted = parted[0]
+            raise _NotRunError(
+                f"{path}: stale: {key} was {recorded}, the study now says {wanted}; "
+                "run it again with:",
+                output,
+            )
+        for source in made_from:
+            written = self._upstream(source)["outputs"].get(source.name)
+            if record["inputs"].get(source.as_posix()) != written:
+                raise _NotRunError(
+                    f"{path}: stale: not made from the present {source}; run it again with:",
+                    output,
+                )
+        self._checked[path] = record
+        return record
+
+    def _flags(self, path: Path, record: Record) -> dict[str, Any]:
+        if not (self._root / path).exists():
+            raise _NotRunError(f"{path}: missing; run it with:", path)
+        found, stated = artifacts.sha256(self._root / path), record["outputs"].get(path.name)
+        if found != stated:
+            raise ArtifactError(
+                f"{path}: its bytes are not those that its record states: expected {stated}, found "
+                f"{found}; remove {path.parent} and run:",
+                path,
+            )
+        return artifacts.read_arrays(self._root / path)
+
+
+def _steps(attack: object) -> int | None:
+    steps = getattr(attack, "steps", None) or getattr(attack, "apgd_steps", None)
+    return cast("int | None", steps)
+
+
+def _parse(hint: object, text: str) -> str | int | float | None:
+    options = get_args(hint) or (hint,)
+    if not text and NoneType in options:
+        return None
+    kind: type[str | int | float] = options[0]
+    return kind(text)
+
+
+_COLUMNS: dict[str, Any] = get_type_hints(Result)

@@ -1,0 +1,45 @@
+"""The cells of all tables as nested numbers, for tools that compare revisions, such as DVC."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from robustviews.reporting.tables.values import PERCENT, row_values
+
+if TYPE_CHECKING:
+    from robustviews.reporting.results import Result
+    from robustviews.reporting.tables.values import CellValue
+    from robustviews.study.schema import Study
+
+Metrics = dict[str, dict[str, dict[str, float]]]
+
+_DIGITS = 6  # significant; the number is for comparing, not for printing
+
+
+def metrics(study: Study, frame: list[Result]) -> Metrics:
+    """Return every cell that was run: table -> row -> column as the study writes it -> value.
+
+    Args:
+        study: whose tables.
+        frame: results of the study, perhaps not all.
+
+    Returns:
+        Accuracies in percent, pretraining in minutes.
+    """
+    return {
+        name: {
+            row.name: {
+                column: _value(cell)
+                for column, cell in zip(table.columns, row.cells, strict=True)
+                if cell.ours is not None
+            }
+            for row in row_values(study, table, frame)
+        }
+        for name, table in study.tables.items()
+    }
+
+
+def _value(cell: CellValue) -> float:
+    assert cell.ours is not None
+    scale = 1 if cell.column.is_minutes else PERCENT
+    return float(f"{cell.ours * scale:.{_DIGITS}g}")

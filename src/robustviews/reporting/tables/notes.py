@@ -1,0 +1,150 @@
+"""What stands below a table: how its numbers were made, read, and compared."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from robustviews.attacks import AutoAttack, PgdAttack
+from robustviews.probe import NcropProbe, OwnHead, RobustLinearProbe
+from robustviews.reporting.statistics import PUBLISHED_IMAGES
+from robustviews.study import plan
+
+if TYPE_CHECKING:
+    from robustviews.reporting.results import Result
+    from robustviews.reporting.tables.values import CellValue, RowValues
+    from robustviews.study.schema import Study, Table
+
+_STANDARD_APGD_STEPS, _STANDARD_QUERIES = 100, 5000  # Croce, Hein 2020
+
+
+def protocol(study: Study, table: Table, rows: list[RowValues], frame: list[Result]) -> str:
+    """Say how the numbers of a table were made: pretraining, probes, attacks, images, seeds."""
+    attacks = dict.fromkeys(cell.attack for cell in plan.cells(study, table) if cell.attack)
+    seeds = dict.fromkeys(seed for row in rows for seed in plan.seeds_of(study, row.entry))
+    parts = [
+        _pretraining(rows, frame),
+        "Probes: "
+        + "; ".join(_probe(study, name) for name in dict.fromkeys(row.probe for row in rows))
+        + ".",
+        "Attacks: " + "; ".join(_attack(study, name) for name in attacks) + "." if attacks else "",
+        _images(rows),
+        f"{'Seeds' if len(seeds) > 1 else 'Seed'}: {', '.join(map(str, seeds))}.",
+    ]
+    return " ".join(filter(None, parts))
+
+
+def legend(rows: list[RowValues]) -> str:
+    """Say how a cell reads, as far as the table has such cells."""
+    cells = _cells(rows)
+    accuracies = [cell for cell in cells if not cell.column.is_minutes]
+    parts = []
+    if accuracies:
+        runs = {len(cell.evidence) for cell in accuracies} - {0}
+        kinds = ["Student's t over seeds"] * any(count > 1 for count in runs)
+        kinds += ["Wilson's over test images"] * (1 in runs)
+        alone = " for a single seed" if len(kinds) > 1 else ""
+        interval = f" ({'; '.join(kinds)}{alone})" if kinds else ""
+        parts.append(f"Accuracies in %, ± half of the 95 % interval{interval}.")
+    compared = [cell for cell in accuracies if cell.difference is not None]
+    if compared:
+        parts.append(
+            "With it the published value and ours minus published, marked where that is more than "
+            "chance (two-proportion z-test at 5 %, the published value taken as one run on "
+            f"{PUBLISHED_IMAGES:,} images)."
+        )
+    if any(len(cell.evidence) == 1 for cell in compared):
+        parts.append("With one seed the test leaves out the spread over seeds, which is unknown.")
+    if any(cell.column.is_minutes for cell in cells):
+        parts.append("Minutes are of pretraining alone.")
+    return " ".join(parts)
+
+
+def comparable(study: Study, table: Table, rows: list[RowValues]) -> str:
+    """Say what the numbers may be compared with, and what not."""
+    parts = []
+    if study.demonstration:
+        parts.append("Compare rows with each other only, not with any published number.")
+    elif table.source and any(cell.published is not None for cell in _cells(rows)):
+        parts.append(
+            f"Published values: {table.source}, one run a cell, given without an interval."
+        )
+    for name in dict.fromkeys(cell.column.metric for cell in _cells(rows)):
+        attack = study.attacks.get(name)
+        if isinstance(attack, PgdAttack):
+            parts.append(
+                f"{name} compares with PGD of the same steps, step size and start only; AutoAttack "
+                "finds more."
+            )
+        elif isinstance(attack, AutoAttack):
+            standard = "is the standard version: it compares with other papers and RobustBench."
+            reduced = (
+                "is a reduced version: do not compare it with published AutoAttack accuracies."
+            )
+            parts.append(f"{name} {standard if _is_standard(attack) else reduced}")
+        elif name == "minutes":
+            parts.append("Minutes depend on the machine: compare them within this table only.")
+    return " ".join(parts)
+
+
+def _cells(rows: list[RowValues]) -> list[CellValue]:
+    return [cell for row in rows for cell in row.cells]
+
+
+def _pretraining(rows: list[RowValues], frame: list[Result]) -> str:
+    evidence = [each for cell in _cells(rows) for each in cell.evidence]
+    runs = {each.run for each in evidence}
+    minutes = [result["pretrain_minutes"] for result in frame if result["run"] in runs]
+    if not minutes:
+        return ""
+    span = " to ".join(dict.fromkeys(f"{end:.3g}" for end in (min(minutes), max(minutes))))
+    devices = " and ".join(sorted({each.device for each in evidence}))
+    return f"Pretraining: {span} minutes a run on {devices}."
+
+
+def _probe(study: Study, name: str) -> str:
+    probe = study.probes[name]
+    if isinstance(probe, OwnHead):
+        return f"{name} (the classifier that the network was trained with)"
+    what = "linear head"
+    if isinstance(probe, RobustLinearProbe):
+        what = f"linear head on {probe.steps}-step PGD examples of {probe.eps:g}/255"
+    elif isinstance(probe, NcropProbe):
+        what = f"linear head on the mean over {probe.n} views"
+    epochs = getattr(probe, "epochs", None)
+    return f"{name} ({what}, {epochs} epochs)" if epochs else f"{name} ({what})"
+
+
+def _attack(study: Study, name: str) -> str:
+    attack = study.attacks[name]
+    if isinstance(attack, PgdAttack):
+        start = "random start" if attack.random_start else "no random start"
+        restarts = f", {attack.restarts} restarts" if attack.restarts > 1 else ""
+        size = f"{attack.steps} steps of {attack.step_size:g}/255"
+        return f"{name} (PGD, {size}, {start}{restarts})"
+    if isinstance(attack, AutoAttack):
+        which = "standard" if attack.version == "standard" else " + ".join(attack.attacks)
+        return f"{name} (AutoAttack, {which}, {attack.apgd_steps} APGD steps)"
+    return name
+
+
+def _is_standard(attack: AutoAttack) -> bool:
+    return (
+        attack.version == "standard"
+        and attack.apgd_steps == _STANDARD_APGD_STEPS
+        and attack.square_queries == _STANDARD_QUERIES
+        and attack.images is None
+    )
+
+
+def _images(rows: list[RowValues]) -> str:
+    images: dict[str, set[int]] = {}
+    for cell in _cells(rows):
+        name = f"{cell.column.dataset} {cell.column.metric}"
+        images.setdefault(name, set()).update(each.n for each in cell.evidence if each.n)
+    counts = set().union(*images.values())
+    if len(counts) <= 1:
+        return f"Test images: {counts.pop():,}." if counts else ""
+    listed = (
+        f"{' or '.join(f'{n:,}' for n in sorted(ns))} ({name})" for name, ns in images.items() if ns
+    )
+    return f"Test images: {', '.join(listed)}."

@@ -1,0 +1,211 @@
+"""A table as Markdown, CSV and LaTeX; only here accuracies become percent."""
+
+from __future__ import annotations
+
+import csv as csv_format
+import io
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+from robustviews.reporting.tables.values import PERCENT, CellValue
+
+if TYPE_CHECKING:
+    from robustviews.reporting.tables import TableData
+
+NOT_RUN = "not run"
+UNAVAILABLE = "published value not available"
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    "|": r"\textbar{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+}
+
+
+class CellText(NamedTuple):
+    """A cell in words and digits, for a writer to put together.
+
+    Attributes:
+        ours: `75.4`, or `not run`.
+        spread: half of the interval, `0.9`; empty where there is none.
+        seeds: `2 of 3 seeds` when some were not run; else empty.
+        published: `75.88`, that it is not available, or empty.
+        difference: `-0.5`; empty where nothing can be compared.
+        sure: whether the difference is more than chance.
+    """
+
+    ours: str
+    spread: str
+    seeds: str
+    published: str
+    difference: str
+    sure: bool
+
+
+def cell_text(cell: CellValue) -> CellText:
+    """Put a cell into words and digits."""
+    published = ""
+    if cell.published == "unavailable":
+        published = UNAVAILABLE
+    elif cell.published is not None:
+        published = f"{cell.published * (1 if cell.column.is_minutes else PERCENT):.6g}"
+    if cell.ours is None:
+        return CellText(NOT_RUN, "", "", published, "", sure=False)
+    done = len(cell.evidence)
+    half = cell.half
+    decimals = 2 if half is not None and half * PERCENT < 0.1 else 1
+    difference = "" if cell.difference is None else signed(cell.difference, decimals)
+    return CellText(
+        ours=minutes(cell.ours) if cell.column.is_minutes else percent(cell.ours, decimals),
+        spread="" if half is None else percent(half, decimals),
+        seeds="" if done == cell.planned else f"{done} of {cell.planned} seeds",
+        published=published,
+        difference=difference,
+        sure=cell.verdict in ("higher", "lower"),
+    )
+
+
+def percent(fraction: float, decimals: int = 1) -> str:
+    """Write a fraction in percent, without the sign."""
+    return f"{fraction * PERCENT:.{decimals}f}"
+
+
+def signed(fraction: float, decimals: int = 1) -> str:
+    """Write a difference of fractions in points with its sign; never `-0.0`."""
+    points = round(fraction * PERCENT, decimals)
+    return f"{points:+.{decimals}f}" if points else f"{0:.{decimals}f}"
+
+
+def minutes(value: float) -> str:
+    """Write minutes with about three digits."""
+    return f"{value:.2f}" if value < 1 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
+
+
+def notes(table: TableData) -> list[str]:
+    """Return what stands below a table, line by line."""
+    lines = [table.protocol, table.legend, table.comparable, table.note]
+    return [line for line in lines if line]
+
+
+def markdown(table: TableData) -> str:
+    """Write a table as Markdown, such as `75.4 ±0.9 (75.88, -0.5)`."""
+
+    def cell(value: CellValue) -> str:
+        text = cell_text(value)
+        spread = f" ±{text.spread}" if text.spread else ""
+        difference = f"**{text.difference}**" if text.sure else text.difference
+        brackets = ", ".join(filter(None, (text.published, difference, text.seeds)))
+        return f"{text.ours}{spread}" + (f" ({brackets})" if brackets else "")
+
+    def line(fields: list[str]) -> str:
+        return "| " + " | ".join(field.replace("|", "\\|") for field in fields) + " |"
+
+    leading = ["", "probe"] if table.shows_probe else [""]
+    lines = [line(leading + [f"{column.dataset} {column.label}" for column in table.columns])]
+    lines.append("|" + " --- |" * len(leading) + " ---: |" * len(table.columns))
+    for row in table.rows:
+        labels = [row.label, row.probe] if table.shows_probe else [row.label]
+        lines.append(line(labels + [cell(value) for value in row.cells]))
+    banner = [f"> **{table.demonstration}**", ""] if table.demonstration else []
+    below = [text for note in notes(table) for text in ("", note)]
+    return "\n".join([f"## {table.title}", "", *banner, *lines, *below]) + "\n"
+
+
+def csv(table: TableData) -> str:
+    """Write a table as CSV, one line a cell, with the records behind each."""
+    text = io.StringIO()
+    lines = [
+        {"row": row.name, "label": row.label, "probe": row.probe, **_fields(cell)}
+        | {"demonstration": table.demonstration}
+        for row in table.rows
+        for cell in row.cells
+    ]
+    writer = csv_format.DictWriter(text, list(lines[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()
+
+
+def _fields(cell: CellValue) -> dict[str, str | int]:
+    scale = 1 if cell.column.is_minutes else PERCENT
+
+    def exact(value: float | None) -> str:
+        return "" if value is None else f"{value * scale:.6g}"
+
+    published = cell.published
+    return {
+        "dataset": cell.column.dataset,
+        "column": cell.column.label,
+        "unit": "minutes" if cell.column.is_minutes else "%",
+        "ours": NOT_RUN if cell.ours is None else exact(cell.ours),
+        "low": exact(cell.low),
+        "high": exact(cell.high),
+        "sd": exact(cell.sd),
+        "seeds": len(cell.evidence),
+        "planned": cell.planned,
+        "published": published if published == "unavailable" else exact(published),
+        "difference": exact(cell.difference),
+        "verdict": cell.verdict or "",
+        "records": " ".join(each.record for each in cell.evidence),
+    }
+
+
+def latex(table: TableData) -> str:
+    """Write a table as LaTeX, for a document that uses booktabs."""
+
+    def cell(value: CellValue) -> str:
+        text = cell_text(value)
+        ours = f"${text.ours} \\pm {text.spread}$" if text.spread else text.ours
+        difference = f"${text.difference}$" if text.difference else ""
+        if text.sure:
+            difference = f"$\\mathbf{{{text.difference}}}$"
+        brackets = ", ".join(filter(None, (text.published, difference, text.seeds)))
+        return ours + (f" ({brackets})" if brackets else "")
+
+    leading = 2 if table.shows_probe else 1
+    groups, rules, first = [], [], leading + 1
+    for dataset, width in table.groups:
+        groups.append(f"\\multicolumn{{{width}}}{{c}}{{{escape(dataset)}}}")
+        rules.append(f"\\cmidrule(lr){{{first}-{first + width - 1}}}")
+        first += width
+    probe = ["probe"] if table.shows_probe else []
+    header = ["", *probe, *(escape(column.label) for column in table.columns)]
+    body = []
+    for row in table.rows:
+        labels = [row.label, row.probe] if table.shows_probe else [row.label]
+        body.append(" & ".join([*map(escape, labels), *map(cell, row.cells)]) + r" \\")
+    banner = f"\\textbf{{{escape(table.demonstration)}}} " if table.demonstration else ""
+    return "\n".join(
+        [
+            "% \\usepackage{booktabs}",
+            "\\begin{table}",
+            "\\centering",
+            f"\\caption{{{banner}{escape(table.title)}}}",
+            f"\\begin{{tabular}}{{{'l' * leading}{'r' * len(table.columns)}}}",
+            "\\toprule",
+            " & ".join([""] * leading + groups).lstrip() + r" \\",
+            " ".join(rules),
+            " & ".join(header).lstrip() + r" \\",
+            "\\midrule",
+            *body,
+            "\\bottomrule",
+            "\\end{tabular}",
+            *(f"\\par\\footnotesize {escape(line)}" for line in notes(table)),
+            "\\end{table}",
+            "",
+        ]
+    )
+
+
+def escape(text: str) -> str:
+    """Make text safe for LaTeX."""
+    return "".join(_LATEX.get(character, character) for character in text)
+
+
+# Each file of a table, by its suffix.
+WRITERS: dict[str, Callable[[TableData], str]] = {".md": markdown, ".csv": csv, ".tex": latex}

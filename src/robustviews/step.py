@@ -1,0 +1,179 @@
+"""One training step, tried before it is needed: what memory it takes, whether it compiles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+
+from robustviews.augment import Views
+from robustviews.encoder import Encoder
+from robustviews.machine import compiler, distributed, humanize, memory, runtime
+from robustviews.methods import Batch, Method
+from robustviews.regimes import Regime, Standard, attack_mode
+
+SMALLER_STEP = (
+    "lower batch_size or views.count, or use precision: bf16; a micro-batch is no way out: batch "
+    "norm and the losses see the whole minibatch, so that in pieces it would be another method"
+)
+_WEIGHT_COPIES = 4  # weights, gradients, and two of the optimizer: Adam's slots, or LARS's and work
+_ADVERSARY_COPIES = 3  # of the target: perturbation, its gradient, their sum with the images
+
+
+def blank_batch(count: int, *, views: int, size: int, device: torch.device) -> Batch:
+    """Return a minibatch of black images: one of the right shapes, to try a step on.
+
+    Args:
+        count: images.
+        views: of each image.
+        size: side of the views in pixels.
+        device: where it lies.
+    """
+    return Batch(
+        images=torch.zeros(count, 3, size, size, device=device),
+        views=torch.zeros(views, count, 3, size, size, device=device),
+        labels=torch.zeros(count, dtype=torch.int64, device=device),
+    )
+
+
+def step_bytes(
+    encoder: Encoder,
+    method: Method,
+    regime: Regime,
+    views: Views,
+    *,
+    size: int,
+    batch_size: int,
+    precision: str,
+) -> int:
+    """Return the memory that a training step takes at its peak, in bytes.
+
+    Activations are measured, not modelled: the loss of two and of four images is computed, and what
+    it keeps for the backward pass is scaled to the minibatch. Neither the network nor any random
+    state is changed by it. What convolutions need as workspace is left out.
+
+    Args:
+        encoder: on its device.
+        method: views and loss.
+        regime: how a minibatch becomes updates.
+        views: how many of each image.
+        size: side of the views in pixels.
+        batch_size: images in a minibatch.
+        precision: of the encoder's arithmetic in training.
+    """
+    device = next(encoder.parameters()).device
+    kept = {}
+    for count in (2, 4):
+        batch = blank_batch(count, views=views.count, size=size, device=device)
+        kept[count] = _loss_bytes(encoder, method, batch, precision=precision)
+    activations = kept[2] + (kept[4] - kept[2]) / 2 * (batch_size - 2)
+    pixels = _bytes_of(batch.images, batch.views)
+    if not isinstance(regime, Standard):
+        pixels += _ADVERSARY_COPIES * _bytes_of(method.target(batch))
+    weights = _WEIGHT_COPIES * _bytes_of(*encoder.parameters())
+    return round(weights + activations + pixels / len(batch.images) * batch_size)
+
+
+def kept_bytes(work: Callable[[], object], *, beside: Iterable[Tensor] = ()) -> int:
+    """Return the bytes that the backward pass of some work would need.
+
+    Args:
+        work: returns what the backward pass would begin with.
+        beside: tensors that do not count.
+    """
+    ours = {_address(value) for value in beside}
+    kept: dict[int, int] = {}
+
+    def keep(value: Tensor) -> Tensor:
+        if _address(value) not in ours:
+            kept[_address(value)] = value.untyped_storage().nbytes()
+        return value.detach()  # without the graph, which would hold itself
+
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
+        done = work()
+        del done  # only now: what it keeps is told apart by its address
+    return sum(kept.values())
+
+
+def check_step(needed: int, encoder: Encoder, *, title: str) -> None:
+    """Refuse a training whose steps need more memory than there is.
+
+    Args:
+        needed: bytes, from `step_bytes`.
+        encoder: on its device; what its weights take already is theirs.
+        title: of the training.
+
+    Raises:
+        ShortageError: there is less.
+    """
+    device = next(encoder.parameters()).device
+    left = memory.available(device) + _bytes_of(*encoder.parameters())
+    if needed > left:
+        raise memory.ShortageError(
+            f"{title}: a training step needs {humanize.size(needed)}, {device} has "
+            f"{humanize.size(left)} available; {SMALLER_STEP}"
+        )
+
+
+def _loss_bytes(encoder: Encoder, method: Method, batch: Batch, *, precision: str) -> int:
+    """Return the bytes that the backward pass of a loss needs beside weights and inputs."""
+    target = method.target(batch).detach().requires_grad_()
+    before = encoder.training, encoder.precision
+    devices = [target.device] if target.is_cuda else []
+    try:
+        encoder.train()
+        encoder.precision = precision
+        with attack_mode(encoder, "frozen"), torch.random.fork_rng(devices):
+            return kept_bytes(
+                lambda: method.train_loss(encoder, batch, target),
+                beside=(*encoder.parameters(), *batch),
+            )
+    finally:
+        encoder.train(before[0])
+        encoder.precision = before[1]
+
+
+def _address(value: Tensor) -> int:
+    return value.untyped_storage().data_ptr()
+
+
+def _bytes_of(*tensors: Tensor) -> int:
+    return sum(each.numel() * each.element_size() for each in tensors)
+
+
+def compile_encoder(
+    encoder: Encoder,
+    *,
+    method: Method,
+    regime: Regime,
+    views: Views,
+    size: int,
+    batch_size: int,
+) -> compiler.Compilation:
+    """Compile the forward pass of an encoder, in place, for a training of these shapes.
+
+    Args:
+        encoder: in train mode, on its device, with the precision of the training.
+        method: views and loss.
+        regime: how a minibatch becomes updates.
+        views: how many of each image.
+        size: side of the views in pixels.
+        batch_size: images in a minibatch.
+    """
+    device = next(encoder.parameters()).device
+    if device.type in compiler.EAGER_DEVICES:
+        return compiler.report(compiler.Compilation(compiler.ON_CPU))
+    if distributed.ranks() > 1:
+        return compiler.report(compiler.Compilation(compiler.ON_SEVERAL))
+    batch = blank_batch(batch_size, views=views.count, size=size, device=device)
+
+    def trial() -> None:
+        starts = runtime.generator(device, "compile")
+        with runtime.tf32(
+            allowed=encoder.precision == "tf32"
+        ):  # else it would be compiled once more
+            losses, _ = regime.train_batch(encoder, method, batch, None, lambda: None, starts)
+        torch.stack(losses).sum().item()  # waits for the device
+
+    return compiler.report(compiler.try_compiled(encoder, trial))

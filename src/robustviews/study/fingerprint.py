@@ -1,0 +1,274 @@
+"""A digest of the code that decides a result, definition by definition.
+
+A job depends on the functions and classes that it can reach, not on the files that they happen to
+stand in. So a changed line of a loss reruns the trainings that use it, while a new attack, another
+table or a better comment reruns nothing.
+
+From given definitions the names in their bodies are followed, within a module and through imports
+of this package, to all definitions that they use. What is reached is hashed as syntax, without
+comments, docstrings and annotations. An object that arrives as an argument is not followed: its
+class has to be one of the given definitions. The tables that list all methods or attacks (METHODS,
+ATTACKS, ...) are read only by the command line, which picks an entry and passes it on, so that they
+tie nothing together.
+
+Nothing that is used may be missed. So a module that is used whole, as in `getattr(losses, name)`,
+counts with all its definitions, and what cannot be followed is refused: star imports, relative
+imports, `import robustviews.losses`, and statements that run at import.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TypeVar
+
+PACKAGE = "robustviews"
+SOURCE = Path(__file__).parents[1]
+
+Symbol = tuple[str, str]  # (module, top-level name)
+_Documented = TypeVar("_Documented", ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+
+
+@dataclass
+class _Module:
+    """Top-level definitions of a module and what its imports mean.
+
+    Attributes:
+        definitions: the statements that make each name.
+        modules: modules of the package, by the name they have here.
+        names: definitions of other modules, by the name they have here.
+    """
+
+    definitions: dict[str, list[ast.stmt]] = field(default_factory=dict)
+    modules: dict[str, str] = field(default_factory=dict)
+    names: dict[str, Symbol] = field(default_factory=dict)
+
+    def all(self) -> set[str]:
+        """Return every name that the module defines or passes on."""
+        return {*self.definitions, *self.names}
+
+
+def digest(*roots: Symbol, source: Path = SOURCE) -> str:
+    """Hash all code that some definitions use.
+
+    Args:
+        roots: pairs (module, name) such as ("losses", "nt_xent").
+        source: folder of the package.
+
+    Returns:
+        16 hexadecimal digits, the same for every Python that reads the code.
+
+    Raises:
+        LookupError: a root does not exist.
+        SyntaxError: some code cannot be followed.
+    """
+    return _digest(frozenset(roots), source)
+
+
+@cache
+def _digest(roots: frozenset[Symbol], source: Path) -> str:
+    lines = [
+        f"{module}.{name} {_fingerprint(module, name, source)}"
+        for module, name in sorted(reach(*roots, source=source))
+    ]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+@cache
+def files(*names: str, source: Path = SOURCE) -> str:
+    """Hash whole modules and folders of the package, for stages that are quick to run again.
+
+    Args:
+        names: such as "tables"; a folder counts with all files in it.
+        source: folder of the package.
+
+    Returns:
+        16 hexadecimal digits.
+
+    Raises:
+        LookupError: there is no module or folder of a name.
+    """
+    hasher = hashlib.sha256()
+    for name in sorted(names):
+        paths = [source / f"{name}.py", *sorted((source / name).glob("**/*"))]
+        paths = [path for path in paths if path.is_file() and path.suffix != ".pyc"]
+        if not paths:
+            raise LookupError(f"{source} holds no module or folder {name!r}")
+        for path in paths:
+            hasher.update(path.relative_to(source).as_posix().encode() + b"\n")
+            hasher.update(path.read_bytes())
+    return hasher.hexdigest()[:16]
+
+
+def reach(*roots: Symbol, source: Path = SOURCE) -> frozenset[Symbol]:
+    """Return all definitions that some definitions use, themselves included."""
+    found: set[Symbol] = set()
+    pending = [_origin(module, name, source) for module, name in roots]
+    while pending:
+        symbol = pending.pop()
+        if symbol not in found:
+            found.add(symbol)
+            pending.extend(_uses(*symbol, source))
+    return frozenset(found)
+
+
+def _origin(module_name: str, name: str, source: Path) -> Symbol:
+    """Return where a name is defined that a module may only pass on."""
+    module = _parse(module_name, source)
+    if name in module.definitions:
+        return module_name, name
+    if name in module.names:
+        return _origin(*module.names[name], source)
+    raise LookupError(f"{PACKAGE}.{module_name} defines no {name!r}")
+
+
+@cache
+def _uses(module_name: str, name: str, source: Path) -> frozenset[Symbol]:
+    """Return the definitions of the package that one definition names."""
+    module = _parse(module_name, source)
+    used: set[Symbol] = set()
+    followed: set[ast.AST] = set()  # `losses` in `losses.nt_xent`, which comes first
+    for node in _walk(module.definitions[name]):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            other = module.modules.get(node.value.id)
+            if other is not None and node.attr in _parse(other, source).all():
+                used.add((other, node.attr))
+                followed.add(node.value)
+        elif isinstance(node, ast.Name) and node not in followed:
+            if node.id in module.modules:
+                other = module.modules[node.id]
+                used.update((other, each) for each in _parse(other, source).all())
+            elif node.id in module.all():
+                used.add((module_name, node.id))
+    return frozenset(_origin(*symbol, source) for symbol in used)
+
+
+def _walk(statements: Sequence[ast.AST]) -> Iterator[ast.AST]:
+    for statement in statements:
+        yield from ast.walk(statement)
+
+
+@cache
+def _fingerprint(module: str, name: str, source: Path) -> str:
+    text = _text(_parse(module, source).definitions[name])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _text(node: object) -> str:
+    """Write syntax as text; unlike `ast.dump`, alike in all versions of Python."""
+    if isinstance(node, list):
+        return f"[{','.join(map(_text, node))}]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = [
+        f"{name}={_text(value)}" for name, value in ast.iter_fields(node) if value not in (None, [])
+    ]
+    return f"{type(node).__name__}({','.join(fields)})"
+
+
+@cache
+def _parse(module_name: str, source: Path) -> _Module:
+    path = _path(module_name, source)
+    if path is None:
+        raise LookupError(f"{source} holds no module {module_name!r}")
+    tree = _Strip().visit(ast.parse(path.read_text(encoding="utf-8"), path))
+    module = _Module()
+    for statement in tree.body:
+        _collect(statement, module, path)
+    for node in ast.walk(tree):  # imports inside functions count too
+        _import(node, module, path, source)
+    return module
+
+
+def _path(module_name: str, source: Path) -> Path | None:
+    folder = source.joinpath(*module_name.split("."))
+    paths = (folder.with_suffix(".py"), folder / "__init__.py")
+    return next((path for path in paths if path.is_file()), None)
+
+
+class _Strip(ast.NodeTransformer):
+    """Removes docstrings and annotations, which decide nothing."""
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
+        node.returns = None
+        return self._without_docstring(node)
+
+    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> ast.AsyncFunctionDef:
+        node.returns = None
+        return self._without_docstring(node)
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:
+        return self._without_docstring(node)
+
+    def visit_arg(self, node: ast.arg) -> ast.arg:
+        node.annotation = None
+        return node
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AnnAssign:
+        # A field's type matters when options are read, not when they are used.
+        node.annotation = ast.Constant(None)
+        self.generic_visit(node)
+        return node
+
+    def _without_docstring(self, node: _Documented) -> _Documented:
+        if ast.get_docstring(node) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+        self.generic_visit(node)
+        return node
+
+
+def _collect(statement: ast.stmt, module: _Module, path: Path) -> None:
+    """Note what a statement at the top of a module defines."""
+    if isinstance(statement, ast.If) and ast.unparse(statement.test) == "TYPE_CHECKING":
+        for inner in statement.orelse:
+            _collect(inner, module, path)
+    elif isinstance(statement, ast.Assign) and "LazyModule" in ast.unparse(statement.value):
+        _collect_lazy(statement, module)
+    elif isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        module.definitions.setdefault(statement.name, []).append(statement)
+    elif isinstance(statement, ast.Assign | ast.AnnAssign | ast.AugAssign):
+        targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+        for node in _walk(targets):  # `TABLE` also in `TABLE["key"] = ...`
+            if isinstance(node, ast.Name):
+                module.definitions.setdefault(node.id, []).append(statement)
+    elif not isinstance(statement, ast.Import | ast.ImportFrom) and not _is_text(statement):
+        raise SyntaxError(f"{path}:{statement.lineno}: runs at import; put it into a function")
+
+
+def _collect_lazy(statement: ast.Assign, module: _Module) -> None:
+    """Note what `torch, losses = LazyModule("torch"), LazyModule("robustviews.losses")` names."""
+    names = [node.id for node in _walk(statement.targets) if isinstance(node, ast.Name)]
+    calls = [node for node in ast.walk(statement.value) if isinstance(node, ast.Call)]
+    for name, call in zip(names, calls, strict=True):
+        target = ast.literal_eval(call.args[0])
+        if target.startswith(f"{PACKAGE}."):
+            module.modules[name] = target.removeprefix(f"{PACKAGE}.")
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+
+
+def _import(node: ast.AST, module: _Module, path: Path, source: Path) -> None:
+    """Note what an import of this package means; refuse one that cannot be followed."""
+    if isinstance(node, ast.Import):
+        if any(_is_ours(alias.name) for alias in node.names):
+            raise SyntaxError(f"{path}:{node.lineno}: write `from {PACKAGE} import ...`")
+    elif isinstance(node, ast.ImportFrom) and (node.level or _is_ours(node.module)):
+        if node.level or node.names[0].name == "*":
+            raise SyntaxError(f"{path}:{node.lineno}: name what is imported from {PACKAGE}")
+        origin = str(node.module).removeprefix(PACKAGE).removeprefix(".")
+        for alias in node.names:
+            here, inner = alias.asname or alias.name, f"{origin}.{alias.name}".removeprefix(".")
+            if _path(inner, source) is not None:
+                module.modules[here] = inner
+            else:
+                module.names[here] = (origin or "__init__", alias.name)
+
+
+def _is_ours(module: str | None) -> bool:
+    return str(module).split(".")[0] == PACKAGE

@@ -1,0 +1,181 @@
+"""What a study needs: its jobs, the resolved spec of each, where results lie; all without torch.
+
+The cells of tables and figures decide what is evaluated: there is no other list of jobs to keep in
+step with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+from robustviews.probe import OwnHead, RobustLinearProbe
+from robustviews.study.schema import Figure, Study, Table
+
+
+@dataclass(frozen=True)
+class Job:
+    """One pretraining: a run of the study on one data set with one seed."""
+
+    entry: str
+    dataset: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Name of its folder, such as emp-crop16-free3-cifar10-s0."""
+        return f"{self.entry}-{self.dataset}-s{self.seed}"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of a table or figure, and what it takes to compute it.
+
+    Attributes:
+        row: name of the row.
+        column: the column as the study writes it.
+        label: what people call the row.
+        dataset: name of the data set.
+        metric: `clean`, `minutes` or the name of an attack.
+        eps: radius in 1/255, for attacks.
+        entry: run of the study.
+        probe: probe of the study.
+        seeds: one a run.
+        runs: names of the jobs, one a seed.
+        attack: attack whose flags hold the cell; None for minutes.
+        published: the paper's value, `unavailable`, or None where it has none.
+    """
+
+    row: str
+    column: str
+    label: str
+    dataset: str
+    metric: str
+    eps: float | None
+    entry: str
+    probe: str
+    seeds: tuple[int, ...]
+    runs: tuple[str, ...]
+    attack: str | None
+    published: float | Literal["unavailable"] | None
+
+
+def seeds_of(study: Study, entry: str) -> tuple[int, ...]:
+    """Return the seeds of a run."""
+    own = study.runs[entry].seeds
+    return study.seeds if own is None else own
+
+
+@cache
+def jobs(study: Study) -> dict[str, Job]:
+    """Return every pretraining that some cell needs, by name."""
+    wanted: dict[str, Job] = {}
+    for cell in _all_cells(study):
+        for seed in cell.seeds:
+            job = Job(cell.entry, cell.dataset, seed)
+            wanted[job.name] = job
+    return wanted
+
+
+def heads(study: Study) -> list[tuple[str, str]]:
+    """Return every (run name, probe) to be trained, those that others start from included."""
+    wanted: dict[tuple[str, str], None] = {}
+    for cell in _all_cells(study):
+        for run in cell.runs:
+            start = head_start(study, cell.probe)
+            if start:
+                wanted[run, start] = None
+            if not isinstance(study.probes[cell.probe], OwnHead):
+                wanted[run, cell.probe] = None
+    return list(wanted)
+
+
+def evaluations(study: Study, *blocks: Table | Figure) -> list[tuple[str, str, str]]:
+    """Return every (run name, probe, attack) that some cell needs.
+
+    Args:
+        study: the study.
+        blocks: tables and figures to look at; all when none is given.
+    """
+    wanted = {
+        (run, cell.probe, cell.attack): None
+        for cell in _all_cells(study, *blocks)
+        for run in cell.runs
+        if cell.attack is not None
+    }
+    return list(wanted)
+
+
+def pretrainings(study: Study, *blocks: Table | Figure) -> list[str]:
+    """Return the names of the jobs whose encoders some cell needs; `blocks` as in `evaluations`."""
+    return list({run: None for cell in _all_cells(study, *blocks) for run in cell.runs})
+
+
+def example_run(study: Study) -> str:
+    """Return the job whose views the report shows: the first with many views, if there is one."""
+    names = list(jobs(study))
+    return max(names, key=lambda name: study.runs[jobs(study)[name].entry].views.count)
+
+
+def label(study: Study, entry: str) -> str:
+    """Return what people call a run."""
+    return study.runs[entry].label or entry
+
+
+def head_start(study: Study, probe: str) -> str | None:
+    """Return the probe whose head a robust probe starts from, if any."""
+    options = study.probes[probe]
+    if isinstance(options, RobustLinearProbe) and options.rle_start != "fresh":
+        return options.rle_start
+    return None
+
+
+def cells(study: Study, table: Table | Figure) -> list[Cell]:
+    """Return the cells of a table or figure, row by row.
+
+    Clean accuracy is read from the first attack among the table's columns of the same data set, so
+    that both stand on the same images.
+    """
+    return [
+        _cell(study, table, row, number)
+        for row in table.rows
+        for number in range(len(table.columns))
+    ]
+
+
+def _cell(study: Study, table: Table | Figure, row_name: str, number: int) -> Cell:
+    row, column = table.rows[row_name], table.columns[number]
+    dataset, metric, *radius = column.split("/")
+    attack = None if metric == "minutes" else metric
+    if metric == "clean":
+        attack = _attack_of_clean(study, table, dataset)
+    seeds = seeds_of(study, row.run)
+    return Cell(
+        row=row_name,
+        column=column,
+        label=row.label or label(study, row.run),
+        dataset=dataset,
+        metric=metric,
+        eps=float(radius[0]) if radius else None,
+        entry=row.run,
+        probe=row.probe,
+        seeds=seeds,
+        runs=tuple(Job(row.run, dataset, seed).name for seed in seeds),
+        attack=attack,
+        published=row.published[number] if row.published else None,
+    )
+
+
+def _attack_of_clean(study: Study, table: Table | Figure, dataset: str) -> str:
+    for column in table.columns:
+        name, metric, *_ = column.split("/")
+        if name == dataset and metric not in ("clean", "minutes"):
+            return metric
+    return next(iter(study.attacks))
+
+
+def _all_cells(study: Study, *blocks: Table | Figure) -> Iterator[Cell]:
+    for block in blocks or (*study.tables.values(), *study.figures.values()):
+        yield from cells(study, block)

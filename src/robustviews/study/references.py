@@ -1,0 +1,191 @@
+"""Whether the blocks of a study fit together: every name exists, and may stand where it does."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from robustviews.attacks import AutoAttack
+from robustviews.methods import DivisionError, divide
+from robustviews.probe import LinearProbe, NcropProbe, OwnHead, RobustLinearProbe
+from robustviews.study.located import LocatedDict, show
+from robustviews.study.problems import Place, Problems, nearest
+from robustviews.study.schema import Figure, Row, Run, Study, Table
+
+_COLUMN = re.compile(r"([^/]+)/([^/]+)(?:/([0-9]+(?:\.[0-9]+)?))?")
+_METRICS = ("clean", "minutes")
+
+
+def check_references(study: Study, tree: LocatedDict, problems: Problems) -> None:
+    """Note every reference that leads nowhere.
+
+    Args:
+        study: the study as built; entries with mistakes of their own are left out.
+        tree: the YAML it was built from, for places, and for the names of all entries.
+        problems: collects the mistakes.
+    """
+    _Checker(study, tree, problems).check()
+
+
+class _Checker:
+    def __init__(self, study: Study, tree: LocatedDict, problems: Problems) -> None:
+        self._study, self._tree, self._add = study, tree, problems.add
+        blocks = ("datasets", "runs", "probes", "attacks")
+        self._names: dict[str, set[str]] = {block: set(tree.get(block, ())) for block in blocks}
+        self._names["probes"].add("own")
+
+    def check(self) -> None:
+        study, tree = self._study, self._tree
+        if isinstance(study.seeds, tuple):
+            self._check_list(tree, "seeds", study.seeds)
+        folders: dict[str, str] = {}
+        for name, run in study.runs.items():
+            self._check_run(run, tree["runs"][name])
+            for dataset in run.datasets:
+                other = folders.setdefault(f"{name}-{dataset}", name)
+                if other != name:
+                    message = f"results on `{dataset}` would lie where those of run `{other}` do"
+                    self._add(tree["runs"].at[name], f"{message}; rename one of the two")
+        for name, probe in study.probes.items():
+            if isinstance(probe, RobustLinearProbe) and probe.rle_start != "fresh":
+                self._check_start(probe, tree["probes"][name].at["rle_start"])
+        for name, attack in study.attacks.items():
+            # Flags are stored by radius as it is printed.
+            self._check_list(tree["attacks"][name], "eps", [f"{eps:g}" for eps in attack.eps])
+        self._check_blocks()
+
+    def _check_blocks(self) -> None:
+        """Check all tables and figures, without which there is nothing to compute."""
+        study, tree = self._study, self._tree
+        if not tree.get("tables") and not tree.get("figures"):
+            message = "expected a table or a figure with what to compute, found none; add one"
+            self._add(tree.at["tables"], message)
+        for block, tables in (("tables", study.tables), ("figures", study.figures)):
+            for name, table in tables.items():
+                self._check_table(table, tree[block][name])
+
+    def _check_list(self, node: LocatedDict, key: str, values: Sequence[Any]) -> None:
+        """Note a list without entries, and entries that occur twice."""
+        if not values:
+            self._add(node.at[key], "expected at least one entry, found none")
+        for number, value in enumerate(values):
+            if value in values[:number]:
+                self._add(node[key].at[number], f"{value} occurs twice; remove one of them")
+
+    def _known(self, block: str, name: str, place: Place) -> bool:
+        """Note a name that a block does not define; return whether it does."""
+        known = self._names[block]
+        if name not in known:
+            self._add(place, f"no `{name}` in `{block}`; {nearest(name, known)}")
+        return name in known
+
+    def _check_run(self, run: Run, node: LocatedDict) -> None:
+        self._check_list(node, "datasets", run.datasets)
+        for dataset, place in zip(run.datasets, node["datasets"].at, strict=True):
+            self._known("datasets", dataset, place)
+        if run.seeds is not None:
+            self._check_list(node, "seeds", run.seeds)
+        try:
+            run.method.check_views(run.views.count)
+        except ValueError as error:
+            views = node.get("views", node)
+            self._add(views.at.get("count", node.at.get("views", node.place)), str(error))
+        self._check_ranks(run, node)
+
+    def _check_ranks(self, run: Run, node: LocatedDict) -> None:
+        """Note a training that so many processes cannot divide among them."""
+        ranks = getattr(self._study.runtime, "ranks", 1)  # none where `runtime` has mistakes
+        try:
+            divide(run.method, views=run.views.count, batch_size=run.batch_size, ranks=ranks)
+        except DivisionError as error:
+            self._add(node.place, f"{error} (runtime.ranks)")
+
+    def _check_start(self, probe: RobustLinearProbe, place: Place) -> None:
+        start = probe.rle_start
+        head = self._study.probes.get(start, LinearProbe(feature=probe.feature))
+        if start not in self._names["probes"]:
+            near = nearest(start, {"fresh", *self._names["probes"]})
+            self._add(place, f"expected `fresh` or a probe of kind linear, found `{start}`; {near}")
+        elif not isinstance(head, LinearProbe):
+            self._add(
+                place, f"`{start}` is no linear probe on whole images; use one of kind: linear"
+            )
+        elif head.feature != probe.feature:
+            self._add(
+                place,
+                f"`{start}` reads the feature {head.feature}, this probe {probe.feature}; "
+                "give both the same",
+            )
+
+    def _check_table(self, table: Table | Figure, node: LocatedDict) -> None:
+        self._check_list(node, "columns", table.columns)
+        self._check_list(node, "rows", list(node["rows"]))
+        columns = []
+        for column, place in zip(table.columns, node["columns"].at, strict=True):
+            match = _COLUMN.fullmatch(column)
+            if match is None:
+                form = "<dataset>/clean, <dataset>/<attack>/<eps> or <dataset>/minutes"
+                self._add(place, f"expected {form}, found {show(column)}")
+            elif self._known("datasets", match[1], place) and self._check_metric(
+                place, *match.groups()
+            ):
+                columns.append((match[1], match[2]))
+        self._check_kind(table, {metric for _, metric in columns}, node)
+        for name, row in table.rows.items():
+            self._check_row(row, columns, len(table.columns), node["rows"][name])
+
+    def _check_kind(self, table: Table | Figure, metrics: set[str], node: LocatedDict) -> None:
+        """Note a layout that does not exist, and a column that a figure cannot do without."""
+        if isinstance(table, Table):
+            return
+        needed = {"tradeoff": "clean", "cost": "minutes"}.get(table.kind)
+        if needed and needed not in metrics:
+            message = f"kind: {table.kind} needs a column <dataset>/{needed}"
+            self._add(node.at["columns"], message)
+
+    def _check_metric(self, place: Place, dataset: str, metric: str, eps: str | None) -> bool:
+        """Note what is wrong with the metric or radius of a column; return whether nothing is."""
+        message = ""
+        attack = self._study.attacks.get(metric)
+        if metric in _METRICS:
+            if eps is not None:
+                message = f"`{metric}` takes no radius; write {dataset}/{metric}"
+            elif metric == "clean" and not self._names["attacks"]:
+                message = "clean accuracy is read from an attack's flags; add one to `attacks`"
+        elif metric not in self._names["attacks"]:
+            near = nearest(metric, {*_METRICS, *self._names["attacks"]})
+            message = f"no `{metric}` in `attacks`; {near}"
+        elif attack is not None and (eps is None or float(eps) not in attack.eps):
+            ways = " or ".join(f"{dataset}/{metric}/{radius:g}" for radius in attack.eps)
+            message = f"`{metric}` has no results at eps {eps}; write {ways}, or add to its `eps`"
+            if eps is None:
+                message = f"`{metric}` needs a radius; write {ways}"
+        if message:
+            self._add(place, message)
+        return not message
+
+    def _check_row(
+        self, row: Row, columns: list[tuple[str, str]], count: int, node: LocatedDict
+    ) -> None:
+        """Check a row against the data set and metric of each column that makes sense."""
+        if row.published and len(row.published) != count:
+            message = f"expected {count} values, one a column (null where the paper has none)"
+            self._add(node.at["published"], f"{message}, found {len(row.published)}")
+        self._known("runs", row.run, node.at["run"])
+        self._known("probes", row.probe, node.at["probe"])
+        run, probe = self._study.runs.get(row.run), self._study.probes.get(row.probe)
+        if run and run.datasets and self._names["datasets"].issuperset(run.datasets):
+            for dataset in dict.fromkeys(dataset for dataset, _ in columns):
+                if dataset not in run.datasets:
+                    message = f"a column asks for `{dataset}`, but run `{row.run}` has only "
+                    self._add(node.at["run"], message + ", ".join(run.datasets))
+        if run and probe and isinstance(probe, OwnHead) != run.method.supervised:
+            wanted = "`own`" if run.method.supervised else "a trained probe"
+            message = f"run `{row.run}` is read through {wanted}, found `{row.probe}`"
+            self._add(node.at["probe"], message)
+        if isinstance(probe, NcropProbe):
+            for metric in dict.fromkeys(metric for _, metric in columns):
+                if isinstance(self._study.attacks.get(metric), AutoAttack):
+                    message = f"`{metric}` needs whole images, which `{row.probe}` does not see"
+                    self._add(node.at["probe"], f"{message}; attack it with kind: pgd")

@@ -1,0 +1,218 @@
+"""What a study file may say: one frozen dataclass a block, with defaults, ranges and units."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from robustviews.attacks import Attack
+from robustviews.augment import Views
+from robustviews.datasets import Dataset
+from robustviews.methods import Method
+from robustviews.options import option
+from robustviews.probe import Probe
+from robustviews.regimes import Regime
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Architecture of an encoder.
+
+    Attributes:
+        backbone: residual network, without its last layer.
+        width: channels of its first stage; 64 is the standard network.
+        stem: `cifar` is a 3x3 stride-1 convolution without max-pooling, `imagenet` 7x7 stride 2
+            with it.
+        hidden: width of the pre-feature and of the projector's hidden layer.
+        projection: dimension D of the projections z.
+        layout: how weights and activations lie in memory. `channels_last` is the faster one on GPUs
+            and CPUs; only rounding depends on it.
+    """
+
+    backbone: Literal["resnet18", "resnet50"] = "resnet18"
+    width: int = option(64, ge=1)
+    stem: Literal["cifar", "imagenet"] = "cifar"
+    hidden: int = option(4096, ge=1)
+    projection: int = option(1024, ge=1)
+    layout: Literal["channels_last", "contiguous"] = "channels_last"
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """How parameters are updated.
+
+    Attributes:
+        name: `lars` is SGD with layer-wise rates (the paper's), `sgd` and `adam` are torch's.
+        lr: learning rate at the start.
+        momentum: of SGD, Nesterov's; ignored by Adam.
+        weight_decay: L2 penalty; with LARS not for 1-d parameters.
+        eta: LARS trust coefficient.
+        schedule: `cosine` to zero, or `constant`.
+        schedule_horizon: what the cosine counts. Code: `minibatches`, though it is stepped at every
+            update, so that free training with m = 3 goes 0.3 -> 0 -> 0.3 -> 0. Paper: `updates`.
+    """
+
+    name: Literal["lars", "sgd", "adam"] = "lars"
+    lr: float = option(0.3, gt=0)
+    momentum: float = option(0.9, ge=0, lt=1)
+    weight_decay: float = option(1e-4, ge=0)
+    eta: float = option(0.005, gt=0)
+    schedule: Literal["cosine", "constant"] = "cosine"
+    schedule_horizon: Literal["minibatches", "updates"] = "minibatches"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One way of pretraining, for each of its data sets and seeds.
+
+    Attributes:
+        method: what is learned: views and loss.
+        regime: how one minibatch becomes updates.
+        datasets: names of data sets of the study.
+        epochs: length of the training, in the unit of `epochs_meaning`.
+        label: what tables call it; empty takes the run's name.
+        seeds: overrides the seeds of the study.
+        views: how views are made from images.
+        encoder: architecture.
+        optimizer: update rule and schedule.
+        epochs_meaning: `passes` over the data, each minibatch replayed m times (the code, and the
+            paper's own times); `replays` counts each replay, so that N epochs are N/m passes;
+            `views` counts each replayed crop, N/(C m) passes.
+        batch_size: images in a minibatch (code: 100 free, 128 PGD, 512 SimCLR; left-over paths hint
+            at 50, 256).
+        precision: arithmetic of the encoder in training (code: fp32). `bf16` has matrix products in
+            bf16, `tf32` in TF32 (on a CPU: fp32); losses, views and evaluation are always fp32.
+        compile: let torch.compile fuse the encoder on a CUDA device, before the clock starts; where
+            it cannot, training goes on without and the record says why.
+    """
+
+    method: Method
+    regime: Regime
+    datasets: tuple[str, ...]
+    epochs: int = option(..., ge=1)
+    label: str = ""
+    seeds: tuple[int, ...] | None = option(None, ge=0)
+    views: Views = Views()
+    encoder: Encoder = Encoder()
+    optimizer: Optimizer = Optimizer()
+    epochs_meaning: Literal["passes", "replays", "views"] = "passes"
+    batch_size: int = option(100, ge=2)
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    compile: bool = False
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """How jobs run on a machine.
+
+    Attributes:
+        threads: CPU threads of one process (results are the same bytes only for the same number).
+        ranks: processes that train one encoder together, each with a GPU of its own where there are
+            GPUs; they divide the views of EMP-SSL, or the images of a minibatch, evenly. Only
+            rounding depends on it.
+        deterministic: refuse operations whose result may differ from run to run.
+        checkpoint_minutes: how often the state of a training, probe or attack is saved, to go on
+            from after an interruption; 0 after every minibatch.
+        evaluation_batch: views at a time in probes' feature passes and in attacks. It decides which
+            random draws an image gets, and so belongs to the spec of an attack.
+    """
+
+    threads: int = option(1, ge=1)
+    ranks: int = option(1, ge=1)
+    deterministic: bool = True
+    checkpoint_minutes: float = option(10.0, ge=0)
+    evaluation_batch: int = option(500, ge=1)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table or group of a figure.
+
+    Attributes:
+        run: name of a run of the study.
+        probe: name of a probe of the study, `own` for a supervised network's own classifier.
+        label: what stands in the first column; empty takes the run's label.
+        published: for each column the paper's value (accuracies in percent), `unavailable` where
+            the paper has one that we could not read, null where it has none. Empty when the paper
+            has no such row.
+    """
+
+    run: str
+    probe: str
+    label: str = ""
+    published: tuple[float | Literal["unavailable"] | None, ...] = option((), ge=0)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: rows are (run, probe), columns are (data set, attack, radius).
+
+    Attributes:
+        title: one line above it.
+        columns: `<dataset>/clean`, `<dataset>/<attack>/<eps in 1/255>` or `<dataset>/minutes` (of
+            pretraining).
+        rows: by a short name, in order.
+        source: where the published values stand, such as `Table 1`.
+        kind: layout, a key of `robustviews.reporting.tables.TABLES`.
+        note: said below it.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: dict[str, Row]
+    source: str = ""
+    kind: Literal["comparison"] = "comparison"
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure, from the same rows and columns as a table.
+
+    Attributes:
+        title: one line above it.
+        columns: as in a table.
+        rows: as in a table.
+        source: figure of the paper that it stands for.
+        kind: `bars` (groups are rows, a panel a data set), `tradeoff` (clean against robust
+            accuracy) or `cost` (minutes of pretraining against robust accuracy).
+        note: said below it.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: dict[str, Row]
+    source: str = ""
+    kind: Literal["bars", "tradeoff", "cost"] = "bars"
+    note: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """A whole study: everything that decides its numbers. Compared and hashed by identity.
+
+    Attributes:
+        study: slug; results lie under `results/<study>/`.
+        title: one line for people.
+        datasets: by name.
+        runs: by name, merged with the `defaults` that each lists in `use`.
+        probes: by name; `own` always exists.
+        attacks: by name; `eps` and step sizes in 1/255.
+        tables: by name.
+        figures: by name.
+        seeds: of every run that names none itself.
+        demonstration: said on every table of a study that is no reproduction; empty otherwise.
+        runtime: how jobs run here.
+    """
+
+    study: str
+    title: str
+    datasets: dict[str, Dataset]
+    runs: dict[str, Run]
+    probes: dict[str, Probe]
+    attacks: dict[str, Attack]
+    tables: dict[str, Table]
+    figures: dict[str, Figure] = field(default_factory=dict)
+    seeds: tuple[int, ...] = option((0,), ge=0)
+    demonstration: str = ""
+    runtime: Runtime = Runtime()

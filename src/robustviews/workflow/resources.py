@@ -1,0 +1,193 @@
+"""What to ask a cluster for: memory and time of each job, from the study alone and without torch.
+
+Nothing is measured, because what plans a study there has no GPU; `robustviews estimate` measures.
+What is asked for is several times what a job should take, for a job that takes more is ended. Tried
+again it goes on from its state, and asks for more.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from robustviews.attacks import Attack, AutoAttack
+from robustviews.regimes import passes_over_data
+from robustviews.study import plan
+from robustviews.study.schema import Run, Study
+from robustviews.study.shapes import Shape, shape_of
+
+LONGEST = 24 * 60
+"""Minutes at most that a job asks for, however often it was tried.
+
+Many partitions allow no more, and some let a job that asks for more wait for ever.
+"""
+_SHORTEST = 30  # minutes, for what counts in no formula: starting, loading, a busy file system
+_BASE_MB = {"cpu": 2_000, "cuda": 8_000}  # Python, torch, and CUDA's libraries
+_DECODING = 0.02  # seconds an image file takes
+# By this count the paper's minutes (Table 1, an A6000) come to 14e12 operations a second: a third
+# is reckoned with. A core does 3e10 and more, but less in small networks.
+_RATE = {"cpu": 1e10, "cuda": 5e12}
+_PASS = 0.02  # seconds that a forward and backward pass of the smallest network takes
+_BOTH = 3  # forward passes that a forward and a backward pass take together
+# By width^2 and pixel behind the stem, multiply-accumulates of a forward pass; by width and pixel,
+# bytes that it keeps for the backward pass in fp32: as counted by torch for the paper's networks.
+_MACS = {"resnet18": 140, "resnet50": 320}
+_KEPT = {"resnet18": 75, "resnet50": 395}
+_KEPT_BY_STEM = 50  # more, with the one for ImageNet
+_SLACK = 1.5  # of memory: workspaces, and what the allocator does not give back
+_TARGETED = 9  # classes that targeted attacks of AutoAttack try
+_FAB = 150  # passes of its FAB attack for each of them
+# ImageNet-100, which does not tell before it is prepared.
+_UNKNOWN_TRAIN, _UNKNOWN_TEST, _UNKNOWN_CLASSES = 130_000, 10_000, 100
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """What a job asks for.
+
+    Attributes:
+        mem_mb: memory of the host, in MB.
+        runtime: minutes until the job is ended.
+    """
+
+    mem_mb: int
+    runtime: int
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Work of a job.
+
+    Attributes:
+        views: that pass the network.
+        passes: how often each does, counted in forward passes.
+        calls: of the network, with `at_once` views.
+        at_once: views.
+    """
+
+    views: int
+    passes: float
+    calls: float
+    at_once: int
+
+
+def allocation(study: Study, rule: str, name: str, *, device: str, attempt: int = 1) -> Allocation:
+    """Return what a job asks for: at its second try twice as much as at its first, and so on.
+
+    Args:
+        study: that it is of.
+        rule: `data`, `pretrain`, `probe` or `attack`.
+        name: of the data set; of the others as in `robustviews.study.jobs`: run, run/probe or
+            run/probe/attack.
+        device: `cpu`, or what else is computed on.
+        attempt: how often it will have been tried then.
+    """
+    if rule == "data":
+        megabytes, minutes = _preparation(_shape(study, name))
+    else:
+        megabytes, minutes = _computation(study, rule, name, device=device)
+    return Allocation(
+        500 * math.ceil(attempt * megabytes / 500),
+        min(10 * math.ceil(attempt * minutes / 10), LONGEST),
+    )
+
+
+def _preparation(shape: Shape) -> tuple[float, float]:
+    """Return megabytes and minutes of the preparation of a data set."""
+    images = shape.train + shape.test
+    minutes = _SHORTEST + images * _DECODING / 60
+    return _BASE_MB["cpu"] + images * shape.image / 1e6, minutes
+
+
+def _computation(study: Study, rule: str, name: str, *, device: str) -> tuple[float, float]:
+    """Return megabytes and minutes of a training, a probe or an attack."""
+    entry, *parts = name.split("/")
+    job = plan.jobs(study)[entry]
+    run, shape = study.runs[job.entry], _shape(study, job.dataset)
+    if rule == "pretrain":
+        work = _training(run, shape)
+    elif rule == "probe":
+        work = _probe(study, shape, *parts)
+    else:
+        work = _attack(study, shape, *parts)
+    processes = study.runtime.ranks if rule == "pretrain" else 1
+    base = processes * _BASE_MB["cpu" if device == "cpu" else "cuda"]
+    megabytes = base + _megabytes(run, work, shape=shape, device=device, processes=processes)
+    minutes = _SHORTEST + _minutes(study, run, work, shape=shape, device=device) / processes
+    return megabytes, minutes
+
+
+def _minutes(study: Study, run: Run, work: _Work, *, shape: Shape, device: str) -> float:
+    operations = 2 * _MACS[run.encoder.backbone] * run.encoder.width**2 * _pixels(run, shape)
+    rate = _RATE["cpu"] * study.runtime.threads if device == "cpu" else _RATE["cuda"]
+    return (work.views * work.passes * operations / rate + work.calls * _PASS) / 60
+
+
+def _megabytes(run: Run, work: _Work, *, shape: Shape, device: str, processes: int) -> float:
+    images = (shape.train + shape.test) * shape.image
+    if device != "cpu":
+        return images / 1e6
+    images *= processes  # each holds them all
+    stem = _KEPT_BY_STEM if run.encoder.stem == "imagenet" else 0
+    kept = (_KEPT[run.encoder.backbone] + stem) * run.encoder.width * _pixels(run, shape)
+    return (images + _SLACK * work.at_once * kept) / 1e6
+
+
+def _pixels(run: Run, shape: Shape) -> float:
+    """Return the pixels of an image behind the stem."""
+    return shape.size**2 / (16 if run.encoder.stem == "imagenet" else 1)
+
+
+def _training(run: Run, shape: Shape) -> _Work:
+    replays, views = run.regime.updates_per_batch, run.views.count
+    passes = passes_over_data(run.epochs, run.epochs_meaning, replays, views)
+    calls = passes * replays * (1 + getattr(run.regime, "steps", 0))
+    minibatches = shape.train // run.batch_size
+    return _Work(
+        views=minibatches * run.batch_size * views,
+        passes=_BOTH * calls,
+        calls=minibatches * calls,
+        at_once=run.batch_size * views,
+    )
+
+
+def _probe(study: Study, shape: Shape, name: str) -> _Work:
+    probe = study.probes[name]
+    images, steps = getattr(probe, "batch_size", shape.train), getattr(probe, "steps", 0)
+    epochs = getattr(probe, "epochs", 1)
+    return _Work(
+        views=shape.train * probe.stack,
+        passes=_BOTH * epochs * (steps + 1) if steps else 1,  # else features stay as they are
+        calls=epochs * (steps + 1) * math.ceil(shape.train / images),
+        at_once=max(study.runtime.evaluation_batch, images if steps else 1),
+    )
+
+
+def _attack(study: Study, shape: Shape, probe: str, name: str) -> _Work:
+    attack, batch = study.attacks[name], study.runtime.evaluation_batch
+    views = min(attack.images or shape.test, shape.test) * study.probes[probe].stack
+    calls = len(attack.eps) * _passes_of(attack) + 1
+    return _Work(
+        views=views, passes=_BOTH * calls, calls=calls * math.ceil(views / batch), at_once=batch
+    )
+
+
+def _passes_of(attack: Attack) -> float:
+    """Return the forward and backward passes of an attack at one radius, if all images hold."""
+    if not isinstance(attack, AutoAttack):
+        return float(getattr(attack, "steps", 1) * getattr(attack, "restarts", 1))
+    each = {
+        "apgd-ce": attack.apgd_steps,
+        "apgd-t": _TARGETED * attack.apgd_steps,
+        "fab-t": _TARGETED * _FAB,
+        "square": attack.square_queries / _BOTH,  # which has no backward pass
+    }
+    return float(sum(each[name] for name in attack.attacks or each))
+
+
+def _shape(study: Study, dataset: str) -> Shape:
+    known = shape_of(study, dataset)
+    if known is not None:
+        return known
+    size = study.datasets[dataset].size
+    return Shape(_UNKNOWN_TRAIN, _UNKNOWN_TEST, _UNKNOWN_CLASSES, size)
