@@ -16,7 +16,7 @@ rule attack:
         mem_mb=asked("mem_mb", "attack"),
         runtime=asked("runtime", "attack"),
     params:
-        spec=lambda w: plan.to_json(plan.attack_spec(STUDY, w.run, w.probe, w.attack)),
+        spec=lambda w: specs.to_json(specs.attack_spec(STUDY, w.run, w.probe, w.attack)),
     message:
         "attack {wildcards.run}/{wildcards.probe}/{wildcards.attack}"
     shell:

@@ -1,6 +1,6 @@
 # Which files each stage leaves and reads: the one place that knows their names.
 
-PREPARED = {plan.data_folder(STUDY, name).name: name for name in STUDY.datasets}
+PREPARED = {folders.data_folder(STUDY, name).name: name for name in STUDY.datasets}
 USED = dict.fromkeys(job.dataset for job in plan.jobs(STUDY).values())
 HEADS = set(plan.heads(STUDY))
 
@@ -13,7 +13,7 @@ def prepared_files(prepared):
 
 def data_files(dataset, split):
     """Return the arrays of a split, and the summary that knows classes and size."""
-    folder = plan.data_folder(STUDY, dataset).as_posix()
+    folder = folders.data_folder(STUDY, dataset).as_posix()
     return [
         f"{folder}/{split}_images.npy",
         f"{folder}/{split}_labels.npy",
@@ -23,19 +23,19 @@ def data_files(dataset, split):
 
 def encoder_files(run):
     """Return what a pretraining leaves."""
-    folder = plan.pretrain_folder(STUDY, run).as_posix()
+    folder = folders.pretrain_folder(STUDY, run).as_posix()
     return [f"{folder}/{name}" for name in ("encoder.safetensors", "training.jsonl", "record.json")]
 
 
 def head_files(run, probe):
     """Return what the training of a head leaves."""
-    folder = plan.probe_folder(STUDY, run, probe).as_posix()
+    folder = folders.probe_folder(STUDY, run, probe).as_posix()
     return [f"{folder}/{name}" for name in ("head.safetensors", "training.jsonl", "record.json")]
 
 
 def flag_files(run, probe, attack):
     """Return what an evaluation leaves: which test images are still classified correctly."""
-    folder = plan.attack_folder(STUDY, run, probe, attack).as_posix()
+    folder = folders.attack_folder(STUDY, run, probe, attack).as_posix()
     return [f"{folder}/{name}" for name in ("flags.safetensors", "record.json")]
 
 
@@ -70,7 +70,7 @@ def cell_inputs(*blocks):
 
 def report_spec(rule, name=""):
     """Return what decides a table, figure or page besides the results."""
-    return plan.to_json(plan.report_spec(STUDY, name, rule=rule))
+    return specs.to_json(specs.report_spec(STUDY, name, rule=rule))
 
 
 def asked(what, rule):
@@ -79,7 +79,7 @@ def asked(what, rule):
     def ask(wildcards, attempt):
         names = [PREPARED.get(name, name) for name in wildcards]
         job = "/".join(names)
-        wanted = allocation.allocation(STUDY, rule, job, device=DEVICE, attempt=attempt)
+        wanted = allocation(STUDY, rule, job, device=DEVICE, attempt=attempt)
         return getattr(wanted, what)
 
     return ask

@@ -12,7 +12,7 @@ rule data:
         mem_mb=asked("mem_mb", "data"),
         runtime=asked("runtime", "data"),
     params:
-        spec=lambda w: plan.to_json(plan.data_spec(STUDY, PREPARED[w.prepared])),
+        spec=lambda w: specs.to_json(specs.data_spec(STUDY, PREPARED[w.prepared])),
         dataset=lambda w: PREPARED[w.prepared],
     message:
         "data {wildcards.prepared}"

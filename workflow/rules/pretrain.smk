@@ -26,7 +26,7 @@ rule pretrain:
         mem_mb=asked("mem_mb", "pretrain"),
         runtime=asked("runtime", "pretrain"),
     params:
-        spec=lambda w: plan.to_json(plan.pretrain_spec(STUDY, w.run)),
+        spec=lambda w: specs.to_json(specs.pretrain_spec(STUDY, w.run)),
     message:
         "pretrain {wildcards.run}"
     shell:

@@ -16,7 +16,7 @@ rule probe:
         mem_mb=asked("mem_mb", "probe"),
         runtime=asked("runtime", "probe"),
     params:
-        spec=lambda w: plan.to_json(plan.probe_spec(STUDY, w.run, w.probe)),
+        spec=lambda w: specs.to_json(specs.probe_spec(STUDY, w.run, w.probe)),
     message:
         "probe {wildcards.run}/{wildcards.probe}"
     shell:
