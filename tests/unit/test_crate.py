@@ -229,7 +229,7 @@ def reporting():
 # What else is asked of a crate.
 
 
-@pytest.mark.parametrize("run", list(plan.jobs(small_study())))
+@pytest.mark.parametrize("run", list(plan.pretrainings(small_study())))
 def test_every_resolved_parameter_and_seed_of_a_training_is_a_value(asked, run):
     def flat(tree, prefix=""):
         for name, value in tree.items():

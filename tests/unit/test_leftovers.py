@@ -11,10 +11,10 @@ import pytest
 from robustviews import artifacts
 from robustviews.artifacts.resume import Resume
 from robustviews.cli import main
-from robustviews.cli.jobs import STATE
 from robustviews.provenance import leftovers
 from robustviews.provenance.leftovers import LeftoverError
 from robustviews.study import folders, jobs, load_study, plan
+from robustviews.study.folders import STATE
 from robustviews.workflow import locks
 from tests.unit.results_tree import write_shown, write_tree
 
@@ -62,7 +62,7 @@ def finished(tmp_path_factory):
     write_tree(root, study)
     write_shown(root, study)
     made = [path.relative_to(root) for path in root.rglob("*") if path.is_file()]
-    for run in plan.jobs(study):
+    for run in plan.pretrainings(study):
         for end in ("log", "tsv"):
             artifacts.write_text(root / f"logs/tiny/pretrain/{run}.{end}", "")
             artifacts.write_text(root / f"logs/tiny/probe/{run}/central.{end}", "")

@@ -248,7 +248,7 @@ def test_a_changed_a_missing_and_a_grown_file_are_each_named(project):
 def signed(project, key, monkeypatch):
     """The project, its signed manifest, the public key; `params.yaml` is read as its study."""
     monkeypatch.chdir(project)
-    monkeypatch.setattr("robustviews.cli.exporting.load_study", lambda _: small_study())
+    monkeypatch.setattr("robustviews.cli.export.load_study", lambda _: small_study())
     monkeypatch.setattr("robustviews.provenance.audit.audit", lambda *_, **_options: seen())
     assert cli.main(["sign", "--key", str(save(project / "key", key))]) == 0
     return save_public(project / "key.pub", key)
@@ -288,7 +288,7 @@ def test_a_changed_file_a_changed_manifest_and_another_key_are_told_apart(signed
 def test_the_signed_manifest_of_one_study_does_not_pass_for_another(signed, monkeypatch, capsys):
     other = small_study(study="other")
     shutil.copytree("results/tiny", "results/other")
-    monkeypatch.setattr("robustviews.cli.exporting.load_study", lambda _: other)
+    monkeypatch.setattr("robustviews.cli.export.load_study", lambda _: other)
     assert check(signed) == 1
     assert "signed for the study 'tiny', expected 'other'" in capsys.readouterr().out
 
@@ -296,9 +296,7 @@ def test_the_signed_manifest_of_one_study_does_not_pass_for_another(signed, monk
 def test_a_file_that_the_study_has_now_and_nobody_signed_is_named(signed, monkeypatch, capsys):
     study = small_study()
     tables = study.tables | {"later": study.tables["table1"]}
-    monkeypatch.setattr(
-        "robustviews.cli.exporting.load_study", lambda _: small_study(tables=tables)
-    )
+    monkeypatch.setattr("robustviews.cli.export.load_study", lambda _: small_study(tables=tables))
     assert check(signed) == 1
     assert "results/tiny/tables/later.csv: not signed" in capsys.readouterr().out
 

@@ -21,7 +21,7 @@ from robustviews.provenance.remaking import Commands, commands
 from robustviews.reporting import results
 from robustviews.reporting.tables.values import CellValue, row_values
 from robustviews.reporting.tables.writers import minutes, percent
-from robustviews.study import cells, differences
+from robustviews.study import cells, differences, folders
 from robustviews.study.cells import Address
 from robustviews.study.jobs import Job, Key
 from robustviews.study.plan import Cell
@@ -122,7 +122,7 @@ def _how(cell: Cell, found: CellValue) -> str:
         return f"`seconds` in the record of the pretraining / 60; {over}"
     flags = "clean" if cell.eps is None else f"eps_{cell.eps:g}"
     images = " or ".join(f"{n:,}" for n in sorted({each.n for each in found.evidence}))
-    share = f"share of ones among `{flags}` in flags.safetensors of {cell.attack}"
+    share = f"share of ones among `{flags}` in {folders.FLAGS} of {cell.attack}"
     kind = "Student's t over seeds" if done > 1 else "Wilson's over test images"
     return f"{share}, {images or UNKNOWN} test images; {over}; interval: {kind}"
 
@@ -174,7 +174,7 @@ def _job(job: Job, record: Record | None) -> Iterator[str]:
     """Say when and where a job ran, of which seed and code, and what came out."""
     assert job.folder is not None
     if record is None:
-        yield f"{job.name}: {UNKNOWN}: not run yet ({job.folder}/record.json is not there)"
+        yield f"{job.name}: {UNKNOWN}: not run yet ({job.record} is not there)"
         return
     seed = "" if job.rule == "data" else f"seed {_or_unknown(record.get('seed'))}, "
     seconds, resumed = record.get("seconds"), record.get("resumed")
@@ -190,7 +190,7 @@ def _job(job: Job, record: Record | None) -> Iterator[str]:
     came = _outcome(record)
     if came:
         yield f"   gave {came}"
-    yield f"   record {job.folder.as_posix()}/record.json"
+    yield f"   record {job.record.as_posix()}"
 
 
 def _machine(record: Record, job: Job) -> str:

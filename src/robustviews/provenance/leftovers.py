@@ -140,7 +140,7 @@ def _kept(study: Study) -> set[Path]:
     """Return folders and files that jobs of a study leave."""
     jobs = pending.jobs(study).values()
     folders = {job.folder for job in jobs if job.folder is not None}
-    return folders | {file for job in jobs for file in job.outputs}
+    return folders | {file for job in jobs for file in job.writes}
 
 
 def _logs(study: Study, root: Path) -> Iterator[Path]:

@@ -9,10 +9,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from robustviews import artifacts
-from robustviews.artifacts import ArtifactError, Record, records
+from robustviews.artifacts import RECORD, ArtifactError, Record, records
 from robustviews.workflow import dvc
-
-RECORD = "record.json"
 
 
 class PlaceError(ValueError):

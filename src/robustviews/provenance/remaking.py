@@ -89,9 +89,9 @@ def _snakemake(
     # Snakemake takes all that follows --config for settings, so it comes last.
     end = ["--config", *config] if config else []
     made = [
-        folders.attack_folder(study, run, cell.probe, cell.attack) / "flags.safetensors"
+        folders.attack_folder(study, run, cell.probe, cell.attack) / folders.FLAGS
         if cell.attack
-        else folders.pretrain_folder(study, run) / "encoder.safetensors"
+        else folders.pretrain_folder(study, run) / folders.ENCODER
         for run in cell.runs
     ]
     targets = [path.as_posix() for path in made]

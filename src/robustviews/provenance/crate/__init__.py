@@ -35,7 +35,7 @@ def build(study: Study, *, study_file: Path, agent: str | None = None) -> Graph:
     """
     disk = Disk(study, Path())
     _require_finished(disk, study_file)
-    refuse_failed(audit(study, file=study_file.as_posix()), "no crate")
+    refuse_failed(audit(study), "no crate")
     graph = Graph(disk)
     runs = Runs(graph, study_file, agent)
     for job in disk.jobs.values():

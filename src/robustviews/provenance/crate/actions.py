@@ -96,7 +96,7 @@ class Runs:
         study = graph.file(self.study_file)
         self._fill(workflow, "input", local("input", "workflow", STUDY), STUDY, study)
         reporting = [job for job in graph.disk.jobs.values() if job.folder is None]
-        made = [path for job in reporting for path in job.outputs]
+        made = [path for job in reporting for path in job.writes]
         for path in made:
             name = path.relative_to(folders.results_folder(graph.disk.study)).as_posix()
             slot = local("output", "workflow", name)
@@ -252,7 +252,7 @@ class Runs:
     def _connect_outputs(self, workflow: Ref, reporting: list[Job]) -> None:
         folder = folders.results_folder(self.graph.disk.study)
         for job in reporting:
-            for path in job.outputs:
+            for path in job.writes:
                 target = local("output", "workflow", path.relative_to(folder).as_posix())
                 self._connect(workflow, local("output", job.rule, _slot(job, path)), target)
 

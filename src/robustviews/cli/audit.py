@@ -9,13 +9,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from robustviews import commands
-from robustviews.cli.jobs import STATE
 from robustviews.cli.names import UsageError
 from robustviews.provenance import leftovers
 from robustviews.provenance.audit import Audit, verified
 from robustviews.provenance.audit import audit as audit_study
 from robustviews.provenance.findings import Finding, State, exit_status, worst
 from robustviews.study import Study, cells, load_study
+from robustviews.study.folders import STATE
 from robustviews.study.jobs import REPORTING
 from robustviews.study.problems import nearest
 
@@ -38,10 +38,10 @@ def verify(options: argparse.Namespace) -> int:
     for stage in stages:
         if stage not in STAGES:
             raise UsageError(f"--stages: no stage `{stage}`; {nearest(stage, STAGES)}")
-    rules, file = {rule for stage in stages for rule in STAGES[stage]}, str(options.study)
-    findings = verified(study, Path(), rules=rules, file=file)
-    _write_wrong(findings, file)
-    _write_leftovers(study, options)
+    rules = {rule for stage in stages for rule in STAGES[stage]}
+    findings = verified(study, Path(), rules=rules)
+    _write_wrong(findings, study.file)
+    _write_leftovers(study)
     state = worst(findings)
     _write(f"{study.study}: {', '.join(stages)}: {_counts(findings)}: {state}")
     return exit_status(state)
@@ -51,19 +51,19 @@ def audit(options: argparse.Namespace) -> int:
     """Walk every cell of every table, or one, back to its bytes."""
     study = load_study(options.study)
     wanted = None if options.cell is None else [cells.find(study, options.cell)[0]]
-    seen = audit_study(study, cells=wanted, file=str(options.study))
+    seen = audit_study(study, cells=wanted)
     if options.json:
         _write(json.dumps(seen.as_json(), indent=1))
     else:
         _write_cells(seen)
         if wanted is None:
-            _write_wrong(seen.all_findings(), str(options.study))
+            _write_wrong(seen.all_findings(), study.file)
         else:
             _write_chain(seen)
         for remark in seen.remarks:
             _write(f"note: {remark}")
         if wanted is None:
-            _write_leftovers(study, options)
+            _write_leftovers(study)
         _write(f"{seen.study}: {_counts(seen.all_findings())}: {seen.state}")
     return exit_status(seen.state)
 
@@ -121,10 +121,10 @@ def _write_wrong(findings: Iterable[Finding], file: str) -> None:
             _write(f"{state}: {check}: and {left} more; see: {see}")
 
 
-def _write_leftovers(study: Study, options: argparse.Namespace) -> None:
+def _write_leftovers(study: Study) -> None:
     """Write what no job has any more, which decides no number and so is no failure."""
     try:
-        found = leftovers.find(study, str(options.study), states=STATE)
+        found = leftovers.find(study, study.file, states=STATE)
     except leftovers.LeftoverError as error:
         _write(f"note: leftovers cannot be told: {error}")
         return
@@ -132,7 +132,7 @@ def _write_leftovers(study: Study, options: argparse.Namespace) -> None:
     if folders:
         more = f" and {len(folders) - _NAMED} more" if len(folders) > _NAMED else ""
         named = ", ".join(folders[:_NAMED]) + more
-        prune = commands.robustviews(str(options.study), "prune")
+        prune = commands.robustviews(study.file, "prune")
         _write(f"note: no job has any more: {named}; all of it: {prune}")
 
 

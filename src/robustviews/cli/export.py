@@ -39,9 +39,7 @@ def sign(options: argparse.Namespace) -> None:
     study = load_study(options.study)
     key = signing.load_private(options.key, lambda: _passphrase(options.key))
     path = manifest.path_of(study)
-    listed = manifest.build(
-        study, audit(study, file=str(options.study)), study_file=_within(Path(options.study))
-    )
+    listed = manifest.build(study, audit(study), study_file=_within(Path(options.study)))
     artifacts.write_json(path, listed)
     signature = path.with_name(f"{path.name}.sig")
     artifacts.write_text(signature, signing.sign(path.read_bytes(), key))

@@ -7,17 +7,17 @@ import sys
 from pathlib import Path
 
 from robustviews import commands
-from robustviews.cli.jobs import STATE
 from robustviews.machine.humanize import size
 from robustviews.provenance import comparison, difference, leftovers
 from robustviews.provenance.explain import explain as tell
 from robustviews.study import load_study
+from robustviews.study.folders import STATE
 
 
 def explain(options: argparse.Namespace) -> None:
     """Tell how a cell was made, in words, and with which commands to make it again."""
     study = load_study(options.study)
-    sys.stdout.write(tell(study, options.cell, file=str(options.study)))
+    sys.stdout.write(tell(study, options.cell, file=study.file))
 
 
 def diff(options: argparse.Namespace) -> int:
@@ -34,7 +34,7 @@ def diff(options: argparse.Namespace) -> int:
 def prune(options: argparse.Namespace) -> None:
     """List what no job of the study has any more; remove it when told so."""
     study = load_study(options.study)
-    found = leftovers.find(study, str(options.study), states=STATE)
+    found = leftovers.find(study, study.file, states=STATE)
     if not found:
         sys.stdout.write(f"{study.study}: nothing is left over\n")
         return
@@ -46,7 +46,7 @@ def prune(options: argparse.Namespace) -> None:
     total = size(sum(each.size for each in found))
     count = f"{len(found)} leftover{'s' if len(found) > 1 else ''}, {total}"
     if not options.yes:
-        way = commands.robustviews(str(options.study), "prune", "--yes")
+        way = commands.robustviews(study.file, "prune", "--yes")
         sys.stdout.write(f"{study.study}: {count}; to remove them: {way}\n")
         return
     sys.stdout.write(f"{study.study}: {count}: removed\n")
