@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import sys
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from robustviews.study import load_study
 
 def crate(options: argparse.Namespace) -> None:
     """Write a finished study as a folder that is an RO-Crate."""
-    _need("rocrate")
     from robustviews.provenance import crate as exported
 
     study = load_study(options.study)
@@ -22,7 +20,7 @@ def crate(options: argparse.Namespace) -> None:
     exported.write(made, options.to)
     sys.stdout.write(
         f"{options.to}: RO-Crate of {study.study}: {len(made.files)} files, "
-        f"{len(made.entities)} things described; start with {options.to}/{exported.METADATA}\n"
+        f"{len(made.entities)} entities; start with {options.to}/{exported.METADATA}\n"
     )
 
 
@@ -86,15 +84,6 @@ def check_signature(options: argparse.Namespace) -> int:
         f"{files - len(changed)} of {files} files are as signed, with {cells} cells\n"
     )
     return 1 if changed else 0
-
-
-def _need(package: str) -> None:
-    """Raise UsageError where a package of the `export` extra is not installed."""
-    if importlib.util.find_spec(package) is None:
-        raise UsageError(
-            f"the package {package} is not installed here; type: make setup, "
-            f"or: pip install 'robustviews[export]'"
-        )
 
 
 def _within(study_file: Path) -> Path:
