@@ -70,23 +70,37 @@ def copy(tmp_path):
     )
 
 
-def digests(source: Path) -> dict[str, str]:
-    fingerprint._digest.cache_clear()
-    for cached in (fingerprint._uses, fingerprint._fingerprint, fingerprint._parse):
-        cached.cache_clear()
-    return {stage: fingerprint.digest(("stages", stage), source=source) for stage in STAGES}
+def forget() -> None:
+    """Let fingerprint read edited files again."""
+    cached = (fingerprint._digest, fingerprint._uses, fingerprint._fingerprint, fingerprint._parse)
+    for function in cached:
+        function.cache_clear()
+
+
+def digest(stage: str, source: Path) -> str:
+    forget()
+    return fingerprint.digest(("stages", stage), source=source)
 
 
 def test_each_line_of_a_stage_that_passes_something_on_is_part_of_its_digest(copy):
     path = copy / "stages.py"
-    original, before = path.read_text(encoding="utf-8"), digests(copy)
+    original = path.read_text(encoding="utf-8")
+    forget()
+    before = {stage: fingerprint._fingerprint("stages", stage, copy) for stage in STAGES}
+    for stage in STAGES:  # of which the digest is made
+        assert ("stages", stage) in fingerprint.reach(("stages", stage), source=copy)
     found = list(keywords(ast.parse(original)))
     assert len(found) > 30
     for stage, keyword in found:
         edited(path, keyword.value, "0")
-        after = digests(copy)
-        assert after[stage] != before[stage], f"stages.py:{keyword.value.lineno} {keyword.arg}"
+        forget()
+        where = f"stages.py:{keyword.value.lineno} {keyword.arg}"
+        assert fingerprint._fingerprint("stages", stage, copy) != before[stage], where
         path.write_text(original, encoding="utf-8")
+    edited(path, found[0][1].value, "0")
+    changed = digest(found[0][0], copy)
+    path.write_text(original, encoding="utf-8")
+    assert changed != digest(found[0][0], copy)
 
 
 def planned(source: Path) -> dict[str, object]:
@@ -113,17 +127,23 @@ ARGUMENTS = [
 ]
 
 
+@pytest.fixture(scope="module")
+def unedited():
+    return planned(fingerprint.SOURCE)
+
+
 @pytest.mark.parametrize(("line", "edit", "rule"), ARGUMENTS)
-def test_each_line_that_chooses_the_arguments_of_a_stage_is_part_of_a_spec(line, edit, rule, copy):
+def test_each_line_that_chooses_the_arguments_of_a_stage_is_part_of_a_spec(
+    line, edit, rule, unedited, copy
+):
     path = copy / "study" / "specs.py"
     text = path.read_text(encoding="utf-8")
     assert text.count(line) == 1
-    before = planned(copy)
     imported = "from robustviews.study.schema import Run, Study"
     text = text.replace("from robustviews.study.schema import Study", imported)
     path.write_text(text.replace(line, edit), encoding="utf-8")
     after = planned(copy)
-    changed = {name for name in before if after.get(name) != before[name]}
+    changed = {name for name in unedited if after.get(name) != unedited[name]}
     assert any(name.startswith(f"{rule} ") for name in changed), after.get("error")
 
 
@@ -164,15 +184,15 @@ def test_messages_comments_and_annotations_are_no_part_of_a_digest(before, after
     found = set()
     for lines in (before, after):
         path.write_text(original.replace(anchor, f"{anchor}    {lines}\n"), encoding="utf-8")
-        found.add(digests(copy)["pretrain"])
+        found.add(digest("pretrain", copy))
     assert len(found) == 1
 
 
 def test_the_kind_of_an_error_is_part_of_a_digest(copy):
     path = copy / "encoder.py"
-    before = digests(copy)["attack"]
+    before = digest("attack", copy)
     text = path.read_text(encoding="utf-8")
     changed = text.replace("raise WeightsError(part, str(error)) from None", "raise ValueError")
     assert changed != text
     path.write_text(changed, encoding="utf-8")
-    assert digests(copy)["attack"] != before
+    assert digest("attack", copy) != before
