@@ -16,7 +16,7 @@ from robustviews.artifacts import RECORD, ArtifactError, Record
 from robustviews.artifacts.records import require
 from robustviews.attacks import ATTACKS
 from robustviews.datasets import open_split
-from robustviews.encoder import Encoder, restore_encoder, restore_head
+from robustviews.encoder import Encoder, restore_encoder
 from robustviews.machine import runtime
 from robustviews.probe import OWN_HEAD, PROBES
 from robustviews.reporting import results as reading
@@ -98,7 +98,8 @@ def load_classifier(folder: str | Path, *, device: str = "cpu") -> nn.Module:
         raise ValueError(f"{folder}: sees {probe.stack} views of an image; use stages.attack")
     encoder = load_encoder(_input(folder, record, folders.ENCODER).parent, device=device)
     weights = artifacts.read_tensors(_covered(folder / folders.HEAD, record["outputs"]))
-    head = restore_head(weights, encoder, probe.feature, classes=len(weights["bias"]))
+    classes = artifacts.read_json(_input(folder, record, folders.SUMMARY))["classes"]
+    head = probe.restore(weights, encoder, classes=classes)
     return _frozen(encoder, head, probe)
 
 
@@ -214,7 +215,7 @@ def _attack_batch(
     return Attacked(adversarial, clean, robust)
 
 
-def _frozen(encoder: Encoder, head: nn.Linear, probe: Probe) -> nn.Module:
+def _frozen(encoder: Encoder, head: nn.Module, probe: Probe) -> nn.Module:
     return evaluate.Classifier(encoder, head, probe).eval().requires_grad_(False)
 
 

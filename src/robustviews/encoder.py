@@ -273,24 +273,12 @@ def restore_encoder(
         WeightsError: the weights are those of another network.
     """
     encoder = build_encoder(**options, classes=classes)
-    _load_strictly(encoder, weights, "encoder")
+    load_strictly(encoder, weights, "encoder")
     return encoder.to(device).eval()
 
 
-def restore_head(
-    weights: Mapping[str, Tensor], encoder: Encoder, feature: Feature, *, classes: int
-) -> nn.Linear:
-    """Return a trained head for a feature of an encoder, on the encoder's device.
-
-    Raises:
-        WeightsError: the weights are those of another head.
-    """
-    head = nn.Linear(encoder.width_of(feature), classes)
-    _load_strictly(head, weights, "head")
-    return head.to(next(encoder.parameters()).device)
-
-
-def _load_strictly(module: nn.Module, weights: Mapping[str, Tensor], part: str) -> None:
+def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], part: str) -> None:
+    """Load all weights of a module, the `encoder` or `head`, or raise WeightsError."""
     try:
         module.load_state_dict(weights, strict=True)
     except RuntimeError as error:

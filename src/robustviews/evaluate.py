@@ -27,7 +27,7 @@ ROUNDING = 1e-6  # what float32 may add to a perturbation
 class Classifier(nn.Module):
     """Encoder and head as one network, from what the probe sees to logits."""
 
-    def __init__(self, encoder: Encoder, head: nn.Linear, probe: Probe) -> None:
+    def __init__(self, encoder: Encoder, head: nn.Module, probe: Probe) -> None:
         super().__init__()
         self.encoder, self.head, self.probe = encoder, head, probe
 

@@ -206,7 +206,7 @@ def probe(
     )
     head = None
     if start is not None:
-        head = encoders.restore_head(start, network, probe.feature, classes=classes)
+        head = probe.restore(start, network, classes=classes)
     task = Task(
         images=feed.choose(images, device),
         labels=labels.to(device),
@@ -274,13 +274,12 @@ def attack(
     network = encoders.restore_encoder(
         weights, encoder, classes=classes if supervised else None, device=device
     )
-    linear = network.classifier
-    if head is not None:
-        linear = encoders.restore_head(head, network, probe.feature, classes=classes)
-    assert linear is not None
+    classifier = evaluate.Classifier(
+        network, probe.restore(head or {}, network, classes=classes), probe
+    )
     with memory.explained(title, memory.SMALLER_BATCH):
         return evaluate.evaluate(
-            evaluate.Classifier(network, linear, probe),
+            classifier,
             attack,
             feed.choose(images, device),
             labels,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from robustviews import optim
+from robustviews.encoder import load_strictly
 from robustviews.machine import feed, runtime
 
 if TYPE_CHECKING:
@@ -34,6 +35,19 @@ def new_head(encoder: Encoder, feature: Feature, task: Task) -> nn.Linear:
     return head.to(task.labels.device)
 
 
+def restore_head(
+    weights: Mapping[str, Tensor], encoder: Encoder, feature: Feature, *, classes: int
+) -> nn.Linear:
+    """Return a trained linear head for a feature of an encoder, on the encoder's device.
+
+    Raises:
+        WeightsError: the weights are those of another head.
+    """
+    head = nn.Linear(encoder.width_of(feature), classes)
+    load_strictly(head, weights, "head")
+    return head.to(next(encoder.parameters()).device)
+
+
 @dataclass
 class Position:
     """Where a fit stands."""
@@ -48,7 +62,7 @@ class Fit:
 
     def __init__(
         self,
-        head: nn.Linear,
+        head: nn.Module,
         optimizer: torch.optim.Optimizer,
         task: Task,
         *,

@@ -8,6 +8,7 @@ Source: arXiv 2501.03507, section 4, and its reference code.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
@@ -105,9 +106,14 @@ class Probe(Protocol):
         """Return what is seen and perturbed: (B, 3, H, W) or (B, n, 3, H, W) in [0, 1]."""
 
     def train(
-        self, encoder: Encoder, task: Task, *, start: nn.Linear | None = None
-    ) -> tuple[nn.Linear, History]:
-        """Return the trained head and one line of history an epoch."""
+        self, encoder: Encoder, task: Task, *, start: nn.Module | None = None
+    ) -> tuple[nn.Module, History]:
+        """Return the trained head and one line of history per epoch."""
+
+    def restore(
+        self, weights: Mapping[str, Tensor], encoder: Encoder, *, classes: int
+    ) -> nn.Module:
+        """Return the head with these weights, on the encoder's device, or raise WeightsError."""
 
 
 @dataclass(frozen=True)
@@ -145,14 +151,20 @@ class LinearProbe:
         return augment.to_float(images, size)
 
     def train(
-        self, encoder: Encoder, task: Task, *, start: nn.Linear | None = None
-    ) -> tuple[nn.Linear, History]:
+        self, encoder: Encoder, task: Task, *, start: nn.Module | None = None
+    ) -> tuple[nn.Module, History]:
         """Train on the features of whole images."""
         h = frozen_features(self, encoder, task, key="train")
         head = start or heads.new_head(encoder, self.feature, task)
         adam = optim.Adam(head.parameters(), self.lr)
         fit = heads.Fit(head, adam, task)
         return head, fit.run(h, batch_size=self.batch_size, epochs=self.epochs)
+
+    def restore(
+        self, weights: Mapping[str, Tensor], encoder: Encoder, *, classes: int
+    ) -> nn.Module:
+        """Return the linear head with these weights."""
+        return heads.restore_head(weights, encoder, self.feature, classes=classes)
 
 
 @dataclass(frozen=True)
@@ -208,8 +220,8 @@ class RobustLinearProbe:
         return augment.to_float(images, size)
 
     def train(
-        self, encoder: Encoder, task: Task, *, start: nn.Linear | None = None
-    ) -> tuple[nn.Linear, History]:
+        self, encoder: Encoder, task: Task, *, start: nn.Module | None = None
+    ) -> tuple[nn.Module, History]:
         """Attack each minibatch, then fit the head to the features of what came out."""
         head = start or heads.new_head(encoder, self.feature, task)
         adam = optim.Adam(head.parameters(), self.lr)
@@ -232,8 +244,14 @@ class RobustLinearProbe:
             history = fit.run(h, batch_size=self.batch_size, epochs=epochs)
         return head, history
 
+    def restore(
+        self, weights: Mapping[str, Tensor], encoder: Encoder, *, classes: int
+    ) -> nn.Module:
+        """Return the linear head with these weights."""
+        return heads.restore_head(weights, encoder, self.feature, classes=classes)
+
     def _attacked(
-        self, encoder: Encoder, head: nn.Linear, images: Tensor, labels: Tensor
+        self, encoder: Encoder, head: nn.Module, images: Tensor, labels: Tensor
     ) -> Tensor:
         """Return features (B, F) of PGD examples for images (B, 3, H, W) in [0, 1]."""
 
@@ -303,8 +321,8 @@ class NcropProbe:
         return drawn.transpose(0, 1)  # (B, n, 3, H, W)
 
     def train(
-        self, encoder: Encoder, task: Task, *, start: nn.Linear | None = None
-    ) -> tuple[nn.Linear, History]:
+        self, encoder: Encoder, task: Task, *, start: nn.Module | None = None
+    ) -> tuple[nn.Module, History]:
         """Train on the mean features, by SGD with a cosine schedule over all minibatches."""
         h = frozen_features(self, encoder, task, key="train")
         head = start or heads.new_head(encoder, self.feature, task)
@@ -319,6 +337,12 @@ class NcropProbe:
             lr_at=lambda step: optim.cosine_lr(step, base=self.lr, horizon=minibatches),
         )
         return head, fit.run(h, batch_size=self.batch_size, epochs=self.epochs)
+
+    def restore(
+        self, weights: Mapping[str, Tensor], encoder: Encoder, *, classes: int
+    ) -> nn.Module:
+        """Return the linear head with these weights."""
+        return heads.restore_head(weights, encoder, self.feature, classes=classes)
 
 
 @dataclass(frozen=True)
@@ -350,12 +374,22 @@ class OwnHead:
         return augment.to_float(images, size)
 
     def train(
-        self, encoder: Encoder, task: Task, *, start: nn.Linear | None = None
-    ) -> tuple[nn.Linear, History]:
+        self, encoder: Encoder, task: Task, *, start: nn.Module | None = None
+    ) -> tuple[nn.Module, History]:
         """Return the network's classifier."""
-        if encoder.classifier is None:
-            raise ValueError("probe `own` needs a supervised network, which has a classifier")
-        return encoder.classifier, []
+        return _own(encoder), []
+
+    def restore(
+        self, weights: Mapping[str, Tensor], encoder: Encoder, *, classes: int
+    ) -> nn.Module:
+        """Return the network's classifier; it has no weights of its own."""
+        return _own(encoder)
+
+
+def _own(encoder: Encoder) -> nn.Linear:
+    if encoder.classifier is None:
+        raise ValueError("probe `own` needs a supervised network, which has a classifier")
+    return encoder.classifier
 
 
 def represent(encoder: Encoder, feature: Feature, inputs: Tensor) -> Tensor:

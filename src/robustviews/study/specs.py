@@ -66,8 +66,8 @@ def attack_arguments(study: Study, run: str, probe: str, attack: str) -> dict[st
 def data_spec(study: Study, dataset: str, *, source: Path = SOURCE) -> Spec:
     """Return what decides a prepared data set, as plain JSON; `source` as in `pretrain_spec`."""
     options = study.datasets[dataset]
-    roots = ("stages", "prepare"), ("datasets", type(options).__name__)
-    return _plain({"dataset": options, "code": fingerprint.digest(*roots, source=source)})
+    code = fingerprint.digest(("stages", "prepare"), _class_of(options), source=source)
+    return _plain({"dataset": options, "code": code})
 
 
 def pretrain_spec(study: Study, run: str, *, source: Path = SOURCE) -> Spec:
@@ -106,13 +106,14 @@ def _head_spec(stage: str, arguments: dict[str, Any], source: Path) -> Spec:
 
 def _code(stage: str, arguments: dict[str, Any], source: Path) -> str:
     """Return the digest of a stage's code: its function, and the classes of its options."""
-    roots = [("stages", stage), *NETWORK]
-    roots += [
-        (type(value).__module__.removeprefix("robustviews."), type(value).__name__)
-        for value in arguments.values()
-        if dataclasses.is_dataclass(value)
-    ]
-    return fingerprint.digest(*roots, source=source)
+    options = [value for value in arguments.values() if dataclasses.is_dataclass(value)]
+    return fingerprint.digest(("stages", stage), *NETWORK, *map(_class_of, options), source=source)
+
+
+def _class_of(options: object) -> fingerprint.Symbol:
+    """Return where the class of some options is defined."""
+    cls = type(options)
+    return cls.__module__.removeprefix(f"{fingerprint.PACKAGE}."), cls.__name__
 
 
 def report_spec(study: Study, block: str = "", *, rule: str = "report") -> Spec:

@@ -1,0 +1,81 @@
+"""The package from Python: lazily imported, any network attacked, every file checked."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+import robustviews
+from robustviews import attack
+
+IMAGES = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+LABELS = torch.arange(6) % 4
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 36, 4)
+    ).train()
+
+
+def test_importing_the_package_imports_no_torch():
+    code = "import sys, robustviews; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_every_name_of_the_package_exists_and_others_are_refused():
+    for name in robustviews.__all__:
+        assert getattr(robustviews, name)
+    assert set(robustviews.__all__) <= set(dir(robustviews))
+    with pytest.raises(AttributeError, match="load_model"):
+        _ = robustviews.load_model
+
+
+def test_an_attack_stays_in_its_ball_and_leaves_the_network_as_it_was(model):
+    buffers = [value.clone() for value in model.buffers()]
+    attacked = attack(model, IMAGES, LABELS, eps=4, steps=3, batch=4)
+    assert attacked.images.shape == IMAGES.shape
+    assert 0 < (attacked.images - IMAGES).abs().max() <= 4 / 255 + 1e-6
+    assert attacked.images.min() >= 0
+    assert attacked.images.max() <= 1
+    assert model.training
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert all(map(torch.equal, model.buffers(), buffers))
+
+
+def test_flags_are_those_of_the_images_before_and_after(model):
+    attacked = attack(model, IMAGES, LABELS, eps=64, steps=10, step_size=16)
+    model.eval()
+    assert torch.equal(attacked.clean, model(IMAGES).argmax(dim=1) == LABELS)
+    assert torch.equal(attacked.robust, model(attacked.images).argmax(dim=1) == LABELS)
+
+
+def test_the_same_seed_gives_the_same_images_and_another_seed_others(model):
+    first, again, other = (
+        attack(model, IMAGES, LABELS, eps=8, steps=1, random_start=True, seed=seed).images
+        for seed in (0, 0, 1)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kind": "pdg"}, "no attack 'pdg'; did you mean `pgd`"),
+        ({"images": IMAGES * 255}, r"expected values in \[0, 1\]"),
+        ({"images": IMAGES[0]}, r"expected \(N, 3, H, W\) float and \(N,\)"),
+        ({"labels": LABELS[:2]}, r"expected \(N, 3, H, W\) float and \(N,\)"),
+    ],
+)
+def test_what_cannot_be_attacked_is_refused_with_what_was_expected(changes, message, model):
+    given = {"images": IMAGES, "labels": LABELS} | changes
+    with pytest.raises(ValueError, match=message):
+        attack(model, **given)
