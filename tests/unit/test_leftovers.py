@@ -297,7 +297,7 @@ def test_nothing_is_removed_while_a_job_of_the_study_runs(capsys):
     edit(WITHOUT, "")
     folder = Path("results/tiny/pretrain") / RUN  # of which the study has no job any more
     before = everything()
-    with locks.claim(folder, f"pretrain {RUN}"):
+    with locks.acquire(folder, f"pretrain {RUN}"):
         assert main(["prune", "--yes"]) == 2
         said = capsys.readouterr().err
         assert locks.lock_of(folder).is_file()

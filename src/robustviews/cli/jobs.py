@@ -56,7 +56,7 @@ def data(options: argparse.Namespace) -> None:
         specs.data_spec(study, options.dataset),
     )
     with (
-        locks.claim(folder, f"data {folder.name}"),
+        locks.acquire(folder, f"data {folder.name}"),
         artifacts.atomic_folder(folder) as into,
     ):
         summary = study.datasets[options.dataset].prepare(into)
@@ -83,7 +83,7 @@ def pretrain(options: argparse.Namespace) -> None:
     from robustviews.machine import distributed
 
     with (
-        locks.claim(folders.pretrain_folder(study, options.run), f"pretrain {options.run}"),
+        locks.acquire(folders.pretrain_folder(study, options.run), f"pretrain {options.run}"),
         distributed.joined(options.device) as options.device,
     ):
         if distributed.rank() > 0:
@@ -180,7 +180,7 @@ def probe(options: argparse.Namespace) -> None:
     known(options.run, plan.jobs(study), "run")
     known(options.probe, study.probes, "probe")
     folder = folders.probe_folder(study, options.run, options.probe)
-    with locks.claim(folder, f"probe {options.run}/{options.probe}"):
+    with locks.acquire(folder, f"probe {options.run}/{options.probe}"):
         _probe(options, study, began)
 
 
@@ -244,7 +244,7 @@ def attack(options: argparse.Namespace) -> None:
     known(options.probe, study.probes, "probe")
     known(options.attack, study.attacks, "attack")
     folder = folders.attack_folder(study, options.run, options.probe, options.attack)
-    with locks.claim(folder, f"attack {options.run}/{options.probe}/{options.attack}"):
+    with locks.acquire(folder, f"attack {options.run}/{options.probe}/{options.attack}"):
         _attack(options, study, began)
 
 

@@ -89,15 +89,7 @@ def refuse_busy(study: Study, root: Path = Path()) -> None:
         study: whose results, also those of jobs that it has no more.
         root: project folder.
     """
-    made = {job.folder for job in pending.jobs(study).values() if job.folder is not None}
-    locks = {root / running.lock_of(folder) for folder in made}
-    locks |= set((root / "data").glob(".*.lock"))
-    locks |= {
-        lock
-        for stage in _STAGES
-        for lock in (root / folders.results_folder(study) / stage).rglob(".*.lock")
-    }
-    held = [process for lock in sorted(locks) if (process := running.holder(lock)) is not None]
+    held = running.owners(study, root)
     if held:
         raise LeftoverError(
             f"{study.study}: still at work: {', '.join(map(str, held))}; nothing was removed. "
