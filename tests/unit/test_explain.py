@@ -272,7 +272,7 @@ def test_explaining_comparing_and_pruning_need_no_torch(tmp_path):
         "import sys; sys.modules['torch'] = None\n"
         "from robustviews.cli import explaining\n"
         "from robustviews.pages import audit\n"
-        "from robustviews.provenance import difference, explain, leftovers\n"
+        "from robustviews.provenance import difference, explain, orphans\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False

@@ -188,7 +188,7 @@ VERBS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     ),
     "explain": ("explaining", "tell how a cell was made, and how to make it again", ("cell",)),
     "diff": ("explaining", "name the first input in which two records differ", ("first", "second")),
-    "prune": ("explaining", "list results that the study no longer has", ("--yes",)),
+    "prune": ("explaining", "list orphaned files, which no job of the study writes", ("--yes",)),
     "crate": ("exporting", "export a finished study as an RO-Crate", ("--to", "--agent")),
     "sign": ("exporting", "sign what the audit vouches for", ("--key",)),
     "check-signature": ("exporting", "check signature and files offline", ("--key",)),

@@ -22,8 +22,6 @@ from robustviews.workflow import locks
 if TYPE_CHECKING:
     import torch
 
-STATE = Path("results/.state")  # of interrupted jobs; no output of any rule
-
 
 class _Begin(NamedTuple):
     """What is known when a job begins, and may be another by its end."""
@@ -39,7 +37,7 @@ def _begin() -> _Begin:
 def _resume(study: Study, name: str, spec: specs.Spec, inputs: list[Path], began: _Begin) -> Resume:
     """Return where a job of this name keeps its state."""
     return Resume(
-        STATE / study.study / name.replace("/", "-"),
+        folders.state_folder(study) / name.replace("/", "-"),
         spec,
         inputs,
         study.runtime.checkpoint_minutes,

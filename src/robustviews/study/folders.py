@@ -14,6 +14,11 @@ def results_folder(study: Study) -> Path:
     return Path("results") / study.study
 
 
+def state_folder(study: Study) -> Path:
+    """Return the folder of the states that interrupted jobs of a study resume from."""
+    return Path("results/.state") / study.study
+
+
 def data_folder(study: Study, dataset: str) -> Path:
     """Return the folder of a prepared data set; its name holds a hash of what made it."""
     key = hashlib.sha256(to_json(data_spec(study, dataset)).encode()).hexdigest()[:8]
