@@ -8,7 +8,7 @@ from pathlib import Path
 
 from robustviews import commands
 from robustviews.machine.humanize import size
-from robustviews.provenance import comparison, difference, orphans
+from robustviews.provenance import difference, orphans
 from robustviews.provenance.explain import explain as tell
 from robustviews.study import load_study
 from robustviews.workflow import metadata
@@ -22,13 +22,10 @@ def explain(options: argparse.Namespace) -> None:
 
 def diff(options: argparse.Namespace) -> int:
     """Name the first input in which two results differ, then all others."""
-    sides = [
-        difference.side(text, lambda: load_study(options.study))
-        for text in (options.first, options.second)
-    ]
-    seen = difference.compare(*sides)
-    sys.stdout.write(comparison.in_words(seen))
-    return int(seen.differs)
+    first, second = options.first, options.second
+    found = difference.compare(first, second, lambda: load_study(options.study))
+    sys.stdout.write(str(found))
+    return int(found.differs)
 
 
 def prune(options: argparse.Namespace) -> None:
