@@ -166,8 +166,8 @@ def _outputs(old: Record, new: Record) -> Iterator[tuple[str, bool]]:
 
 def _rank(change: tuple[str, Any, Any]) -> tuple[bool, bool]:
     """Return a key that sorts another kind of method or attack first, then edits of code."""
-    kind = _kind(change[0])
-    return not change[0].endswith("kind"), kind != "code"
+    key = change[0]
+    return key.rpartition(".")[2] != "kind", _kind(key) != "code"
 
 
 def _kind(key: str) -> str:

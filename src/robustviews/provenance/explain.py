@@ -46,34 +46,34 @@ def explain(study: Study, text: str, *, file: str, root: Path = Path()) -> str:
         CellError: there is no such cell.
     """
     address, cell = cells.find(study, text)
-    seen = audit(study, root, cells=[address], file=file)
+    result = audit(study, root, cells=[address], file=file)
     disk, chain = Disk(study, root, file), cells.chain(study, cell)
-    lines = [f"{address}: {seen.state_of(address)}", *_wrapped(_cell(seen, address, cell))]
+    lines = [f"{address}: {result.state_of(address)}", *_wrapped(_cell(result, address, cell))]
     for jobs in _steps(chain):
         lines += ["", _TITLES[jobs[0].rule]]
         for name, options in _options(jobs[0].spec or {}, jobs[0].rule):
             lines += _wrapped(f"{name}: {options}")
         for job in jobs:
-            lines += _wrapped(f"{' '.join(job.key)}: {seen.jobs[job.key].state}")
-            for finding in seen.jobs[job.key].findings:
+            lines += _wrapped(f"{' '.join(job.key)}: {result.jobs[job.key].state}")
+            for finding in result.jobs[job.key].findings:
                 if finding.check in _SHOWN or finding.state is not State.VERIFIED:
                     lines += _wrapped(f"  {finding.check}: {finding.text}")
     here = History(root).head
     lines += ["", "To make it again with Snakemake:"]
     lines += [f"  {line}" for line in _by_snakemake(disk, address, cell, here)]
-    lines += ["", "Or by hand, of which Snakemake notes nothing:"]
+    lines += ["", "Or by hand, which leaves no Snakemake metadata:"]
     lines += [f"  {line}" for line in _by_hand(disk, address, chain, here)]
     check = commands.robustviews(file, "audit", "--cell", address)
     return "\n".join([*lines, "", f"To check it: {check}", ""])
 
 
-def _cell(seen: Audit, address: Address, cell: Cell) -> str:
+def _cell(result: Audit, address: Address, cell: Cell) -> str:
     """Say what a cell is, and how its number follows from its runs."""
     source = f"`{'clean' if cell.eps is None else f'eps_{cell.eps:g}'}` in flags.safetensors"
     what = f"accuracy, the share of ones in {source} of {cell.attack}"
     if cell.attack is None:
         what = "minutes of pretraining, `seconds` of its record / 60"
-    value = seen.cells[address].findings[0].text
+    value = result.cells[address].findings[0].text
     return f"{cell.label} on {cell.dataset}: {what}; mean over seeds {list(cell.seeds)}: {value}"
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from robustviews import artifacts
 from robustviews.artifacts import ArtifactError, Record, records
@@ -27,7 +28,7 @@ class Source:
 
     Attributes:
         root: project folder.
-        revision: of git, whose results DVC keeps; empty for the files in the folder.
+        revision: of git, whose files DVC reads from git, cache or remote; empty for those on disk.
     """
 
     root: Path
@@ -48,18 +49,21 @@ class Source:
     def _of_revision(self, path: PurePosixPath) -> object:
         where = f"{self.revision}:{path}"
         try:
-            from dvc.api import DVCFileSystem
+            return json.loads(self._files.read_text(str(path)))
         except ImportError:
-            raise ArtifactError(
-                f"{where}: DVC keeps it; type: pip install 'robustviews[workflow]'"
-            ) from None
-        try:
-            return json.loads(DVCFileSystem(str(self.root), rev=self.revision).read_text(str(path)))
+            text = f"{where}: DVC keeps it; type: pip install 'robustviews[workflow]'"
+            raise ArtifactError(text) from None
         except Exception as error:  # DVC passes on those of git, of file systems and of remotes
             raise ArtifactError(
                 f"{where}: {error}; see the revisions: git log --all, and get their results: "
                 "dvc fetch --all-commits"
             ) from None
+
+    @cached_property
+    def _files(self) -> Any:  # noqa: ANN401  # DVC has no types
+        from dvc.api import DVCFileSystem
+
+        return DVCFileSystem(str(self.root), rev=self.revision)
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ def remove(study: Study, orphans: Iterable[Path]) -> None:
     for path in orphans:
         path.unlink(missing_ok=True)
         for folder in path.parents:
-            if folder == Path() or any(folder.iterdir()):
+            if folder == Path() or folder.is_symlink() or any(folder.iterdir()):
                 break
             folder.rmdir()
 

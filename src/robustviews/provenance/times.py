@@ -31,8 +31,8 @@ def check(disk: Disk, notes: Notes, job: Job) -> list[Finding]:
     if start is None or not _is_duration(seconds) or not _is_duration(resumed):
         text = f"no times: started {record.get('started')!r}, seconds {seconds!r}, resumed "
         return [_finding(job, State.FAILED, f"{text}{resumed!r}; {again(disk, job)}")]
-    seen = _outside(_window(notes, job), start, None if resumed else record["seconds"])
-    wrong = [(State.FAILED, text) for text in seen]
+    outside = _outside(_window(notes, job), start, None if resumed else record["seconds"])
+    wrong = [(State.FAILED, text) for text in outside]
     wrong += [(State.UNKNOWN, text) for text in _early(disk, notes, job, start)]
     if wrong:
         return [_finding(job, state, f"{text}; {again(disk, job)}") for state, text in wrong]

@@ -159,7 +159,7 @@ def _locked(path: Path, name: str) -> Iterator[None]:
 
 
 def _owners(paths: Iterable[Path]) -> list[Owner]:
-    return [found for path in sorted(paths) if (found := owner(path)) is not None]
+    return list(filter(None, map(owner, sorted(paths))))
 
 
 def _ending(owners: list[Owner]) -> str:
