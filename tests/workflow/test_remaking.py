@@ -77,4 +77,5 @@ def test_with_snakemake_they_run_the_chain_and_no_other_job(project, commands):
     done = project.snakemake(*first[1:-2])
     assert done.jobs() == {" ".join(job.key) for job in chain(project)}
     assert written(project) == before
-    assert project.snakemake(*second[1:-2]).status == 0
+    done = project.snakemake(*second[1:-2])
+    assert done.status == 0, done.text
