@@ -36,7 +36,7 @@ def of_training(study: Study, run: str, record: dict[str, Any], device: str) -> 
         record: of the training.
         device: name of the device on which the matrix rate is measured.
     """
-    options, result = study.runs[plan.jobs(study)[run].entry], record["result"]
+    options, result = study.runs[plan.pretrainings(study)[run].entry], record["result"]
     passes, rate = None, None
     if isinstance(options.regime, Standard | Free):
         passes = result["updates"] * options.batch_size * options.views.count

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
-from robustviews.options import LazyModule, option
+from robustviews.options import LazyModule, option, plan_only
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 else:
     torch = LazyModule("torch")
+
+_STANDARD_APGD_STEPS, _STANDARD_QUERIES = 100, 5000  # Croce, Hein 2020
+_TARGETED_CLASSES = 9  # that targeted attacks of AutoAttack try
+_FAB_PASSES = 150  # of its FAB attack for each of them
 
 Loss = Callable[["Tensor"], "Tensor"]
 Model = Callable[["Tensor"], "Tensor"]
@@ -115,7 +119,15 @@ def _input_gradient(loss: Loss, images: Tensor, delta: Tensor, *, accumulate: bo
 
 
 class Attack(Protocol):
-    """What an attack must offer; a row in `ATTACKS` makes it a name for study files."""
+    """What an attack must offer; a row in `ATTACKS` makes it a name for study files.
+
+    Attributes:
+        whole_images: whether the attack needs whole images, not stacks of views.
+        fixed_batch: whether all calls of the network have the same shape.
+    """
+
+    whole_images: ClassVar[bool]
+    fixed_batch: ClassVar[bool]
 
     @property
     def eps(self) -> tuple[float, ...]:
@@ -124,6 +136,20 @@ class Attack(Protocol):
     @property
     def images(self) -> int | None:
         """How many test images are attacked; None for all."""
+
+    @property
+    def steps(self) -> int:
+        """Gradient steps of one try."""
+
+    @property
+    def passes(self) -> float:
+        """Forward and backward passes of an image at one radius, if no try succeeds."""
+
+    def describe(self) -> str:
+        """Return the protocol in a few words, such as `PGD, 20 steps of 2.55/255`."""
+
+    def comparable(self) -> str:
+        """Return with which published numbers the accuracies compare, as the end of a sentence."""
 
     def perturb(
         self, model: Model, images: Tensor, labels: Tensor, *, eps: float, seed: int
@@ -151,6 +177,28 @@ class PgdAttack:
     restarts: int = option(1, ge=1)
     random_start: bool = False
     images: int | None = option(None, ge=1)
+    whole_images: ClassVar[bool] = False
+    fixed_batch: ClassVar[bool] = True
+
+    @property
+    @plan_only
+    def passes(self) -> float:
+        """Return one pass per step."""
+        return float(self.steps * self.restarts)
+
+    @plan_only
+    def describe(self) -> str:
+        """Return steps, step size, start and restarts."""
+        start = "random start" if self.random_start else "no random start"
+        restarts = f", {self.restarts} restarts" if self.restarts > 1 else ""
+        return f"PGD, {self.steps} steps of {self.step_size:g}/255, {start}{restarts}"
+
+    @plan_only
+    def comparable(self) -> str:
+        """Return that only the same PGD compares."""
+        return (
+            "compares with PGD of the same steps, step size and start only; AutoAttack finds more."
+        )
 
     def __post_init__(self) -> None:
         """Refuse restarts that would all be the same."""
@@ -198,6 +246,40 @@ class AutoAttack:
     apgd_steps: int = option(100, ge=1)
     square_queries: int = option(5000, ge=1)
     images: int | None = option(None, ge=1)
+    whole_images: ClassVar[bool] = True
+    fixed_batch: ClassVar[bool] = False  # it continues with the images that still hold
+
+    @property
+    @plan_only
+    def steps(self) -> int:
+        """Return the iterations of APGD."""
+        return self.apgd_steps
+
+    @property
+    @plan_only
+    def passes(self) -> float:
+        """Return the passes of all its attacks, of targeted ones for each class."""
+        passes = {
+            "apgd-ce": self.apgd_steps,
+            "apgd-t": _TARGETED_CLASSES * self.apgd_steps,
+            "fab-t": _TARGETED_CLASSES * _FAB_PASSES,
+            "square": self.square_queries / 3,  # forward passes alone, a third of both
+        }
+        return float(sum(passes[name] for name in self.attacks or passes))
+
+    @plan_only
+    def describe(self) -> str:
+        """Return the version and the iterations of APGD."""
+        which = "standard" if self.version == "standard" else " + ".join(self.attacks)
+        return f"AutoAttack, {which}, {self.apgd_steps} APGD steps"
+
+    @plan_only
+    def comparable(self) -> str:
+        """Return whether it is the standard version, on all images, that papers report."""
+        full = (self.version, self.apgd_steps, self.square_queries, self.images)
+        if full == ("standard", _STANDARD_APGD_STEPS, _STANDARD_QUERIES, None):
+            return "is the standard version: it compares with other papers and RobustBench."
+        return "is a reduced version: do not compare it with published AutoAttack accuracies."
 
     def __post_init__(self) -> None:
         """Refuse a custom version without attacks, and a standard version with some."""

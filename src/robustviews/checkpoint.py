@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
-class State(Protocol):
-    """Keeps what an interrupted job needs; see `robustviews.artifacts.resume.Resume`."""
+class Checkpoint(Protocol):
+    """Keeps the state of a job; `robustviews.artifacts.resume.Resume` keeps it in a file."""
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """Return the saved tensors and position, or None."""

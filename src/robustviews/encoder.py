@@ -7,7 +7,8 @@ as torchvision has it, with a width.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -239,6 +240,61 @@ def build_encoder(
         if parameter.dim() == 4:  # convolutions: faster beside images of the same layout
             parameter.data = parameter.data.contiguous(memory_format=resnet.memory_format)
     return encoder
+
+
+class WeightsError(ValueError):
+    """Weights do not fit a network.
+
+    Attributes:
+        part: `encoder` or `head`.
+    """
+
+    def __init__(self, part: str, reason: str) -> None:
+        super().__init__(f"the weights of the {part} do not fit: {reason}")
+        self.part = part
+
+
+def restore_encoder(
+    weights: Mapping[str, Tensor],
+    options: Mapping[str, Any],
+    *,
+    classes: int | None,
+    device: torch.device,
+) -> Encoder:
+    """Return a trained encoder, on its device and in eval mode.
+
+    Args:
+        weights: by name, all of them.
+        options: arguments of `build_encoder`.
+        classes: of a supervised network's own classifier; None without one.
+        device: where it is used.
+
+    Raises:
+        WeightsError: the weights are those of another network.
+    """
+    encoder = build_encoder(**options, classes=classes)
+    _load_strictly(encoder, weights, "encoder")
+    return encoder.to(device).eval()
+
+
+def restore_head(
+    weights: Mapping[str, Tensor], encoder: Encoder, feature: Feature, *, classes: int
+) -> nn.Linear:
+    """Return a trained head for a feature of an encoder, on the encoder's device.
+
+    Raises:
+        WeightsError: the weights are those of another head.
+    """
+    head = nn.Linear(encoder.width_of(feature), classes)
+    _load_strictly(head, weights, "head")
+    return head.to(next(encoder.parameters()).device)
+
+
+def _load_strictly(module: nn.Module, weights: Mapping[str, Tensor], part: str) -> None:
+    try:
+        module.load_state_dict(weights, strict=True)
+    except RuntimeError as error:
+        raise WeightsError(part, str(error)) from None
 
 
 def _conv(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Conv2d:

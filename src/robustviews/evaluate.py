@@ -17,7 +17,7 @@ from robustviews.machine.feed import Feed
 from robustviews.probe import Probe, represent
 
 if TYPE_CHECKING:
-    from robustviews.checkpoint import State
+    from robustviews.checkpoint import Checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ def evaluate(
     size: int,
     seed: int,
     batch: int = 500,
-    state: State | None = None,
+    checkpoint: Checkpoint | None = None,
     title: str = "attack",
 ) -> dict[str, Tensor]:
     """Attack a classifier at every radius of an attack.
@@ -60,7 +60,7 @@ def evaluate(
         size: side of the images in pixels.
         seed: of the choice of images, of n-crop views and of random starts.
         batch: views attacked together: an n-crop probe takes batch / n images at a time.
-        state: where to save flags so far, and to take up an interrupted evaluation from.
+        checkpoint: saves the flags so far, from which an interrupted evaluation resumes.
         title: of the progress bar and of log lines.
 
     Returns:
@@ -76,8 +76,8 @@ def evaluate(
     view_seed = runtime.counter_key(seed, "test")
     at_once = max(1, batch // classifier.probe.stack)
     orders = index.split(at_once)
-    done, flags = _take_up(state, title)
-    bar = runtime.Progress(len(index), "image", title)
+    done, flags = _resume(checkpoint, title)
+    bar = runtime.ProgressBar(len(index), "image", title)
     bar.begin_at(min(done * at_once, len(index)))
     stream = contextlib.closing(images.batches(orders[done:]))
     with runtime.frozen(classifier), stream as batches:
@@ -88,8 +88,8 @@ def evaluate(
             for name, right in _flags(classifier, attack, inputs, target, draws).items():
                 flags.setdefault(name, []).append(right)
             done += 1
-            if state is not None and state.due():
-                state.save(_joined(flags), {"batches": done, "flags": list(flags)})
+            if checkpoint is not None and checkpoint.due():
+                checkpoint.save(_joined(flags), {"batches": done, "flags": list(flags)})
             bar.show(min(done * at_once, len(index)))
     return {"index": index, "labels": labels[index], **_joined(flags)}
 
@@ -111,9 +111,9 @@ def choose_images(count: int, wanted: int | None) -> Tensor:
     return runtime.permutation(count, "test images")[:wanted].sort().values
 
 
-def _take_up(state: State | None, title: str) -> tuple[int, dict[str, list[Tensor]]]:
+def _resume(checkpoint: Checkpoint | None, title: str) -> tuple[int, dict[str, list[Tensor]]]:
     """Return how many batches are done and their flags; none at a first start."""
-    saved = state.load() if state is not None else None
+    saved = checkpoint.load() if checkpoint is not None else None
     if saved is None:
         return 0, {}
     flags, position = saved
@@ -138,13 +138,13 @@ def _flags(
         eps = radius / 255
         # A copy: what an attack changes in place must not move the centre of its ball.
         adversarial = attack.perturb(classifier, inputs.clone(), labels, eps=eps, seed=seed)
-        _check_ball(adversarial, inputs, eps, radius)
+        check_ball(adversarial, inputs, eps, radius)
         with torch.no_grad():
             flags[f"eps_{radius:g}"] = classifier(adversarial).argmax(dim=1) == labels
     return flags
 
 
-def _check_ball(adversarial: Tensor, inputs: Tensor, eps: float, radius: float) -> None:
+def check_ball(adversarial: Tensor, inputs: Tensor, eps: float, radius: float) -> None:
     """An attack is not trusted: a number from outside the threat model would be worthless."""
     far = (adversarial - inputs).abs().max().item()
     low, high = adversarial.min().item(), adversarial.max().item()

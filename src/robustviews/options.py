@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import field
-from typing import Any
+from typing import Any, TypeVar
+
+_Member = TypeVar("_Member")
 
 
 def option(
@@ -36,6 +38,14 @@ def option(
     if default is ...:
         return field(metadata=metadata)
     return field(default=default, metadata=metadata)
+
+
+def plan_only(member: _Member) -> _Member:
+    """Mark a member of an options class that plans or describes work, and decides no number.
+
+    The digest of a job's code leaves such members out: another sentence retrains nothing.
+    """
+    return member
 
 
 class LazyModule:

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
@@ -15,13 +15,13 @@ from torch import Tensor
 
 from robustviews import augment
 from robustviews.augment import Views
-from robustviews.checkpoint import State
+from robustviews.checkpoint import Checkpoint
 from robustviews.encoder import Encoder
 from robustviews.machine import distributed, feed, runtime
 from robustviews.machine.batchnorm import synchronise
 from robustviews.machine.compiler import Compilation
 from robustviews.machine.feed import Feed
-from robustviews.methods import Batch, Method, divide
+from robustviews.methods import Batch, Method, Share, divide
 from robustviews.optim import Adam, Lars, Sgd, below, learning_rate, set_slots_, slots
 from robustviews.regimes import Regime, passes_over_data
 from robustviews.step import compile_encoder
@@ -31,6 +31,33 @@ log = logging.getLogger(__name__)
 
 class TrainingError(ValueError):
     """A training cannot go on; the message says where and what may help."""
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long a training is; the last, smaller minibatch of a pass is dropped."""
+
+    images: int  # in the training set
+    batch_size: int
+    passes: int
+
+    @property
+    def minibatches(self) -> int:
+        """Minibatches of one pass."""
+        return self.images // self.batch_size
+
+    @property
+    def steps(self) -> int:
+        """Minibatches of the whole training."""
+        return self.passes * self.minibatches
+
+    def check(self, title: str) -> None:
+        """Raise TrainingError unless there is a whole minibatch."""
+        if self.minibatches == 0:
+            raise TrainingError(
+                f"{title}: batch_size {self.batch_size} is more than the {self.images} training "
+                "images; lower it"
+            )
 
 
 @dataclass
@@ -48,7 +75,7 @@ class Progress:
 
 
 class Training:
-    """What a training changes as it goes on, and what it takes to go on after an interruption."""
+    """Everything that a training changes, and so what it has to save to be resumed."""
 
     def __init__(
         self, encoder: Encoder, opt: torch.optim.Optimizer, lr_at: Callable[[int], float]
@@ -60,6 +87,20 @@ class Training:
         self.loss_sum = torch.zeros((), device=self.device)  # over minibatches of this pass
         self._clock = time.monotonic()
 
+    def done(self, length: Length) -> int:
+        """Return how many minibatches are done, of all passes."""
+        return self.progress.epoch * length.minibatches + self.progress.position
+
+    def train(
+        self, batch: Batch, method: Method, regime: Regime, starts: torch.Generator | None
+    ) -> None:
+        """Train on one minibatch; `starts` is the source of its random starts."""
+        losses, self.delta = regime.train_batch(
+            self.encoder, method, batch, self.delta, self.update, starts
+        )
+        self.loss_sum = self.loss_sum + torch.stack(losses).mean()
+        self.progress.position += 1
+
     def update(self) -> None:
         """Move the parameters by their gradients, at the learning rate of this update."""
         distributed.sum_gradients_(self.encoder.parameters())
@@ -68,13 +109,7 @@ class Training:
         self.opt.step()
         self.progress.update += 1
 
-    def close_minibatch(self, losses: list[Tensor], delta: Tensor | None) -> None:
-        """Note what a minibatch left."""
-        self.loss_sum = self.loss_sum + torch.stack(losses).mean()
-        self.delta = delta
-        self.progress.position += 1
-
-    def close_pass(self, minibatches: int, images: int, title: str) -> None:
+    def close_pass(self, length: Length, title: str) -> None:
         """Write a line of history and begin the next pass.
 
         Raises:
@@ -82,15 +117,16 @@ class Training:
         """
         progress = self.progress
         before = progress.history[-1]["seconds"] if progress.history else 0.0
-        loss = distributed.total(self.loss_sum).item() / minibatches
+        loss = distributed.total(self.loss_sum).item() / length.minibatches
         self._tick()
         progress.epoch, progress.position = progress.epoch + 1, 0
+        trained = length.minibatches * length.batch_size
         row = {
             "epoch": progress.epoch,
             "loss": loss,
             "lr": self.lr_at(progress.update - 1),
             "seconds": round(progress.seconds, 3),
-            "images_per_second": round(images / max(progress.seconds - before, 1e-9), 1),
+            "images_per_second": round(trained / max(progress.seconds - before, 1e-9), 1),
         }
         log.info("run=%s %s", title, " ".join(f"{key}={row[key]:.6g}" for key in row))
         if not math.isfinite(loss):
@@ -101,7 +137,7 @@ class Training:
         progress.history.append(row)
         self.loss_sum = torch.zeros((), device=self.device)
 
-    def save(self, state: State) -> None:
+    def save(self, checkpoint: Checkpoint) -> None:
         """Save everything that the next minibatch depends on, for any number of ranks."""
         self._tick()
         tensors = {f"encoder.{key}": value for key, value in self.encoder.state_dict().items()}
@@ -110,11 +146,11 @@ class Training:
         if self.delta is not None:
             tensors["delta"] = distributed.gather(self.delta)
         if distributed.rank() == 0:
-            state.save(tensors, asdict(self.progress))
+            checkpoint.save(tensors, asdict(self.progress))
 
-    def take_up(self, state: State) -> None:
-        """Go on where a saved training was interrupted; a first start stays a fresh one."""
-        saved = state.load()
+    def resume(self, checkpoint: Checkpoint) -> None:
+        """Resume an interrupted training from its checkpoint; do nothing where there is none."""
+        saved = checkpoint.load()
         if saved is None:
             return
         tensors, position = saved
@@ -144,14 +180,15 @@ def pretrain(
     epochs: int,
     epochs_meaning: Literal["passes", "replays", "views"] = "passes",
     batch_size: int = 100,
-    optimizer: dict[str, Any],
+    optimizer: Mapping[str, Any],
     precision: Literal["fp32", "tf32", "bf16"] = "fp32",
     compiled: bool = False,
     seed: int = 0,
-    state: State | None = None,
+    checkpoint: Checkpoint | None = None,
+    watch: Callable[[int], None] | None = None,
     title: str = "pretrain",
 ) -> Progress:
-    """Train an encoder in place; where several ranks train together, each calls this alike.
+    """Train an encoder in place. In distributed training every rank calls this alike.
 
     Args:
         encoder: network on its device; left in eval mode.
@@ -167,63 +204,95 @@ def pretrain(
         optimizer: arguments of `build_optimizer` and of `learning_rate`.
         precision: of the encoder's arithmetic in training.
         compiled: whether to compile the encoder, where that helps and works.
-        seed: every random choice is a hash of it and of what it is for.
-        state: where to save state, and to take up an interrupted training from.
+        seed: every random choice is a hash of the seed and of the choice's purpose.
+        checkpoint: saves the state, from which an interrupted training resumes.
+        watch: called after each minibatch with the number of minibatches done.
         title: of the progress bar and of log lines.
 
     Returns:
-        Updates made, seconds, and one line of history a pass.
+        Updates made, seconds, and one line of history per pass.
 
     Raises:
         TrainingError: fewer images than a minibatch holds, or a loss that is no longer finite.
         DivisionError: minibatches cannot be divided among the ranks.
     """
-    minibatches = len(images) // batch_size
-    if minibatches == 0:
-        raise TrainingError(
-            f"{title}: batch_size {batch_size} is more than the {len(images)} training images; "
-            "lower it"
-        )
     passes = passes_over_data(epochs, epochs_meaning, regime.updates_per_batch, views.count)
+    length = Length(len(images), batch_size, passes)
+    length.check(title)
     shares = divide(method, views=views.count, batch_size=batch_size, ranks=distributed.ranks())
     share = shares[distributed.rank()]
-    options = dict(optimizer)
-    lr_at = learning_rate(
-        options["lr"],
-        schedule=options.pop("schedule"),
-        horizon=options.pop("schedule_horizon"),
-        minibatches=minibatches * passes,
-        updates_per_batch=regime.updates_per_batch,
-    )
     encoder.precision = precision
     encoder.train()
     synchronise(encoder)
     compilation = Compilation("eager")
     if compiled:
-        compilation = compile_encoder(
-            encoder,
-            method=method,
-            regime=regime,
-            views=replace(views, count=len(share.views)),
-            size=size,
-            batch_size=len(share.images),
-        )
-    training = Training(encoder, build_optimizer(encoder, **options), lr_at)
-    if state is not None:
-        training.take_up(state)
-    progress, device = training.progress, training.device
+        shape = {"size": size, "batch_size": len(share.images)}
+        own = replace(views, count=len(share.views))
+        compilation = compile_encoder(encoder, method=method, regime=regime, views=own, **shape)
+    training = _begin(encoder, optimizer, length, updates_per_batch=regime.updates_per_batch)
+    if checkpoint is not None:
+        training.resume(checkpoint)
+    progress = training.progress
     progress.compilation = compilation.outcome
     progress.compile_seconds += compilation.seconds
+    batches = _batches(
+        images, labels, training, length, share=share, views=views, size=size, seed=seed
+    )
+    bar = runtime.ProgressBar(length.steps, "minibatch", title)
+    bar.begin_at(training.done(length))
+    with contextlib.closing(batches):
+        for batch, starts in batches:
+            with runtime.tf32(allowed=precision == "tf32"):  # views are made outside of it
+                training.train(batch, method, regime, starts)
+            if progress.position == length.minibatches:
+                training.close_pass(length, title)
+            if checkpoint is not None and distributed.said_by_first(checkpoint.due()):
+                training.save(checkpoint)
+            done = training.done(length)
+            if watch is not None:
+                watch(done)
+            if distributed.rank() == 0:
+                bar.show(done)
+    encoder.zero_grad(set_to_none=True)
+    encoder.eval()
+    return progress
+
+
+def _begin(
+    encoder: Encoder, optimizer: Mapping[str, Any], length: Length, *, updates_per_batch: int
+) -> Training:
+    """Return a training at its start, with the optimizer and schedule that a study describes."""
+    options = dict(optimizer)
+    lr_at = learning_rate(
+        options["lr"],
+        schedule=options.pop("schedule"),
+        horizon=options.pop("schedule_horizon"),
+        minibatches=length.steps,
+        updates_per_batch=updates_per_batch,
+    )
+    return Training(encoder, build_optimizer(encoder, **options), lr_at)
+
+
+def _batches(
+    images: Tensor | Feed,
+    labels: Tensor,
+    training: Training,
+    length: Length,
+    *,
+    share: Share,
+    views: Views,
+    size: int,
+    seed: int,
+) -> Generator[tuple[Batch, torch.Generator], None, None]:
+    """Yield this rank's part of each minibatch left, and the source of its random starts."""
+    device, first = training.device, training.done(length)
+    distributed.check_same(first, "minibatches done")
     images, labels = feed.of(images, device), labels.to(device)
-    bar = runtime.Progress(passes * minibatches, "minibatch", title)
-    done = progress.epoch * minibatches + progress.position
-    distributed.check_same(done, "minibatches done")
-    bar.begin_at(done)
-    steps = range(done, passes * minibatches)
-    orders = _orders(len(images), steps, seed=seed, batch_size=batch_size, mine=share.images)
-    with contextlib.closing(images.batches(orders)) as batches:
-        for step, (index, chosen) in zip(steps, batches, strict=True):
-            epoch, position = divmod(step, minibatches)
+    steps = range(first, length.steps)
+    orders = _orders(steps, length, seed=seed, mine=share.images)
+    with contextlib.closing(images.batches(orders)) as minibatches:
+        for step, (index, chosen) in zip(steps, minibatches, strict=True):
+            epoch, position = divmod(step, length.minibatches)
             batch = make_batch(
                 chosen,
                 labels[index],
@@ -234,32 +303,16 @@ def pretrain(
                 epoch=epoch,
                 only=share.views,
             )
-            starts = runtime.generator(device, seed, "delta", epoch, position)
-            with runtime.tf32(allowed=precision == "tf32"):
-                trained = regime.train_batch(
-                    encoder, method, batch, training.delta, training.update, starts
-                )
-            training.close_minibatch(*trained)
-            if position == minibatches - 1:
-                training.close_pass(minibatches, minibatches * batch_size, title)
-            if state is not None and distributed.said_by_first(state.due()):
-                training.save(state)
-            if distributed.rank() == 0:
-                bar.show(step + 1)
-    encoder.zero_grad(set_to_none=True)
-    encoder.eval()
-    return progress
+            yield batch, runtime.generator(device, seed, "delta", epoch, position)
 
 
-def _orders(
-    count: int, steps: range, *, seed: int, batch_size: int, mine: range
-) -> Iterator[Tensor]:
-    """Yield which of `count` images this rank has of each minibatch of some steps, (B,) int64."""
-    minibatches = count // batch_size
-    for epoch, position in (divmod(step, minibatches) for step in steps):
-        if position == 0 or (epoch, position) == divmod(steps.start, minibatches):
-            order = runtime.permutation(count, seed, "order", epoch)
-        yield order[position * batch_size :][mine.start : mine.stop]
+def _orders(steps: range, length: Length, *, seed: int, mine: range) -> Iterator[Tensor]:
+    """Yield which images this rank has of each minibatch of some steps, (B,) int64."""
+    for step in steps:
+        epoch, position = divmod(step, length.minibatches)
+        if position == 0 or step == steps.start:
+            order = runtime.permutation(length.images, seed, "order", epoch)
+        yield order[position * length.batch_size :][mine.start : mine.stop]
 
 
 def make_batch(

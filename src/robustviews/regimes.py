@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 from robustviews.attacks import ascend, pgd
 from robustviews.methods import Batch, Method
@@ -31,7 +31,21 @@ Update = Callable[[], None]
 
 
 class Regime(Protocol):
-    """What a regime must offer; a row in `REGIMES` makes it a name for study files."""
+    """What a regime must offer; a row in `REGIMES` makes it a name for study files.
+
+    Attributes:
+        adversarial: whether images are perturbed.
+    """
+
+    adversarial: ClassVar[bool]
+
+    @property
+    def eps(self) -> float:
+        """Radius of the perturbation, in 1/255; 0 without an adversary."""
+
+    @property
+    def steps(self) -> int:
+        """Attack steps before each update."""
 
     @property
     def updates_per_batch(self) -> int:
@@ -65,6 +79,10 @@ class Regime(Protocol):
 @dataclass(frozen=True)
 class Standard:
     """No adversary."""
+
+    adversarial: ClassVar[bool] = False
+    eps: ClassVar[float] = 0.0
+    steps: ClassVar[int] = 0
 
     @property
     def updates_per_batch(self) -> int:
@@ -109,6 +127,7 @@ class Pgd:
     steps: int = option(5, ge=1)
     pgd_weight_grads: Literal["sum", "final"] = "sum"
     attack_batchnorm: Literal["updating", "frozen", "eval"] = "updating"
+    adversarial: ClassVar[bool] = True
 
     @property
     def updates_per_batch(self) -> int:
@@ -167,6 +186,8 @@ class Free:
     delta_lifetime: Literal["run", "minibatch"] = "run"
     delta_start: Literal["zero", "uniform"] = "zero"
     delta_first_clip: bool = False
+    adversarial: ClassVar[bool] = True
+    steps: ClassVar[int] = 0  # the update's own backward pass moves the perturbation
 
     @property
     def updates_per_batch(self) -> int:

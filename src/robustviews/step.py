@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -10,8 +11,8 @@ from torch import Tensor
 from robustviews.augment import Views
 from robustviews.encoder import Encoder
 from robustviews.machine import compiler, distributed, humanize, memory, runtime
-from robustviews.methods import Batch, Method
-from robustviews.regimes import Regime, Standard, attack_mode
+from robustviews.methods import Batch, Method, divide
+from robustviews.regimes import Regime, attack_mode
 
 SMALLER_STEP = (
     "lower batch_size or views.count, or use precision: bf16; a micro-batch is no way out: batch "
@@ -69,10 +70,34 @@ def step_bytes(
         kept[count] = _loss_bytes(encoder, method, batch, precision=precision)
     activations = kept[2] + (kept[4] - kept[2]) / 2 * (batch_size - 2)
     pixels = _bytes_of(batch.images, batch.views)
-    if not isinstance(regime, Standard):
+    if regime.adversarial:
         pixels += _ADVERSARY_COPIES * _bytes_of(method.target(batch))
     weights = _WEIGHT_COPIES * _bytes_of(*encoder.parameters())
     return round(weights + activations + pixels / len(batch.images) * batch_size)
+
+
+def rank_bytes(
+    encoder: Encoder,
+    method: Method,
+    regime: Regime,
+    views: Views,
+    *,
+    size: int,
+    batch_size: int,
+    precision: str,
+) -> int:
+    """Return the memory that a step takes in one rank; arguments as in `step_bytes`."""
+    ranks = distributed.ranks()
+    share = divide(method, views=views.count, batch_size=batch_size, ranks=ranks)[0]
+    return step_bytes(
+        encoder,
+        method,
+        regime,
+        replace(views, count=len(share.views)),
+        size=size,
+        batch_size=len(share.images),
+        precision=precision,
+    )
 
 
 def kept_bytes(work: Callable[[], object], *, beside: Iterable[Tensor] = ()) -> int:

@@ -104,7 +104,7 @@ class Training:
         method, regime = METHODS[self.method], Cut(REGIMES[self.regime], self.left)
         net = tiny_network()
         # Rank 0 saves after every minibatch; the clock of the others never says so.
-        state = Resume(self.folder / "state", {}, [], 0 if rank == 0 else 60)
+        checkpoint = Resume(self.folder / "state", {}, [], 0 if rank == 0 else 60)
         try:
             pretrain(
                 net,
@@ -122,7 +122,7 @@ class Training:
                 epochs=2,
                 batch_size=BATCH,
                 optimizer=OPTIMIZER | {"name": self.optimizer},
-                state=state,
+                checkpoint=checkpoint,
             )
         except Interruption:
             assert self.left is not None

@@ -94,9 +94,9 @@ def small_study(**changes: Any) -> Study:
 def write_tree(root: Path, study: Study) -> None:
     """Write what every job with a record leaves, and the lock, below a project folder."""
     artifacts.write_text(root / "requirements.lock", LOCK)
-    for dataset in dict.fromkeys(job.dataset for job in plan.jobs(study).values()):
+    for dataset in dict.fromkeys(job.dataset for job in plan.pretrainings(study).values()):
         write_data(root, study, dataset)
-    for run in plan.jobs(study):
+    for run in plan.pretrainings(study):
         write_pretraining(root, study, run)
     for run, probe in sorted(plan.heads(study), key=lambda head: head[1] != "central"):
         write_head(root, study, run, probe)
@@ -116,7 +116,7 @@ def write_shown(root: Path, study: Study) -> None:
         for suffix, write in kinds.items():
             artifacts.write_text((folder / "tables" / name).with_suffix(suffix), write(made))
     for job in jobs.jobs(study).values():
-        for path in job.outputs:
+        for path in job.writes:
             if not (root / path).exists():
                 _write_bytes(root / path, path.name)
 
@@ -134,7 +134,7 @@ def write_data(root: Path, study: Study, dataset: str) -> None:
 
 def data_files(study: Study, run: str, split: str) -> list[Path]:
     """Return what a job of a run reads of its data set."""
-    folder = folders.data_folder(study, plan.jobs(study)[run].dataset)
+    folder = folders.data_folder(study, plan.pretrainings(study)[run].dataset)
     return [
         folder / name for name in (f"{split}_images.npy", f"{split}_labels.npy", "summary.json")
     ]
@@ -143,7 +143,7 @@ def data_files(study: Study, run: str, split: str) -> list[Path]:
 def write_pretraining(root: Path, study: Study, run: str) -> None:
     """Write encoder, curve and record of one pretraining."""
     folder = folders.pretrain_folder(study, run)
-    job = plan.jobs(study)[run]
+    job = plan.pretrainings(study)[run]
     _write_bytes(root / folder / "encoder.safetensors", run)
     epochs = study.runs[job.entry].epochs
     start = 3 + zlib.crc32(run.encode()) % 5
@@ -170,7 +170,7 @@ def write_head(root: Path, study: Study, run: str, probe: str) -> None:
     artifacts.write_jsonl(root / folder / "training.jsonl", [{"epoch": 1, "loss": 1.0}])
     inputs = [folders.pretrain_folder(study, run) / "encoder.safetensors"]
     inputs += data_files(study, run, "train")
-    start = plan.head_start(study, probe)
+    start = study.probes[probe].starts_from
     if start:
         inputs.append(folders.probe_folder(study, run, start) / "head.safetensors")
     spec = specs.probe_spec(study, run, probe)

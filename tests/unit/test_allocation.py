@@ -124,7 +124,7 @@ def test_on_a_cpu_each_process_holds_the_images(paper):
 def jobs_of(study):
     """Return rule and name of every job that is asked for by its study."""
     yield from (("data", name) for name in study.datasets)
-    yield from (("pretrain", name) for name in plan.jobs(study))
+    yield from (("pretrain", name) for name in plan.pretrainings(study))
     yield from (("probe", "/".join(names)) for names in plan.heads(study))
     yield from (("attack", "/".join(names)) for names in plan.evaluations(study))
 

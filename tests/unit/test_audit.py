@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from dataclasses import replace
@@ -225,7 +226,10 @@ def test_verify_and_audit_agree_on_a_determinism_that_was_not(study, root):
 def test_ways_out_name_the_study_that_is_meant(root, study):
     (root / folders.pretrain_folder(study, PGD) / "record.json").unlink()
     (root / "results/tiny/frame.csv").unlink()
-    texts = [each.text for each in audit(study, root, file="my studies/a.yaml").all_findings()]
+    texts = [
+        each.text
+        for each in audit(dataclasses.replace(study, file="my studies/a.yaml"), root).all_findings()
+    ]
     commands = [text for text in texts if "snakemake " in text]
     assert commands
     assert [text for text in commands if "--config 'study=my studies/a.yaml'" not in text] == []
@@ -258,7 +262,7 @@ def test_a_stage_without_a_job_has_nothing_wrong(said, study, monkeypatch):
     row = {"own": study.tables["table1"].rows["supervised"]}
     tables = {"table1": replace(study.tables["table1"], columns=("digits/minutes",), rows=row)}
     bare = replace(study, tables=tables, figures={})
-    monkeypatch.setattr("robustviews.cli.auditing.load_study", lambda _path: bare)
+    monkeypatch.setattr("robustviews.cli.audit.load_study", lambda _path: bare)
     assert said("verify", "--stages", "probe", "attack")[0] == 0
     assert said("verify", "--stages", "data")[0] == 2  # has a job, of which no note tells
 
@@ -301,7 +305,7 @@ def test_states_of_nothing_are_unknown(study):
 def said(root, study, monkeypatch, capsys):
     """Return a function that runs a verb in the tree: exit status and what it printed."""
     monkeypatch.chdir(root)
-    monkeypatch.setattr("robustviews.cli.auditing.load_study", lambda _path: study)
+    monkeypatch.setattr("robustviews.cli.audit.load_study", lambda _path: study)
 
     def run(*arguments):
         status = cli.main(list(arguments))
@@ -324,7 +328,7 @@ def test_a_crash_is_no_verdict(said, monkeypatch, verb, caplog):
     def crash(*_arguments, **_options):
         raise RuntimeError("a mistake of ours")
 
-    monkeypatch.setattr("robustviews.cli.auditing.load_study", crash)
+    monkeypatch.setattr("robustviews.cli.audit.load_study", crash)
     status, text = said(verb)
     assert status == 2
     assert "RuntimeError: a mistake of ours" in text

@@ -78,7 +78,7 @@ def command(verb, **names):
     """Return the arguments of a verb, with names of the tiny study unless others are given."""
     taken = [option.removeprefix("--") for option in VERBS[verb][2]]
     named = {name: names.get(name, NAMES[name]) for name in taken if name in NAMES}
-    device = ["--device", "cpu"] if VERBS[verb][0] == "jobs" else []
+    device = ["--device", "cpu"] if VERBS[verb][0] == "stages" else []
     places = [POSITIONAL[name] for name in VERBS[verb][2] if name in POSITIONAL]
     return [
         verb,
@@ -113,7 +113,7 @@ def finished(tmp_path_factory):
         study = load_study("params.yaml")
         for name in study.datasets:
             assert main(command("data", dataset=name)) == 0
-        for run in plan.jobs(study):
+        for run in plan.pretrainings(study):
             assert main(command("pretrain", run=run)) == 0
         # A head that others start from is trained first.
         for run, probe in sorted(plan.heads(study), key=lambda head: head[1] != "central"):
@@ -162,7 +162,7 @@ def test_every_job_leaves_its_files_and_a_record_of_what_it_was(finished):
     ]
     jobs += [
         (folders.pretrain_folder(study, run), specs.pretrain_spec(study, run))
-        for run in plan.jobs(study)
+        for run in plan.pretrainings(study)
     ]
     jobs += [
         (folders.probe_folder(study, *head), specs.probe_spec(study, *head))
@@ -289,8 +289,8 @@ def test_every_verb_explains_itself(verb, capsys):
         assert len(options) == len(set(options))
         assert "--study" not in options
         assert "study file (params.yaml)" in said
-        assert ("--device" in said) == (module in ("jobs", "estimate", "picturing"))
-        assert ("--partial" in said) == (module == "reporting")
+        assert ("--device" in said) == (module in ("stages", "estimate", "examples"))
+        assert ("--partial" in said) == (module == "report")
 
 
 def test_help_lists_every_verb(capsys):
@@ -329,7 +329,8 @@ def test_check_says_how_much_a_study_is(capsys):
     said = capsys.readouterr()
     study = load_study("params.yaml")
     assert said.out == (
-        f"params.yaml: ok: {len(plan.jobs(study))} trainings, {len(plan.heads(study))} probes, "
+        f"params.yaml: ok: {len(plan.pretrainings(study))} trainings, "
+        f"{len(plan.heads(study))} probes, "
         f"{len(plan.evaluations(study))} attacks, {len(study.tables)} tables, "
         f"{len(study.figures)} figures\n"
     )
@@ -547,14 +548,14 @@ def test_a_job_that_runs_out_of_memory_says_what_to_lower(verb, where, option, m
 @pytest.mark.usefixtures("project")
 def test_a_self_supervised_run_is_not_evaluated_through_its_own_classifier(capsys):
     assert main(command("attack", probe="own")) == 2
-    assert "`emp-free-digits-s0` has no classifier of its own" in capsys.readouterr().err
+    assert "no attack `emp-free-digits-s0/own/pgd2`; did you mean" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("project")
 def test_a_supervised_run_is_never_evaluated_through_another_head_than_the_named_one(capsys):
     run = "supervised-std-digits-s0"
     assert main(command("attack", run=run, probe="central")) == 2
-    assert f"{run}/central/head.safetensors: missing" in capsys.readouterr().err
+    assert f"no attack `{run}/central/pgd2`; did you mean" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("project")

@@ -13,10 +13,10 @@ import torch
 from torch import distributed as processes
 from torch import nn
 
-from robustviews import step
+from robustviews import stages, step
 from robustviews.augment import Views
 from robustviews.cli import main
-from robustviews.machine import distributed, feed, runtime
+from robustviews.machine import distributed, runtime
 from robustviews.machine.batchnorm import synchronise
 from robustviews.methods import METHODS, Batch, DivisionError, EmpSsl, SimClr, divide
 from robustviews.pretrain import make_batch
@@ -161,11 +161,13 @@ def test_ranks_reckon_with_what_the_others_take_of_a_memory_that_they_share(
 
     monkeypatch.chdir(tmp_path)
     assert main(["data", "--study", str(study(2)), "--dataset", "digits"]) == 0
-    monkeypatch.setattr(distributed, "ranks", lambda: 2)
+    for module in (distributed, stages.distributed):
+        monkeypatch.setattr(module, "ranks", lambda: 2)
     monkeypatch.setattr(runtime, "choose_device", lambda _: torch.device(device))
     monkeypatch.setattr(step, "step_bytes", lambda *_, **__: 1000)
-    monkeypatch.setattr(step, "check_step", lambda needed, *_, **__: checked.append(needed))
-    monkeypatch.setattr(feed, "choose", choose)
+    monkeypatch.setattr(stages.step, "check_step", lambda needed, *_, **__: checked.append(needed))
+    monkeypatch.setattr(stages.feed, "choose", choose)
+    monkeypatch.setattr(stages.runtime, "native_bf16", lambda _: True)
     checked: list[int] = []
     with pytest.raises(Enough) as caught:
         main(["pretrain", "--study", str(study(2)), "--run", "simclr-digits-s0"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -308,7 +309,10 @@ def test_data_are_told_by_where_they_are(empty, monkeypatch):
     )
 
     def told():
-        return {each.name.removeprefix("data: "): each for each in data.look(study, "x.yaml")}
+        return {
+            each.name.removeprefix("data: "): each
+            for each in data.look(dataclasses.replace(study, file="x.yaml"))
+        }
 
     assert told()["digits"].found == "comes with what is installed"
     assert told()["cifar10"].health is Health.ABSENT

@@ -61,7 +61,7 @@ def test_jobs_are_those_of_the_workflow_and_come_after_what_they_need():
     jobs = pending.jobs(study)
     assert Counter(rule for rule, _ in jobs) == {
         "data": 1,
-        "pretrain": len(plan.jobs(study)),
+        "pretrain": len(plan.pretrainings(study)),
         "probe": len(plan.heads(study)),
         "attack": len(plan.evaluations(study)),
         "table": len(study.tables),

@@ -253,8 +253,8 @@ def test_an_evaluation_goes_on_from_any_batch_as_if_it_had_not_stopped(name):
     images, model = noise_images(COUNT), network(probe)
     labels = labels_of(COUNT)
 
-    def found(state=None):
-        return run(model, attack, images, labels, batch=5, state=state)
+    def found(checkpoint=None):
+        return run(model, attack, images, labels, batch=5, checkpoint=checkpoint)
 
     undisturbed, memory = found(), Memory()
     same_flags(found(memory), undisturbed)
@@ -273,9 +273,9 @@ def test_an_evaluation_that_is_interrupted_again_and_again_ends_alike(caplog):
     for dies_after in (1, 3, 3):  # with nothing saved, two batches, four
         memory.minibatches, memory.dies_after = 0, dies_after
         with pytest.raises(InterruptedTraining):
-            run(model, RANDOM, images, labels, batch=5, state=memory)
+            run(model, RANDOM, images, labels, batch=5, checkpoint=memory)
     memory.minibatches, memory.dies_after = 0, None
-    same_flags(run(model, RANDOM, images, labels, batch=5, state=memory), undisturbed)
+    same_flags(run(model, RANDOM, images, labels, batch=5, checkpoint=memory), undisturbed)
     assert [line for line in caplog.messages if "resumed" in line] == [
         "attack=attack resumed after batch 2",
         "attack=attack resumed after batch 4",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 import shutil
 import subprocess
@@ -42,7 +43,7 @@ def root(tree, tmp_path):
 
 @pytest.fixture(scope="module")
 def text(study, tree):
-    return explain(study, CELL, file="params.yaml", root=tree)
+    return explain(study, CELL, root=tree)
 
 
 def edit(root, folder, change):
@@ -71,7 +72,7 @@ def test_the_value_is_given_with_its_source(text, study, tree):
     value = 100 * sum(row["accuracy"] for row in frame) / len(RUNS)
     assert f"mean over seeds [0, 1, 2]: {value:.6g} %, computed again" in plain(text)
     assert "the share of ones in `eps_4` in flags.safetensors of pgd20" in plain(text)
-    minutes = plain(explain(study, "table1:pgd:digits/minutes", file="params.yaml", root=tree))
+    minutes = plain(explain(study, "table1:pgd:digits/minutes", root=tree))
     assert "`seconds` of its record / 60; mean over seeds [0]: 6 minutes" in minutes
     assert "is attacked" not in minutes
 
@@ -104,13 +105,13 @@ def test_what_is_missing_or_stale_is_named_with_what_to_type(study, root):
         lambda record: record["spec"]["run"].update(epochs=9),
     )
     (root / folders.probe_folder(study, RUNS[0], "rle") / "record.json").unlink()
-    words = plain(explain(study, CELL, file="params.yaml", root=root))
+    words = plain(explain(study, CELL, root=root))
     assert "stale: run.epochs was 9, the study now says 3; run it again: snakemake " in words
     assert "record: missing, though outputs are there" in words
 
 
 def test_a_cell_that_was_never_run_is_explained_all_the_same(study, tmp_path):
-    text = explain(study, CELL, file="params.yaml", root=tmp_path)
+    text = explain(study, CELL, root=tmp_path)
     assert "cannot be computed" in text
     assert text.count("not run yet") == 1 + 3 * 4
     assert "regime: " in text
@@ -145,7 +146,7 @@ def test_commands_name_the_study_and_the_device_and_threads_of_each_job(study, r
             folders.pretrain_folder(study, run),
             lambda record: record["environment"].update(device="cuda: Loom", threads=8),
         )
-    text = explain(study, CELL, file="my studies/a.yaml", root=root)
+    text = explain(dataclasses.replace(study, file="my studies/a.yaml"), CELL, root=root)
     by_snakemake, by_hand = commands(text)
     for line in by_snakemake:  # what follows --config is settings alone
         assert shlex.split(line)[-2:] == ["--config", "study=my studies/a.yaml"]
@@ -163,9 +164,9 @@ def test_each_job_has_the_commit_that_it_ran_from_where_git_is_in_use(study, roo
             folders.attack_folder(study, run, "rle", "pgd20"),
             lambda record: record["code"].update(commit=LATER),
         )
-    assert "git checkout" not in explain(study, CELL, file="params.yaml", root=root)
+    assert "git checkout" not in explain(study, CELL, root=root)
     monkeypatch.setattr("robustviews.provenance.history.History.head", COMMIT)
-    by_snakemake, by_hand = commands(explain(study, CELL, file="params.yaml", root=root))
+    by_snakemake, by_hand = commands(explain(study, CELL, root=root))
     assert by_snakemake[0] == f"git checkout {LATER}"
     assert [line for line in by_hand if line.startswith("git ")] == [f"git checkout {LATER}"]
     assert by_hand.index(f"git checkout {LATER}") == len(by_hand) - 5
@@ -173,12 +174,12 @@ def test_each_job_has_the_commit_that_it_ran_from_where_git_is_in_use(study, roo
 
 def test_a_cell_that_is_not_there_is_refused_with_what_is(study, tree):
     with pytest.raises(CellError, match=r"expected TABLE:ROW:COLUMN, such as table1:"):
-        explain(study, "table1", file="params.yaml", root=tree)
+        explain(study, "table1", root=tree)
 
 
 def test_every_cell_can_be_explained(study, tree):
     for address, _ in cells.every(study):
-        assert explain(study, str(address), file="params.yaml", root=tree).startswith(str(address))
+        assert explain(study, str(address), root=tree).startswith(str(address))
 
 
 def test_the_jobs_of_a_study_are_worked_out_once_however_many_cells_it_has(study):
@@ -188,7 +189,7 @@ def test_the_jobs_of_a_study_are_worked_out_once_however_many_cells_it_has(study
 def test_explaining_comparing_and_pruning_need_no_torch(tmp_path):
     program = (
         "import sys; sys.modules['torch'] = None\n"
-        "from robustviews.cli import explaining\n"
+        "from robustviews.cli import provenance\n"
         "from robustviews.pages import audit\n"
         "from robustviews.provenance import difference, explain, orphans\n"
     )

@@ -197,9 +197,9 @@ def test_what_was_read_of_a_file_counts_no_longer_as_memory_of_the_process(tmp_p
 # What is computed with them
 
 
-def trained_weights(images, state=None):
+def trained_weights(images, checkpoint=None):
     encoder = tiny_encoder()
-    train(encoder, method=EmpSsl(), regime=Free(replays=2), images=images, state=state)
+    train(encoder, method=EmpSsl(), regime=Free(replays=2), images=images, checkpoint=checkpoint)
     return weights_of(encoder)
 
 

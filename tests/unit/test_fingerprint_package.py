@@ -58,7 +58,7 @@ STUDY = Study(
 def codes() -> dict[str, str]:
     """Return the digest of the code of every job, by a short name."""
     found = {f"data {name}": specs.data_spec(STUDY, name)["code"] for name in STUDY.datasets}
-    for run, job in plan.jobs(STUDY).items():
+    for run, job in plan.pretrainings(STUDY).items():
         found[f"pretrain {job.entry}"] = specs.pretrain_spec(STUDY, run)["code"]
     for run, probe in plan.heads(STUDY):
         found[f"probe {probe}"] = specs.probe_spec(STUDY, run, probe)["code"]
@@ -233,11 +233,11 @@ def test_the_code_that_decides_numbers_is_reached():
 
 def every_definition() -> set[fingerprint.Symbol]:
     """Return all code that any job of any kind uses."""
-    roots = [("pretrain", "pretrain"), ("evaluate", "evaluate"), ("evaluate", "Classifier")]
+    roots = [("stages", stage) for stage in ("prepare", "pretrain", "probe", "attack")]
     tables = {"methods": METHODS, "regimes": REGIMES, "probe": PROBES, "attacks": ATTACKS}
     for module, table in {**tables, "datasets": DATASETS}.items():
         roots += [(module, cls.__name__) for cls in table.values()]
-    return set(fingerprint.reach(*roots, *specs._NETWORK))
+    return set(fingerprint.reach(*roots, *specs.NETWORK))
 
 
 def test_no_code_of_a_job_reaches_other_code_by_its_name_as_text():

@@ -24,9 +24,9 @@ MINIBATCHES = 6
 probes = pytest.mark.parametrize("name", PROBES)
 
 
-def fitted(name, state=None):
+def fitted(name, checkpoint=None):
     """Return a head's bytes and its history."""
-    task = probe_task(noise_images(), labels_of(), state=state)
+    task = probe_task(noise_images(), labels_of(), checkpoint=checkpoint)
     head, history = PROBES[name].train(tiny_encoder().eval(), task)
     return weights_of(head), history
 

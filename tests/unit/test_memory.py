@@ -364,20 +364,17 @@ from robustviews.regimes import Free
 class Stop(Exception):
     pass
 
-class Minibatches:
-    def __init__(self, count): self.left = count
-    def load(self): return None
-    def save(self, tensors, position): pass
-    def due(self):
-        self.left -= 1
-        if not self.left:
+def stop_after(minibatches):
+    def watch(done):
+        if done == minibatches:
             raise Stop
+    return watch
 
 def peak(feed, minibatches):
     try:
         pretrain(encoder, feed, torch.tensor(labels), method=EmpSsl(), regime=Free(),
                  views=Views(count=views, augmentation="emp_ssl"), size=32, epochs=1,
-                 batch_size=batch_size, optimizer=optimizer, state=Minibatches(minibatches))
+                 batch_size=batch_size, optimizer=optimizer, watch=stop_after(minibatches))
     except Stop:
         # Not getrusage, whose peak begins with that of the process that started this one.
         status = Path("/proc/self/status").read_text().split()

@@ -59,7 +59,7 @@ def finished(tmp_path_factory):
     write_tree(root, study)
     write_shown(root, study)
     made = [path.relative_to(root) for path in root.rglob("*") if path.is_file()]
-    for run in plan.jobs(study):
+    for run in plan.pretrainings(study):
         for end in ("log", "tsv"):
             artifacts.write_text(root / f"logs/tiny/pretrain/{run}.{end}", "")
             artifacts.write_text(root / f"logs/tiny/probe/{run}/central.{end}", "")
@@ -91,7 +91,7 @@ def edit(old, new, file="params.yaml"):
 
 def found(file="params.yaml"):
     """Return the orphaned files, of metadata the outputs that they are about."""
-    paths = orphans.find(load_study(file), file)
+    paths = orphans.find(load_study(file))
     return [
         f"metadata of {metadata.output_of(path)}"
         if path.is_relative_to(metadata.FOLDER)

@@ -78,7 +78,7 @@ def with_run(name: str, **changes: Any) -> Study:
 def all_specs(of: Study) -> dict[str, str]:
     """Return the spec of every job as text, by a readable name."""
     every = {f"data {name}": specs.data_spec(of, name) for name in of.datasets}
-    every |= {f"pretrain {run}": specs.pretrain_spec(of, run) for run in plan.jobs(of)}
+    every |= {f"pretrain {run}": specs.pretrain_spec(of, run) for run in plan.pretrainings(of)}
     every |= {f"probe {' '.join(head)}": specs.probe_spec(of, *head) for head in plan.heads(of)}
     for names in plan.evaluations(of):
         every[f"attack {' '.join(names)}"] = specs.attack_spec(of, *names)
@@ -92,7 +92,7 @@ def changed(of: Study) -> set[str]:
 
 
 def test_the_cells_decide_which_encoders_are_trained():
-    assert list(plan.jobs(study())) == [
+    assert list(plan.pretrainings(study())) == [
         "emp-digits-s3",
         "emp-digits-s5",
         "supervised-digits-s0",
@@ -100,7 +100,7 @@ def test_the_cells_decide_which_encoders_are_trained():
         "emp-other-s3",
         "emp-other-s5",
     ]
-    job = plan.jobs(study())["emp-other-s5"]
+    job = plan.pretrainings(study())["emp-other-s5"]
     assert (job.entry, job.dataset, job.seed) == ("emp", "other", 5)
 
 
@@ -112,7 +112,7 @@ def test_a_robust_head_brings_the_linear_head_that_it_starts_from():
         ("emp-digits-s5", "central"),
         ("emp-digits-s5", "rle"),
     ]
-    assert plan.head_start(only, "rle") == "central"
+    assert only.probes["rle"].starts_from == "central"
     fresh = dataclasses.replace(TABLE, rows={"first": Row("emp", "fresh-rle")})
     assert plan.heads(study(tables={"one": fresh}, figures={})) == [
         ("emp-digits-s3", "fresh-rle"),
@@ -138,7 +138,7 @@ def test_the_cells_decide_which_attacks_are_run_and_each_once():
 def test_minutes_alone_need_a_training_but_no_head_of_a_supervised_network_and_no_attack():
     table = Table("Cost", ("digits/minutes",), {"one": Row("supervised", "own")})
     only = study(tables={"one": table}, figures={})
-    assert list(plan.jobs(only)) == ["supervised-digits-s0", "supervised-digits-s1"]
+    assert list(plan.pretrainings(only)) == ["supervised-digits-s0", "supervised-digits-s1"]
     assert plan.heads(only) == []
     assert plan.evaluations(only) == []
 
@@ -309,7 +309,7 @@ def test_an_option_of_an_attack_changes_its_specs_only():
 def test_an_option_of_a_data_set_changes_the_specs_of_what_is_trained_on_it():
     found = changed(study(datasets={"digits": Digits(test=99), "other": Digits(test=100)}))
     assert found == {"data digits"} | {
-        f"pretrain {run}" for run in plan.jobs(study()) if "digits" in run
+        f"pretrain {run}" for run in plan.pretrainings(study()) if "digits" in run
     }
 
 
@@ -357,12 +357,12 @@ def test_only_the_report_is_made_again_when_the_code_of_the_audit_changes(monkey
 
 def test_what_some_tables_need_is_part_of_what_the_study_needs():
     of = study()
-    assert plan.pretrainings(of, FIGURE) == [
+    assert list(plan.pretrainings_of(of, FIGURE)) == [
         "emp-other-s3",
         "emp-other-s5",
         "emp-digits-s3",
         "emp-digits-s5",
     ]
-    assert set(plan.pretrainings(of)) == set(plan.jobs(of))
+    assert set(plan.pretrainings_of(of)) == set(plan.pretrainings(of))
     assert set(plan.evaluations(of, TABLE)) < set(plan.evaluations(of))
     assert set(plan.evaluations(of, TABLE, FIGURE)) == set(plan.evaluations(of))

@@ -387,7 +387,7 @@ class Case:
     regime: object = Free(replays=2)
     precision: str = "fp32"
 
-    def train(self, state=None):
+    def train(self, checkpoint=None):
         encoder = tiny_encoder()
         progress = train(
             encoder,
@@ -395,7 +395,7 @@ class Case:
             regime=self.regime,
             optimizer=self.optimizer,
             precision=self.precision,
-            state=state,
+            checkpoint=checkpoint,
         )
         return weights_of(encoder), progress
 
@@ -487,7 +487,7 @@ def test_a_saved_state_of_another_network_is_refused():
     memory = Memory()
     CASES["free, lars"].train(memory)
     with pytest.raises(RuntimeError, match="size mismatch"):
-        train(tiny_encoder(hidden=12), method=EmpSsl(), regime=Free(), state=memory)
+        train(tiny_encoder(hidden=12), method=EmpSsl(), regime=Free(), checkpoint=memory)
 
 
 def test_state_holds_the_carried_perturbation_and_every_buffer_of_the_optimizer():

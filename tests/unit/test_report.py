@@ -311,8 +311,12 @@ def test_what_no_record_says_is_unknown_on_the_page(study, other):
 
 
 def test_a_study_of_another_file_is_named_in_commands_but_no_path_of_this_machine(study, root):
-    assert "audit --study studies/x.yaml" in render_audit(root, study, file="studies/x.yaml")
-    assert "--study" not in render_audit(root, study, file=str(root / "x.yaml"))
+    assert "audit --study studies/x.yaml" in render_audit(
+        root, dataclasses.replace(study, file="studies/x.yaml")
+    )
+    assert "--study" not in render_audit(
+        root, dataclasses.replace(study, file=str(root / "x.yaml"))
+    )
 
 
 def test_text_of_findings_and_records_cannot_become_markup(study, other):

@@ -248,9 +248,9 @@ def test_a_partial_frame_still_refuses_changed_flags(study, root):
 
 
 def test_records_and_histories_are_those_of_the_jobs_that_ran(study, root):
-    assert set(results.histories(study, root)) == set(plan.jobs(study))
+    assert set(results.histories(study, root)) == set(plan.pretrainings(study))
     records = results.records(study, root)
-    jobs = len(plan.jobs(study)) + len(plan.heads(study)) + len(plan.evaluations(study))
+    jobs = len(plan.pretrainings(study)) + len(plan.heads(study)) + len(plan.evaluations(study))
     assert len(records) == jobs
     assert records[RECORD]["seed"] == 0
     (root / RECORD).unlink()

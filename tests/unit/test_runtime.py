@@ -253,7 +253,7 @@ def progress(monkeypatch, screen: io.StringIO) -> str:
     now = 0.0
     monkeypatch.setattr(sys, "stderr", screen)
     monkeypatch.setattr(runtime.time, "monotonic", lambda: now)
-    bar = runtime.Progress(10, "image", "attack")
+    bar = runtime.ProgressBar(10, "image", "attack")
     bar.begin_at(2)
     for done in range(3, 11):
         now += 2

@@ -1,179 +1,95 @@
-"""Signatures hold for these bytes and this key alone, and OpenSSH agrees."""
+"""A signature holds for these bytes, this key and this study alone."""
 
 import shutil
 import subprocess
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
-from cryptography.hazmat.primitives.serialization import (
-    BestAvailableEncryption,
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-)
 
 from robustviews import artifacts, cli
 from robustviews.provenance import manifest, signing
 from robustviews.provenance.audit import Audit, CellAudit
-from robustviews.provenance.disk import files
 from robustviews.provenance.findings import Finding, State
 from robustviews.study import jobs
 from robustviews.study.cells import Address
 from tests.unit.results_tree import small_study, write_tree
 
 MESSAGE = b"every number of the study\n"
-needs_ssh = pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="needs OpenSSH")
+PASSPHRASE = "open sesame"
 
 
-@pytest.fixture
-def key():
-    return ed25519.Ed25519PrivateKey.generate()
+def make_key(folder, name, passphrase=""):
+    """Create a private key, and its public half beside it."""
+    if shutil.which("ssh-keygen") is None:
+        pytest.skip("no ssh-keygen here: apt-get install openssh-client")
+    command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", passphrase, "-C", "", "-f", folder / name]
+    subprocess.run(command, check=True)
+    return folder / name
 
 
-def never():
-    raise AssertionError("asked for a passphrase that the key does not need")
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory):
+    """A folder with the keys `ours`, `other` and `locked`."""
+    folder = tmp_path_factory.mktemp("keys")
+    for name, passphrase in {"ours": "", "other": "", "locked": PASSPHRASE}.items():
+        make_key(folder, name, passphrase)
+    return folder
 
 
-def save(path, key, *, kind="OpenSSH", passphrase=b""):
-    formats = {"OpenSSH": PrivateFormat.OpenSSH, "PEM": PrivateFormat.PKCS8}
-    hidden = BestAvailableEncryption(passphrase) if passphrase else NoEncryption()
-    path.write_bytes(key.private_bytes(Encoding.PEM, formats[kind], hidden))
-    path.chmod(0o600)
-    return path
+def verify(folder, armoured, key, message=MESSAGE):
+    (folder / "sig").write_text(armoured)
+    signing.verify(message, folder / "sig", signing.fingerprint(key))
 
 
-def save_public(path, key, *, kind="OpenSSH"):
-    encodings = {
-        "OpenSSH": (Encoding.OpenSSH, PublicFormat.OpenSSH),
-        "PEM": (Encoding.PEM, PublicFormat.SubjectPublicKeyInfo),
-    }
-    path.write_bytes(key.public_key().public_bytes(*encodings[kind]))
-    return path
+def test_the_public_half_of_a_key_verifies_what_its_private_half_signed(keys, tmp_path):
+    armoured = signing.sign(MESSAGE, keys / "ours")
+    verify(tmp_path, armoured, keys / "ours.pub")
+    assert signing.sign(MESSAGE, keys / "ours") == armoured
 
 
-@pytest.mark.parametrize("kind", ["OpenSSH", "PEM"])
-@pytest.mark.parametrize("passphrase", [b"", b"open sesame"], ids=["plain", "encrypted"])
-def test_a_key_from_a_file_signs_what_its_public_half_verifies(tmp_path, key, kind, passphrase):
-    private = save(tmp_path / "key", key, kind=kind, passphrase=passphrase)
-    public = save_public(tmp_path / "key.pub", key, kind=kind)
-    loaded = signing.load_private(private, (lambda: passphrase) if passphrase else never)
-    signing.verify(MESSAGE, signing.sign(MESSAGE, loaded), signing.load_public(public))
-
-
-def test_the_same_bytes_and_key_give_the_same_signature(key):
-    assert signing.sign(MESSAGE, key) == signing.sign(MESSAGE, key)
-
-
-@pytest.mark.parametrize("kind", ["OpenSSH", "PEM"])
-def test_a_wrong_passphrase_is_told_from_a_wrong_file(tmp_path, key, kind):
-    private = save(tmp_path / "key", key, kind=kind, passphrase=b"open sesame")
-    with pytest.raises(signing.KeyFileError, match=r"key: expected the passphrase of this key"):
-        signing.load_private(private, lambda: b"open barley")
-
-
-def test_a_signature_does_not_hold_for_other_bytes(key):
-    armoured = signing.sign(MESSAGE, key)
-    with pytest.raises(signing.SignatureError, match="belongs to other bytes"):
-        signing.verify(MESSAGE + b" ", armoured, key.public_key())
-
-
-def test_a_signature_by_another_key_names_both(key):
-    other = ed25519.Ed25519PrivateKey.generate()
+def test_a_signature_by_another_key_names_both(keys, tmp_path):
     with pytest.raises(signing.SignatureError, match="made by another key") as caught:
-        signing.verify(MESSAGE, signing.sign(MESSAGE, other), key.public_key())
-    for each in (key, other):
-        assert signing.fingerprint(each.public_key()) in str(caught.value)
+        verify(tmp_path, signing.sign(MESSAGE, keys / "other"), keys / "ours.pub")
+    for name in ("ours.pub", "other.pub"):
+        assert signing.fingerprint(keys / name) in str(caught.value)
 
 
-def test_a_signature_for_another_purpose_is_refused(key, monkeypatch):
+def test_a_signature_for_another_purpose_is_refused(keys, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(signing, "NAMESPACE", "file")
-        armoured = signing.sign(MESSAGE, key)
-    with pytest.raises(signing.SignatureError, match="made for `file`, not `robustviews`"):
-        signing.verify(MESSAGE, armoured, key.public_key())
+        armoured = signing.sign(MESSAGE, keys / "ours")
+    with pytest.raises(signing.SignatureError, match="namespace does not match"):
+        verify(tmp_path, armoured, keys / "ours.pub")
 
 
-def test_every_damaged_letter_of_a_signature_is_noticed(key):
-    armoured = signing.sign(MESSAGE, key)
-    body = armoured.removeprefix(signing._BEGIN).removesuffix(signing._END + "\n").strip()
-    for place in range(len(body)):
-        if body[place] in "\n=":
-            continue
-        flipped = body[:place] + ("B" if body[place] == "A" else "A") + body[place + 1 :]
+def test_a_signature_of_other_bytes_and_a_damaged_signature_are_refused(keys, tmp_path):
+    armoured = signing.sign(MESSAGE, keys / "ours")
+    with pytest.raises(signing.SignatureError, match="incorrect signature"):
+        verify(tmp_path, armoured, keys / "ours.pub", MESSAGE + b" ")
+    flipped = armoured[:-60] + ("B" if armoured[-60] == "A" else "A") + armoured[-59:]
+    for text in ("", "nonsense", armoured[:-40], flipped):
         with pytest.raises(signing.SignatureError):
-            signing.verify(MESSAGE, armoured.replace(body, flipped), key.public_key())
+            verify(tmp_path, text, keys / "ours.pub")
 
 
-@pytest.mark.parametrize("text", ["", "nonsense", "-----BEGIN SSH SIGNATURE-----\nAAAA\n"])
-def test_what_is_no_signature_is_refused(key, text):
-    with pytest.raises(signing.SignatureError, match="damaged"):
-        signing.verify(MESSAGE, text, key.public_key())
-
-
-def test_each_wrong_kind_of_key_is_told_what_it_is(tmp_path, key):
-    curve = ec.generate_private_key(ec.SECP256R1())
-    cases = {
-        "not an Ed25519 key": (save(tmp_path / "curve", curve), "expected an Ed25519 key, found"),
-        "public": (save_public(tmp_path / "pub", key), "expected a private key, found a public"),
-        "text": (tmp_path / "text", "expected a private key, found something else"),
-        "broken": (tmp_path / "broken", "expected a private key, found no key"),
-        "missing": (tmp_path / "missing", "expected a key file"),
-    }
+@pytest.mark.usefixtures("keys")
+@pytest.mark.parametrize("use", [signing.fingerprint, lambda key: signing.sign(MESSAGE, key)])
+def test_a_file_that_is_no_key_is_named_with_the_command_that_creates_one(tmp_path, use):
     (tmp_path / "text").write_text("a diary")
-    (tmp_path / "broken").write_bytes(b"-----BEGIN PRIVATE KEY-----\nAAAA\n")
-    for path, message in cases.values():
-        with pytest.raises(signing.KeyFileError, match=message):
-            signing.load_private(path, never)
+    for name in ("text", "missing"):
+        with pytest.raises(signing.SigningError, match=rf"{name}: expected .*: ssh-keygen -t"):
+            use(tmp_path / name)
 
 
-def test_only_a_public_ed25519_key_checks(tmp_path, key):
-    curve = ec.generate_private_key(ec.SECP256R1())
-    (tmp_path / "text").write_text("a diary")
-    for path, message in (
-        (save(tmp_path / "key", key), "expected a public key, found a private one"),
-        (save_public(tmp_path / "curve.pub", curve), "expected an Ed25519 key, found"),
-        (tmp_path / "text", "expected a public key, found no key"),
-    ):
-        with pytest.raises(signing.KeyFileError, match=message):
-            signing.load_public(path)
-
-
-def openssh(*arguments, stdin=b""):
-    done = subprocess.run(
-        ["ssh-keygen", *map(str, arguments)], input=stdin, capture_output=True, check=False
-    )
-    return done.returncode, done.stdout.decode() + done.stderr.decode()
-
-
-@needs_ssh
-def test_openssh_verifies_what_we_sign_and_finds_it_changed(tmp_path, key):
-    signature, allowed = tmp_path / "message.sig", tmp_path / "allowed"
-    signature.write_text(signing.sign(MESSAGE, key))
-    allowed.write_bytes(b"me " + save_public(tmp_path / "key.pub", key).read_bytes())
-    options = ("-Y", "verify", "-f", allowed, "-I", "me", "-n", "robustviews", "-s", signature)
-    status, text = openssh(*options, stdin=MESSAGE)
-    assert status == 0, text
-    assert f"ED25519 key {signing.fingerprint(key.public_key())}" in text
-    assert openssh(*options, stdin=MESSAGE + b" ")[0] != 0
-
-
-@needs_ssh
-def test_we_verify_what_openssh_signs_with_a_key_of_its_own(tmp_path):
-    message, private = tmp_path / "message", tmp_path / "key"
-    message.write_bytes(MESSAGE)
-    assert openssh("-q", "-t", "ed25519", "-N", "", "-f", private)[0] == 0
-    status, text = openssh("-Y", "sign", "-n", "robustviews", "-f", private, message)
-    assert status == 0, text
-    armoured = (tmp_path / "message.sig").read_text()
-    signing.verify(MESSAGE, armoured, signing.load_public(tmp_path / "key.pub"))
-    assert signing.sign(MESSAGE, signing.load_private(private, never)).split() == armoured.split()
+def test_without_ssh_keygen_the_error_names_the_package_to_install(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(signing.SigningError, match=r"not found; .* apt-get install openssh-client"):
+        signing.fingerprint(tmp_path / "key")
 
 
 CELL = Address("table1", "free", "digits/clean")
 
 
-def seen(state=State.VERIFIED):
+def audited(state=State.VERIFIED):
     finding = Finding("bytes", "results/x", state, "what was seen")
     return Audit("tiny", {}, {CELL: CellAudit(CELL, (), 0.7, (finding,))}, ())
 
@@ -184,7 +100,7 @@ def project(tmp_path):
     study = small_study()
     write_tree(tmp_path, study)
     for job in jobs.jobs(study).values():
-        for path in files(job):
+        for path in job.writes:
             (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
             if not (tmp_path / path).exists():
                 (tmp_path / path).write_text(path.as_posix())
@@ -193,14 +109,12 @@ def project(tmp_path):
 
 
 def build(root, audit=None):
-    return manifest.build(
-        small_study(), audit or seen(), study_file=manifest.Path("params.yaml"), root=root
-    )
+    return manifest.build(small_study(), audit or audited(), root=root)
 
 
 def test_a_manifest_names_every_file_of_the_study_with_its_hash(project):
     study, listed = small_study(), build(project)
-    made = {path.as_posix() for job in jobs.jobs(study).values() for path in files(job)}
+    made = {path.as_posix() for job in jobs.jobs(study).values() for path in job.writes}
     assert set(listed["files"]) == made | {"params.yaml"}
     for name, entry in listed["files"].items():
         assert entry["sha256"] == artifacts.sha256(project / name)
@@ -211,11 +125,11 @@ def test_a_manifest_names_every_file_of_the_study_with_its_hash(project):
 
 def test_a_manifest_is_refused_to_what_the_audit_fails(project):
     with pytest.raises(manifest.RefusedError, match="results/x: what was seen"):
-        build(project, seen(State.FAILED))
+        build(project, audited(State.FAILED))
 
 
 def test_what_the_audit_could_not_check_is_signed_as_unknown(project):
-    listed = build(project, seen(State.UNKNOWN))
+    listed = build(project, audited(State.UNKNOWN))
     assert listed["audit"]["state"] == "unknown"
     assert [finding["text"] for finding in listed["audit"]["unknown"]] == ["what was seen"]
 
@@ -245,17 +159,25 @@ def test_a_changed_a_missing_and_a_grown_file_are_each_named(project):
 
 
 @pytest.fixture
-def signed(project, key, monkeypatch):
-    """The project, its signed manifest, the public key; `params.yaml` is read as its study."""
+def signed(project, keys, monkeypatch):
+    """The project with a signed manifest; `params.yaml` is read as its study."""
+
+    def read(file):
+        return small_study(file=str(file))
+
     monkeypatch.chdir(project)
-    monkeypatch.setattr("robustviews.cli.exporting.load_study", lambda _: small_study())
-    monkeypatch.setattr("robustviews.provenance.audit.audit", lambda *_, **_options: seen())
-    assert cli.main(["sign", "--key", str(save(project / "key", key))]) == 0
-    return save_public(project / "key.pub", key)
+    monkeypatch.setattr("robustviews.cli.export.load_study", read)
+    monkeypatch.setattr("robustviews.provenance.audit.audit", lambda *_, **_options: audited())
+    assert sign(keys / "ours") == 0
+    return keys / "ours.pub"
 
 
-def check(public):
-    return cli.main(["check-signature", "--key", str(public)])
+def sign(key):
+    return cli.main(["sign", "--key", str(key)])
+
+
+def check(key):
+    return cli.main(["check-signature", "--key", str(key)])
 
 
 def test_a_signed_study_is_as_signed(signed, capsys):
@@ -263,44 +185,34 @@ def test_a_signed_study_is_as_signed(signed, capsys):
     assert "audit verified then" in capsys.readouterr().out
 
 
-def test_a_changed_file_a_changed_manifest_and_another_key_are_told_apart(signed, capsys):
-    listed = manifest.path_of(small_study())
-    table = manifest.Path("results/tiny/tables/table1.md")
-    before = table.read_bytes()
+def test_a_changed_file_a_changed_manifest_and_another_key_are_reported(signed, keys, capsys):
+    path, table = manifest.path_of(small_study()), manifest.Path("results/tiny/tables/table1.md")
     table.write_text("100 %")
     assert check(signed) == 1
     assert f"{table}: changed" in capsys.readouterr().out
-    table.write_bytes(before)
-
-    whole = listed.read_text()
-    listed.write_text(whole.replace("0.7", "0.9"))
+    path.write_text(path.read_text().replace("0.7", "0.9"))
     assert check(signed) == 1
-    assert "does not hold" in (text := capsys.readouterr().out)
-    assert "belongs to other bytes" in text
-    listed.write_text(whole)
-
-    other = save_public(manifest.Path("other.pub"), ed25519.Ed25519PrivateKey.generate())
-    assert check(other) == 1
-    assert "made by another key" in capsys.readouterr().out
-    assert check(signed) == 0
+    text = capsys.readouterr().out
+    assert "does not hold" in text
+    assert "changed:" not in text, "the signature is checked before the files"
+    assert check(keys / "other.pub") == 1
 
 
-def test_the_signed_manifest_of_one_study_does_not_pass_for_another(signed, monkeypatch, capsys):
-    other = small_study(study="other")
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"study": "other"}, "signed for the study 'tiny', expected 'other'"),
+        (
+            {"tables": small_study().tables | {"later": small_study().tables["table1"]}},
+            "results/tiny/tables/later.csv: not signed",
+        ),
+    ],
+)
+def test_a_manifest_of_another_study_is_refused(signed, monkeypatch, capsys, changes, message):
     shutil.copytree("results/tiny", "results/other")
-    monkeypatch.setattr("robustviews.cli.exporting.load_study", lambda _: other)
+    monkeypatch.setattr("robustviews.cli.export.load_study", lambda _: small_study(**changes))
     assert check(signed) == 1
-    assert "signed for the study 'tiny', expected 'other'" in capsys.readouterr().out
-
-
-def test_a_file_that_the_study_has_now_and_nobody_signed_is_named(signed, monkeypatch, capsys):
-    study = small_study()
-    tables = study.tables | {"later": study.tables["table1"]}
-    monkeypatch.setattr(
-        "robustviews.cli.exporting.load_study", lambda _: small_study(tables=tables)
-    )
-    assert check(signed) == 1
-    assert "results/tiny/tables/later.csv: not signed" in capsys.readouterr().out
+    assert message in capsys.readouterr().out
 
 
 def test_a_study_file_that_nobody_signed_is_named(signed, capsys):
@@ -309,28 +221,27 @@ def test_a_study_file_that_nobody_signed_is_named(signed, capsys):
     assert "mine.yaml: not signed" in capsys.readouterr().out
 
 
-def test_without_a_signature_the_way_to_one_is_told(signed, capsys):
+def test_without_a_signature_the_error_says_how_to_create_one(signed, capsys):
     manifest.path_of(small_study()).with_name("manifest.json.sig").unlink()
     assert check(signed) == 2
     assert "robustviews sign --key" in capsys.readouterr().err
 
 
-def test_a_passphrase_comes_from_the_environment_where_nobody_can_be_asked(
-    project, key, monkeypatch, capsys, signed
+def test_a_key_that_cannot_be_unlocked_leaves_the_signed_manifest_as_it_was(
+    signed, keys, monkeypatch, capsys
 ):
-    private = save(project / "locked", key, passphrase=b"open sesame")
-    command = ["sign", "--key", str(private)]
-    monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
-    monkeypatch.delenv("ROBUSTVIEWS_KEY_PASSPHRASE", raising=False)
-    assert cli.main(command) == 2
-    assert "ROBUSTVIEWS_KEY_PASSPHRASE" in capsys.readouterr().err
-    monkeypatch.setenv("ROBUSTVIEWS_KEY_PASSPHRASE", "open sesame")
-    assert cli.main(command) == 0
+    monkeypatch.setattr(
+        "robustviews.provenance.audit.audit", lambda *_, **_options: audited(State.UNKNOWN)
+    )
+    monkeypatch.setenv("SSH_ASKPASS_REQUIRE", "force")
+    monkeypatch.setenv("SSH_ASKPASS", "false")
+    assert sign(keys / "locked") == 2
+    assert "ssh-add FILE" in capsys.readouterr().err
     assert check(signed) == 0
 
 
 @pytest.mark.usefixtures("signed")
-def test_a_study_file_outside_the_project_is_refused(tmp_path_factory, capsys):
+def test_a_study_file_outside_the_project_is_refused(keys, tmp_path_factory, capsys):
     elsewhere = tmp_path_factory.mktemp("elsewhere") / "study.yaml"
-    assert cli.main(["sign", "--study", str(elsewhere), "--key", "key"]) == 2
+    assert cli.main(["sign", "--study", str(elsewhere), "--key", str(keys / "ours")]) == 2
     assert "expected a study file in the project folder" in capsys.readouterr().err

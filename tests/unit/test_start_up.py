@@ -31,7 +31,7 @@ PLANNING = """
 from robustviews.study import folders, load_study, plan, specs
 
 study = load_study("params.yaml")
-[specs.pretrain_spec(study, run) for run in plan.jobs(study)]
+[specs.pretrain_spec(study, run) for run in plan.pretrainings(study)]
 [specs.probe_spec(study, *head) for head in plan.heads(study)]
 [specs.attack_spec(study, *names) for names in plan.evaluations(study)]
 [specs.report_spec(study, name) for name in (*study.tables, *study.figures)]

@@ -158,7 +158,7 @@ def studies() -> dict[str, Study]:
 def test_shipped_study_loads_and_its_slug_is_its_file_name(path: Path) -> None:
     study = load_study(path)
     assert study.study == ("digits-demo" if path.name == "params.yaml" else path.stem)
-    assert plan.jobs(study)
+    assert plan.pretrainings(study)
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,9 @@ def test_study_holds_every_run_table_and_figure(
     study = studies[name]
     assert counts == {
         "runs": len(study.runs),
-        "trainings": len(plan.jobs(study)),  # of one seed, and only of runs that a cell shows
+        "trainings": len(
+            plan.pretrainings(study)
+        ),  # of one seed, and only of runs that a cell shows
         "tables": len(study.tables),
         "figures": len(study.figures),
     }

@@ -6,6 +6,7 @@ is audited, signed and exported, and every file that it left is searched.
 """
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,8 +15,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from tests.workflow.project import TINY, Project
 
@@ -31,7 +30,7 @@ ENVIRONMENT = {
     "HF_TOKEN": "hf_planted7Qd",
     "PIP_INDEX_URL": "https://me:planted-pip-7Qd@index.example.org/simple",
     "ROBUSTVIEWS_IMAGE": "registry.example.org/lab/robustviews:1@sha256:" + 64 * "0",
-    "ROBUSTVIEWS_KEY_PASSPHRASE": PASSPHRASE,
+    "KEY_PASSPHRASE": PASSPHRASE,
     "WANDB_API_KEY": "planted-wandb-7Qd",
 }
 REGISTRY = "planted-registry-7Qd"  # before the image's name
@@ -52,8 +51,12 @@ class Planted(Project):
 
     def environment(self, paths=()):
         image = ENVIRONMENT["ROBUSTVIEWS_IMAGE"]
-        told = {"ROBUSTVIEWS_IMAGE": f"docker://me:{REGISTRY}@{image}"}
-        return super().environment(paths) | ENVIRONMENT | NAMES | told
+        own = {
+            "ROBUSTVIEWS_IMAGE": f"docker://me:{REGISTRY}@{image}",
+            "SSH_ASKPASS": str(self.folder.parent / "ask"),
+            "SSH_ASKPASS_REQUIRE": "force",
+        }
+        return super().environment(paths) | ENVIRONMENT | NAMES | own
 
 
 def small_study(path):
@@ -72,24 +75,15 @@ def plant(project):
     project.dvc("remote", "modify", "--local", "far", "password", DVC["password"])
 
 
-def save_key(folder):
-    """Write a key pair; the private half is encrypted."""
-    key = ed25519.Ed25519PrivateKey.generate()
-    private, public = folder / "key", folder / "key.pub"
-    private.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.OpenSSH,
-            serialization.BestAvailableEncryption(PASSPHRASE.encode()),
-        )
-    )
-    public.write_bytes(
-        key.public_key().public_bytes(
-            serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
-        )
-        + b" planted-user-7Qd@planted-host-7Qd"
-    )
-    return private, public
+def make_key(folder):
+    """Create an encrypted key, and the program that OpenSSH asks for its passphrase."""
+    if shutil.which("ssh-keygen") is None:
+        pytest.skip("no ssh-keygen here: apt-get install openssh-client")
+    command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", PASSPHRASE, "-f", folder / "key"]
+    subprocess.run([*command, "-C", "planted-user-7Qd@planted-host-7Qd"], check=True)
+    ask = folder / "ask"
+    ask.write_text('#!/bin/sh\necho "$KEY_PASSPHRASE"\n')
+    ask.chmod(0o700)
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +92,7 @@ def made(tmp_path_factory):
     root = tmp_path_factory.mktemp("secrets")
     project = Planted.create(root / "project", small_study(root / "study.yaml"))
     plant(project)
-    private, public = save_key(root)
+    make_key(root)
     first = project.snakemake()
     assert first.status == 0, first.text
     project.dvc("commit", "--force")
@@ -111,8 +105,8 @@ def made(tmp_path_factory):
             ("audit", "--cell", CELL),
             ("explain", CELL),
             ("summary",),
-            ("sign", "--key", str(private)),
-            ("check-signature", "--key", str(public)),
+            ("sign", "--key", str(root / "key")),
+            ("check-signature", "--key", str(root / "key.pub")),
             ("crate", "--to", str(root / "crate")),
         )
     ):
@@ -204,9 +198,9 @@ def test_no_output_says_where_on_the_machine_it_lay(made):
 
 
 def test_every_verb_that_needs_no_torch_does_without(made):
-    project, public = Planted(made / "project"), made / "key.pub"
+    project = Planted(made / "project")
     for arguments in (
-        ["check-signature", "--key", str(public)],
+        ["check-signature", "--key", str(made / "key.pub")],
         ["sign", "--key", str(made / "key")],
         ["crate", "--to", str(made / "again")],
     ):

@@ -3,9 +3,9 @@
 
 rule attack:
     input:
-        attack_inputs,
+        reads("attack"),
     output:
-        flag_files("{run}", "{probe}", "{attack}"),
+        writes("attack", "{run}/{probe}/{attack}"),
     log:
         f"{LOGS}/attack/{{run}}/{{probe}}/{{attack}}.log",
     benchmark:
@@ -16,7 +16,7 @@ rule attack:
         mem_mb=asked("mem_mb", "attack"),
         runtime=asked("runtime", "attack"),
     params:
-        spec=lambda w: specs.to_json(specs.attack_spec(STUDY, w.run, w.probe, w.attack)),
+        spec=spec("attack"),
     message:
         "attack {wildcards.run}/{wildcards.probe}/{wildcards.attack}"
     shell:

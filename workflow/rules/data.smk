@@ -3,7 +3,7 @@
 
 rule data:
     output:
-        prepared_files("{prepared}"),
+        writes("data", "{prepared}"),
     log:
         "logs/data/{prepared}.log",
     benchmark:
@@ -12,7 +12,7 @@ rule data:
         mem_mb=asked("mem_mb", "data"),
         runtime=asked("runtime", "data"),
     params:
-        spec=lambda w: specs.to_json(specs.data_spec(STUDY, PREPARED[w.prepared])),
+        spec=spec("data"),
         dataset=lambda w: PREPARED[w.prepared],
     message:
         "data {wildcards.prepared}"

@@ -8,9 +8,9 @@ LAUNCH = f"{ALONE} --nproc-per-node {RANKS} -- -m " if RANKS > 1 else ""
 
 rule pretrain:
     input:
-        lambda w: data_files(plan.jobs(STUDY)[w.run].dataset, "train"),
+        reads("pretrain"),
     output:
-        encoder_files("{run}"),
+        writes("pretrain", "{run}"),
     log:
         f"{LOGS}/pretrain/{{run}}.log",
     benchmark:
@@ -26,7 +26,7 @@ rule pretrain:
         mem_mb=asked("mem_mb", "pretrain"),
         runtime=asked("runtime", "pretrain"),
     params:
-        spec=lambda w: specs.to_json(specs.pretrain_spec(STUDY, w.run)),
+        spec=spec("pretrain"),
     message:
         "pretrain {wildcards.run}"
     shell:

@@ -3,9 +3,9 @@
 
 rule probe:
     input:
-        probe_inputs,
+        reads("probe"),
     output:
-        head_files("{run}", "{probe}"),
+        writes("probe", "{run}/{probe}"),
     log:
         f"{LOGS}/probe/{{run}}/{{probe}}.log",
     benchmark:
@@ -16,7 +16,7 @@ rule probe:
         mem_mb=asked("mem_mb", "probe"),
         runtime=asked("runtime", "probe"),
     params:
-        spec=lambda w: specs.to_json(specs.probe_spec(STUDY, w.run, w.probe)),
+        spec=spec("probe"),
     message:
         "probe {wildcards.run}/{wildcards.probe}"
     shell:

@@ -2,30 +2,12 @@
 # A table needs the jobs of its own cells only: `snakemake results/cf-amc-ssl/tables/table1.md` runs no more than that.
 
 
-ALL_CELLS = cell_inputs()
-TABLES = [
-    f"{RESULTS}/tables/{name}.{kind}" for name in STUDY.tables for kind in ("md", "csv", "tex")
-]
-FIGURES = [f"{RESULTS}/figures/{name}.{kind}" for name in STUDY.figures for kind in ("svg", "png")]
-CURVES = [f"{RESULTS}/training/curves.svg", f"{RESULTS}/training/curves.png"]
-EXAMPLES = [f"{RESULTS}/examples/views.svg", f"{RESULTS}/examples/views.png"]
-METRICS = f"{RESULTS}/metrics.json"
 SMALL = {"mem_mb": 4000, "runtime": 60}  # what a rule that only reads and draws asks a cluster for
-REPORT = [
-    f"{RESULTS}/report.html",
-    f"{RESULTS}/audit.html",
-    f"{RESULTS}/frame.csv",
-    METRICS,
-    *TABLES,
-    *FIGURES,
-    *CURVES,
-    *EXAMPLES,
-]
 
 
 rule frame:
     input:
-        ALL_CELLS,
+        reads("frame"),
     output:
         f"{RESULTS}/frame.csv",
     log:
@@ -33,7 +15,7 @@ rule frame:
     resources:
         **SMALL,
     params:
-        spec=lambda w: report_spec("frame"),
+        spec=spec("frame"),
     message:
         "frame"
     shell:
@@ -42,15 +24,15 @@ rule frame:
 
 rule metrics:
     input:
-        cell_inputs(*STUDY.tables.values()),
+        reads("metrics"),
     output:
-        METRICS,
+        f"{RESULTS}/metrics.json",
     log:
         f"{LOGS}/report/metrics.log",
     resources:
         **SMALL,
     params:
-        spec=lambda w: report_spec("metrics"),
+        spec=spec("metrics"),
     message:
         "metrics"
     shell:
@@ -59,7 +41,7 @@ rule metrics:
 
 rule table:
     input:
-        lambda w: cell_inputs(STUDY.tables[w.table]),
+        reads("table"),
     output:
         csv=f"{RESULTS}/tables/{{table}}.csv",
         tex=f"{RESULTS}/tables/{{table}}.tex",
@@ -74,7 +56,7 @@ rule table:
     resources:
         **SMALL,
     params:
-        spec=lambda w: report_spec("table", w.table),
+        spec=spec("table"),
     message:
         "table {wildcards.table}"
     shell:
@@ -83,7 +65,7 @@ rule table:
 
 rule figure:
     input:
-        lambda w: cell_inputs(STUDY.figures[w.figure]),
+        reads("figure"),
     output:
         f"{RESULTS}/figures/{{figure}}.png",
         report(
@@ -97,7 +79,7 @@ rule figure:
     resources:
         **SMALL,
     params:
-        spec=lambda w: report_spec("figure", w.figure),
+        spec=spec("figure"),
     message:
         "figure {wildcards.figure}"
     shell:
@@ -106,7 +88,7 @@ rule figure:
 
 rule curves:
     input:
-        [encoder_files(run)[1] for run in plan.jobs(STUDY)],
+        reads("curves"),
     output:
         f"{RESULTS}/training/curves.png",
         report(
@@ -120,7 +102,7 @@ rule curves:
     resources:
         **SMALL,
     params:
-        spec=lambda w: report_spec("curves"),
+        spec=spec("curves"),
     message:
         "curves"
     shell:
@@ -129,8 +111,7 @@ rule curves:
 
 rule examples:
     input:
-        encoder_files(plan.example_run(STUDY))[0],
-        data_files(plan.jobs(STUDY)[plan.example_run(STUDY)].dataset, "train"),
+        reads("examples"),
     output:
         f"{RESULTS}/examples/views.png",
         report(
@@ -146,7 +127,7 @@ rule examples:
         mem_mb=8000,
         runtime=60,
     params:
-        spec=lambda w: report_spec("examples"),
+        spec=spec("examples"),
     message:
         "examples"
     shell:
@@ -155,11 +136,7 @@ rule examples:
 
 rule report:
     input:
-        ALL_CELLS,
-        TABLES,
-        FIGURES,
-        CURVES,
-        EXAMPLES,
+        reads("report"),
     output:
         f"{RESULTS}/audit.html",
         report(f"{RESULTS}/report.html", caption="../report/report.rst", category="Report"),
@@ -168,7 +145,7 @@ rule report:
     resources:
         **SMALL,
     params:
-        spec=lambda w: report_spec("report"),
+        spec=spec("report"),
     message:
         "report"
     shell:

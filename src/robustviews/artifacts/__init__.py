@@ -1,9 +1,11 @@
 """The only file I/O: atomic writes, safetensors, JSON, records, hashes, the state of a job."""
 
 from robustviews.artifacts.files import (
+    RECORD,
     ArtifactError,
     atomic,
     atomic_folder,
+    new_array,
     read_arrays,
     read_json,
     read_jsonl,
@@ -20,12 +22,14 @@ from robustviews.artifacts.records import Record, lock_file, write_record
 from robustviews.artifacts.revision import commit
 
 __all__ = [
+    "RECORD",
     "ArtifactError",
     "Record",
     "atomic",
     "atomic_folder",
     "commit",
     "lock_file",
+    "new_array",
     "read_arrays",
     "read_json",
     "read_jsonl",

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
+RECORD = "record.json"
+
 
 class ArtifactError(RuntimeError):
     """A file is missing or not what it should be; the message names it and the way out.
@@ -62,14 +64,16 @@ def atomic(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder and move its files to the folder `path` when the block ends well."""
+    """Yield a temporary folder and move its files to the folder `path` when the block ends well.
+
+    The record comes last: it covers the other files with checksums.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
         yield temporary
         path.mkdir(exist_ok=True)
-        # A record vouches for the other files, so it comes last.
-        for file in sorted(temporary.iterdir(), key=lambda file: file.name == "record.json"):
+        for file in sorted(temporary.iterdir(), key=lambda file: file.name == RECORD):
             file.replace(path / file.name)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -113,6 +117,14 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """Read one JSON object a line."""
     with reading(path):
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def new_array(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
+    """Return an array to be filled, which lies in a new .npy file and not in memory."""
+    from numpy.lib.format import open_memmap
+
+    array: np.ndarray = open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    return array
 
 
 def write_tensors(

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from robustviews.artifacts.files import ArtifactError, sha256, write_json
+from robustviews.artifacts.files import RECORD, ArtifactError, sha256, write_json
 from robustviews.artifacts.revision import commit
 
 Record = dict[str, Any]
@@ -124,7 +124,7 @@ def write_record(
     outputs = [path for path in sorted(folder.iterdir()) if _is_output(path)]
     revision, dirty = code or commit()
     write_json(
-        folder / "record.json",
+        folder / RECORD,
         {
             "stage": stage,
             "name": name,
@@ -170,4 +170,4 @@ def _public_name(image: str) -> str:
 
 
 def _is_output(path: Path) -> bool:
-    return path.is_file() and path.name != "record.json" and not path.name.startswith(".")
+    return path.is_file() and path.name != RECORD and not path.name.startswith(".")

@@ -64,9 +64,9 @@ def check(options: argparse.Namespace) -> int:
             status = 2
             continue
         sys.stdout.write(
-            f"{path}: ok: {len(plan.jobs(study))} trainings, {len(plan.heads(study))} probes, "
-            f"{len(plan.evaluations(study))} attacks, {len(study.tables)} tables, "
-            f"{len(study.figures)} figures\n"
+            f"{path}: ok: {len(plan.pretrainings(study))} trainings, "
+            f"{len(plan.heads(study))} probes, {len(plan.evaluations(study))} attacks, "
+            f"{len(study.tables)} tables, {len(study.figures)} figures\n"
         )
     return status
 
@@ -146,50 +146,50 @@ _COMPUTES = ("--device", "--threads")
 
 # Verb: its module in this package, what it does, its options.
 VERBS: dict[str, tuple[str, str, tuple[str, ...]]] = {
-    "doctor": ("examining", "tell what works on this machine, and what to type next", ("--json",)),
+    "doctor": ("doctor", "tell what works on this machine, and what to type next", ("--json",)),
     "estimate": (
         "estimate",
         "tell time, memory and disk of what is still to be done",
         ("--device", "--jobs", "--recalibrate", "--each", "--json"),
     ),
-    "data": ("jobs", "prepare a data set as uint8 arrays", ("--dataset", *_COMPUTES)),
-    "pretrain": ("jobs", "train one encoder", ("--run", *_COMPUTES)),
-    "probe": ("jobs", "train one head on a frozen encoder", ("--run", "--probe", *_COMPUTES)),
+    "data": ("stages", "prepare a data set as uint8 arrays", ("--dataset", *_COMPUTES)),
+    "pretrain": ("stages", "train one encoder", ("--run", *_COMPUTES)),
+    "probe": ("stages", "train one head on a frozen encoder", ("--run", "--probe", *_COMPUTES)),
     "attack": (
-        "jobs",
+        "stages",
         "attack one classifier at every radius",
         ("--run", "--probe", "--attack", *_COMPUTES),
     ),
-    "examples": ("picturing", "draw example views, clean and perturbed", _COMPUTES),
-    "frame": ("reporting", "write all results as one tidy CSV", ("--partial",)),
-    "metrics": ("reporting", "write the cells of all tables as one JSON", ("--partial",)),
+    "examples": ("examples", "draw example views, clean and perturbed", _COMPUTES),
+    "frame": ("report", "write all results as one tidy CSV", ("--partial",)),
+    "metrics": ("report", "write the cells of all tables as one JSON", ("--partial",)),
     "table": (
-        "reporting",
+        "report",
         "write one table as Markdown, CSV and LaTeX",
         ("--table", "--partial"),
     ),
-    "figure": ("reporting", "draw one figure as SVG and PNG", ("--figure", "--partial")),
-    "curves": ("reporting", "draw the training curves as SVG and PNG", ("--partial",)),
-    "report": ("reporting", "write the report as one HTML page", ("--partial",)),
+    "figure": ("report", "draw one figure as SVG and PNG", ("--figure", "--partial")),
+    "curves": ("report", "draw the training curves as SVG and PNG", ("--partial",)),
+    "report": ("report", "write the report as one HTML page", ("--partial",)),
     "summary": (
-        "reporting",
+        "report",
         "print the main table and where the report lies",
         ("--partial",),
     ),
     "verify": (
-        "auditing",
+        "audit",
         "check bytes, records and the workflow's notes against each other",
         ("--stages",),
     ),
     "audit": (
-        "auditing",
+        "audit",
         "walk every cell of every table back to its bytes",
         ("--cell", "--json"),
     ),
-    "explain": ("explaining", "tell how a cell was made, and how to make it again", ("cell",)),
-    "diff": ("explaining", "name the first input in which two records differ", ("first", "second")),
-    "prune": ("explaining", "list orphaned files, which no job of the study writes", ("--yes",)),
-    "crate": ("exporting", "export a finished study as an RO-Crate", ("--to", "--agent")),
-    "sign": ("exporting", "sign what the audit vouches for", ("--key",)),
-    "check-signature": ("exporting", "check signature and files offline", ("--key",)),
+    "explain": ("provenance", "tell how a cell was made, and how to make it again", ("cell",)),
+    "diff": ("provenance", "name the first input in which two records differ", ("first", "second")),
+    "prune": ("provenance", "list orphaned files, which no job of the study writes", ("--yes",)),
+    "crate": ("export", "export a finished study as an RO-Crate", ("--to", "--agent")),
+    "sign": ("export", "sign what the audit vouches for", ("--key",)),
+    "check-signature": ("export", "check signature and files offline", ("--key",)),
 }

@@ -1,77 +1,70 @@
-"""What jobs read: a split of a prepared data set, an encoder, a head; each with the files read."""
+"""What a job reads: a split of a prepared data set, and weights; by the names of its files."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from robustviews import artifacts
 from robustviews.artifacts import ArtifactError
-from robustviews.cli.names import UsageError
-from robustviews.probe import OwnHead
-from robustviews.study import Study, folders, plan, specs
+from robustviews.study import folders
+from robustviews.study.jobs import Job
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from robustviews.datasets import Images
-    from robustviews.encoder import Encoder
 
 
-def load_split(
-    study: Study, dataset: str, split: str
-) -> tuple[Images, Tensor, dict[str, int], list[Path]]:
-    """Return images in their file, labels, the data set's summary (classes, size), the files."""
+class Split(NamedTuple):
+    """One split of a prepared data set, its images mapped from their file."""
+
+    images: Images
+    labels: Tensor
+    classes: int
+    size: int
+
+
+def load_split(job: Job) -> Split:
+    """Return the split that a job reads.
+
+    Raises:
+        DataError: a file is missing, damaged, or of another shape.
+    """
     import torch
 
     from robustviews.datasets import open_split
 
-    folder = folders.data_folder(study, dataset)
-    summary = artifacts.read_json(folder / "summary.json")
-    images, labels = open_split(folder, split)
-    names = (f"{split}_images.npy", f"{split}_labels.npy", "summary.json")
-    return images, torch.tensor(labels), summary, [folder / name for name in names]
+    (arrays,) = (path for path in job.reads if path.name.endswith("_images.npy"))
+    summary = artifacts.read_json(arrays.parent / folders.SUMMARY)
+    images, labels = open_split(arrays.parent, arrays.name.removesuffix("_images.npy"))
+    return Split(images, torch.tensor(labels), summary["classes"], summary["size"])
 
 
-def load_encoder(
-    study: Study, run: str, classes: int, device: torch.device
-) -> tuple[Encoder, Path]:
-    """Return an encoder in eval mode with the weights of a finished run, and their file."""
-    from robustviews.encoder import build_encoder
-
-    options = study.runs[plan.jobs(study)[run].entry]
-    encoder = build_encoder(
-        **specs.pretrain_spec(study, run)["run"]["encoder"],
-        classes=classes if options.method.supervised else None,
-    )
-    path = folders.pretrain_folder(study, run) / "encoder.safetensors"
-    _load_strictly(encoder, path)
-    return encoder.to(device).eval(), path
+def load_weights(job: Job, file: str) -> dict[str, Tensor] | None:
+    """Return the weights that a job reads from `ENCODER` or `HEAD`; None where it reads none."""
+    path = _read_from(job).get(file)
+    return None if path is None else artifacts.read_tensors(path)
 
 
-def load_head(
-    study: Study, run: str, probe_name: str, encoder: Encoder, classes: int, device: torch.device
-) -> tuple[torch.nn.Linear, Path]:
-    """Return a trained head and its file; a supervised network brings the head of probe `own`."""
-    from torch import nn
+@contextlib.contextmanager
+def fitting(job: Job) -> Iterator[None]:
+    """Name the file of a job whose weights do not fit inside a block.
 
-    options = study.probes[probe_name]
-    if isinstance(options, OwnHead):
-        if encoder.classifier is None:
-            raise UsageError(f"run `{run}` has no classifier of its own; name a trained probe")
-        return encoder.classifier, folders.pretrain_folder(study, run) / "encoder.safetensors"
-    path = folders.probe_folder(study, run, probe_name) / "head.safetensors"
-    head = nn.Linear(encoder.width_of(options.feature), classes)
-    _load_strictly(head, path)
-    return head.to(device), path
+    Raises:
+        ArtifactError: in place of a WeightsError.
+    """
+    from robustviews.encoder import WeightsError
 
-
-def _load_strictly(module: torch.nn.Module, path: Path) -> None:
-    weights = artifacts.read_tensors(path)
     try:
-        module.load_state_dict(weights, strict=True)
-    except RuntimeError as error:
-        raise ArtifactError(
-            f"{error}\n{path}: does not fit the study's network; make it again with:", path
-        ) from None
+        yield
+    except WeightsError as error:
+        path = _read_from(job)[{"encoder": folders.ENCODER, "head": folders.HEAD}[error.part]]
+        message = f"{path}: does not fit the study's network ({error}); make it again with:"
+        raise ArtifactError(message, path) from None
+
+
+def _read_from(job: Job) -> dict[str, Path]:
+    return {path.name: path for path in job.reads}

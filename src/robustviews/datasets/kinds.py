@@ -18,11 +18,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robustviews.datasets.sources import cifar_trouble, source_folder
-from robustviews.options import option
+from robustviews.options import option, plan_only
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 
+
+class Create(Protocol):
+    """Makes an array to be filled: in memory (`numpy.empty`) or in a file."""
+
+    def __call__(self, name: str, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
+        """Return an array; its name is such as `train_images`."""
+
+
+_DIGITS = 1797  # images, of both splits
 # Of the 1,797 digits of scikit-learn 1.9 and their labels, as uint8 and int64.
 _DIGITS_SHA256 = "65e5b4619795efb40c1082f4c350c049e4ad552200d369b6ae99e21eef5e72c5"
 
@@ -40,10 +49,22 @@ class Dataset(Protocol):
 
     @property
     def num_classes(self) -> int | None:
-        """Number of classes, None when only the data can tell."""
+        """Number of classes, None when only the data show it."""
 
-    def prepare(self, into: Path) -> dict[str, Any]:
-        """Write both splits into an empty folder, which is worthless after a DataError.
+    @property
+    def counts(self) -> tuple[int, int] | None:
+        """Training and test images, None when only the data show them."""
+
+    @property
+    def root(self) -> str | None:
+        """Folder of the source files; empty for the usual ones, None where none are needed."""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Folders that must lie in the source folder."""
+
+    def prepare(self, create: Create) -> dict[str, Any]:
+        """Fill {train,test}_images and {train,test}_labels; worthless after a DataError.
 
         Returns:
             `train` and `test` (numbers of images), `classes`, `size`, and `source_hashes` by name.
@@ -62,8 +83,16 @@ class Digits:
     size: int = option(32, ge=8)
     test: int = option(597, ge=1, le=1000)
     num_classes: ClassVar[int] = 10
+    root: ClassVar[None] = None
+    files: ClassVar[tuple[str, ...]] = ()
 
-    def prepare(self, into: Path) -> dict[str, Any]:
+    @property
+    @plan_only
+    def counts(self) -> tuple[int, int]:
+        """Return what the test split leaves for training, and the test split."""
+        return _DIGITS - self.test, self.test
+
+    def prepare(self, create: Create) -> dict[str, Any]:
         """Enlarge, split and write the digits."""
         from sklearn.datasets import load_digits
 
@@ -77,8 +106,8 @@ class Digits:
         test = _stratified(labels, self.test)
         train = np.setdiff1d(np.arange(len(labels)), test)
         return {
-            "train": _write(into, "train", images[train], labels[train], size=self.size),
-            "test": _write(into, "test", images[test], labels[test], size=self.size),
+            "train": _fill(create, "train", images[train], labels[train], size=self.size),
+            "test": _fill(create, "test", images[test], labels[test], size=self.size),
             "classes": self.num_classes,
             "size": self.size,
             "source_hashes": {"digits": f"sha256:{found}"},
@@ -101,14 +130,21 @@ class Cifar10:
     test_images: int | None = option(None, ge=1, le=10_000)
     size: ClassVar[int] = 32
     num_classes: ClassVar[int] = 10
+    files: ClassVar[tuple[str, ...]] = ("cifar-10-batches-py",)
     _torchvision_name: ClassVar[str] = "CIFAR10"
 
-    def prepare(self, into: Path) -> dict[str, Any]:
+    @property
+    @plan_only
+    def counts(self) -> tuple[int, int]:
+        """Return the official sizes, or what is kept of them."""
+        return self.train_images or 50_000, self.test_images or 10_000
+
+    def prepare(self, create: Create) -> dict[str, Any]:
         """Verify the files with torchvision, choose and write."""
         from torchvision import datasets
 
         kind = getattr(datasets, self._torchvision_name)
-        root, downloads = source_folder(self)
+        root, downloads = source_folder(self.root)
         assert root is not None
         wanted = {"train": self.train_images, "test": self.test_images}
         counts = {}
@@ -120,7 +156,7 @@ class Cifar10:
             labels = np.array(data.targets, dtype=np.int64)
             chosen = _choose(labels, count, f"{root}: {split}_images")
             images = data.data[chosen].transpose(0, 3, 1, 2)  # (N, 3, 32, 32)
-            counts[split] = _write(into, split, images, labels[chosen], size=self.size)
+            counts[split] = _fill(create, split, images, labels[chosen], size=self.size)
         hashes = {name: f"md5:{md5}" for name, md5 in kind.train_list + kind.test_list}
         return {**counts, "classes": self.num_classes, "size": self.size, "source_hashes": hashes}
 
@@ -130,6 +166,7 @@ class Cifar100(Cifar10):
     """CIFAR-100: the same in 100 classes; options as for CIFAR-10."""
 
     num_classes: ClassVar[int] = 100
+    files: ClassVar[tuple[str, ...]] = ("cifar-100-python",)
     _torchvision_name: ClassVar[str] = "CIFAR100"
 
 
@@ -171,7 +208,21 @@ class Folder:
         """Return how many `classes` are named."""
         return None if self.classes is None else len(self.classes)
 
-    def prepare(self, into: Path) -> dict[str, Any]:
+    @property
+    @plan_only
+    def counts(self) -> tuple[int, int] | None:
+        """Return what is kept of both splits, where the study says it."""
+        if self.train_images is None or self.test_images is None:
+            return None
+        return self.train_images, self.test_images
+
+    @property
+    @plan_only
+    def files(self) -> tuple[str, ...]:
+        """Return the folders of both splits."""
+        return self.train, self.test
+
+    def prepare(self, create: Create) -> dict[str, Any]:
         """Decode and write all images."""
         root = Path(self.root).expanduser()
         names = self.classes or _class_names(self.class_list, root / self.train)
@@ -182,7 +233,7 @@ class Folder:
             chosen = _choose(labels, wanted[split], f"{root / part}: {split}_images")
             source = hashlib.sha256()
             images = (_decode(files[number], self.size, source) for number in chosen)
-            counts[split] = _write(into, split, images, labels[chosen], size=self.size)
+            counts[split] = _fill(create, split, images, labels[chosen], size=self.size)
             hashes[part] = f"sha256:{source.hexdigest()}"
         return {**counts, "classes": len(names), "size": self.size, "source_hashes": hashes}
 
@@ -220,14 +271,14 @@ def _open_array(path: Path) -> NDArray[Any]:
     return array
 
 
-def _write(into: Path, split: str, images: Iterable[Images], labels: Labels, *, size: int) -> int:
-    """Write images (3, size, size), one at a time, and labels; return how many."""
-    path, shape = into / f"{split}_images.npy", (len(labels), 3, size, size)
-    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+def _fill(
+    create: Create, split: str, images: Iterable[Images], labels: Labels, *, size: int
+) -> int:
+    """Fill in images (3, size, size), one at a time, and labels; return how many."""
+    array = create(f"{split}_images", (len(labels), 3, size, size), np.uint8)
     for number, image in enumerate(images):
         array[number] = image
-    array.flush()
-    np.save(into / f"{split}_labels.npy", labels, allow_pickle=False)
+    create(f"{split}_labels", labels.shape, np.int64)[:] = labels
     return len(labels)
 
 

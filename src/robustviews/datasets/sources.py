@@ -10,12 +10,12 @@ ENVIRONMENT = "ROBUSTVIEWS_DATA"  # names a folder of downloaded data
 DOWNLOADS = Path("data/raw")  # the only folder to which anything is downloaded
 
 
-def source_folder(options: object) -> tuple[Path | None, bool]:
+def source_folder(root: str | None) -> tuple[Path | None, bool]:
     """Return where the files of a data set are read from, and whether they may be downloaded to it.
 
-    None stands for a data set that comes with what is installed.
+    Args:
+        root: option of the data set; None for one that comes with an installed package.
     """
-    root = getattr(options, "root", None)
     if root is None:
         return None, False
     given = root or os.environ.get(ENVIRONMENT, "")

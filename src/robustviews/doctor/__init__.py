@@ -15,17 +15,16 @@ from robustviews.study.schema import Study
 __all__ = ["LOOKS", "Health", "Symptom", "examine"]
 
 
-def examine(study: Study | None, study_file: str = "params.yaml") -> Iterator[Symptom]:
+def examine(study: Study | None) -> Iterator[Symptom]:
     """Yield what was seen of everything that a study may want.
 
     Args:
         study: whose data are looked for; None where its file does not load.
-        study_file: that it was read from.
     """
     for look in LOOKS:
         yield look()
     if study is not None:
-        yield from data.look(study, study_file)
+        yield from data.look(study)
 
 
 LOOKS: tuple[Callable[[], Symptom], ...] = (

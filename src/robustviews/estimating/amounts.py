@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from robustviews.datasets import Digits
 from robustviews.regimes import passes_over_data
 from robustviews.study import folders, plan
 from robustviews.study.jobs import REPORTING, Job
@@ -134,7 +133,7 @@ def amount(study: Study, job: Job, context: dict[str, Any], ask: Ask) -> Amount:
 def _dataset_of(study: Study, job: Job) -> str:
     if job.rule == "data":
         return next(n for n in study.datasets if folders.data_folder(study, n).name == job.name)
-    return plan.jobs(study)[job.parts[0]].dataset
+    return plan.pretrainings(study)[job.parts[0]].dataset
 
 
 def _reporting(job: Job, ask: Callable[..., Answer]) -> Amount:
@@ -149,7 +148,7 @@ def _reporting(job: Job, ask: Callable[..., Answer]) -> Amount:
 def _data(study: Study, dataset: str, shape: Shape, ask: Callable[..., Answer]) -> Amount:
     start = ask("start", kind="data")
     disk = (shape.train + shape.test) * (shape.image + 8)
-    counted = isinstance(study.datasets[dataset], Digits)  # the set that the start is measured with
+    counted = study.datasets[dataset].root is None  # as the set that the start is measured with
     note = "" if counted else f"downloading and decoding `{dataset}` is not counted"
     return Amount(start["seconds"], start["bytes"] + disk, disk, note)
 
@@ -168,7 +167,7 @@ def _pretrain(
             compute at a time as jobs would.
         at_once: jobs at a time.
     """
-    run = study.runs[plan.jobs(study)[job.name].entry]
+    run = study.runs[plan.pretrainings(study)[job.name].entry]
     start = ask("start", kind="train")
     options = {f.name: getattr(run, f.name) for f in dataclasses.fields(run)}
     about = {name: value for name, value in options.items() if name not in _NO_WORK | _NOT_MEASURED}
@@ -189,12 +188,15 @@ def _pretrain(
 
 
 def _probe(study: Study, job: Job, shape: Shape, ask: Callable[..., Answer]) -> Amount:
-    run, probe = study.runs[plan.jobs(study)[job.parts[0]].entry], study.probes[job.parts[1]]
+    run, probe = (
+        study.runs[plan.pretrainings(study)[job.parts[0]].entry],
+        study.probes[job.parts[1]],
+    )
     start = ask("start", kind="train")
     about = _seen(study, run, job, shape) | {"probe": _without(probe, "epochs")}
     fit = ask("probe", **about)
-    images = getattr(probe, "batch_size", shape.train)
-    updates = getattr(probe, "epochs", 1) * -(-shape.train // images)
+    images = probe.batch_size or shape.train
+    updates = (probe.epochs or 1) * -(-shape.train // images)
     seconds = start["seconds"] + shape.train * fit["image_seconds"]
     seconds += updates * fit["update_seconds"]
     memory = start["bytes"] + shape.train * (shape.image + 4 * fit["width"]) + fit["work_bytes"]
@@ -202,7 +204,10 @@ def _probe(study: Study, job: Job, shape: Shape, ask: Callable[..., Answer]) -> 
 
 
 def _attack(study: Study, job: Job, shape: Shape, ask: Callable[..., Answer]) -> Amount:
-    run, probe = study.runs[plan.jobs(study)[job.parts[0]].entry], study.probes[job.parts[1]]
+    run, probe = (
+        study.runs[plan.pretrainings(study)[job.parts[0]].entry],
+        study.probes[job.parts[1]],
+    )
     attack = study.attacks[job.parts[2]]
     images = min(attack.images or shape.test, shape.test)
     at_once = min(images, max(1, study.runtime.evaluation_batch // probe.stack))

@@ -80,7 +80,7 @@ def code_digest(source: Path = fingerprint.SOURCE) -> str:
         source: folder of the package.
     """
     return fingerprint.digest(
-        *specs._NETWORK,
+        *specs.NETWORK,
         ("methods", "METHODS"),  # the tables, since any of their classes comes in a question
         ("regimes", "REGIMES"),
         ("probe", "PROBES"),

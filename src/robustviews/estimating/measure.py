@@ -8,10 +8,10 @@ is measured, so that a new method, regime, probe or attack needs no cost of its 
 from __future__ import annotations
 
 import functools
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -82,30 +82,12 @@ def _sizes(about: About) -> Iterator[tuple[int, int]]:
     yield images, views
 
 
-class _Clock:
-    """The state of a training, whose one purpose is to be asked after each minibatch."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.times: list[float] = []
-
-    def load(self) -> None:
-        """Begin afresh."""
-
-    def due(self) -> bool:
-        """Note the time."""
-        self.times.append(timing.now(self.device))
-        return False
-
-    def save(self, tensors: dict[str, Tensor], position: dict[str, Any]) -> None:
-        """Is never due."""
-
-
 def _minibatch_seconds(encoder: Encoder, about: About, images: int, views: Views) -> float:
     """Train on noise and return how long a minibatch takes, the first one aside."""
 
     def times(minibatches: int) -> list[float]:
-        clock = _Clock(next(encoder.parameters()).device)
+        device = next(encoder.parameters()).device
+        ends: list[float] = []
         count = images * minibatches
         pretrain(
             encoder,
@@ -119,10 +101,10 @@ def _minibatch_seconds(encoder: Encoder, about: About, images: int, views: Views
             batch_size=images,
             optimizer=asdict(about["optimizer"]) | {"lr": _RATE},
             precision=about["precision"],
-            state=clock,
+            watch=lambda _: ends.append(timing.now(device)),
             title="calibration",
         )
-        return [after - before for before, after in zip(clock.times, clock.times[1:], strict=False)]
+        return [after - before for before, after in itertools.pairwise(ends)]
 
     (took,) = times(2)
     return timing.median(times(6)) if took < timing.SHORT else took
@@ -147,8 +129,8 @@ def head(about: About, device: torch.device, seconds: float) -> Iterator[Answer]
     """
     probe = about["probe"]
     encoder = _encoder(about, classes=_classes(about)).to(device).eval()
-    most: int = vars(probe).get("batch_size", about["batch"])
-    lasting = hasattr(probe, "epochs")
+    most: int = probe.batch_size or about["batch"]
+    lasting = probe.epochs is not None
     views = about.get("views", Views())
     end = time.monotonic() + seconds
 

@@ -11,11 +11,12 @@ import importlib
 import resource
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from robustviews.augment import Views
 from robustviews.datasets import Digits
@@ -66,7 +67,7 @@ def begin(kind: str, device: str, threads: str) -> None:
     beginnings: dict[str, Callable[[], None]] = {
         "data": _data,
         "train": lambda: _training(device, int(threads)),
-        "table": lambda: _import("cli.reporting"),
+        "table": lambda: _import("cli.report"),
         "figure": _figure,
     }
     beginnings[kind]()
@@ -89,9 +90,8 @@ def _import(*modules: str) -> None:
 
 
 def _data() -> None:
-    _import("cli.jobs")
-    with tempfile.TemporaryDirectory() as folder:
-        Digits().prepare(Path(folder))
+    _import("cli.stages")
+    Digits().prepare(lambda _, shape, dtype: np.empty(shape, dtype))
 
 
 def _training(device: str, threads: int) -> None:
@@ -100,7 +100,7 @@ def _training(device: str, threads: int) -> None:
     from robustviews.estimating import measure
     from robustviews.machine import runtime
 
-    _import("cli.jobs")
+    _import("cli.stages")
     runtime.configure(threads=threads, deterministic=True)
     about = {
         "method": SimClr(),
@@ -121,7 +121,7 @@ def _figure() -> None:
 
     from robustviews.reporting import figures
 
-    _import("cli.reporting", "report")
+    _import("cli.report", "pages.report")
     drawing = Figure()
     drawing.subplots().plot([0, 1], label="line")
     figures.to_svg(drawing)

@@ -109,14 +109,16 @@ class Mapped:
         return _sent(order, self.device), rows
 
 
-def choose(images: NDArray[np.uint8], device: torch.device, *, needed: int = 0) -> Feed:
+def choose(images: Tensor | NDArray[np.uint8], device: torch.device, *, needed: int = 0) -> Feed:
     """Copy images to a device where they fit, and leave them in their file otherwise.
 
     Args:
-        images: (N, 3, S, S), mapped from their file.
+        images: (N, 3, S, S), mapped from their file; or a tensor, which is copied whole.
         device: where minibatches go.
         needed: bytes that the work with them will take there.
     """
+    if isinstance(images, Tensor):
+        return Resident(images.to(device))
     free = memory.available(device) - needed
     size, left = humanize.size(images.nbytes), humanize.size(max(free, 0))
     if images.nbytes > _SHARE * free:

@@ -211,8 +211,8 @@ def _cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-class Progress:
-    """A bar with rate and time left on a terminal; nothing where nobody watches."""
+class ProgressBar:
+    """A bar with rate and time left; nothing when stderr is not a terminal."""
 
     def __init__(self, total: int, unit: str, title: str) -> None:
         self.total, self.unit, self.title = total, unit, title

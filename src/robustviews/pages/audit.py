@@ -13,7 +13,6 @@ from urllib.parse import quote
 
 from robustviews import commands
 from robustviews.artifacts import ArtifactError
-from robustviews.commands import DEFAULT_STUDY
 from robustviews.machine.humanize import duration
 from robustviews.pages.rendering import environment
 from robustviews.provenance.audit import Audit
@@ -117,14 +116,13 @@ class CellEntry:
     problems: tuple[Problem, ...]
 
 
-def render(study: Study, seen: Audit, *, root: Path = Path(), file: str = DEFAULT_STUDY) -> str:
+def render(study: Study, seen: Audit, *, root: Path = Path()) -> str:
     """Write the page of an audit.
 
     Args:
         study: that was audited.
         seen: what the audit saw, of all cells.
         root: project folder, whose records are shown.
-        file: the study's, as people name it.
 
     Returns:
         HTML, to be written to results/<study>/audit.html, where its relative links lead somewhere.
@@ -149,7 +147,7 @@ def render(study: Study, seen: Audit, *, root: Path = Path(), file: str = DEFAUL
             sound=sum(finding.state is State.VERIFIED for finding in seen.findings),
             remarks=seen.remarks,
             mark=mark,
-            own=naming(file),
+            own=naming(study.file),
         )
     )
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-import robustviews
 from robustviews.study import folders
+from robustviews.version import __version__
 
 if TYPE_CHECKING:
     from robustviews.study.schema import Study
@@ -28,7 +28,7 @@ def environment(study: Study) -> Environment:
         undefined=StrictUndefined,
     )
     made.filters["href"] = lambda path: _href(study, path)
-    made.globals["version"] = robustviews.__version__
+    made.globals["version"] = __version__
     return made
 
 

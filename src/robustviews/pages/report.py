@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from robustviews.commands import DEFAULT_STUDY
+from robustviews.artifacts import RECORD
 from robustviews.pages import audit
 from robustviews.pages.rendering import environment
 from robustviews.reporting.tables import CellValue, Evidence, TableData
@@ -80,7 +80,6 @@ def render(
     figures: Mapping[str, bytes],
     records: Mapping[str, Record],
     seen: Audit,
-    file: str = DEFAULT_STUDY,
     curves: bytes | None = None,
     examples: bytes | None = None,
 ) -> str:
@@ -93,7 +92,6 @@ def render(
         figures: SVG or PNG of each figure of the study, by name.
         records: of all jobs, by path relative to the project, as `results.records` gives them.
         seen: what the audit saw, of all cells.
-        file: the study's, as people name it.
         curves: SVG or PNG of the training curves.
         examples: SVG or PNG of the example views.
 
@@ -110,7 +108,7 @@ def render(
     cells = [cell for table in tables.values() for row in table.rows for cell in row.cells]
     return pages.get_template("report.html.j2").render(
         study=study,
-        audit=Audited(seen.state, audit.summary(seen), audit.NAME, audit.naming(file)),
+        audit=Audited(seen.state, audit.summary(seen), audit.NAME, audit.naming(study.file)),
         audits=_audits(study, seen),
         facts=_facts(study, frame, records),
         missing=sum(len(cell.evidence) < cell.planned for cell in cells),
@@ -141,7 +139,7 @@ def _facts(study: Study, frame: list[Result], records: Mapping[str, Record]) -> 
     devices = sorted({result["device"] for result in frame})
     seconds = sum(record["seconds"] for record in records.values())
     return {
-        "Pretrainings": f"{stages.count('pretrain')} of {len(plan.jobs(study))}",
+        "Pretrainings": f"{stages.count('pretrain')} of {len(plan.pretrainings(study))}",
         "Probes trained": f"{stages.count('probe')} of {len(plan.heads(study))}",
         "Attacks run": f"{stages.count('attack')} of {len(plan.evaluations(study))}",
         "Work": f"{seconds / 3600:.1f} hours"
@@ -152,8 +150,8 @@ def _facts(study: Study, frame: list[Result], records: Mapping[str, Record]) -> 
 
 
 def _entries(study: Study, records: Mapping[str, Record]) -> list[Entry]:
-    groups: dict[str, list[plan.Job]] = {}
-    for job in plan.jobs(study).values():
+    groups: dict[str, list[plan.Pretraining]] = {}
+    for job in plan.pretrainings(study).values():
         groups.setdefault(job.entry, []).append(job)
     entries = []
     for name, jobs in groups.items():
@@ -172,8 +170,8 @@ def _entries(study: Study, records: Mapping[str, Record]) -> list[Entry]:
     return entries
 
 
-def _job(study: Study, job: plan.Job, records: Mapping[str, Record]) -> dict[str, str]:
-    path = (folders.pretrain_folder(study, job.name) / "record.json").as_posix()
+def _job(study: Study, job: plan.Pretraining, records: Mapping[str, Record]) -> dict[str, str]:
+    path = (folders.pretrain_folder(study, job.name) / RECORD).as_posix()
     record = records.get(path)
     if record is None:
         return {"name": job.name, "seed": str(job.seed), "record": ""}
@@ -201,7 +199,7 @@ def _protocols(study: Study) -> dict[str, list[tuple[str, str]]]:
     for run, probe, attack in plan.evaluations(study):
         spec = specs.attack_spec(study, run, probe, attack)
         found.setdefault(f"Attack {attack}", _flat(spec["attack"]))
-    for job in plan.jobs(study).values():
+    for job in plan.pretrainings(study).values():
         spec = specs.data_spec(study, job.dataset)
         found.setdefault(f"Data set {job.dataset}", _flat(spec["dataset"]))
     return found

@@ -16,7 +16,7 @@ from robustviews import optim
 from robustviews.machine import feed, runtime
 
 if TYPE_CHECKING:
-    from robustviews.checkpoint import State
+    from robustviews.checkpoint import Checkpoint
     from robustviews.encoder import Encoder, Feature
     from robustviews.machine.feed import Feed
     from robustviews.probe import History, Task
@@ -35,7 +35,7 @@ def new_head(encoder: Encoder, feature: Feature, task: Task) -> nn.Linear:
 
 
 @dataclass
-class Progress:
+class Position:
     """Where a fit stands."""
 
     epoch: int = 0  # finished ones
@@ -44,7 +44,7 @@ class Progress:
 
 
 class Fit:
-    """A head that is fitted by cross-entropy, in place, and goes on after an interruption."""
+    """A head that is fitted by cross-entropy, in place, and resumes after an interruption."""
 
     def __init__(
         self,
@@ -54,19 +54,19 @@ class Fit:
         *,
         lr_at: Callable[[int], float] | None = None,
     ) -> None:
-        """Begin, or go on from the task's state.
+        """Begin, or resume from the task's checkpoint.
 
         Args:
             head: to be trained.
             optimizer: of its parameters.
-            task: labels, seed, order, and where state is.
+            task: labels, seed, and the checkpoint.
             lr_at: learning rate of each update, counted from 0; the optimizer's own when None.
         """
         self.head, self.optimizer, self.task, self.lr_at = head, optimizer, task, lr_at
-        self.progress = Progress()
+        self.progress = Position()
         self._clear()
-        if task.state is not None:
-            self._take_up(task.state)
+        if task.checkpoint is not None:
+            self._resume(task.checkpoint)
 
     def run(
         self,
@@ -90,7 +90,7 @@ class Fit:
         """
         task, progress = self.task, self.progress
         rows, count = feed.of(rows, task.labels.device), len(task.labels)
-        bar = runtime.Progress(epochs, "epoch", task.title)
+        bar = runtime.ProgressBar(epochs, "epoch", task.title)
         bar.begin_at(progress.epoch)
         while progress.epoch < epochs:
             order = runtime.permutation(count, task.seed, "probe", progress.epoch)
@@ -104,8 +104,8 @@ class Fit:
                     progress.position += 1
                     if progress.position == len(orders):
                         self._close_epoch()
-                    if task.state is not None and task.state.due():
-                        self._save(task.state)
+                    if task.checkpoint is not None and task.checkpoint.due():
+                        self._save(task.checkpoint)
             bar.show(progress.epoch)
         return progress.history
 
@@ -143,15 +143,15 @@ class Fit:
         self.loss_sum = torch.zeros((), device=device)
         self.correct = torch.zeros((), dtype=torch.int64, device=device)
 
-    def _save(self, state: State) -> None:
+    def _save(self, checkpoint: Checkpoint) -> None:
         """Save everything that the next minibatch depends on."""
         tensors = {f"head.{name}": value for name, value in self.head.state_dict().items()}
         tensors |= {f"optimizer.{key}": value for key, value in optim.slots(self.optimizer).items()}
         tensors |= {"loss_sum": self.loss_sum, "correct": self.correct}
-        state.save(tensors, asdict(self.progress))
+        checkpoint.save(tensors, asdict(self.progress))
 
-    def _take_up(self, state: State) -> None:
-        saved = state.load()
+    def _resume(self, checkpoint: Checkpoint) -> None:
+        saved = checkpoint.load()
         if saved is None:
             return
         tensors, position = saved
@@ -159,6 +159,6 @@ class Fit:
         optim.set_slots_(self.optimizer, optim.below("optimizer.", tensors))
         self.loss_sum.copy_(tensors["loss_sum"])
         self.correct.copy_(tensors["correct"])
-        self.progress = Progress(**position)
+        self.progress = Position(**position)
         done = self.progress.epoch, self.progress.position
         log.info("probe=%s resumed after epoch %d, minibatch %d", self.task.title, *done)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 from robustviews.attacks import pgd
-from robustviews.options import LazyModule, option
+from robustviews.options import LazyModule, option, plan_only
 
 if TYPE_CHECKING:
     import torch
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from robustviews import augment, optim
     from robustviews.augment import Views
-    from robustviews.checkpoint import State
+    from robustviews.checkpoint import Checkpoint
     from robustviews.encoder import Encoder, Feature
     from robustviews.machine import feed, runtime
     from robustviews.machine.feed import Feed
@@ -47,7 +47,7 @@ class Task:
         seed: of heads, orders and views.
         batch: views that are encoded or attacked at a time.
         title: of the progress bar and of log lines.
-        state: where the state of a fit is saved, and an interrupted one is taken up from.
+        checkpoint: saves the state of a fit, from which an interrupted fit resumes.
     """
 
     images: Tensor | Feed
@@ -58,11 +58,19 @@ class Task:
     seed: int
     batch: int = 500
     title: str = "probe"
-    state: State | None = None
+    checkpoint: Checkpoint | None = None
 
 
 class Probe(Protocol):
-    """What a probe must offer; a row in `PROBES` makes it a name for study files."""
+    """What a probe must offer; a row in `PROBES` makes it a name for study files.
+
+    Attributes:
+        trained: whether a head is trained, which a file then holds.
+        draws_views: whether the probe draws views as pretraining does, and so depends on `views`.
+    """
+
+    trained: ClassVar[bool]
+    draws_views: ClassVar[bool]
 
     @property
     def feature(self) -> Feature:
@@ -71,6 +79,25 @@ class Probe(Protocol):
     @property
     def stack(self) -> int:
         """How many views the encoder sees of each image."""
+
+    @property
+    def starts_from(self) -> str | None:
+        """Name of the probe whose head training starts from; None for a fresh head."""
+
+    @property
+    def epochs(self) -> int | None:
+        """Passes over the training set; None where nothing is trained."""
+
+    @property
+    def batch_size(self) -> int | None:
+        """Images in a minibatch; None where nothing is trained."""
+
+    @property
+    def steps(self) -> int:
+        """Attack steps on each minibatch of training images; 0 for a standard probe."""
+
+    def describe(self) -> str:
+        """Return the protocol in a few words, such as `linear head, 20 epochs`."""
 
     def inputs(
         self, images: Tensor, counters: Tensor, views: Views, *, size: int, seed: int
@@ -101,6 +128,15 @@ class LinearProbe:
     batch_size: int = option(256, ge=1)
     feature: Literal["prefeature", "backbone"] = "prefeature"
     stack: ClassVar[int] = 1
+    trained: ClassVar[bool] = True
+    draws_views: ClassVar[bool] = False
+    starts_from: ClassVar[None] = None
+    steps: ClassVar[int] = 0
+
+    @plan_only
+    def describe(self) -> str:
+        """Return the length of the training."""
+        return f"linear head, {self.epochs} epochs"
 
     def inputs(
         self, images: Tensor, counters: Tensor, views: Views, *, size: int, seed: int
@@ -150,6 +186,20 @@ class RobustLinearProbe:
     rle_trailing_standard: int = option(0, ge=0)
     craft_precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     stack: ClassVar[int] = 1
+    trained: ClassVar[bool] = True
+    draws_views: ClassVar[bool] = False
+
+    @property
+    @plan_only
+    def starts_from(self) -> str | None:
+        """Return the probe that `rle_start` names."""
+        return None if self.rle_start == "fresh" else self.rle_start
+
+    @plan_only
+    def describe(self) -> str:
+        """Return the attack in training and its length."""
+        examples = f"{self.steps}-step PGD examples of {self.eps:g}/255"
+        return f"linear head on {examples}, {self.epochs} epochs"
 
     def inputs(
         self, images: Tensor, counters: Tensor, views: Views, *, size: int, seed: int
@@ -226,11 +276,20 @@ class NcropProbe:
     batch_size: int = option(100, ge=1)
     feature: Literal["prefeature", "backbone"] = "prefeature"
     npatch_augmentation: Literal["full", "geometry"] = "full"
+    trained: ClassVar[bool] = True
+    draws_views: ClassVar[bool] = True
+    starts_from: ClassVar[None] = None
+    steps: ClassVar[int] = 0
 
     @property
     def stack(self) -> int:
         """The n views."""
         return self.n
+
+    @plan_only
+    def describe(self) -> str:
+        """Return the number of views and the length of the training."""
+        return f"linear head on the mean over {self.n} views, {self.epochs} epochs"
 
     def inputs(
         self, images: Tensor, counters: Tensor, views: Views, *, size: int, seed: int
@@ -272,6 +331,17 @@ class OwnHead:
 
     feature: ClassVar[Literal["backbone"]] = "backbone"
     stack: ClassVar[int] = 1
+    trained: ClassVar[bool] = False
+    draws_views: ClassVar[bool] = False
+    starts_from: ClassVar[None] = None
+    epochs: ClassVar[None] = None
+    batch_size: ClassVar[None] = None
+    steps: ClassVar[int] = 0
+
+    @plan_only
+    def describe(self) -> str:
+        """Return whose head it is."""
+        return "the classifier that the network was trained with"
 
     def inputs(
         self, images: Tensor, counters: Tensor, views: Views, *, size: int, seed: int

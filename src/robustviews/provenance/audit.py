@@ -80,7 +80,6 @@ class Audit:
         findings: of the study as a whole.
         remarks: in words, what decides nothing: what is not in use, unused parameters, what differs
             from the commit that is checked out.
-        file: the study's, as people name it in commands.
     """
 
     study: str
@@ -141,7 +140,6 @@ def audit(
     *,
     cells: Iterable[Address] | None = None,
     settled: bool = True,
-    file: str = DEFAULT_STUDY,
 ) -> Audit:
     """Check every number of a study against the bytes that it was made from.
 
@@ -152,17 +150,14 @@ def audit(
         settled: False while the workflow still runs, in the job that writes the report: what is
             right only afterwards (frame.csv, metrics.json, the report's notes, dvc.lock) is left
             out.
-        file: the study's, as people name it in commands.
 
     Returns:
         What was seen. Nothing is raised for what is wrong with results.
     """
-    return _Auditor(study, root, file, settled=settled).audit(cells)
+    return _Auditor(study, root, settled=settled).audit(cells)
 
 
-def verified(
-    study: Study, root: Path = Path(), *, rules: Collection[str], file: str = DEFAULT_STUDY
-) -> list[Finding]:
+def verified(study: Study, root: Path = Path(), *, rules: Collection[str]) -> list[Finding]:
     """Check what the jobs of some rules left: bytes, records, notes, and what tables show.
 
     The last step of each stage of dvc.yaml, before DVC locks anything: so neither dvc.lock nor the
@@ -172,19 +167,18 @@ def verified(
         study: as it now stands.
         root: project folder.
         rules: of the workflow.
-        file: the study's, as people name it in commands.
 
     Returns:
         All findings.
     """
-    return _Auditor(study, root, file, settled=False).verify(rules)
+    return _Auditor(study, root, settled=False).verify(rules)
 
 
 class _Auditor:
     """Looks at one study, at everything once."""
 
-    def __init__(self, study: Study, root: Path, file: str, *, settled: bool) -> None:
-        self._disk = Disk(study, root, file)
+    def __init__(self, study: Study, root: Path, *, settled: bool) -> None:
+        self._disk = Disk(study, root)
         self._notes = Notes(root)
         self._history = History(root)
         self._lock = dvc.locked(self._disk) if settled else None
@@ -221,7 +215,7 @@ class _Auditor:
                 *(self._lock.problems if self._lock else ()),
             ),
             remarks=tuple(self._remarks()),
-            file=self._disk.file,
+            file=self._disk.study.file,
         )
 
     def verify(self, rules: Collection[str]) -> list[Finding]:
@@ -326,7 +320,7 @@ class _Auditor:
         jobs = self._disk.jobs.values()
         held = notes.vouched_for(self._notes, jobs) | (set(self._lock.md5) if self._lock else set())
         for job in jobs:
-            own = files(job)[:-1] if job.folder is not None else job.outputs
+            own = files(job)[:-1] if job.folder is not None else job.writes
             if job.folder is not None or job.rule in _MADE_AGAIN:
                 held |= {path.as_posix() for path in own}
         return [name for name in self._disk.owners if name not in held]

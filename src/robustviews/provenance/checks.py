@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from robustviews.artifacts import ArtifactError, Record
-from robustviews.provenance.disk import RECORD, Disk, inputs, record_of, removal, short
+from robustviews.artifacts import RECORD, ArtifactError, Record
+from robustviews.provenance.disk import Disk, inputs, record_of, removal, short
 from robustviews.provenance.findings import Finding, State
 from robustviews.study import differences
-from robustviews.study.jobs import OUTPUTS, Job
+from robustviews.study.folders import OUTPUTS
+from robustviews.study.jobs import Job
 
 _SECTIONS = ("spec", "inputs", "outputs", "code", "environment")
 _NAMES = ("stage", "name", "study", "seed", "started", "seconds")

@@ -10,11 +10,10 @@ from typing import Any
 from robustviews import artifacts, commands
 from robustviews.artifacts import ArtifactError, Record
 from robustviews.study import jobs
-from robustviews.study.jobs import OUTPUTS, Job, Key
+from robustviews.study.jobs import Job, Key
 from robustviews.study.schema import Study
 from robustviews.workflow import dvc
 
-RECORD = "record.json"
 _SHOWN = 19  # characters of a hash that tell it from others: `sha256:` and twelve
 
 
@@ -24,12 +23,11 @@ class Disk:
     Attributes:
         study: whose files.
         root: project folder.
-        file: the study's, as people name it in commands.
         jobs: of the study, each after those that it needs.
     """
 
-    def __init__(self, study: Study, root: Path, file: str = commands.DEFAULT_STUDY) -> None:
-        self.study, self.root, self.file = study, root, file
+    def __init__(self, study: Study, root: Path) -> None:
+        self.study, self.root = study, root
         self.jobs: dict[Key, Job] = jobs.jobs(study)
         self._hashes: dict[Path, str | None] = {}
         self._md5: dict[Path, str | None] = {}
@@ -77,7 +75,7 @@ class Disk:
 
     def make(self, *words: object) -> str:
         """Return the command by which Snakemake makes files of this study."""
-        return commands.snakemake(self.file, *words)
+        return commands.snakemake(self.study.file, *words)
 
     def remake(self, path: Path) -> str:
         """Return what to type to have one file that is not right made again, or got back."""
@@ -107,31 +105,17 @@ def removal(path: Path, *options: str) -> str:
 
 def record_of(job: Job) -> Path:
     """Return where the record of a computing job lies."""
-    assert job.folder is not None
-    return job.folder / RECORD
+    return job.record
 
 
 def files(job: Job) -> tuple[Path, ...]:
     """Return all files that a job leaves, its record included."""
-    if job.folder is None:
-        return job.outputs
-    return tuple(job.folder / name for name in (*OUTPUTS[job.rule], RECORD))
+    return job.writes
 
 
-def inputs(disk: Disk, job: Job) -> dict[str, Key]:
+def inputs(_: Disk, job: Job) -> dict[str, Key]:
     """Return what a computing job must have read, each with the job that wrote it."""
-    split = "test" if job.rule == "attack" else "train"
-    names = {
-        "data": (f"{split}_images.npy", f"{split}_labels.npy", "summary.json"),
-        "pretrain": ("encoder.safetensors",),
-        "probe": ("head.safetensors",),
-    }
-    expected: dict[str, Key] = {}
-    for need in job.needs:
-        folder = disk.jobs[need].folder
-        assert folder is not None
-        expected |= {(folder / name).as_posix(): need for name in names[need[0]]}
-    return expected
+    return {path.as_posix(): key for path, key in job.reads.items()}
 
 
 def short(value: object) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from robustviews import commands
 from robustviews.provenance.audit import Audit, audit
-from robustviews.provenance.disk import Disk, files
+from robustviews.provenance.disk import Disk
 from robustviews.provenance.findings import State
 from robustviews.provenance.history import History
 from robustviews.study import cells, folders
@@ -30,13 +30,12 @@ _SHOWN = ("seed", "code", "commit", "environment", "lock", "times")  # checks; o
 _LINE = 100  # characters
 
 
-def explain(study: Study, text: str, *, file: str, root: Path = Path()) -> str:
+def explain(study: Study, text: str, *, root: Path = Path()) -> str:
     """Tell how a cell was made, and how to make it again.
 
     Args:
         study: that the cell belongs to.
         text: TABLE:ROW:COLUMN.
-        file: the study's, as people name it.
         root: project folder.
 
     Returns:
@@ -46,12 +45,12 @@ def explain(study: Study, text: str, *, file: str, root: Path = Path()) -> str:
         CellError: there is no such cell.
     """
     address, cell = cells.find(study, text)
-    result = audit(study, root, cells=[address], file=file)
-    disk, chain = Disk(study, root, file), cells.chain(study, cell)
+    result = audit(study, root, cells=[address])
+    disk, chain = Disk(study, root), cells.chain(study, cell)
     lines = [f"{address}: {result.state_of(address)}", *_wrapped(_cell(result, address, cell))]
     for jobs in _steps(chain):
         lines += ["", _TITLES[jobs[0].rule]]
-        for name, options in _options(jobs[0].spec or {}, jobs[0].rule):
+        for name, options in _options(jobs[0].spec, jobs[0].rule):
             lines += _wrapped(f"{name}: {options}")
         for job in jobs:
             lines += _wrapped(f"{' '.join(job.key)}: {result.jobs[job.key].state}")
@@ -63,7 +62,7 @@ def explain(study: Study, text: str, *, file: str, root: Path = Path()) -> str:
     lines += [f"  {line}" for line in _by_snakemake(disk, address, cell, here)]
     lines += ["", "Or by hand, which leaves no Snakemake metadata:"]
     lines += [f"  {line}" for line in _by_hand(disk, address, chain, here)]
-    check = commands.robustviews(file, "audit", "--cell", address)
+    check = commands.robustviews(study.file, "audit", "--cell", address)
     return "\n".join([*lines, "", f"To check it: {check}", ""])
 
 
@@ -81,7 +80,7 @@ def _steps(chain: list[Job]) -> list[list[Job]]:
     """Return the jobs of a chain, those together that differ in their seed or run alone."""
     steps: dict[str, list[Job]] = {}
     for job in chain:
-        spec = {name: value for name, value in (job.spec or {}).items() if name != "seed"}
+        spec = {name: value for name, value in job.spec.items() if name != "seed"}
         steps.setdefault(job.rule + json.dumps(spec, sort_keys=True), []).append(job)
     return list(steps.values())
 
@@ -109,10 +108,10 @@ def _by_snakemake(disk: Disk, address: Address, cell: Cell, here: str | None) ->
         yield shlex.join(["git", "checkout", last])
     devices = {_device(disk, job) for job in chain if job.rule != "data"}
     device = devices.pop() if len(devices) == 1 else ""
-    targets = [files(job)[0] for job in cells.ends(disk.study, cell)]
-    yield commands.snakemake(disk.file, "--forceall", *targets, device=device)
+    targets = [job.writes[0] for job in cells.ends(disk.study, cell)]
+    yield commands.snakemake(disk.study.file, "--forceall", *targets, device=device)
     table = folders.results_folder(disk.study) / "tables" / f"{address.table}.md"
-    yield commands.snakemake(disk.file, table, device=device)
+    yield commands.snakemake(disk.study.file, table, device=device)
 
 
 def _by_hand(disk: Disk, address: Address, chain: list[Job], here: str | None) -> Iterator[str]:
@@ -130,8 +129,8 @@ def _by_hand(disk: Disk, address: Address, chain: list[Job], here: str | None) -
         threads = disk.section(job, "environment").get("threads")
         for flag, value in (("--device", _device(disk, job)), ("--threads", threads)):
             words += [flag, str(value)] if value else []
-        yield commands.robustviews(disk.file, job.rule, *words)
-    yield commands.robustviews(disk.file, "table", "--table", address.table, "--partial")
+        yield commands.robustviews(disk.study.file, job.rule, *words)
+    yield commands.robustviews(disk.study.file, "table", "--table", address.table, "--partial")
 
 
 def _commit(disk: Disk, job: Job) -> str | None:

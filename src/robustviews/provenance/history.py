@@ -20,7 +20,8 @@ from robustviews.provenance.findings import Finding, State
 from robustviews.provenance.times import SLACK
 from robustviews.study import folders, specs
 from robustviews.study.fingerprint import SOURCE
-from robustviews.study.jobs import OUTPUTS, Job
+from robustviews.study.folders import OUTPUTS
+from robustviews.study.jobs import Job
 from robustviews.study.specs import Spec
 from robustviews.workflow.metadata import Notes
 

@@ -10,8 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from robustviews import artifacts
-from robustviews.artifacts import ArtifactError, Record, records
-from robustviews.provenance.disk import RECORD
+from robustviews.artifacts import RECORD, ArtifactError, Record, records
 from robustviews.study import cells
 
 if TYPE_CHECKING:

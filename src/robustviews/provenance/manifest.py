@@ -9,7 +9,7 @@ from typing import Any
 from robustviews import artifacts, commands
 from robustviews.artifacts import ArtifactError
 from robustviews.provenance.audit import Audit
-from robustviews.provenance.disk import Disk, files
+from robustviews.provenance.disk import Disk
 from robustviews.provenance.findings import State
 from robustviews.study import folders, jobs
 from robustviews.study.schema import Study
@@ -28,13 +28,25 @@ def path_of(study: Study) -> Path:
     return folders.results_folder(study) / "manifest.json"
 
 
-def build(study: Study, seen: Audit, *, study_file: Path, root: Path = Path()) -> dict[str, Any]:
+def study_file(study: Study) -> Path:
+    """Return the study file relative to the project, without the folders of this machine.
+
+    Raises:
+        RefusedError: the file lies elsewhere.
+    """
+    try:
+        return Path(study.file).absolute().relative_to(Path.cwd())
+    except ValueError:
+        text = f"{study.file}: expected a study file in the project folder; copy it to studies/"
+        raise RefusedError(text) from None
+
+
+def build(study: Study, seen: Audit, *, root: Path = Path()) -> dict[str, Any]:
     """List the files and cells of a study.
 
     Args:
         study: whose results they are.
         seen: audit of the whole study.
-        study_file: that the study was read from, relative to the project.
         root: project folder.
 
     Returns:
@@ -46,7 +58,7 @@ def build(study: Study, seen: Audit, *, study_file: Path, root: Path = Path()) -
     """
     refuse_failed(seen, "not signed")
     disk = Disk(study, root)
-    paths = sorted({study_file, *(path for job in disk.jobs.values() for path in files(job))})
+    paths = sorted({study_file(study), *_made(study)})
     return {
         "format": FORMAT,
         "study": study.study,
@@ -89,18 +101,17 @@ def changes(manifest: dict[str, Any], root: Path = Path()) -> list[str]:
     return found
 
 
-def foreign(manifest: dict[str, Any], study: Study, study_file: Path) -> list[str]:
+def foreign(manifest: dict[str, Any], study: Study) -> list[str]:
     """Tell in which way a manifest is not that of a study as it now stands.
 
     Args:
         manifest: whose signature was checked before; it may have been carried here.
         study: whose results it lies beside.
-        study_file: that the study was read from, relative to the project.
     """
     signed = manifest.get("study")
     if signed != study.study:
         return [f"signed for the study {signed!r}, expected {study.study!r}"]
-    wanted = {study_file, *(path for job in jobs.jobs(study).values() for path in files(job))}
+    wanted = {study_file(study), *_made(study)}
     names = sorted({path.as_posix() for path in wanted} - set(manifest["files"]))
     more = [f"and {len(names) - _SHOWN} more"] if len(names) > _SHOWN else []
     return [f"{name}: not signed: the manifest does not list it" for name in names[:_SHOWN]] + more
@@ -133,6 +144,10 @@ def parse(data: bytes, path: Path) -> dict[str, Any]:
         raise ArtifactError(f"{path}: expected a manifest of format {FORMAT}, found something else")
     parsed: dict[str, Any] = manifest
     return parsed
+
+
+def _made(study: Study) -> list[Path]:
+    return [path for job in jobs.jobs(study).values() for path in job.writes]
 
 
 def _code(disk: Disk) -> list[dict[str, Any]]:

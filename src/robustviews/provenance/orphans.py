@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from robustviews.provenance.disk import files
 from robustviews.study import StudyError, folders, load_study
 from robustviews.study import jobs as study_jobs
 from robustviews.study.jobs import REPORTING, Job
@@ -25,19 +24,18 @@ class OrphanError(ValueError):
     """Orphaned files cannot be found, or not be removed now; the message says why."""
 
 
-def find(study: Study, file: str) -> list[Path]:
+def find(study: Study) -> list[Path]:
     """Return the orphaned files of the project in the working directory, Snakemake metadata last.
 
     Args:
-        study: whose results.
-        file: the study's, whose data count beside those of params.yaml and studies/*.yaml.
+        study: whose results; its data count beside those of params.yaml and studies/*.yaml.
 
     Raises:
         OrphanError: a study file does not load, so that nobody knows which data it uses.
     """
-    kept = set(_kept(study, file))
+    kept = set(_kept(study))
     around = {parent for path in kept for parent in path.parents}
-    name, state = re.escape(study.study), re.escape(folders.state_folder(study).as_posix())
+    name, state = re.escape(study.study), re.escape(f"{folders.STATE}/{study.study}")
     ours = re.compile(
         rf"(results/{name}/({_WRITTEN})|{state}|logs/{name}/({_WRITTEN}|report)|logs/data"
         r"|data(?=/[^/]+-[0-9a-f]{8}(/|$)))(/[^./][^/]*)+"
@@ -75,15 +73,15 @@ def remove(study: Study, orphans: Iterable[Path]) -> None:
             folder.rmdir()
 
 
-def _kept(study: Study, file: str) -> Iterator[Path]:
+def _kept(study: Study) -> Iterator[Path]:
     """Yield what is no orphan: files and logs of jobs, states of pending jobs, data in use."""
     for job in study_jobs.jobs(study).values():
-        yield from files(job)
+        yield from job.writes
         yield from _logs(study, job)
     for _, name in study_jobs.pending(study):
         begin = name.replace("/", "-")
-        yield from folders.state_folder(study).glob(f"{begin}-{16 * '[0-9a-f]'}")
-    for data in _data_in_use(file):
+        yield from (folders.STATE / study.study).glob(f"{begin}-{16 * '[0-9a-f]'}")
+    for data in _data_in_use(study.file):
         yield data
         yield from (Path("logs/data") / f"{data.name}.{kind}" for kind in ("log", "tsv"))
 
@@ -114,7 +112,7 @@ def _data_in_use(file: str) -> Iterator[Path]:
 
 def _files(study: Study) -> Iterator[Path]:
     """Yield the files in the folders where orphans may lie."""
-    logs, states = Path("logs"), folders.state_folder(study)
+    logs, states = Path("logs"), folders.STATE / study.study
     prepared = Path("data").glob("*-????????")  # and nothing of data/raw, which may hold millions
     results = folders.results_folder(study)
     for folder in (results, states, logs / study.study, logs / "data", *prepared):

@@ -35,7 +35,7 @@ def outputs(disk: Disk, notes: Notes, job: Job) -> list[Finding]:
     """
     return [
         _missing(disk, job.rule, path, made=notes.of(path) is not None)
-        for path in job.outputs
+        for path in job.writes
         if not disk.exists(path)
     ]
 

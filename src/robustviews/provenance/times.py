@@ -10,7 +10,8 @@ from robustviews.artifacts import ArtifactError, Record
 from robustviews.provenance.checks import again
 from robustviews.provenance.disk import Disk, record_of
 from robustviews.provenance.findings import Finding, State
-from robustviews.study.jobs import OUTPUTS, Job
+from robustviews.study.folders import OUTPUTS
+from robustviews.study.jobs import Job
 from robustviews.workflow.metadata import Notes, Window
 
 SLACK = 60.0  # seconds by which clocks of a cluster's machines may differ

@@ -22,7 +22,6 @@ from robustviews.study.plan import Cell
 
 Flags = dict[str, np.ndarray[Any, Any]]
 
-FLAGS = "flags.safetensors"
 _DIGITS = 1e-5  # of a number that a table's CSV writes with six digits
 _FLOAT32 = 1e-6  # of an accuracy that a record holds
 
@@ -75,7 +74,7 @@ def check_flags(disk: Disk, job: Job) -> list[Finding]:
         job: of rule `attack`.
     """
     assert job.folder is not None
-    path = job.folder / FLAGS
+    path = job.folder / folders.FLAGS
     if not disk.exists(path):
         return []  # told where its bytes are checked
     try:
@@ -97,7 +96,7 @@ def read_flags(disk: Disk, name: str) -> Flags:
     Raises:
         ArtifactError: they are missing or damaged.
     """
-    return artifacts.read_arrays(disk.root / record_of(disk.jobs["attack", name]).with_name(FLAGS))
+    return artifacts.read_arrays(disk.root / disk.jobs["attack", name].writes[0])
 
 
 def _of_runs(disk: Disk, cell: Cell) -> Iterator[float]:

@@ -13,9 +13,8 @@ from types import NoneType
 from typing import TYPE_CHECKING, Any, TypedDict, cast, get_args, get_type_hints
 
 from robustviews import artifacts
-from robustviews.artifacts import ArtifactError, Record
+from robustviews.artifacts import RECORD, ArtifactError, Record
 from robustviews.artifacts import records as record_shape
-from robustviews.probe import OwnHead
 from robustviews.reporting.statistics import wilson
 from robustviews.study import differences, folders, plan, specs
 
@@ -113,7 +112,7 @@ def frame(
     for evaluation in evaluations:
         read(*evaluation)
     seen = {row["run"] for row in rows} if partial else evaluated
-    for run in plan.pretrainings(study, *blocks):
+    for run in plan.pretrainings_of(study, *blocks):
         if run not in seen:
             read(run)
     if problems:
@@ -154,10 +153,10 @@ def records(study: Study, root: Path = Path()) -> dict[str, Record]:
     Raises:
         ArtifactError: one of them is none.
     """
-    made = [folders.pretrain_folder(study, run) for run in plan.jobs(study)]
+    made = [folders.pretrain_folder(study, run) for run in plan.pretrainings(study)]
     made += [folders.probe_folder(study, *head) for head in plan.heads(study)]
     made += [folders.attack_folder(study, *evaluation) for evaluation in plan.evaluations(study)]
-    paths = [folder / "record.json" for folder in made]
+    paths = [folder / RECORD for folder in made]
     return {
         path.as_posix(): record_shape.require(artifacts.read_json(root / path), path)
         for path in paths
@@ -168,8 +167,8 @@ def records(study: Study, root: Path = Path()) -> dict[str, Record]:
 def histories(study: Study, root: Path = Path()) -> dict[str, list[dict[str, Any]]]:
     """Return the training curve of each pretraining that was run, by run name."""
     paths = {
-        run: root / folders.pretrain_folder(study, run) / "training.jsonl"
-        for run in plan.jobs(study)
+        run: root / folders.pretrain_folder(study, run) / folders.CURVE
+        for run in plan.pretrainings(study)
     }
     return {run: artifacts.read_jsonl(path) for run, path in paths.items() if path.exists()}
 
@@ -184,15 +183,15 @@ class _Reader:
     def rows(self, run: str, probe: str, attack: str) -> list[Result]:
         """Return the rows of an evaluation; of a pretraining when there is no attack."""
         if not attack:
-            path = folders.pretrain_folder(self._study, run) / "record.json"
+            path = folders.pretrain_folder(self._study, run) / RECORD
             return [self._row(run, record=path)]
         folder = folders.attack_folder(self._study, run, probe, attack)
-        made_from = [folders.pretrain_folder(self._study, run) / "encoder.safetensors"]
-        if not isinstance(self._study.probes[probe], OwnHead):
-            made_from.append(folders.probe_folder(self._study, run, probe) / "head.safetensors")
+        made_from = [folders.pretrain_folder(self._study, run) / folders.ENCODER]
+        if self._study.probes[probe].trained:
+            made_from.append(folders.probe_folder(self._study, run, probe) / folders.HEAD)
         spec = specs.attack_spec(self._study, run, probe, attack)
-        record = self._record(folder / "flags.safetensors", spec, made_from)
-        flags = self._flags(folder / "flags.safetensors", record)
+        record = self._record(folder / folders.FLAGS, spec, made_from)
+        flags = self._flags(folder / folders.FLAGS, record)
         names = {0.0: "clean"} | {eps: f"eps_{eps:g}" for eps in self._study.attacks[attack].eps}
         return [
             self._row(
@@ -202,7 +201,7 @@ class _Reader:
                 eps=eps,
                 correct=int(flags[name].sum()),
                 n=len(flags[name]),
-                record=folder / "record.json",
+                record=folder / RECORD,
             )
             for eps, name in names.items()
         ]
@@ -218,7 +217,7 @@ class _Reader:
         correct: int = 0,
         n: int = 0,
     ) -> Result:
-        study, job = self._study, plan.jobs(self._study)[run]
+        study, job = self._study, plan.pretrainings(self._study)[run]
         training = self._pretraining(run)
         low, high = wilson(correct, n) if n else (None, None)
         return Result(
@@ -239,21 +238,21 @@ class _Reader:
             high=high,
             pretrain_minutes=training["seconds"] / 60,
             device=training["environment"].get("device") or "unknown",
-            probe_epochs=getattr(study.probes.get(probe), "epochs", None),
-            attack_steps=_steps(study.attacks.get(attack)),
+            probe_epochs=study.probes[probe].epochs if probe else None,
+            attack_steps=study.attacks[attack].steps if attack else None,
             record=record.as_posix(),
         )
 
     def _pretraining(self, run: str) -> Record:
-        output = folders.pretrain_folder(self._study, run) / "encoder.safetensors"
+        output = folders.pretrain_folder(self._study, run) / folders.ENCODER
         return self._record(output, specs.pretrain_spec(self._study, run), [])
 
     def _head(self, run: str, probe: str) -> Record:
-        made_from = [folders.pretrain_folder(self._study, run) / "encoder.safetensors"]
-        start = plan.head_start(self._study, probe)
+        made_from = [folders.pretrain_folder(self._study, run) / folders.ENCODER]
+        start = self._study.probes[probe].starts_from
         if start:
-            made_from.append(folders.probe_folder(self._study, run, start) / "head.safetensors")
-        output = folders.probe_folder(self._study, run, probe) / "head.safetensors"
+            made_from.append(folders.probe_folder(self._study, run, start) / folders.HEAD)
+        output = folders.probe_folder(self._study, run, probe) / folders.HEAD
         return self._record(output, specs.probe_spec(self._study, run, probe), made_from)
 
     def _upstream(self, path: Path) -> Record:
@@ -263,7 +262,7 @@ class _Reader:
 
     def _record(self, output: Path, spec: specs.Spec, made_from: list[Path]) -> Record:
         """Return the record beside an output, after checking it and all that it was made from."""
-        path = output.with_name("record.json")
+        path = output.with_name(RECORD)
         if path in self._checked:
             return self._checked[path]
         if not (self._root / path).exists():
@@ -309,11 +308,6 @@ class _Reader:
                 path,
             )
         return artifacts.read_arrays(self._root / path)
-
-
-def _steps(attack: object) -> int | None:
-    steps = getattr(attack, "steps", None) or getattr(attack, "apgd_steps", None)
-    return cast("int | None", steps)
 
 
 def _parse(hint: object, text: str) -> str | int | float | None:

@@ -51,7 +51,11 @@ class Builder:
     def fields(self, cls: type[Any], node: LocatedDict) -> dict[str, Any]:
         """Return the fields that a mapping gives a dataclass; wrong or missing ones are INVALID."""
         kinds = typing.get_type_hints(cls)
-        fields = {field.name: field for field in dataclasses.fields(cls)}
+        fields = {
+            field.name: field
+            for field in dataclasses.fields(cls)
+            if field.metadata.get("key", True)
+        }
         values: dict[str, Any] = {}
         for name, value in node.items():
             if name not in fields:

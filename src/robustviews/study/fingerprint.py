@@ -5,11 +5,12 @@ stand in. So a changed line of a loss reruns the trainings that use it, while a 
 table or a better comment reruns nothing.
 
 From given definitions the names in their bodies are followed, within a module and through imports
-of this package, to all definitions that they use. What is reached is hashed as syntax, without
-comments, docstrings and annotations. An object that arrives as an argument is not followed: its
-class has to be one of the given definitions. The tables that list all methods or attacks (METHODS,
-ATTACKS, ...) are read only by the command line, which picks an entry and passes it on, so that they
-tie nothing together.
+of this package, to all definitions that they use. What is reached is hashed as syntax, without what
+decides no number: comments, docstrings, annotations, the messages of `raise`, log calls and
+warnings, and members of options marked `plan_only`. An object that arrives as an argument is not
+followed: its class has to be one of the given definitions. The tables that list all methods or
+attacks (METHODS, ATTACKS, ...) are read only by the command line, which picks an entry and passes
+it on, so that they tie nothing together.
 
 Nothing that is used may be missed. So a module that is used whole, as in `getattr(losses, name)`,
 counts with all its definitions, and what cannot be followed is refused: star imports, relative
@@ -20,7 +21,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -30,6 +31,7 @@ PACKAGE = "robustviews"
 SOURCE = Path(__file__).parents[1]
 
 Symbol = tuple[str, str]  # (module, top-level name)
+_Function = TypeVar("_Function", ast.FunctionDef, ast.AsyncFunctionDef)
 _Documented = TypeVar("_Documented", ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
@@ -132,7 +134,7 @@ def _uses(module_name: str, name: str, source: Path) -> frozenset[Symbol]:
     module = _parse(module_name, source)
     used: set[Symbol] = set()
     followed: set[ast.AST] = set()  # `losses` in `losses.nt_xent`, which comes first
-    for node in _walk(module.definitions[name]):
+    for node in _names(module.definitions[name]):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             other = module.modules.get(node.value.id)
             if other is not None and node.attr in _parse(other, source).all():
@@ -141,10 +143,30 @@ def _uses(module_name: str, name: str, source: Path) -> frozenset[Symbol]:
         elif isinstance(node, ast.Name) and node not in followed:
             if node.id in module.modules:
                 other = module.modules[node.id]
-                used.update((other, each) for each in _parse(other, source).all())
+                used.update((other, name) for name in _parse(other, source).all())
             elif node.id in module.all():
                 used.add((module_name, node.id))
     return frozenset(_origin(*symbol, source) for symbol in used)
+
+
+def _names(nodes: Iterable[ast.AST], local: frozenset[str] = frozenset()) -> Iterator[ast.AST]:
+    """Yield names and attributes, an attribute before its parts; arguments of functions are local.
+
+    So `probe.train` is the method of an argument `probe`, whatever else the module calls so.
+    """
+    for node in nodes:
+        if isinstance(node, ast.Name | ast.Attribute):
+            first: ast.expr = node
+            while isinstance(first, ast.Attribute):
+                first = first.value
+            if not (isinstance(first, ast.Name) and first.id in local):
+                yield node
+        inner = local
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            given = node.args
+            every = (*given.posonlyargs, *given.args, *given.kwonlyargs, given.vararg, given.kwarg)
+            inner = local | {argument.arg for argument in every if argument is not None}
+        yield from _names(ast.iter_child_nodes(node), inner)
 
 
 def _walk(statements: Sequence[ast.AST]) -> Iterator[ast.AST]:
@@ -190,16 +212,24 @@ def _path(module_name: str, source: Path) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
-class _Strip(ast.NodeTransformer):
-    """Removes docstrings and annotations, which decide nothing."""
+class _Remover(ast.NodeTransformer):
+    """Removes statements; a block keeps at least `pass`."""
 
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
-        node.returns = None
-        return self._without_docstring(node)
+    def generic_visit(self, node: ast.AST) -> ast.AST:
+        super().generic_visit(node)
+        if getattr(node, "body", None) == []:
+            node.body = [ast.Pass()]  # type: ignore[attr-defined]
+        return node
 
-    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> ast.AsyncFunctionDef:
-        node.returns = None
-        return self._without_docstring(node)
+
+class _Strip(_Remover):
+    """Removes what decides no number: docstrings, annotations, messages, `plan_only` members."""
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef | None:
+        return self._function(node)
+
+    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> ast.AsyncFunctionDef | None:
+        return self._function(node)
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:
         return self._without_docstring(node)
@@ -214,11 +244,56 @@ class _Strip(ast.NodeTransformer):
         self.generic_visit(node)
         return node
 
+    def visit_Raise(self, node: ast.Raise) -> ast.Raise:
+        # The kind of error stays: somebody may catch it.
+        raised = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
+        return ast.copy_location(ast.Raise(exc=raised), node)
+
+    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
+        self.generic_visit(node)
+        return None if _is_report(node.value) else node
+
+    def _function(self, node: _Function) -> _Function | None:
+        if any(
+            isinstance(each, ast.Name) and each.id == "plan_only" for each in node.decorator_list
+        ):
+            return None
+        node.returns = None
+        stripped = self._without_docstring(node)
+        _UnreadText(stripped).generic_visit(stripped)
+        return stripped
+
     def _without_docstring(self, node: _Documented) -> _Documented:
         if ast.get_docstring(node) is not None:
             node.body = node.body[1:] or [ast.Pass()]
         self.generic_visit(node)
         return node
+
+
+def _is_report(node: ast.expr) -> bool:
+    """Return whether an expression is a log call or a warning."""
+    return (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and isinstance(node.func.value, ast.Name)
+        and node.func.value.id in ("log", "logging", "warnings")
+    )
+
+
+class _UnreadText(_Remover):
+    """Removes assignments of text from a function where a message alone has read the text."""
+
+    def __init__(self, function: ast.AST) -> None:
+        names = (node for node in ast.walk(function) if isinstance(node, ast.Name))
+        self._read = {node.id for node in names if isinstance(node.ctx, ast.Load)}
+
+    def visit_Assign(self, node: ast.Assign) -> ast.Assign | None:
+        target, value = node.targets[0], node.value
+        text = isinstance(value, ast.JoinedStr) or (
+            isinstance(value, ast.Constant) and isinstance(value.value, str)
+        )
+        unread = isinstance(target, ast.Name) and target.id not in self._read
+        return None if text and unread and len(node.targets) == 1 else node
 
 
 def _collect(statement: ast.stmt, module: _Module, path: Path) -> None:

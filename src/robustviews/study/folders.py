@@ -1,22 +1,44 @@
-"""Where the results of each job lie."""
+"""Where each job writes, and the names of its files: the one place that spells them."""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
 
+from robustviews.artifacts import RECORD
 from robustviews.study.schema import Study
 from robustviews.study.specs import data_spec, to_json
+
+SUMMARY = "summary.json"  # classes and size of a data set, which jobs read in place of its record
+ENCODER = "encoder.safetensors"
+HEAD = "head.safetensors"
+FLAGS = "flags.safetensors"
+CURVE = "training.jsonl"
+STATE = Path("results/.state")  # of interrupted jobs; no output of any rule
+
+# What a job of each rule writes beside its record.
+OUTPUTS = {
+    "data": (
+        SUMMARY,
+        "test_images.npy",
+        "test_labels.npy",
+        "train_images.npy",
+        "train_labels.npy",
+    ),
+    "pretrain": (ENCODER, CURVE),
+    "probe": (HEAD, CURVE),
+    "attack": (FLAGS,),
+}
+
+
+def split_files(split: str) -> tuple[str, ...]:
+    """Return the files of a prepared data set that a job reads: one split, and the summary."""
+    return f"{split}_images.npy", f"{split}_labels.npy", SUMMARY
 
 
 def results_folder(study: Study) -> Path:
     """Return results/<study>."""
     return Path("results") / study.study
-
-
-def state_folder(study: Study) -> Path:
-    """Return the folder of the states that interrupted jobs of a study resume from."""
-    return Path("results/.state") / study.study
 
 
 def data_folder(study: Study, dataset: str) -> Path:
@@ -27,14 +49,25 @@ def data_folder(study: Study, dataset: str) -> Path:
 
 def pretrain_folder(study: Study, run: str) -> Path:
     """Return the folder of a pretraining."""
-    return results_folder(study) / "pretrain" / run
+    return job_folder(study, "pretrain", run)
 
 
 def probe_folder(study: Study, run: str, probe: str) -> Path:
     """Return the folder of a trained head."""
-    return results_folder(study) / "probe" / run / probe
+    return job_folder(study, "probe", f"{run}/{probe}")
 
 
 def attack_folder(study: Study, run: str, probe: str, attack: str) -> Path:
     """Return the folder of an evaluation."""
-    return results_folder(study) / "attack" / run / probe / attack
+    return job_folder(study, "attack", f"{run}/{probe}/{attack}")
+
+
+def job_folder(study: Study, rule: str, name: str) -> Path:
+    """Return the folder of a computing job, by its rule and name."""
+    return Path("data") / name if rule == "data" else results_folder(study) / rule / name
+
+
+def job_files(study: Study, rule: str, name: str) -> tuple[Path, ...]:
+    """Return the files that a computing job writes, its record last."""
+    folder = job_folder(study, rule, name)
+    return tuple(folder / file for file in (*OUTPUTS[rule], RECORD))

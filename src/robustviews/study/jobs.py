@@ -5,10 +5,11 @@ The same jobs as the workflow's, without Snakemake and without hashing a file: r
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from robustviews import artifacts
 from robustviews.artifacts import ArtifactError
@@ -18,6 +19,7 @@ from robustviews.study.specs import Spec
 
 Key = tuple[str, str]  # (rule, name)
 
+_TABLE, _DRAWN = (".md", ".csv", ".tex"), (".svg", ".png")
 REPORTING = ("frame", "metrics", "table", "figure", "curves", "examples", "report")
 RULES = ("data", "pretrain", "probe", "attack", *REPORTING)
 
@@ -28,20 +30,22 @@ class Job:
 
     Attributes:
         rule: of the workflow, an entry of `RULES`.
-        name: of the job among those of its rule: a data set, run, run/probe, run/probe/attack,
-            table or figure; empty where a rule has one job.
-        needs: jobs that come before it.
-        folder: where a job that leaves a record leaves it; None for reporting.
-        spec: what its record must say; None for reporting.
-        outputs: files of a reporting job, which leaves no record.
+        name: of the job among those of its rule: a prepared data set, run, run/probe,
+            run/probe/attack, table or figure; empty where a rule has one job.
+        reads: each file that the job reads, with the job that writes the file.
+        writes: files; of a computing job the record last.
+        spec: what decides the result; its record says so too.
+        arguments: options that the function of its stage is called with; none for reporting.
+        folder: of a computing job, which writes a record there; None for reporting.
     """
 
     rule: str
     name: str
-    needs: tuple[Key, ...] = ()
+    reads: Mapping[Path, Key]
+    writes: tuple[Path, ...]
+    spec: Spec
+    arguments: Mapping[str, Any] = field(default_factory=dict)
     folder: Path | None = None
-    spec: Spec | None = None
-    outputs: tuple[Path, ...] = ()
 
     @property
     def key(self) -> Key:
@@ -53,11 +57,22 @@ class Job:
         """Run, probe and attack that the name is made of."""
         return self.name.split("/")
 
+    @property
+    def record(self) -> Path:
+        """Where a computing job writes its record."""
+        return self.writes[-1]
+
+    @property
+    def needs(self) -> tuple[Key, ...]:
+        """Jobs that come before it."""
+        return tuple(dict.fromkeys(self.reads.values()))
+
 
 @cache
 def jobs(study: Study) -> dict[Key, Job]:
     """Return all jobs of a study; each comes after those that it needs."""
-    return {job.key: job for job in (*_computing(study), *_reporting(study))}
+    computing = {job.key: job for job in _computing(study)}
+    return computing | {job.key: job for job in _reporting(study, computing)}
 
 
 def pending(study: Study) -> dict[Key, Job]:
@@ -82,106 +97,126 @@ def data_job(study: Study, dataset: str) -> Key:
 
 
 def _computing(study: Study) -> Iterator[Job]:
-    runs = plan.jobs(study)
-    for dataset in dict.fromkeys(job.dataset for job in runs.values()):
-        folder = folders.data_folder(study, dataset)
-        yield Job("data", folder.name, (), folder, specs.data_spec(study, dataset))
-    for name, job in runs.items():
-        needs: tuple[Key, ...] = (data_job(study, job.dataset),)
-        spec = specs.pretrain_spec(study, name)
-        yield Job("pretrain", name, needs, folders.pretrain_folder(study, name), spec)
-    heads = set(plan.heads(study))
+    runs = plan.pretrainings(study)
+
+    def job(rule: str, name: str, reads: dict[Path, Key], spec: Spec, **arguments: Any) -> Job:
+        writes = folders.job_files(study, rule, name)
+        return Job(
+            rule, name, reads, writes, spec, arguments, folders.job_folder(study, rule, name)
+        )
+
+    def data(run: str, split: str) -> dict[Path, Key]:
+        key = data_job(study, runs[run].dataset)
+        folder = folders.job_folder(study, *key)
+        return {folder / name: key for name in folders.split_files(split)}
+
+    def network(run: str, *heads: str) -> dict[Path, Key]:
+        encoder = folders.pretrain_folder(study, run) / folders.ENCODER
+        files: dict[Path, Key] = {encoder: ("pretrain", run)}
+        for probe in heads:
+            file = folders.probe_folder(study, run, probe) / folders.HEAD
+            files[file] = ("probe", f"{run}/{probe}")
+        return files
+
+    for dataset in dict.fromkeys(run.dataset for run in runs.values()):
+        spec = specs.data_spec(study, dataset)
+        yield job(*data_job(study, dataset), {}, spec, dataset=study.datasets[dataset])
+    for run in runs:
+        arguments = specs.pretrain_arguments(study, run)
+        yield job("pretrain", run, data(run, "train"), specs.pretrain_spec(study, run), **arguments)
     for run, probe in plan.heads(study):
-        start = plan.head_start(study, probe)
-        needs = (("pretrain", run), data_job(study, runs[run].dataset))
-        if start:
-            needs += (("probe", f"{run}/{start}"),)
+        start = study.probes[probe].starts_from
+        reads = network(run, *([start] if start else [])) | data(run, "train")
+        arguments = specs.probe_arguments(study, run, probe)
         spec = specs.probe_spec(study, run, probe)
-        yield Job("probe", f"{run}/{probe}", needs, folders.probe_folder(study, run, probe), spec)
+        yield job("probe", f"{run}/{probe}", reads, spec, **arguments)
     for run, probe, attack in plan.evaluations(study):
-        needs = (("pretrain", run), data_job(study, runs[run].dataset))
-        if (run, probe) in heads:
-            needs += (("probe", f"{run}/{probe}"),)
-        folder = folders.attack_folder(study, run, probe, attack)
+        trained = [probe] if study.probes[probe].trained else []
+        reads = network(run, *trained) | data(run, "test")
+        arguments = specs.attack_arguments(study, run, probe, attack)
         spec = specs.attack_spec(study, run, probe, attack)
-        yield Job("attack", f"{run}/{probe}/{attack}", needs, folder, spec)
+        yield job("attack", f"{run}/{probe}/{attack}", reads, spec, **arguments)
 
 
-def _reporting(study: Study) -> Iterator[Job]:
+def _reporting(study: Study, computing: dict[Key, Job]) -> Iterator[Job]:
     root = folders.results_folder(study)
 
-    def files(*stems: str, kinds: tuple[str, ...]) -> tuple[Path, ...]:
-        return tuple(root / f"{stem}.{kind}" for stem in stems for kind in kinds)
+    def job(rule: str, name: str, reads: dict[Path, Key], *files: str) -> Job:
+        block = name if rule in ("table", "figure") else ""
+        spec = specs.report_spec(study, block, rule=rule)
+        return Job(rule, name, reads, tuple(root / file for file in files), spec)
 
-    drawn, example = ("svg", "png"), plan.example_run(study)
-    yield Job("frame", "", _cells(study), outputs=files("frame", kinds=("csv",)))
-    wanted = _cells(study, *study.tables.values())
-    yield Job("metrics", "", wanted, outputs=files("metrics", kinds=("json",)))
-    for name, table in study.tables.items():
-        made = files(f"tables/{name}", kinds=("md", "csv", "tex"))
-        yield Job("table", name, _cells(study, table), outputs=made)
-    for name, figure in study.figures.items():
-        made = files(f"figures/{name}", kinds=drawn)
-        yield Job("figure", name, _cells(study, figure), outputs=made)
-    trained = tuple(("pretrain", name) for name in plan.jobs(study))
-    yield Job("curves", "", trained, outputs=files("training/curves", kinds=drawn))
-    seen = (("pretrain", example), data_job(study, plan.jobs(study)[example].dataset))
-    yield Job("examples", "", seen, outputs=files("examples/views", kinds=drawn))
-    parts = (
-        *(("table", name) for name in study.tables),
-        *(("figure", name) for name in study.figures),
-        ("curves", ""),
-        ("examples", ""),
-    )
-    needs = (*_cells(study), *parts)
-    yield Job("report", "", needs, outputs=files("report", "audit", kinds=("html",)))
+    def written(keys: Iterable[Key]) -> dict[Path, Key]:
+        return {file: key for key in keys for file in computing[key].writes}
+
+    example = plan.example_run(study)
+    key = data_job(study, plan.pretrainings(study)[example].dataset)
+    folder = folders.job_folder(study, *key)
+    data = {folder / name: key for name in folders.split_files("train")}
+    encoder = folders.pretrain_folder(study, example) / folders.ENCODER
+    curves = {
+        folders.pretrain_folder(study, run) / folders.CURVE: ("pretrain", run)
+        for run in plan.pretrainings(study)
+    }
+    cells = written(_cells(study))
+    shown = [
+        *(
+            job("table", name, written(_cells(study, table)), *_named(f"tables/{name}", _TABLE))
+            for name, table in study.tables.items()
+        ),
+        *(
+            job("figure", name, written(_cells(study, figure)), *_named(f"figures/{name}", _DRAWN))
+            for name, figure in study.figures.items()
+        ),
+        job("curves", "", curves, *_named("training/curves", _DRAWN)),
+        job(
+            "examples",
+            "",
+            {encoder: ("pretrain", example)} | data,
+            *_named("examples/views", _DRAWN),
+        ),
+    ]
+    yield job("frame", "", cells, "frame.csv")
+    yield job("metrics", "", written(_cells(study, *study.tables.values())), "metrics.json")
+    yield from shown
+    pages = {file: part.key for part in shown for file in part.writes}
+    yield job("report", "", cells | pages, "report.html", "audit.html")
+
+
+def _named(stem: str, suffixes: tuple[str, ...]) -> list[str]:
+    return [f"{stem}{suffix}" for suffix in suffixes]
 
 
 def _cells(study: Study, *blocks: Table | Figure) -> tuple[Key, ...]:
     """Return the jobs that the cells of tables and figures are read from; of all without any."""
-    needs: dict[Key, None] = {("pretrain", run): None for run in plan.pretrainings(study, *blocks)}
-    heads = set(plan.heads(study))
+    needs: dict[Key, None] = {
+        ("pretrain", run): None for run in plan.pretrainings_of(study, *blocks)
+    }
     for run, probe, attack in plan.evaluations(study, *blocks):
         needs["attack", f"{run}/{probe}/{attack}"] = None
-        if (run, probe) in heads:
+        if study.probes[probe].trained:
             needs["probe", f"{run}/{probe}"] = None
     return tuple(needs)
 
 
 def _is_done(job: Job, every: dict[Key, Job]) -> bool:
     if job.folder is not None:
-        record = job.folder / "record.json"
-        if not record.is_file():
+        if not job.record.is_file():
             return False
         try:
-            said = artifacts.read_json(record)
+            said = artifacts.read_json(job.record)
         except ArtifactError:  # damaged: the workflow makes it again
             return False
         if not isinstance(said, dict) or said.get("spec") != job.spec:
             return False
-        return all((job.folder / name).is_file() for name in said.get("outputs", ()))
-    if not all(file.is_file() for file in job.outputs):
+        return all(file.is_file() for file in job.writes)
+    if not all(file.is_file() for file in job.writes):
         return False
-    made = min(file.stat().st_mtime for file in job.outputs)
+    made = min(file.stat().st_mtime for file in job.writes)
     return all(_made(every[need]) <= made for need in job.needs)
 
 
 def _made(job: Job) -> float:
     """Return when a finished job ended, in seconds since the epoch."""
-    files = job.outputs if job.folder is None else (job.folder / "record.json",)
+    files = job.writes if job.folder is None else (job.record,)
     return max(file.stat().st_mtime for file in files)
-
-
-# What a job of each rule leaves beside its record.
-OUTPUTS = {
-    "data": (
-        "summary.json",
-        "test_images.npy",
-        "test_labels.npy",
-        "train_images.npy",
-        "train_labels.npy",
-    ),
-    "pretrain": ("encoder.safetensors", "training.jsonl"),
-    "probe": ("head.safetensors", "training.jsonl"),
-    "attack": ("flags.safetensors",),
-}

@@ -55,7 +55,7 @@ def load_study(path: Path | str) -> Study:
     values = Builder(problems, TABLES).fields(Study, tree)
     if all(isinstance(values.get(block, {}), dict) for block in NAMED):
         # What is wrong elsewhere does not keep references from being checked.
-        study = Study(**values)
+        study = Study(**values, file=str(path))
         study.probes["own"] = OWN_HEAD
         check_references(study, tree, problems)
     problems.raise_if_any()

@@ -6,17 +6,16 @@ step with them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
-from robustviews.probe import OwnHead, RobustLinearProbe
 from robustviews.study.schema import Figure, Study, Table
 
 
 @dataclass(frozen=True)
-class Job:
+class Pretraining:
     """One pretraining: a run of the study on one data set with one seed."""
 
     entry: str
@@ -69,14 +68,19 @@ def seeds_of(study: Study, entry: str) -> tuple[int, ...]:
 
 
 @cache
-def jobs(study: Study) -> dict[str, Job]:
+def pretrainings(study: Study) -> dict[str, Pretraining]:
     """Return every pretraining that some cell needs, by name."""
-    wanted: dict[str, Job] = {}
-    for cell in _all_cells(study):
-        for seed in cell.seeds:
-            job = Job(cell.entry, cell.dataset, seed)
-            wanted[job.name] = job
-    return wanted
+    return _pretrainings(_all_cells(study))
+
+
+def pretrainings_of(study: Study, *blocks: Table | Figure) -> dict[str, Pretraining]:
+    """Return the pretrainings whose encoders the cells of some tables and figures need."""
+    return _pretrainings(_all_cells(study, *blocks))
+
+
+def _pretrainings(cells: Iterable[Cell]) -> dict[str, Pretraining]:
+    every = (Pretraining(cell.entry, cell.dataset, seed) for cell in cells for seed in cell.seeds)
+    return {pretraining.name: pretraining for pretraining in every}
 
 
 def heads(study: Study) -> list[tuple[str, str]]:
@@ -84,10 +88,10 @@ def heads(study: Study) -> list[tuple[str, str]]:
     wanted: dict[tuple[str, str], None] = {}
     for cell in _all_cells(study):
         for run in cell.runs:
-            start = head_start(study, cell.probe)
+            start = study.probes[cell.probe].starts_from
             if start:
                 wanted[run, start] = None
-            if not isinstance(study.probes[cell.probe], OwnHead):
+            if study.probes[cell.probe].trained:
                 wanted[run, cell.probe] = None
     return list(wanted)
 
@@ -108,28 +112,15 @@ def evaluations(study: Study, *blocks: Table | Figure) -> list[tuple[str, str, s
     return list(wanted)
 
 
-def pretrainings(study: Study, *blocks: Table | Figure) -> list[str]:
-    """Return the names of the jobs whose encoders some cell needs; `blocks` as in `evaluations`."""
-    return list({run: None for cell in _all_cells(study, *blocks) for run in cell.runs})
-
-
 def example_run(study: Study) -> str:
     """Return the job whose views the report shows: the first with many views, if there is one."""
-    names = list(jobs(study))
-    return max(names, key=lambda name: study.runs[jobs(study)[name].entry].views.count)
+    runs = pretrainings(study)
+    return max(runs, key=lambda name: study.runs[runs[name].entry].views.count)
 
 
 def label(study: Study, entry: str) -> str:
     """Return what people call a run."""
     return study.runs[entry].label or entry
-
-
-def head_start(study: Study, probe: str) -> str | None:
-    """Return the probe whose head a robust probe starts from, if any."""
-    options = study.probes[probe]
-    if isinstance(options, RobustLinearProbe) and options.rle_start != "fresh":
-        return options.rle_start
-    return None
 
 
 def cells(study: Study, table: Table | Figure) -> list[Cell]:
@@ -162,7 +153,7 @@ def _cell(study: Study, table: Table | Figure, row_name: str, number: int) -> Ce
         entry=row.run,
         probe=row.probe,
         seeds=seeds,
-        runs=tuple(Job(row.run, dataset, seed).name for seed in seeds),
+        runs=tuple(Pretraining(row.run, dataset, seed).name for seed in seeds),
         attack=attack,
         published=row.published[number] if row.published else None,
     )

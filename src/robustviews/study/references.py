@@ -6,9 +6,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from robustviews.attacks import AutoAttack
 from robustviews.methods import DivisionError, divide
-from robustviews.probe import LinearProbe, NcropProbe, OwnHead, RobustLinearProbe
+from robustviews.probe import LinearProbe, Probe
 from robustviews.study.located import LocatedDict, show
 from robustviews.study.problems import Place, Problems, nearest
 from robustviews.study.schema import Figure, Row, Run, Study, Table
@@ -48,8 +47,9 @@ class _Checker:
                     message = f"results on `{dataset}` would lie where those of run `{other}` do"
                     self._add(tree["runs"].at[name], f"{message}; rename one of the two")
         for name, probe in study.probes.items():
-            if isinstance(probe, RobustLinearProbe) and probe.rle_start != "fresh":
-                self._check_start(probe, tree["probes"][name].at["rle_start"])
+            if probe.starts_from:
+                node = tree["probes"][name]
+                self._check_start(probe, probe.starts_from, node.at.get("rle_start", node.place))
         for name, attack in study.attacks.items():
             # Flags are stored by radius as it is printed.
             self._check_list(tree["attacks"][name], "eps", [f"{eps:g}" for eps in attack.eps])
@@ -101,13 +101,12 @@ class _Checker:
         except DivisionError as error:
             self._add(node.place, f"{error} (runtime.ranks)")
 
-    def _check_start(self, probe: RobustLinearProbe, place: Place) -> None:
-        start = probe.rle_start
+    def _check_start(self, probe: Probe, start: str, place: Place) -> None:
         head = self._study.probes.get(start, LinearProbe(feature=probe.feature))
         if start not in self._names["probes"]:
             near = nearest(start, {"fresh", *self._names["probes"]})
             self._add(place, f"expected `fresh` or a probe of kind linear, found `{start}`; {near}")
-        elif not isinstance(head, LinearProbe):
+        elif head.steps or head.draws_views or not head.trained:
             self._add(
                 place, f"`{start}` is no linear probe on whole images; use one of kind: linear"
             )
@@ -180,12 +179,13 @@ class _Checker:
                 if dataset not in run.datasets:
                     message = f"a column asks for `{dataset}`, but run `{row.run}` has only "
                     self._add(node.at["run"], message + ", ".join(run.datasets))
-        if run and probe and isinstance(probe, OwnHead) != run.method.supervised:
+        if run and probe and probe.trained == run.method.supervised:
             wanted = "`own`" if run.method.supervised else "a trained probe"
             message = f"run `{row.run}` is read through {wanted}, found `{row.probe}`"
             self._add(node.at["probe"], message)
-        if isinstance(probe, NcropProbe):
+        if probe and probe.stack > 1:
             for metric in dict.fromkeys(metric for _, metric in columns):
-                if isinstance(self._study.attacks.get(metric), AutoAttack):
+                attack = self._study.attacks.get(metric)
+                if attack and attack.whole_images:
                     message = f"`{metric}` needs whole images, which `{row.probe}` does not see"
                     self._add(node.at["probe"], f"{message}; attack it with kind: pgd")

@@ -7,6 +7,7 @@ from typing import Literal
 
 from robustviews.attacks import Attack
 from robustviews.augment import Views
+from robustviews.commands import DEFAULT_STUDY
 from robustviews.datasets import Dataset
 from robustviews.methods import Method
 from robustviews.options import option
@@ -203,6 +204,7 @@ class Study:
         seeds: of every run that names none itself.
         demonstration: said on every table of a study that is no reproduction; empty otherwise.
         runtime: how jobs run here.
+        file: where the study was read from, as people name the file; no key of a study.
     """
 
     study: str
@@ -216,3 +218,4 @@ class Study:
     seeds: tuple[int, ...] = option((0,), ge=0)
     demonstration: str = ""
     runtime: Runtime = Runtime()
+    file: str = field(default=DEFAULT_STUDY, metadata={"key": False})

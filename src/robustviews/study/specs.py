@@ -10,89 +10,109 @@ from typing import Any
 from robustviews.attacks import ATTACKS
 from robustviews.datasets import DATASETS
 from robustviews.methods import METHODS
-from robustviews.probe import PROBES, NcropProbe
+from robustviews.probe import PROBES
 from robustviews.regimes import REGIMES
-from robustviews.study import fingerprint
+from robustviews.study import fingerprint, plan
 from robustviews.study.fingerprint import SOURCE
-from robustviews.study.plan import jobs, label
-from robustviews.study.schema import Run, Study
+from robustviews.study.schema import Study
 
 Spec = dict[str, Any]  # plain JSON: equal to what a record says after it was written and read
 
 
-# What every job with a network calls, whatever its options.
-_NETWORK = (
-    ("encoder", "build_encoder"),
+# What every job with a network calls beside its stage.
+NETWORK = (
     ("datasets", "open_split"),
     ("machine.feed", "Resident"),
     ("machine.feed", "Mapped"),
     ("machine.runtime", "configure"),
 )
+# What the weights of an encoder imply, which are inputs with a hash of their own.
+_IMPLIED = ("encoder", "supervised")
+
+
+def pretrain_arguments(study: Study, run: str) -> dict[str, Any]:
+    """Return the options that `stages.pretrain` is called with."""
+    pretraining = plan.pretrainings(study)[run]
+    options = study.runs[pretraining.entry]
+    arguments = {
+        field.name: getattr(options, field.name)
+        for field in dataclasses.fields(options)
+        if field.name not in ("label", "seeds", "datasets")
+    }
+    for name in ("encoder", "optimizer"):
+        arguments[name] = dataclasses.asdict(arguments[name])
+    return {**arguments, "seed": pretraining.seed}
+
+
+def probe_arguments(study: Study, run: str, probe: str) -> dict[str, Any]:
+    """Return the options that `stages.probe` is called with."""
+    pretraining = plan.pretrainings(study)[run]
+    options = study.runs[pretraining.entry]
+    return {
+        "probe": study.probes[probe],
+        "views": options.views,
+        "encoder": dataclasses.asdict(options.encoder),
+        "supervised": options.method.supervised,
+        "seed": pretraining.seed,
+        "batch": study.runtime.evaluation_batch,
+    }
+
+
+def attack_arguments(study: Study, run: str, probe: str, attack: str) -> dict[str, Any]:
+    """Return the options that `stages.attack` is called with."""
+    return {**probe_arguments(study, run, probe), "attack": study.attacks[attack]}
 
 
 def data_spec(study: Study, dataset: str, *, source: Path = SOURCE) -> Spec:
     """Return what decides a prepared data set, as plain JSON; `source` as in `pretrain_spec`."""
     options = study.datasets[dataset]
-    code = fingerprint.digest(("datasets", type(options).__name__), source=source)
-    return _plain({"dataset": _tagged(options, DATASETS), "code": code})
+    roots = ("stages", "prepare"), ("datasets", type(options).__name__)
+    return _plain({"dataset": options, "code": fingerprint.digest(*roots, source=source)})
 
 
 def pretrain_spec(study: Study, run: str, *, source: Path = SOURCE) -> Spec:
     """Return what decides an encoder: options, seed, data, code of the package in `source`."""
-    job = jobs(study)[run]
-    options = study.runs[job.entry]
-    code = fingerprint.digest(
-        *_NETWORK,
-        ("pretrain", "pretrain"),
-        ("methods", type(options.method).__name__),
-        ("regimes", type(options.regime).__name__),
-        source=source,
-    )
+    arguments = pretrain_arguments(study, run)
+    dataset = plan.pretrainings(study)[run].dataset
     return _plain(
         {
-            "run": _run_spec(options),
-            "seed": job.seed,
-            "dataset": data_spec(study, job.dataset, source=source),
-            "code": code,
+            "run": {name: value for name, value in arguments.items() if name != "seed"},
+            "seed": arguments["seed"],
+            "dataset": data_spec(study, dataset, source=source),
+            "code": _code("pretrain", arguments, source),
         }
     )
 
 
 def probe_spec(study: Study, run: str, probe: str, *, source: Path = SOURCE) -> Spec:
     """Return what decides a head given its encoder; `source` as in `pretrain_spec`."""
-    options = study.probes[probe]
-    job = jobs(study)[run]
-    spec = {
-        "probe": _tagged(options, PROBES),
-        "seed": job.seed,
-        "code": fingerprint.digest(*_NETWORK, ("probe", type(options).__name__), source=source),
-    }
-    if isinstance(options, NcropProbe):
-        spec["views"] = dataclasses.asdict(study.runs[job.entry].views)
-    return _plain(spec)
+    return _head_spec("probe", probe_arguments(study, run, probe), source)
 
 
 def attack_spec(study: Study, run: str, probe: str, attack: str, *, source: Path = SOURCE) -> Spec:
-    """Return what decides an evaluation's flags given encoder, head; `source` as before."""
-    options, head = study.attacks[attack], study.probes[probe]
-    job = jobs(study)[run]
-    spec = {
-        "attack": _tagged(options, ATTACKS),
-        "probe": _tagged(head, PROBES),
-        "seed": job.seed,
-        "code": fingerprint.digest(
-            *_NETWORK,
-            ("evaluate", "evaluate"),
-            ("evaluate", "Classifier"),
-            ("attacks", type(options).__name__),
-            ("probe", type(head).__name__),
-            source=source,
-        ),
-        "batch": study.runtime.evaluation_batch,  # decides which random draws an image gets
-    }
-    if isinstance(head, NcropProbe):
-        spec["views"] = dataclasses.asdict(study.runs[job.entry].views)
-    return _plain(spec)
+    """Return what decides an evaluation's flags given encoder and head; `source` as before."""
+    return _head_spec("attack", attack_arguments(study, run, probe, attack), source)
+
+
+def _head_spec(stage: str, arguments: dict[str, Any], source: Path) -> Spec:
+    left_out = set(_IMPLIED)
+    if stage == "probe":
+        left_out.add("batch")  # decides rounding alone, as threads do
+    if not arguments["probe"].draws_views:
+        left_out.add("views")
+    decided = {name: value for name, value in arguments.items() if name not in left_out}
+    return _plain({**decided, "code": _code(stage, arguments, source)})
+
+
+def _code(stage: str, arguments: dict[str, Any], source: Path) -> str:
+    """Return the digest of a stage's code: its function, and the classes of its options."""
+    roots = [("stages", stage), *NETWORK]
+    roots += [
+        (type(value).__module__.removeprefix("robustviews."), type(value).__name__)
+        for value in arguments.values()
+        if dataclasses.is_dataclass(value)
+    ]
+    return fingerprint.digest(*roots, source=source)
 
 
 def report_spec(study: Study, block: str = "", *, rule: str = "report") -> Spec:
@@ -106,7 +126,7 @@ def report_spec(study: Study, block: str = "", *, rule: str = "report") -> Spec:
     audit = [] if block or rule != "report" else ["study", "provenance", "machine/humanize"]
     code = fingerprint.files("reporting", "pages", *audit)
     wanted = study.tables.get(block) or study.figures.get(block)
-    labels = {name: label(study, name) for name in study.runs}
+    labels = {name: plan.label(study, name) for name in study.runs}
     titles = [study.title, study.demonstration]
     content = dataclasses.asdict(wanted) if wanted else sorted((*study.tables, *study.figures))
     return _plain({"block": content, "labels": labels, "titles": titles, "code": code})
@@ -117,24 +137,25 @@ def to_json(spec: Spec) -> str:
     return json.dumps(spec, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def _plain(spec: Spec) -> Spec:
-    plain: Spec = json.loads(to_json(spec))
-    return plain
+def _plain(value: dict[str, Any]) -> Spec:
+    """Return plain JSON, in which options say their kind."""
+    return {name: _json(value[name]) for name in sorted(value)}
 
 
-def _run_spec(run: Run) -> Spec:
-    spec = {
-        field.name: getattr(run, field.name)
-        for field in dataclasses.fields(run)
-        if field.name not in ("label", "seeds", "datasets")
-    }
-    spec["method"] = _tagged(run.method, METHODS)
-    spec["regime"] = _tagged(run.regime, REGIMES)
-    for name in ("views", "encoder", "optimizer"):
-        spec[name] = dataclasses.asdict(spec[name])
-    return spec
+def _json(value: Any) -> Any:
+    if isinstance(value, dict):
+        return _plain(value)
+    if isinstance(value, tuple | list):
+        return [_json(each) for each in value]
+    if not dataclasses.is_dataclass(value):
+        return value
+    fields = {field.name: _json(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    kind = _KINDS.get(type(value))
+    return {"kind": kind, **fields} if kind else fields
 
 
-def _tagged(options: Any, table: dict[str, Any]) -> Spec:  # of any table
-    kind = next(name for name, cls in table.items() if cls is type(options))
-    return {"kind": kind, **dataclasses.asdict(options)}
+_KINDS: dict[type, str] = {
+    cls: kind
+    for table in (ATTACKS, DATASETS, METHODS, PROBES, REGIMES)
+    for kind, cls in table.items()
+}

@@ -15,7 +15,7 @@ def unused(study: Study) -> Iterator[str]:
     somebody who reads them in the study file would take them for part of how its numbers came to
     be.
     """
-    jobs = plan.jobs(study).values()
+    jobs = plan.pretrainings(study).values()
     used: dict[str, set[str]] = {
         "run": {job.entry for job in jobs},
         "data set": {job.dataset for job in jobs},

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from robustviews import artifacts
-from robustviews.artifacts import ArtifactError, records
+from robustviews.artifacts import RECORD, ArtifactError, records
 from robustviews.study import differences, folders, jobs, plan, specs
 from robustviews.workflow import dvc
 from robustviews.workflow.metadata import Note, Notes
@@ -20,7 +20,6 @@ from robustviews.workflow.metadata import Note, Notes
 if TYPE_CHECKING:
     from robustviews.study.schema import Study
 
-RECORD = "record.json"
 _SHOWN = 3  # folders that a message names before it only counts them
 
 
@@ -61,7 +60,7 @@ def check(study: Study, root: Path = Path()) -> None:
 def hints(study: Study, root: Path = Path()) -> list[str]:
     """Say what to type before Snakemake makes results again that need not be made."""
     notes, folder = Notes(root), folders.results_folder(study)
-    trained = [folders.pretrain_folder(study, run) / RECORD for run in plan.jobs(study)]
+    trained = [folders.pretrain_folder(study, run) / RECORD for run in plan.pretrainings(study)]
     noted = any(notes.of(record) is not None for record in trained)
     if noted and not (root / folder / "pretrain").is_dir() and _is_locked(root, trained[0]):
         return [f"{folder} is not here, but dvc.lock names it; to get it type: dvc pull"]

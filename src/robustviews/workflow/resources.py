@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from robustviews.attacks import Attack, AutoAttack
 from robustviews.regimes import passes_over_data
 from robustviews.study import plan
 from robustviews.study.schema import Run, Study
@@ -35,8 +34,6 @@ _MACS = {"resnet18": 140, "resnet50": 320}
 _KEPT = {"resnet18": 75, "resnet50": 395}
 _KEPT_BY_STEM = 50  # more, with the one for ImageNet
 _SLACK = 1.5  # of memory: workspaces, and what the allocator does not give back
-_TARGETED = 9  # classes that targeted attacks of AutoAttack try
-_FAB = 150  # passes of its FAB attack for each of them
 # ImageNet-100, which does not tell before it is prepared.
 _UNKNOWN_TRAIN, _UNKNOWN_TEST, _UNKNOWN_CLASSES = 130_000, 10_000, 100
 
@@ -102,7 +99,7 @@ def _preparation(shape: Shape) -> tuple[float, float]:
 def _computation(study: Study, rule: str, name: str, *, device: str) -> tuple[float, float]:
     """Return megabytes and minutes of a training, a probe or an attack."""
     entry, *parts = name.split("/")
-    job = plan.jobs(study)[entry]
+    job = plan.pretrainings(study)[entry]
     run, shape = study.runs[job.entry], _shape(study, job.dataset)
     if rule == "pretrain":
         work = _training(run, shape)
@@ -141,7 +138,7 @@ def _pixels(run: Run, shape: Shape) -> float:
 def _training(run: Run, shape: Shape) -> _Work:
     replays, views = run.regime.updates_per_batch, run.views.count
     passes = passes_over_data(run.epochs, run.epochs_meaning, replays, views)
-    calls = passes * replays * (1 + getattr(run.regime, "steps", 0))
+    calls = passes * replays * (1 + run.regime.steps)
     minibatches = shape.train // run.batch_size
     return _Work(
         views=minibatches * run.batch_size * views,
@@ -153,8 +150,7 @@ def _training(run: Run, shape: Shape) -> _Work:
 
 def _probe(study: Study, shape: Shape, name: str) -> _Work:
     probe = study.probes[name]
-    images, steps = getattr(probe, "batch_size", shape.train), getattr(probe, "steps", 0)
-    epochs = getattr(probe, "epochs", 1)
+    images, steps, epochs = probe.batch_size or shape.train, probe.steps, probe.epochs or 1
     return _Work(
         views=shape.train * probe.stack,
         passes=_BOTH * epochs * (steps + 1) if steps else 1,  # else features stay as they are
@@ -166,23 +162,10 @@ def _probe(study: Study, shape: Shape, name: str) -> _Work:
 def _attack(study: Study, shape: Shape, probe: str, name: str) -> _Work:
     attack, batch = study.attacks[name], study.runtime.evaluation_batch
     views = min(attack.images or shape.test, shape.test) * study.probes[probe].stack
-    calls = len(attack.eps) * _passes_of(attack) + 1
+    calls = len(attack.eps) * attack.passes + 1
     return _Work(
         views=views, passes=_BOTH * calls, calls=calls * math.ceil(views / batch), at_once=batch
     )
-
-
-def _passes_of(attack: Attack) -> float:
-    """Return the forward and backward passes of an attack at one radius, if all images hold."""
-    if not isinstance(attack, AutoAttack):
-        return float(getattr(attack, "steps", 1) * getattr(attack, "restarts", 1))
-    each = {
-        "apgd-ce": attack.apgd_steps,
-        "apgd-t": _TARGETED * attack.apgd_steps,
-        "fab-t": _TARGETED * _FAB,
-        "square": attack.square_queries / _BOTH,  # which has no backward pass
-    }
-    return float(sum(each[name] for name in attack.attacks or each))
 
 
 def _shape(study: Study, dataset: str) -> Shape:

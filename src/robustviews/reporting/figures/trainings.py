@@ -35,8 +35,8 @@ def training_curves(study: Study, histories: Mapping[str, Sequence[Mapping[str, 
     Returns:
         Small multiples, each with its own scale, since the methods' losses differ.
     """
-    panels: dict[str, list[plan.Job]] = {}
-    for job in plan.jobs(study).values():
+    panels: dict[str, list[plan.Pretraining]] = {}
+    for job in plan.pretrainings(study).values():
         if histories.get(job.name):
             panels.setdefault(job.entry, []).append(job)
     columns = max(1, min(4, len(panels)))
@@ -132,7 +132,7 @@ def _curve(
     axis.yaxis.set_major_locator(MaxNLocator(4))
 
 
-def _dashes(jobs: list[plan.Job]) -> list[str]:
+def _dashes(jobs: list[plan.Pretraining]) -> list[str]:
     """Return a line style for each training: the same for the same seed."""
     seeds = sorted({job.seed for job in jobs})
     return [("-", "--", ":", "-.")[seeds.index(job.seed) % 4] for job in jobs]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from robustviews.attacks import AutoAttack, PgdAttack
-from robustviews.probe import NcropProbe, OwnHead, RobustLinearProbe
 from robustviews.reporting.statistics import PUBLISHED_IMAGES
 from robustviews.study import plan
 
@@ -13,8 +11,6 @@ if TYPE_CHECKING:
     from robustviews.reporting.results import Result
     from robustviews.reporting.tables.values import CellValue, RowValues
     from robustviews.study.schema import Study, Table
-
-_STANDARD_APGD_STEPS, _STANDARD_QUERIES = 100, 5000  # Croce, Hein 2020
 
 
 def protocol(study: Study, table: Table, rows: list[RowValues], frame: list[Result]) -> str:
@@ -24,9 +20,16 @@ def protocol(study: Study, table: Table, rows: list[RowValues], frame: list[Resu
     parts = [
         _pretraining(rows, frame),
         "Probes: "
-        + "; ".join(_probe(study, name) for name in dict.fromkeys(row.probe for row in rows))
+        + "; ".join(
+            f"{name} ({study.probes[name].describe()})"
+            for name in dict.fromkeys(row.probe for row in rows)
+        )
         + ".",
-        "Attacks: " + "; ".join(_attack(study, name) for name in attacks) + "." if attacks else "",
+        "Attacks: "
+        + "; ".join(f"{name} ({study.attacks[name].describe()})" for name in attacks)
+        + "."
+        if attacks
+        else "",
         _images(rows),
         f"{'Seeds' if len(seeds) > 1 else 'Seed'}: {', '.join(map(str, seeds))}.",
     ]
@@ -69,18 +72,8 @@ def comparable(study: Study, table: Table, rows: list[RowValues]) -> str:
             f"Published values: {table.source}, one run a cell, given without an interval."
         )
     for name in dict.fromkeys(cell.column.metric for cell in _cells(rows)):
-        attack = study.attacks.get(name)
-        if isinstance(attack, PgdAttack):
-            parts.append(
-                f"{name} compares with PGD of the same steps, step size and start only; AutoAttack "
-                "finds more."
-            )
-        elif isinstance(attack, AutoAttack):
-            standard = "is the standard version: it compares with other papers and RobustBench."
-            reduced = (
-                "is a reduced version: do not compare it with published AutoAttack accuracies."
-            )
-            parts.append(f"{name} {standard if _is_standard(attack) else reduced}")
+        if name in study.attacks:
+            parts.append(f"{name} {study.attacks[name].comparable()}")
         elif name == "minutes":
             parts.append("Minutes depend on the machine: compare them within this table only.")
     return " ".join(parts)
@@ -99,41 +92,6 @@ def _pretraining(rows: list[RowValues], frame: list[Result]) -> str:
     span = " to ".join(dict.fromkeys(f"{end:.3g}" for end in (min(minutes), max(minutes))))
     devices = " and ".join(sorted({each.device for each in evidence}))
     return f"Pretraining: {span} minutes a run on {devices}."
-
-
-def _probe(study: Study, name: str) -> str:
-    probe = study.probes[name]
-    if isinstance(probe, OwnHead):
-        return f"{name} (the classifier that the network was trained with)"
-    what = "linear head"
-    if isinstance(probe, RobustLinearProbe):
-        what = f"linear head on {probe.steps}-step PGD examples of {probe.eps:g}/255"
-    elif isinstance(probe, NcropProbe):
-        what = f"linear head on the mean over {probe.n} views"
-    epochs = getattr(probe, "epochs", None)
-    return f"{name} ({what}, {epochs} epochs)" if epochs else f"{name} ({what})"
-
-
-def _attack(study: Study, name: str) -> str:
-    attack = study.attacks[name]
-    if isinstance(attack, PgdAttack):
-        start = "random start" if attack.random_start else "no random start"
-        restarts = f", {attack.restarts} restarts" if attack.restarts > 1 else ""
-        size = f"{attack.steps} steps of {attack.step_size:g}/255"
-        return f"{name} (PGD, {size}, {start}{restarts})"
-    if isinstance(attack, AutoAttack):
-        which = "standard" if attack.version == "standard" else " + ".join(attack.attacks)
-        return f"{name} (AutoAttack, {which}, {attack.apgd_steps} APGD steps)"
-    return name
-
-
-def _is_standard(attack: AutoAttack) -> bool:
-    return (
-        attack.version == "standard"
-        and attack.apgd_steps == _STANDARD_APGD_STEPS
-        and attack.square_queries == _STANDARD_QUERIES
-        and attack.images is None
-    )
 
 
 def _images(rows: list[RowValues]) -> str:

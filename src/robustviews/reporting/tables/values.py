@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Literal
 
+from robustviews.artifacts import RECORD
 from robustviews.reporting.statistics import Verdict, compare, over_seeds
 from robustviews.study import folders, plan
 from robustviews.study.columns import Column
@@ -186,7 +187,7 @@ def _minutes(study: Study, cell: Cell, results: list[Result]) -> CellValue:
                 high=None,
                 n=0,
                 device=result["device"],
-                record=(folders.pretrain_folder(study, result["run"]) / "record.json").as_posix(),
+                record=(folders.pretrain_folder(study, result["run"]) / RECORD).as_posix(),
             )
             for result in results
         ),

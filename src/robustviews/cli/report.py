@@ -76,7 +76,7 @@ def report(options: argparse.Namespace) -> None:
 
     pictures = {name: picture(f"figures/{name}") for name in study.figures}
     # Until the workflow has ended, what it writes last is not there to be checked.
-    seen = audit(study, settled=False, file=str(options.study))
+    seen = audit(study, settled=False)
     rendered = render(
         study,
         results.frame(study, partial=options.partial),
@@ -84,11 +84,10 @@ def report(options: argparse.Namespace) -> None:
         figures={name: data for name, data in pictures.items() if data is not None},
         records=results.records(study),
         seen=seen,
-        file=str(options.study),
         curves=picture("training/curves"),
         examples=picture("examples/views"),
     )
-    artifacts.write_text(folder / page.NAME, page.render(study, seen, file=str(options.study)))
+    artifacts.write_text(folder / page.NAME, page.render(study, seen))
     artifacts.write_text(folder / "report.html", rendered)
 
 
@@ -101,7 +100,7 @@ def summary(options: argparse.Namespace) -> None:
     if path.exists():
         sys.stdout.write(f"\nReport: {Path.cwd() / path}\n")
     else:
-        sys.stdout.write(f"\nNo report yet: run snakemake --config study={options.study}\n")
+        sys.stdout.write(f"\nNo report yet: run snakemake --config study={study.file}\n")
 
 
 def _make_table(study: Study, name: str, *, partial: bool) -> TableData:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 
 from robustviews import artifacts
-from robustviews.cli.jobs import set_up
-from robustviews.cli.loading import load_encoder, load_split
+from robustviews.cli.loading import fitting, load_split, load_weights
+from robustviews.cli.stages import set_up
 from robustviews.study import folders, load_study, plan
+from robustviews.study.jobs import jobs
 
 IMAGES = 4  # in the picture
 STEPS = 10
@@ -19,27 +21,33 @@ def examples(options: argparse.Namespace) -> None:
     import torch
 
     from robustviews.attacks import pgd
+    from robustviews.encoder import restore_encoder
     from robustviews.machine import runtime
     from robustviews.pretrain import make_batch
     from robustviews.reporting import figures
 
-    study, device = load_study(options.study), set_up(options)
-    name = plan.example_run(study)
-    job = plan.jobs(study)[name]
-    run = study.runs[job.entry]
-    images, labels, summary, _ = load_split(study, job.dataset, "train")
-    encoder, _ = load_encoder(study, name, summary["classes"], device)
-    first = torch.tensor(images[:IMAGES], device=device)
+    study = load_study(options.study)
+    device = set_up(options, study)
+    job = jobs(study)["examples", ""]
+    pretraining = plan.pretrainings(study)[plan.example_run(study)]
+    run = study.runs[pretraining.entry]
+    split, weights = load_split(job), load_weights(job, folders.ENCODER)
+    assert weights is not None
+    classes = split.classes if run.method.supervised else None
+    with fitting(job):
+        encoder = restore_encoder(
+            weights, dataclasses.asdict(run.encoder), classes=classes, device=device
+        )
     batch = make_batch(
-        first,
-        labels[:IMAGES].to(device),
+        torch.tensor(split.images[:IMAGES], device=device),
+        split.labels[:IMAGES].to(device),
         torch.arange(IMAGES, device=device),
         views=run.views,
-        size=summary["size"],
-        seed=job.seed,
+        size=split.size,
+        seed=pretraining.seed,
         epoch=0,
     )
-    eps = getattr(run.regime, "eps", EPS)
+    eps = run.regime.eps or EPS
     with runtime.frozen(encoder):
         adversarial = pgd(
             run.method.attack_loss(encoder, batch),
@@ -54,8 +62,8 @@ def examples(options: argparse.Namespace) -> None:
         batch.images.cpu().numpy(),
         batch.views.cpu().numpy(),
         perturbed.cpu().numpy(),
-        note=f"{plan.label(study, job.entry)}; PGD-{STEPS} on its loss at {eps:g}/255",
+        note=f"{plan.label(study, pretraining.entry)}; PGD-{STEPS} on its loss at {eps:g}/255",
     )
-    folder = folders.results_folder(study) / "examples"
-    artifacts.write_bytes(folder / "views.svg", figures.to_svg(drawing))
-    artifacts.write_bytes(folder / "views.png", figures.to_png(drawing))
+    svg, png = job.writes
+    artifacts.write_bytes(svg, figures.to_svg(drawing))
+    artifacts.write_bytes(png, figures.to_png(drawing))

@@ -37,10 +37,10 @@ def verify(options: argparse.Namespace) -> int:
     for stage in stages:
         if stage not in STAGES:
             raise UsageError(f"--stages: no stage `{stage}`; {nearest(stage, STAGES)}")
-    rules, file = {rule for stage in stages for rule in STAGES[stage]}, str(options.study)
-    findings = verified(study, Path(), rules=rules, file=file)
-    _write_wrong(findings, file)
-    _write_orphans(study, options)
+    rules = {rule for stage in stages for rule in STAGES[stage]}
+    findings = verified(study, Path(), rules=rules)
+    _write_wrong(findings, study.file)
+    _write_orphans(study)
     state = worst(findings)
     _write(f"{study.study}: {', '.join(stages)}: {_counts(findings)}: {state}")
     return exit_status(state)
@@ -50,19 +50,19 @@ def audit(options: argparse.Namespace) -> int:
     """Walk every cell of every table, or one, back to its bytes."""
     study = load_study(options.study)
     wanted = None if options.cell is None else [cells.find(study, options.cell)[0]]
-    seen = audit_study(study, cells=wanted, file=str(options.study))
+    seen = audit_study(study, cells=wanted)
     if options.json:
         _write(json.dumps(seen.as_json(), indent=1))
     else:
         _write_cells(seen)
         if wanted is None:
-            _write_wrong(seen.all_findings(), str(options.study))
+            _write_wrong(seen.all_findings(), study.file)
         else:
             _write_chain(seen)
         for remark in seen.remarks:
             _write(f"note: {remark}")
         if wanted is None:
-            _write_orphans(study, options)
+            _write_orphans(study)
         _write(f"{seen.study}: {_counts(seen.all_findings())}: {seen.state}")
     return exit_status(seen.state)
 
@@ -120,11 +120,10 @@ def _write_wrong(findings: Iterable[Finding], file: str) -> None:
             _write(f"{state}: {check}: and {left} more; see: {see}")
 
 
-def _write_orphans(study: Study, options: argparse.Namespace) -> None:
+def _write_orphans(study: Study) -> None:
     """Write where files lie that no job writes, which decides no number and so is no failure."""
-    file = str(options.study)
     try:
-        paths = orphans.find(study, file)
+        paths = orphans.find(study)
     except orphans.OrphanError as error:
         _write(f"note: orphaned files are unknown: {error}")
         return
@@ -132,7 +131,7 @@ def _write_orphans(study: Study, options: argparse.Namespace) -> None:
     if folders:
         more = f" and {len(folders) - _NAMED} more" if len(folders) > _NAMED else ""
         named = ", ".join(list(folders)[:_NAMED]) + more
-        _write(f"note: orphaned files in {named}; see: {commands.robustviews(file, 'prune')}")
+        _write(f"note: orphaned files in {named}; see: {commands.robustviews(study.file, 'prune')}")
 
 
 def _counts(findings: Iterable[Finding]) -> str:

@@ -21,7 +21,7 @@ def doctor(options: argparse.Namespace) -> int:
     """Tell what works on this machine and what to type next; exit 2 where it must be typed."""
     study, title = _study(options.study)
     seen = []
-    for symptom in (title, *examination.examine(study, options.study)):
+    for symptom in (title, *examination.examine(study)):
         seen.append(symptom)
         if not options.json:
             sys.stdout.write(_lines(symptom))

@@ -17,7 +17,7 @@ from robustviews.workflow import metadata
 def explain(options: argparse.Namespace) -> None:
     """Tell how a cell was made, in words, and with which commands to make it again."""
     study = load_study(options.study)
-    sys.stdout.write(tell(study, options.cell, file=str(options.study)))
+    sys.stdout.write(tell(study, options.cell))
 
 
 def diff(options: argparse.Namespace) -> int:
@@ -30,8 +30,8 @@ def diff(options: argparse.Namespace) -> int:
 
 def prune(options: argparse.Namespace) -> None:
     """List files that no job of the study writes any more; remove them with --yes."""
-    study, file = load_study(options.study), str(options.study)
-    paths = orphans.find(study, file)
+    study = load_study(options.study)
+    paths = orphans.find(study)
     if not paths:
         sys.stdout.write(f"{study.study}: no orphaned files\n")
         return
@@ -52,5 +52,5 @@ def prune(options: argparse.Namespace) -> None:
         if Path("dvc.lock").exists():
             sys.stdout.write("To update dvc.lock, type: dvc repro   (no job will run)\n")
     else:
-        removal = commands.robustviews(file, "prune", "--yes")
+        removal = commands.robustviews(study.file, "prune", "--yes")
         sys.stdout.write(f"{count}; to remove them: {removal}\n")

@@ -1,0 +1,244 @@
+"""What a notebook needs of finished studies: encoders, classifiers, images, attacks, results.
+
+Imported through the package: `from robustviews import load_classifier, attack`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from robustviews import artifacts, augment, evaluate
+from robustviews.artifacts import RECORD, ArtifactError, Record
+from robustviews.artifacts.records import require
+from robustviews.attacks import ATTACKS
+from robustviews.datasets import open_split
+from robustviews.encoder import Encoder, restore_encoder, restore_head
+from robustviews.machine import runtime
+from robustviews.probe import OWN_HEAD, PROBES
+from robustviews.reporting import results as reading
+from robustviews.study import Study, folders, load_study
+from robustviews.study.problems import nearest
+
+if TYPE_CHECKING:
+    from robustviews.attacks import Attack
+    from robustviews.probe import Probe
+    from robustviews.reporting.results import Result
+
+
+class Attacked(NamedTuple):
+    """What an attack left of some images.
+
+    Attributes:
+        images: adversarial images (B, 3, H, W) in [0, 1].
+        clean: (B,) bool, whether each image was classified correctly before the attack.
+        robust: (B,) bool, whether each image still is.
+    """
+
+    images: Tensor
+    clean: Tensor
+    robust: Tensor
+
+
+def load_encoder(folder: str | Path, *, device: str = "cpu") -> Encoder:
+    """Return the encoder that a pretraining left, in eval mode and frozen.
+
+    Args:
+        folder: such as `results/digits-demo/pretrain/emp-crop4-free3-digits-s0`.
+        device: where it is used.
+
+    Returns:
+        A module from images (N, 3, H, W) in [0, 1] to unit-norm projections (N, D), or to logits
+        (N, classes) of a supervised network; `represent` returns the features that probes read.
+
+    Raises:
+        ArtifactError: a file is missing or damaged, or not the file that the record covers.
+    """
+    folder = Path(folder)
+    record = _record(folder, "pretrain")
+    run = record["spec"]["run"]
+    supervised = run["method"]["kind"] == "supervised"
+    encoder = restore_encoder(
+        artifacts.read_tensors(_covered(folder / folders.ENCODER, record["outputs"])),
+        run["encoder"],
+        classes=record["result"]["classes"] if supervised else None,
+        device=torch.device(device),
+    )
+    return encoder.requires_grad_(False)
+
+
+def load_classifier(folder: str | Path, *, device: str = "cpu") -> nn.Module:
+    """Return the classifier that a probe left, in eval mode and frozen.
+
+    Args:
+        folder: of a probe, such as `results/digits-demo/probe/emp-crop4-free3-digits-s0/rle`; or of
+            a supervised pretraining, whose network has a classifier of its own.
+        device: where it is used.
+
+    Returns:
+        A module from images (N, 3, H, W) in [0, 1] to logits (N, classes).
+
+    Raises:
+        ArtifactError: a file is missing or damaged, or not the file that a record covers.
+        ValueError: the classifier takes stacks of views (an n-crop probe), or there is none.
+    """
+    folder = Path(folder)
+    record = _record(folder)
+    if record["stage"] != "probe":
+        encoder = load_encoder(folder, device=device)
+        if encoder.classifier is None:
+            raise ValueError(f"{folder}: an encoder without classifier; name the folder of a probe")
+        return _frozen(encoder, encoder.classifier, OWN_HEAD)
+    options = dict(record["spec"]["probe"])
+    probe = PROBES[options.pop("kind")](**options)
+    if probe.stack > 1:
+        raise ValueError(f"{folder}: sees {probe.stack} views of an image; use stages.attack")
+    encoder = load_encoder(_input(folder, record, folders.ENCODER).parent, device=device)
+    weights = artifacts.read_tensors(_covered(folder / folders.HEAD, record["outputs"]))
+    head = restore_head(weights, encoder, probe.feature, classes=len(weights["bias"]))
+    return _frozen(encoder, head, probe)
+
+
+def load_images(folder: str | Path, split: str = "test") -> tuple[Tensor, Tensor]:
+    """Return the images that the job of a folder was made from.
+
+    Args:
+        folder: of a pretraining, probe or attack, or of a prepared data set.
+        split: `train` or `test`.
+
+    Returns:
+        Images (N, 3, S, S) float32 in [0, 1], and labels (N,) int64.
+
+    Raises:
+        ArtifactError: the folder has no record, or the data are not here.
+    """
+    folder = Path(folder)
+    record = _record(folder)
+    if record["stage"] != "data":
+        folder = _input(folder, record, folders.SUMMARY).parent
+    images, labels = open_split(folder, split)
+    pixels = torch.tensor(images)
+    return augment.to_float(pixels, pixels.shape[-1]), torch.tensor(labels)
+
+
+def attack(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    kind: str = "pgd",
+    eps: float = 8.0,
+    *,
+    seed: int = 0,
+    batch: int = 500,
+    **options: Any,  # noqa: ANN401  # of the attack
+) -> Attacked:
+    """Attack any classifier, as a study does.
+
+    Args:
+        model: maps images (B, 3, H, W) in [0, 1] to logits (B, classes); normalisation, if there is
+            any, is inside. It is attacked in eval mode; its mode, parameters and their gradients
+            are left as they are.
+        images: (N, 3, H, W) float in [0, 1], on the device of the model.
+        labels: (N,) int64.
+        kind: of the attack, as in a study file: `pgd`, `autoattack`.
+        eps: radius of the Linf ball in 1/255.
+        seed: of random starts.
+        batch: images that are attacked at a time.
+        options: more options of the attack in the units of a study file, such as `steps=20` and
+            `step_size=2.55` (in 1/255).
+
+    Raises:
+        ValueError: no such attack, images outside of [0, 1], or an attack that left its ball.
+    """
+    if kind not in ATTACKS:
+        raise ValueError(f"no attack {kind!r}; {nearest(kind, ATTACKS)}")
+    if images.dim() != 4 or not images.is_floating_point() or len(images) != len(labels):
+        found = f"{tuple(images.shape)} {images.dtype} and {tuple(labels.shape)}"
+        raise ValueError(f"images and labels: expected (N, 3, H, W) float and (N,), found {found}")
+    if images.min() < 0 or images.max() > 1:
+        low, high = images.min().item(), images.max().item()
+        raise ValueError(f"images: expected values in [0, 1], found [{low:.3g}, {high:.3g}]")
+    make: Any = ATTACKS[kind]
+    chosen = make(eps=(eps,), **options)
+    training = model.training
+    parts = []
+    try:
+        model.eval()
+        with runtime.frozen(model):
+            for number, (some, target) in enumerate(
+                zip(images.split(batch), labels.split(batch), strict=True)
+            ):
+                draws = runtime.counter_key(seed, "attack", number) & 0x7FFFFFFF
+                parts.append(_attack_batch(model, chosen, some, target, eps=eps, seed=draws))
+    finally:
+        model.train(training)
+    return Attacked(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+
+
+def results(
+    study: Study | str | Path, *, root: str | Path = ".", partial: bool = False
+) -> list[Result]:
+    """Return all results of a study as one tidy frame: a row per run, probe, attack and radius.
+
+    Args:
+        study: a study, or its file.
+        root: project folder.
+        partial: leave out what was not run yet, instead of refusing.
+
+    Returns:
+        Rows for `pandas.DataFrame`; accuracies are fractions, `eps` is in 1/255 and 0 for clean.
+
+    Raises:
+        ResultsError: a record is missing, stale or damaged.
+    """
+    study = study if isinstance(study, Study) else load_study(study)
+    return reading.frame(study, Path(root), partial=partial)
+
+
+def _attack_batch(
+    model: nn.Module,
+    chosen: Attack,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    eps: float,
+    seed: int,
+) -> Attacked:
+    adversarial = chosen.perturb(model, images.clone(), labels, eps=eps / 255, seed=seed)
+    evaluate.check_ball(adversarial, images, eps / 255, eps)
+    with torch.no_grad():
+        clean, robust = (model(x).argmax(dim=1) == labels for x in (images, adversarial))
+    return Attacked(adversarial, clean, robust)
+
+
+def _frozen(encoder: Encoder, head: nn.Linear, probe: Probe) -> nn.Module:
+    return evaluate.Classifier(encoder, head, probe).eval().requires_grad_(False)
+
+
+def _record(folder: Path, stage: str = "") -> Record:
+    record = require(artifacts.read_json(folder / RECORD), folder / RECORD)
+    if stage and record["stage"] != stage:
+        raise ArtifactError(f"{folder}: expected a {stage} job, found {record['stage']}")
+    return record
+
+
+def _covered(path: Path, hashes: dict[str, str]) -> Path:
+    """Return the path of a file that has the hash by its name; refuse another file."""
+    found, expected = artifacts.sha256(path), hashes.get(path.name)
+    if found != expected:
+        raise ArtifactError(f"{path}: expected {expected} as its record says, found {found}")
+    return path
+
+
+def _input(folder: Path, record: Record, name: str) -> Path:
+    """Return a file that a job read, wherever its project lies; refuse another file."""
+    for path in map(Path, record["inputs"]):
+        if path.name == name:
+            for root in (Path(), *folder.absolute().parents):
+                if (root / path).is_file():
+                    return _covered(root / path, {name: record["inputs"][path.as_posix()]})
+            raise ArtifactError(f"{path}: missing, though {folder} was made from it")
+    raise ArtifactError(f"{folder / RECORD}: names no {name} among its inputs")

@@ -1,0 +1,237 @@
+"""Verbs of the workflow that compute: data, pretrain, probe, attack. Load, call, save."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from robustviews import artifacts, stages
+from robustviews.artifacts.resume import Resume
+from robustviews.cli.loading import fitting, load_split, load_weights
+from robustviews.cli.names import UsageError, known
+from robustviews.study import Study, folders, load_study, plan, specs
+from robustviews.study.jobs import Job, jobs
+from robustviews.workflow import locks
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A job, and what is known when it begins and may change until it ends."""
+
+    study: Study
+    job: Job
+    folder: Path
+    started: float
+    commit: tuple[str | None, bool | None]
+
+    def resume(self) -> Resume:
+        """Return where the job saves its state."""
+        return Resume(
+            folders.STATE / self.study.study / self.job.name.replace("/", "-"),
+            self.job.spec,
+            list(self.job.reads),
+            self.study.runtime.checkpoint_minutes,
+            started=self.started,
+        )
+
+    def write_record(self, into: Path, **values: Any) -> None:  # noqa: ANN401  # of a record
+        """Write the record beside the files of the finished job."""
+        artifacts.write_record(
+            into,
+            stage=self.job.rule,
+            name=self.job.name,
+            study=self.study.study,
+            spec=self.job.spec,
+            inputs=list(self.job.reads),
+            started=self.started,
+            code=self.commit,
+            **values,
+        )
+
+
+@contextlib.contextmanager
+def _work(options: argparse.Namespace, rule: str, *names: str) -> Iterator[_Work]:
+    """Yield a job whose folder no other process writes inside the block."""
+    study, started, commit = load_study(options.study), time.time(), artifacts.commit()
+    every = {key[1]: job for key, job in jobs(study).items() if key[0] == rule}
+    tables = [list(table) for table in (plan.pretrainings(study), study.probes, study.attacks)]
+    for name, table, what in zip(names, tables, ("run", "probe", "attack"), strict=False):
+        known(name, table, what)
+    known("/".join(names), every, rule)
+    job = every["/".join(names)]
+    assert job.folder is not None
+    with locks.acquire(job.folder, f"{rule} {job.name}"):
+        yield _Work(study, job, job.folder, started, commit)
+
+
+def data(options: argparse.Namespace) -> None:
+    """Prepare a data set: verified, decoded, as uint8 arrays."""
+    study, started, commit = load_study(options.study), time.time(), artifacts.commit()
+    known(options.dataset, study.datasets, "data set")
+    folder = folders.data_folder(study, options.dataset)
+    job = Job("data", folder.name, {}, (), specs.data_spec(study, options.dataset))
+    with locks.acquire(folder, f"data {folder.name}"), artifacts.atomic_folder(folder) as into:
+        summary = stages.prepare(
+            study.datasets[options.dataset],
+            lambda name, shape, dtype: artifacts.new_array(into / f"{name}.npy", shape, dtype),
+        )
+        # Jobs read this, not the record, whose time and commit decide nothing that they do.
+        artifacts.write_json(into / folders.SUMMARY, summary)
+        _Work(study, job, folder, started, commit).write_record(
+            into, environment={"python": sys.version.split()[0]}, result=summary
+        )
+
+
+def pretrain(options: argparse.Namespace) -> None:
+    """Train one encoder; the processes that torchrun started train it together."""
+    from robustviews.machine import distributed, runtime
+
+    with (
+        _work(options, "pretrain", options.run) as work,
+        distributed.joined(options.device) as options.device,
+    ):
+        if distributed.rank() > 0:
+            logging.getLogger().setLevel(logging.WARNING)  # rank 0 logs the same
+        device = set_up(options, work.study, tuned=True)
+        split, state = load_split(work.job), work.resume()
+        weights, progress, step_bytes = stages.pretrain(
+            split.images,
+            split.labels,
+            classes=split.classes,
+            size=split.size,
+            **work.job.arguments,
+            device=device,
+            checkpoint=state,
+            title=work.job.name,
+        )
+        if distributed.rank() > 0:
+            return
+        with artifacts.atomic_folder(work.folder) as into:
+            artifacts.write_tensors(into / folders.ENCODER, weights)
+            artifacts.write_jsonl(into / folders.CURVE, progress.history)
+            work.write_record(
+                into,
+                environment={**runtime.environment(device), "ranks": distributed.ranks()},
+                seconds=progress.seconds,
+                resumed=progress.resumed,
+                result={
+                    "loss": progress.history[-1]["loss"],
+                    "updates": progress.update,
+                    "passes": progress.epoch,
+                    "compilation": progress.compilation,
+                    "compile_seconds": round(progress.compile_seconds, 3),
+                    "step_bytes": step_bytes,
+                    "peak_bytes": runtime.peak_bytes(device),
+                    "classes": split.classes,
+                    "size": split.size,
+                },
+            )
+        state.discard()
+
+
+def probe(options: argparse.Namespace) -> None:
+    """Train one head on a frozen encoder."""
+    from robustviews.machine import runtime
+
+    with _work(options, "probe", options.run, options.probe) as work, fitting(work.job):
+        device = set_up(options, work.study, tuned=True)
+        split, state = load_split(work.job), work.resume()
+        encoder = load_weights(work.job, folders.ENCODER)
+        assert encoder is not None
+        weights, history = stages.probe(
+            encoder,
+            split.images,
+            split.labels,
+            classes=split.classes,
+            size=split.size,
+            **work.job.arguments,
+            start=load_weights(work.job, folders.HEAD),
+            device=device,
+            checkpoint=state,
+            title=work.job.name,
+        )
+        for row in history:
+            values = " ".join(f"{key}={row[key]:.6g}" for key in row)
+            logging.info("probe=%s %s", work.job.name, values)
+        with artifacts.atomic_folder(work.folder) as into:
+            artifacts.write_tensors(into / folders.HEAD, weights)
+            artifacts.write_jsonl(into / folders.CURVE, history)
+            work.write_record(
+                into,
+                environment=runtime.environment(device),
+                seconds=state.seconds(),
+                resumed=state.resumed,
+                result=history[-1] if history else {},
+            )
+        state.discard()
+
+
+def attack(options: argparse.Namespace) -> None:
+    """Attack one classifier at every radius of an attack."""
+    from robustviews.machine import runtime
+
+    names = options.run, options.probe, options.attack
+    with _work(options, "attack", *names) as work, fitting(work.job):
+        arguments = work.job.arguments
+        device = set_up(options, work.study, tuned=arguments["attack"].fixed_batch)
+        split, state = load_split(work.job), work.resume()
+        encoder = load_weights(work.job, folders.ENCODER)
+        assert encoder is not None
+        flags = stages.attack(
+            encoder,
+            load_weights(work.job, folders.HEAD),
+            split.images,
+            split.labels,
+            classes=split.classes,
+            size=split.size,
+            **arguments,
+            device=device,
+            checkpoint=state,
+            title=work.job.name,
+        )
+        with artifacts.atomic_folder(work.folder) as into:
+            artifacts.write_tensors(into / folders.FLAGS, flags)
+            work.write_record(
+                into,
+                environment=runtime.environment(device),
+                seconds=state.seconds(),
+                resumed=state.resumed,
+                result=_accuracies(flags),
+            )
+        state.discard()
+
+
+def _accuracies(flags: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """Return the number of attacked images, clean accuracy, and robust accuracy by radius."""
+    accuracy = {
+        name: value.float().mean().item()
+        for name, value in flags.items()
+        if name not in ("index", "labels")
+    }
+    clean = accuracy.pop("clean")
+    eps = {name.removeprefix("eps_"): value for name, value in accuracy.items()}
+    return {"n": len(flags["index"]), "clean": clean, "eps": eps}
+
+
+def set_up(options: argparse.Namespace, study: Study, *, tuned: bool = False) -> torch.device:
+    """Set the process up as a study asks, and return the device."""
+    from robustviews.machine import distributed, runtime
+
+    if distributed.launched() and distributed.ranks() == 1:
+        raise UsageError(f"torchrun starts the verb pretrain alone; run {options.name} without it")
+    runtime.configure(
+        threads=options.threads or study.runtime.threads,
+        deterministic=study.runtime.deterministic,
+        tuned=tuned,
+    )
+    return runtime.choose_device(options.device)

@@ -1,0 +1,293 @@
+"""The stages of a study as pure functions: arrays, weights and options in, results out.
+
+No function here knows a path, a study file or the command line: that loads, calls and saves. What
+decides a number is decided here or below, and so the digest of a job's code begins here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from robustviews.options import LazyModule
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from robustviews import encoder as encoders
+    from robustviews import evaluate, step
+    from robustviews import pretrain as pretraining
+    from robustviews.attacks import Attack
+    from robustviews.augment import Views
+    from robustviews.checkpoint import Checkpoint
+    from robustviews.datasets import Create, Dataset
+    from robustviews.machine import distributed, feed, memory, runtime
+    from robustviews.methods import Method
+    from robustviews.pretrain import Progress
+    from robustviews.probe import History, Probe
+    from robustviews.regimes import Regime
+
+    Images = Tensor | NDArray[np.uint8]
+    Weights = Mapping[str, Tensor]
+else:
+    torch = LazyModule("torch")
+    encoders, evaluate = LazyModule("robustviews.encoder"), LazyModule("robustviews.evaluate")
+    pretraining, step = LazyModule("robustviews.pretrain"), LazyModule("robustviews.step")
+    distributed = LazyModule("robustviews.machine.distributed")
+    feed, memory = LazyModule("robustviews.machine.feed"), LazyModule("robustviews.machine.memory")
+    runtime = LazyModule("robustviews.machine.runtime")
+
+log = logging.getLogger(__name__)
+
+
+class Pretrained(NamedTuple):
+    """What a pretraining leaves.
+
+    Attributes:
+        weights: of the encoder.
+        progress: updates, seconds, and one line of history per pass.
+        step_bytes: memory that a training step was expected to take.
+    """
+
+    weights: dict[str, Tensor]
+    progress: Progress
+    step_bytes: int
+
+
+def prepare(dataset: Dataset, create: Create) -> dict[str, Any]:
+    """Verify and decode a data set.
+
+    Args:
+        dataset: options of the data set.
+        create: makes the arrays that are filled: {train,test}_images, (N, 3, S, S) uint8, and
+            {train,test}_labels, (N,) int64.
+
+    Returns:
+        Numbers of `train` and `test` images, `classes`, `size`, and `source_hashes` by name.
+
+    Raises:
+        DataError: files are missing, damaged or not what was asked for.
+    """
+    return dataset.prepare(create)
+
+
+def pretrain(
+    images: Images,
+    labels: Tensor,
+    *,
+    classes: int,
+    size: int,
+    encoder: Mapping[str, Any],
+    method: Method,
+    regime: Regime,
+    views: Views,
+    optimizer: Mapping[str, Any],
+    epochs: int,
+    epochs_meaning: Literal["passes", "replays", "views"] = "passes",
+    batch_size: int = 100,
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32",
+    compile: bool = False,  # noqa: A002  # its name in study files
+    seed: int = 0,
+    device: torch.device,
+    checkpoint: Checkpoint | None = None,
+    title: str = "pretrain",
+) -> Pretrained:
+    """Train an encoder. In distributed training every rank calls this alike.
+
+    Args:
+        images: (N, 3, S, S) uint8, in memory or mapped from their file.
+        labels: (N,) int64, used by a supervised method alone.
+        classes: number of classes.
+        size: side of the views in pixels.
+        encoder: arguments of `encoder.build_encoder`.
+        method: views and loss.
+        regime: how a minibatch becomes updates.
+        views: how views are made.
+        optimizer: arguments of `pretrain.build_optimizer` and of `optim.learning_rate`.
+        epochs: length, in the unit of `epochs_meaning`.
+        epochs_meaning: see `regimes.passes_over_data`.
+        batch_size: images in a minibatch.
+        precision: of the encoder's arithmetic in training.
+        compile: whether to compile the encoder on a GPU.
+        seed: of the initial weights, of views and orders.
+        device: where to train.
+        checkpoint: saves the state, from which an interrupted training resumes.
+        title: of the progress bar and of log lines.
+
+    Raises:
+        ShortageError: a training step needs more memory than the device has.
+        TrainingError: fewer images than a minibatch holds, or a loss that is no longer finite.
+        DivisionError: minibatches cannot be divided among the ranks.
+    """
+    outputs = classes if method.supervised else None
+    network = encoders.build_encoder(**encoder, classes=outputs, seed=seed).to(device)
+    if precision == "bf16" and not runtime.native_bf16(device):
+        log.info("bf16 is not native on %s: precision: fp32 would be faster", device)
+    needed = step.rank_bytes(
+        network, method, regime, views, size=size, batch_size=batch_size, precision=precision
+    )
+    sharers = distributed.ranks() if device.type == "cpu" else 1  # of the device's memory
+    step.check_step(needed * sharers, network, title=title)
+    others = (sharers - 1) * images.nbytes  # in each process, where they fit
+    with memory.explained(title, step.SMALLER_STEP):
+        progress = pretraining.pretrain(
+            network,
+            feed.choose(images, device, needed=needed * sharers + others),
+            labels,
+            method=method,
+            regime=regime,
+            views=views,
+            size=size,
+            epochs=epochs,
+            epochs_meaning=epochs_meaning,
+            batch_size=batch_size,
+            optimizer=optimizer,
+            precision=precision,
+            compiled=compile,
+            seed=seed,
+            checkpoint=checkpoint,
+            title=title,
+        )
+    return Pretrained(network.state_dict(), progress, needed)
+
+
+def probe(
+    weights: Weights,
+    images: Images,
+    labels: Tensor,
+    *,
+    classes: int,
+    size: int,
+    encoder: Mapping[str, Any],
+    supervised: bool,
+    probe: Probe,
+    views: Views,
+    seed: int = 0,
+    batch: int = 500,
+    start: Weights | None = None,
+    device: torch.device,
+    checkpoint: Checkpoint | None = None,
+    title: str = "probe",
+) -> tuple[dict[str, Tensor], History]:
+    """Train a head on a frozen encoder.
+
+    Args:
+        weights: of the encoder.
+        images: (N, 3, S, S) uint8, the training set, in memory or mapped from their file.
+        labels: (N,) int64.
+        classes: number of classes.
+        size: side of images and views in pixels.
+        encoder: arguments of `encoder.build_encoder`.
+        supervised: whether the encoder has a classifier of its own.
+        probe: options of the probe.
+        views: of the pretraining, from which an n-crop probe draws.
+        seed: of the head, of orders and views.
+        batch: views that are encoded or attacked at a time; only rounding depends on it.
+        start: weights of the head that training starts from; None for fresh ones.
+        device: where to train.
+        checkpoint: saves the state, from which an interrupted fit resumes.
+        title: of the progress bar and of log lines.
+
+    Returns:
+        Weights of the head, and one line of history per epoch.
+
+    Raises:
+        ShortageError: the device has too little memory.
+        WeightsError: weights do not fit the encoder or the head.
+    """
+    from robustviews.probe import Task
+
+    network = encoders.restore_encoder(
+        weights, encoder, classes=classes if supervised else None, device=device
+    )
+    head = None
+    if start is not None:
+        head = encoders.restore_head(start, network, probe.feature, classes=classes)
+    task = Task(
+        images=feed.choose(images, device),
+        labels=labels.to(device),
+        classes=classes,
+        views=views,
+        size=size,
+        seed=seed,
+        batch=batch,
+        title=title,
+        checkpoint=checkpoint,
+    )
+    with memory.explained(title, memory.SMALLER_BATCH):
+        trained, history = probe.train(network, task, start=head)
+    return trained.state_dict(), history
+
+
+def attack(
+    weights: Weights,
+    head: Weights | None,
+    images: Images,
+    labels: Tensor,
+    *,
+    classes: int,
+    size: int,
+    encoder: Mapping[str, Any],
+    supervised: bool,
+    probe: Probe,
+    attack: Attack,
+    views: Views,
+    seed: int = 0,
+    batch: int = 500,
+    device: torch.device,
+    checkpoint: Checkpoint | None = None,
+    title: str = "attack",
+) -> dict[str, Tensor]:
+    """Attack a classifier at every radius of an attack.
+
+    Args:
+        weights: of the encoder.
+        head: weights of the head; None for a supervised encoder's own classifier.
+        images: (N, 3, S, S) uint8, the whole test set, in memory or mapped from their file.
+        labels: (N,) int64.
+        classes: number of classes.
+        size: side of the images in pixels.
+        encoder: arguments of `encoder.build_encoder`.
+        supervised: whether the encoder has a classifier of its own.
+        probe: what the classifier sees of an image.
+        attack: options of the attack.
+        views: of the pretraining, from which an n-crop probe draws.
+        seed: of the choice of images, of views and of random starts.
+        batch: views that are attacked at a time; random draws depend on it.
+        device: where to attack.
+        checkpoint: saves the flags so far, from which an interrupted attack resumes.
+        title: of the progress bar and of log lines.
+
+    Returns:
+        `index` (n,) int64, positions of the attacked images in the test set; `labels` (n,) int64;
+        `clean` and one `eps_<radius>` per radius (n,) uint8, 1 where the prediction is right.
+
+    Raises:
+        ShortageError: the device has too little memory.
+        WeightsError: weights do not fit the encoder or the head.
+        ValueError: an attack left its ball or [0, 1], or asks for more images than there are.
+    """
+    network = encoders.restore_encoder(
+        weights, encoder, classes=classes if supervised else None, device=device
+    )
+    linear = network.classifier
+    if head is not None:
+        linear = encoders.restore_head(head, network, probe.feature, classes=classes)
+    assert linear is not None
+    with memory.explained(title, memory.SMALLER_BATCH):
+        return evaluate.evaluate(
+            evaluate.Classifier(network, linear, probe),
+            attack,
+            feed.choose(images, device),
+            labels,
+            views=views,
+            size=size,
+            seed=seed,
+            batch=batch,
+            checkpoint=checkpoint,
+            title=title,
+        )
