@@ -14,10 +14,12 @@ def robustviews(study_file: str, *words: object) -> str:
     return shlex.join(["robustviews", *map(str, words), *own])
 
 
-def snakemake(study_file: str, *words: object) -> str:
-    """Return a command line of Snakemake, quoted, with `--config study=` where it is needed."""
+def snakemake(study_file: str, *words: object, device: str = "") -> str:
+    """Return a command line of Snakemake, quoted, with `--config` for another study or a device."""
+    settings = [] if study_file == DEFAULT_STUDY else [f"study={_named(study_file)}"]
+    settings += [f"device={device}"] if device else []
     # Snakemake takes all that follows --config for settings, so it comes last.
-    own = [] if study_file == DEFAULT_STUDY else ["--config", f"study={_named(study_file)}"]
+    own = ["--config", *settings] if settings else []
     return shlex.join(["snakemake", *map(str, words), *own])
 
 

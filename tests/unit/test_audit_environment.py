@@ -1,9 +1,10 @@
-"""What a job ran with and when, as far as its record says, against lock, study, notes and curve."""
+"""What a job ran with and when, by its record, compared with lock, study and Snakemake."""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
+from datetime import UTC, datetime
 
 import pytest
 
@@ -20,6 +21,7 @@ from tests.unit.results_tree import DEVICE, LOCK, PACKAGES, small_study, write_t
 RUN = "simclr-pgd5-digits-s0"
 TRAINING = ("pretrain", RUN)
 HOUR = 3600.0
+STARTED = datetime(2026, 1, 1, 1, tzinfo=UTC).timestamp()  # of the training
 
 
 @pytest.fixture(scope="module")
@@ -73,11 +75,6 @@ def when(root, key=TRAINING):
     found = times.check(disk, Notes(root), disk.jobs[key])
     assert {each.check for each in found} == {"times"}
     return [(each.state, each.text) for each in found]
-
-
-def started(root, key=TRAINING):
-    disk = Disk(small_study(), root)
-    return times.started(disk.record(disk.jobs[key]))
 
 
 def test_what_a_job_ran_with_is_told(root):
@@ -209,7 +206,7 @@ def test_the_study_may_not_ask_for_a_determinism_that_was_not(root):
     assert ran_with(root, study=study)["environment"][0] is State.FAILED
 
 
-def test_times_are_told(root):
+def test_times_are_printed(root):
     assert when(root) == [(State.VERIFIED, "started 2026-01-01T01:00:00Z, took 360 s")]
     edit(root, resumed=2)
     assert when(root)[0][1].endswith("took 360 s, resumed 2 times")
@@ -223,82 +220,39 @@ def test_times_are_told(root):
         {"seconds": -1.0},
         {"seconds": "1"},
         {"resumed": -1},
-        {"started": "2199-01-01T00:00:00Z"},
     ],
 )
-def test_what_is_no_time_fails(root, changes):
+def test_what_is_no_time_fails_and_nothing_is_to_be_removed(root, changes):
     edit(root, **changes)
-    assert [state for state, _ in when(root)] == [State.FAILED]
-
-
-def test_seconds_are_those_of_the_curve(root):
-    edit(root, seconds=400.0)
-    (state, text), *_ = when(root)
+    ((state, text),) = when(root)
     assert state is State.FAILED
-    assert "took 400 s, its training.jsonl says 360 s" in text
-
-
-def test_a_job_ran_while_snakemake_saw_it(root):
-    start = started(root)
-    note(root, TRAINING, start - 5, start + 400)
-    assert when(root)[0][0] is State.VERIFIED
-    note(root, TRAINING, start + HOUR, start + 2 * HOUR)
-    assert "Snakemake saw it from" in when(root)[0][1]
-    assert when(root)[0][0] is State.FAILED
-
-
-@pytest.mark.parametrize(
-    ("damage", "state"), [("", State.UNKNOWN), ("output", State.FAILED), ("inputs", State.FAILED)]
-)
-def test_a_job_that_was_made_again_by_hand_is_unknown_where_its_bytes_remained(root, damage, state):
-    start = started(root)
-    disk = Disk(small_study(), root)
-    output = disk.jobs[TRAINING].folder / "encoder.safetensors"
-    read = dict(disk.section(disk.jobs[TRAINING], "inputs"))
-    if damage == "output":
-        (root / output).write_bytes(b"?")
-    if damage == "inputs":
-        read[next(iter(read))] = "sha256:0"
-    window = {"starttime": start - 2 * HOUR, "endtime": start - HOUR}
-    note = {"rule": "pretrain", **window, "input_checksums": read}
-    artifacts.write_json(root / Notes(root).path(output), note)
-    ((found, text),) = when(root)
-    assert found is state
-    words = "made again by hand with the same bytes; to have it noted: snakemake --forcerun"
-    assert (f"{words} {output}" in text) == (state is State.UNKNOWN)
-
-
-@pytest.mark.parametrize("changes", [{"seconds": 400.0}, {"started": "2199-01-01T00:00:00Z"}])
-def test_for_wrong_times_nothing_is_to_be_removed(root, changes):
-    edit(root, **changes)
-    (_, text), *_ = when(root)
     assert "rm " not in text
     assert "snakemake --force results/" in text
 
 
+def test_a_job_ran_in_the_window_in_which_snakemake_saw_it(root):
+    note(root, TRAINING, STARTED - 5, STARTED + 400)
+    assert when(root)[0][0] is State.VERIFIED
+    note(root, TRAINING, STARTED + HOUR, STARTED + 2 * HOUR)
+    ((state, text),) = when(root)
+    assert state is State.FAILED
+    assert "Snakemake saw it from" in text
+
+
 def test_a_job_took_no_longer_than_snakemake_saw_it_unless_it_was_resumed(root):
-    start = started(root)
-    note(root, TRAINING, start - 5, start + 10)
+    note(root, TRAINING, STARTED - 5, STARTED + 10)
     assert when(root)[0][0] is State.FAILED
     edit(root, resumed=1)
     assert when(root)[0][0] is State.VERIFIED
 
 
-def test_an_input_made_later_is_unknown_unless_snakemake_saw_both(root):
+def test_a_record_older_than_its_input_is_unknown_unless_snakemake_made_the_input_again(root):
     prepared = ("data", folders.data_folder(small_study(), "digits").name)
+    edit(root, prepared, started="2026-01-01T01:00:30Z")  # clocks may differ by a minute
+    assert when(root)[0][0] is State.VERIFIED
     edit(root, prepared, started="2026-01-01T09:00:00Z")
-    (state, text), *_ = when(root)
+    ((state, text),) = when(root)
     assert state is State.UNKNOWN
-    assert "made again later, or edited" in text
-    note(root, prepared, started(root, prepared), started(root, prepared) + 60)
-    assert when(root)[0][0] is State.UNKNOWN
-    note(root, TRAINING, started(root), started(root) + 400)
-    (state, text), *_ = when(root)
-    assert state is State.VERIFIED
-    assert "as Snakemake saw it, made again later with the same bytes" in text
-
-
-def test_clocks_may_differ_by_a_minute(root):
-    prepared = ("data", folders.data_folder(small_study(), "digits").name)
-    edit(root, prepared, started="2026-01-01T01:00:30Z")
-    assert when(root)[0][1].startswith("started 2026-01-01T01:00:00Z, took")
+    assert "before its input, 2026-01-01T09:00:00Z (data/" in text
+    note(root, prepared, STARTED + 8 * HOUR, STARTED + 8 * HOUR + 60)
+    assert when(root)[0][0] is State.VERIFIED

@@ -9,14 +9,13 @@ import pytest
 
 from robustviews import artifacts
 from robustviews.artifacts import ArtifactError, records
-from robustviews.provenance import explain, places
+from robustviews.provenance import locate
 from robustviews.reporting import results
 from robustviews.workflow import checkout
 from tests.unit.results_tree import small_study, write_tree
 
 FOLDER = Path("results/tiny/pretrain/simclr-pgd5-digits-s0")
 RECORD = FOLDER / "record.json"
-CELL = "table1:pgd:digits/pgd20/8"
 DAMAGES = [
     ("inputs", []),
     ("outputs", "text"),
@@ -51,8 +50,7 @@ def project(finished, tmp_path, monkeypatch):
 READERS = {
     "report": lambda: results.records(small_study()),
     "frame": lambda: results.frame(small_study()),
-    "diff": lambda: places.locate(str(FOLDER)),
-    "explain": lambda: explain.explain(small_study(), CELL, file="params.yaml"),
+    "diff": lambda: locate.locate(str(FOLDER), small_study),
 }
 
 
@@ -79,9 +77,9 @@ def test_each_reader_names_a_damaged_record_and_the_way_out(part, value):
 @pytest.mark.parametrize("content", [[], None, "text", 3])
 def test_what_is_no_mapping_is_no_record(content):
     artifacts.write_json(RECORD, content)
-    for verb in ("report", "frame", "diff"):
+    for read in READERS.values():
         with pytest.raises(ArtifactError, match="expected a mapping, found"):
-            READERS[verb]()
+            read()
     checkout.check(small_study())
 
 

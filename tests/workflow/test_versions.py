@@ -193,7 +193,7 @@ def long_repro(project):
     lock = locks.lock_of(project.folder / "results/tiny/pretrain" / EMP)
     deadline = time.monotonic() + PATIENCE
     try:
-        while (training := locks.holder(lock)) is None:
+        while (training := locks.owner(lock)) is None:
             assert process.poll() is None
             assert time.monotonic() < deadline, f"no training after {PATIENCE} s"
             time.sleep(0.1)
@@ -203,7 +203,7 @@ def long_repro(project):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait(PATIENCE)
         deadline = time.monotonic() + PATIENCE
-        while locks.holder(lock) is not None:
+        while locks.owner(lock) is not None:
             assert time.monotonic() < deadline, "a training cannot be ended"
             time.sleep(0.1)
 
@@ -219,11 +219,11 @@ def test_a_killed_repro_is_told_and_everything_before_it_can_be_had_back(copy):
     old = (copy.folder / "results/tiny/pretrain" / EMP / "encoder.safetensors").read_bytes()
     with long_repro(copy) as (repro, training):
         (announced,) = (copy.folder / ".snakemake").glob("running-*.lock")
-        snakemake = locks.holder(announced)
+        snakemake = locks.owner(announced)
         refused(
             copy.snakemake(),
-            f"Already at work on tiny: Snakemake (PID {snakemake.pid}, since 20",
-            f"pretrain {EMP} (PID {training.pid}, since 20",
+            f"At work here: Snakemake of tiny (PID {snakemake.pid} on ",
+            f"pretrain {EMP} (PID {training.pid} on ",
             f"kill {snakemake.pid} ",
         )
         refused(copy.dvc("repro"), "is busy", f"(PID {repro.pid})")
@@ -231,9 +231,9 @@ def test_a_killed_repro_is_told_and_everything_before_it_can_be_had_back(copy):
         for process in (repro.pid, snakemake.pid):
             os.kill(process, signal.SIGKILL)
         repro.wait(PATIENCE)
-        orphan = f"pretrain {EMP} (PID {training.pid}, since 20"
+        orphan = f"pretrain {EMP} (PID {training.pid} on "
         way_out = [f"kill {training.pid} ", "snakemake --unlock"]
-        refused(copy.dvc("repro"), f"still runs: {orphan}", *way_out)
+        refused(copy.dvc("repro"), f"still run: {orphan}", *way_out)
         assert orphan in copy.snakemake("--unlock").said()
         refused(copy.robustviews("pretrain", "--run", EMP), orphan, "already runs")
         os.kill(training.pid, signal.SIGTERM)

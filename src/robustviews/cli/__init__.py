@@ -188,7 +188,7 @@ VERBS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     ),
     "explain": ("provenance", "tell how a cell was made, and how to make it again", ("cell",)),
     "diff": ("provenance", "name the first input in which two records differ", ("first", "second")),
-    "prune": ("provenance", "list results that the study no longer has", ("--yes",)),
+    "prune": ("provenance", "list orphaned files, which no job of the study writes", ("--yes",)),
     "crate": ("export", "export a finished study as an RO-Crate", ("--to", "--agent")),
     "sign": ("export", "sign what the audit vouches for", ("--key",)),
     "check-signature": ("export", "check signature and files offline", ("--key",)),

@@ -10,12 +10,11 @@ from pathlib import Path
 
 from robustviews import commands
 from robustviews.cli.names import UsageError
-from robustviews.provenance import leftovers
+from robustviews.provenance import orphans
 from robustviews.provenance.audit import Audit, verified
 from robustviews.provenance.audit import audit as audit_study
 from robustviews.provenance.findings import Finding, State, exit_status, worst
 from robustviews.study import Study, cells, load_study
-from robustviews.study.folders import STATE
 from robustviews.study.jobs import REPORTING
 from robustviews.study.problems import nearest
 
@@ -27,7 +26,7 @@ STAGES = {
     "report": REPORTING,
 }
 _OF_FILES = ("inputs", "upstream")  # checks of what several jobs read
-_NAMED = 4  # leftovers, before they are counted
+_NAMED = 4  # orphaned folders, before they are counted
 _LISTED = {State.FAILED: 12, State.UNKNOWN: 3}  # findings of one check, before they are counted
 
 
@@ -41,7 +40,7 @@ def verify(options: argparse.Namespace) -> int:
     rules = {rule for stage in stages for rule in STAGES[stage]}
     findings = verified(study, Path(), rules=rules)
     _write_wrong(findings, study.file)
-    _write_leftovers(study)
+    _write_orphans(study)
     state = worst(findings)
     _write(f"{study.study}: {', '.join(stages)}: {_counts(findings)}: {state}")
     return exit_status(state)
@@ -63,7 +62,7 @@ def audit(options: argparse.Namespace) -> int:
         for remark in seen.remarks:
             _write(f"note: {remark}")
         if wanted is None:
-            _write_leftovers(study)
+            _write_orphans(study)
         _write(f"{seen.study}: {_counts(seen.all_findings())}: {seen.state}")
     return exit_status(seen.state)
 
@@ -121,19 +120,18 @@ def _write_wrong(findings: Iterable[Finding], file: str) -> None:
             _write(f"{state}: {check}: and {left} more; see: {see}")
 
 
-def _write_leftovers(study: Study) -> None:
-    """Write what no job has any more, which decides no number and so is no failure."""
+def _write_orphans(study: Study) -> None:
+    """Write where files lie that no job writes, which decides no number and so is no failure."""
     try:
-        found = leftovers.find(study, study.file, states=STATE)
-    except leftovers.LeftoverError as error:
-        _write(f"note: leftovers cannot be told: {error}")
+        paths = orphans.find(study)
+    except orphans.OrphanError as error:
+        _write(f"note: orphaned files are unknown: {error}")
         return
-    folders = [str(each.path) for each in found if each.path.parts[0] in ("data", "results")]
+    folders = {str(path.parent): None for path in paths if path.parts[0] in ("data", "results")}
     if folders:
         more = f" and {len(folders) - _NAMED} more" if len(folders) > _NAMED else ""
-        named = ", ".join(folders[:_NAMED]) + more
-        prune = commands.robustviews(study.file, "prune")
-        _write(f"note: no job has any more: {named}; all of it: {prune}")
+        named = ", ".join(list(folders)[:_NAMED]) + more
+        _write(f"note: orphaned files in {named}; see: {commands.robustviews(study.file, 'prune')}")
 
 
 def _counts(findings: Iterable[Finding]) -> str:

@@ -1,4 +1,4 @@
-"""Verbs that tell where a number comes from, without torch: explain, diff and prune."""
+"""Verbs that tell where a number comes from, without torch: explain, diff, prune."""
 
 from __future__ import annotations
 
@@ -8,47 +8,49 @@ from pathlib import Path
 
 from robustviews import commands
 from robustviews.machine.humanize import size
-from robustviews.provenance import comparison, difference, leftovers
+from robustviews.provenance import difference, orphans
 from robustviews.provenance.explain import explain as tell
 from robustviews.study import load_study
-from robustviews.study.folders import STATE
+from robustviews.workflow import metadata
 
 
 def explain(options: argparse.Namespace) -> None:
     """Tell how a cell was made, in words, and with which commands to make it again."""
     study = load_study(options.study)
-    sys.stdout.write(tell(study, options.cell, file=study.file))
+    sys.stdout.write(tell(study, options.cell))
 
 
 def diff(options: argparse.Namespace) -> int:
     """Name the first input in which two results differ, then all others."""
-    sides = [
-        difference.side(text, lambda: load_study(options.study))
-        for text in (options.first, options.second)
-    ]
-    seen = difference.compare(*sides)
-    sys.stdout.write(comparison.in_words(seen))
-    return int(seen.differs)
+    first, second = options.first, options.second
+    found = difference.compare(first, second, lambda: load_study(options.study))
+    sys.stdout.write(str(found))
+    return int(found.differs)
 
 
 def prune(options: argparse.Namespace) -> None:
-    """List what no job of the study has any more; remove it when told so."""
+    """List files that no job of the study writes any more; remove them with --yes."""
     study = load_study(options.study)
-    found = leftovers.find(study, study.file, states=STATE)
-    if not found:
-        sys.stdout.write(f"{study.study}: nothing is left over\n")
+    paths = orphans.find(study)
+    if not paths:
+        sys.stdout.write(f"{study.study}: no orphaned files\n")
         return
+    groups: dict[Path, list[Path]] = {}
+    for path in paths:
+        is_entry = path.is_relative_to(metadata.FOLDER)
+        groups.setdefault(metadata.FOLDER if is_entry else path.parent, []).append(path)
+    bytes_of = {path: path.lstat().st_size for path in paths}
     if options.yes:
-        leftovers.refuse_busy(study)
-        leftovers.remove(found)
-    for each in found:
-        sys.stdout.write(f"{size(each.size):>10}  {each.path}  ({each.why})\n")
-    total = size(sum(each.size for each in found))
-    count = f"{len(found)} leftover{'s' if len(found) > 1 else ''}, {total}"
-    if not options.yes:
-        way = commands.robustviews(study.file, "prune", "--yes")
-        sys.stdout.write(f"{study.study}: {count}; to remove them: {way}\n")
-        return
-    sys.stdout.write(f"{study.study}: {count}: removed\n")
-    if Path("dvc.lock").exists():
-        sys.stdout.write("So that dvc.lock forgets them too, type: dvc repro (no job will run)\n")
+        orphans.remove(study, paths)
+    for folder, group in groups.items():
+        names = ", ".join(path.name for path in group)
+        what = f"{len(group)} entries" if folder == metadata.FOLDER else names
+        sys.stdout.write(f"{size(sum(map(bytes_of.__getitem__, group))):>10}  {folder}: {what}\n")
+    count = f"{study.study}: {len(paths)} orphaned files, {size(sum(bytes_of.values()))}"
+    if options.yes:
+        sys.stdout.write(f"{count}: removed\n")
+        if Path("dvc.lock").exists():
+            sys.stdout.write("To update dvc.lock, type: dvc repro   (no job will run)\n")
+    else:
+        removal = commands.robustviews(study.file, "prune", "--yes")
+        sys.stdout.write(f"{count}; to remove them: {removal}\n")

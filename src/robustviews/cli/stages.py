@@ -70,7 +70,7 @@ def _work(options: argparse.Namespace, rule: str, *names: str) -> Iterator[_Work
     known("/".join(names), every, rule)
     job = every["/".join(names)]
     assert job.folder is not None
-    with locks.claim(job.folder, f"{rule} {job.name}"):
+    with locks.acquire(job.folder, f"{rule} {job.name}"):
         yield _Work(study, job, job.folder, started, commit)
 
 
@@ -80,7 +80,7 @@ def data(options: argparse.Namespace) -> None:
     known(options.dataset, study.datasets, "data set")
     folder = folders.data_folder(study, options.dataset)
     job = Job("data", folder.name, {}, (), specs.data_spec(study, options.dataset))
-    with locks.claim(folder, f"data {folder.name}"), artifacts.atomic_folder(folder) as into:
+    with locks.acquire(folder, f"data {folder.name}"), artifacts.atomic_folder(folder) as into:
         summary = stages.prepare(
             study.datasets[options.dataset],
             lambda name, shape, dtype: artifacts.new_array(into / f"{name}.npy", shape, dtype),

@@ -57,16 +57,19 @@ def every(study: Study) -> Iterator[tuple[Address, Cell]]:
             yield Address(name, cell.row, cell.column), cell
 
 
+def ends(study: Study, cell: Cell) -> list[Job]:
+    """Return the jobs that a cell is read from, one per seed."""
+    every_job = jobs.jobs(study)
+    if cell.attack is None:
+        return [every_job["pretrain", run] for run in cell.runs]
+    return [every_job["attack", f"{run}/{cell.probe}/{cell.attack}"] for run in cell.runs]
+
+
 def chain(study: Study, cell: Cell) -> list[Job]:
     """Return the jobs behind a cell, of all its seeds, each after those that it needs."""
     every_job = jobs.jobs(study)
     wanted: set[Key] = set()
-    open_keys = [
-        ("pretrain", run)
-        if cell.attack is None
-        else ("attack", f"{run}/{cell.probe}/{cell.attack}")
-        for run in cell.runs
-    ]
+    open_keys = [job.key for job in ends(study, cell)]
     while open_keys:
         key = open_keys.pop()
         if key not in wanted:

@@ -6,6 +6,7 @@ One JSON file per output in .snakemake/metadata, named by the output's path in U
 from __future__ import annotations
 
 import base64
+import binascii
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,8 +16,8 @@ from robustviews.artifacts import ArtifactError
 
 Note = dict[str, Any]
 
-
-_FOLDER = Path(".snakemake")
+_SNAKEMAKE = Path(".snakemake")
+FOLDER = _SNAKEMAKE / "metadata"
 
 
 class Window(NamedTuple):
@@ -24,6 +25,15 @@ class Window(NamedTuple):
 
     start: float
     end: float
+
+
+def output_of(path: Path) -> Path | None:
+    """Return the output that a file of Snakemake's metadata is about; None for another file."""
+    text = "".join(part.removeprefix("@") for part in path.relative_to(FOLDER).parts)
+    try:
+        return Path(base64.urlsafe_b64decode(text).decode())
+    except (binascii.Error, UnicodeDecodeError):
+        return None
 
 
 class Notes:
@@ -39,7 +49,7 @@ class Notes:
 
     def __bool__(self) -> bool:
         """Return whether there are any."""
-        folder = self.root / _FOLDER / "metadata"
+        folder = self.root / FOLDER
         return folder.is_dir() and any(folder.iterdir())
 
     def of(self, output: Path) -> Note | ArtifactError | None:
@@ -53,7 +63,7 @@ class Notes:
         name = base64.urlsafe_b64encode(output.as_posix().encode()).decode()
         width = self._longest() - 1
         parts = [name[start : start + width] for start in range(0, len(name), width)]
-        return _FOLDER.joinpath(kind, *(f"@{part}" for part in parts[:-1]), parts[-1])
+        return _SNAKEMAKE.joinpath(kind, *(f"@{part}" for part in parts[:-1]), parts[-1])
 
     def unfinished(self, output: Path) -> bool:
         """Return whether Snakemake was interrupted while it made an output."""

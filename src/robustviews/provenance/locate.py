@@ -1,0 +1,128 @@
+"""Records that people name on the command line: in a folder, of a cell, or of a git revision."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from robustviews import artifacts
+from robustviews.artifacts import RECORD, ArtifactError, Record, records
+from robustviews.study import cells
+
+if TYPE_CHECKING:
+    from robustviews.study.schema import Study
+
+
+class LocateError(ValueError):
+    """A text names no record; the message says what was expected and what to type."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A project in which records are read.
+
+    Attributes:
+        root: project folder.
+        revision: of git, whose files DVC reads from git, cache or remote; empty for those on disk.
+    """
+
+    root: Path
+    revision: str = ""
+
+    def record(self, folder: PurePosixPath) -> Record:
+        """Return the record in a folder, relative to the project.
+
+        Raises:
+            ArtifactError: the record is missing, or is none.
+        """
+        path = folder / RECORD
+        if not self.revision:
+            where = str(self.root / path)
+            return records.require(artifacts.read_json(self.root / path), where, whole=False)
+        return records.require(self._of_revision(path), f"{self.revision}:{path}", whole=False)
+
+    def _of_revision(self, path: PurePosixPath) -> object:
+        where = f"{self.revision}:{path}"
+        try:
+            return json.loads(self._files.read_text(str(path)))
+        except ImportError:
+            text = f"{where}: DVC keeps it; type: pip install 'robustviews[workflow]'"
+            raise ArtifactError(text) from None
+        except Exception as error:  # DVC passes on those of git, of file systems and of remotes
+            raise ArtifactError(
+                f"{where}: {error}; see the revisions: git log --all, and get their results: "
+                "dvc fetch --all-commits"
+            ) from None
+
+    @cached_property
+    def _files(self) -> Any:  # noqa: ANN401  # DVC has no types
+        from dvc.api import DVCFileSystem
+
+        return DVCFileSystem(str(self.root), rev=self.revision)
+
+
+@dataclass(frozen=True)
+class End:
+    """A job at the end of a chain: where its record is read, and its folder in that project."""
+
+    source: Source
+    folder: PurePosixPath
+
+    def record(self) -> Record:
+        """Read its record; `Source.record` says what is raised."""
+        return self.source.record(self.folder)
+
+
+def locate(text: str, load: Callable[[], Study]) -> tuple[list[End], str]:
+    """Return the jobs that a text on the command line names.
+
+    Args:
+        text: a record.json, a folder with one, TABLE:ROW:COLUMN, or REVISION:PATH.
+        load: reads the study whose cells are meant; called for cells alone.
+
+    Returns:
+        The last jobs, of a cell one per seed, and what the cell reads of them; empty for a record.
+
+    Raises:
+        LocateError: the text names nothing.
+        CellError: the study has no such cell.
+        ArtifactError: the record cannot be read.
+    """
+    if Path(text).exists():
+        return [_on_disk(Path(text))], ""
+    if text.count(":") == 2:
+        study = load()
+        _, cell = cells.find(study, text)
+        folders = [job.folder for job in cells.ends(study, cell) if job.folder is not None]
+        here = [End(Source(Path()), PurePosixPath(folder.as_posix())) for folder in folders]
+        return here, cell.metric if cell.eps is None else f"eps_{cell.eps:g}"
+    revision, _, name = text.partition(":")
+    if not (revision and name):
+        raise LocateError(
+            f"{text}: no such file or folder; expected a {RECORD}, a folder with one, "
+            "TABLE:ROW:COLUMN, or REVISION:PATH such as HEAD~1:results/STUDY/pretrain/RUN"
+        )
+    path = PurePosixPath(name)
+    return [End(Source(Path(), revision), path.parent if path.name == RECORD else path)], ""
+
+
+def home(record: Record) -> PurePosixPath:
+    """Return the folder of a record in its project."""
+    name = PurePosixPath(record["name"])
+    if record["stage"] == "data":
+        return "data" / name
+    return PurePosixPath("results", str(record.get("study")), record["stage"]) / name
+
+
+def _on_disk(path: Path) -> End:
+    if path.is_file() and path.name != RECORD:
+        raise LocateError(f"{path}: expected a {RECORD} or a folder with one; try: {path.parent}")
+    folder = (path.parent if path.is_file() else path).resolve()
+    inner = home(Source(folder).record(PurePosixPath()))
+    if PurePosixPath(*folder.parts[-len(inner.parts) :]) == inner:
+        return End(Source(folder.parents[len(inner.parts) - 1]), inner)
+    return End(Source(folder), PurePosixPath())  # carried here without its project

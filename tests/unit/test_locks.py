@@ -1,0 +1,176 @@
+"""Locks of jobs and of Snakemake: who owns them, and what a second process reads."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+import robustviews
+from robustviews.cli import main
+from robustviews.study import folders, load_study
+from robustviews.workflow import locks
+from tests.unit.results_tree import small_study
+from tests.workflow.project import TINY
+
+FOLDER = Path("results/tiny/pretrain/simclr-pgd5-digits-s0")
+PATIENCE = 60  # seconds that another process may take to start
+
+ACQUIRE = """\
+import sys
+from pathlib import Path
+from robustviews.workflow import locks
+with locks.acquire(Path(sys.argv[1]), sys.argv[2]):
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+ANNOUNCE = """\
+import sys
+from robustviews.workflow import locks
+locks.announce(sys.argv[1])
+print("locked", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def another_process(code, *arguments):
+    """Run code in a process of its own, as soon as it owns its lock."""
+    env = os.environ | {"PYTHONPATH": str(Path(robustviews.__file__).parents[1])}
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    process = subprocess.Popen(command, env=env, **pipes)
+    try:
+        assert process.stdout.readline() == b"locked\n"
+        yield process
+    finally:
+        process.kill()
+        process.communicate(timeout=PATIENCE)
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def leave_snakemake_lock(*files):
+    """Leave the lock that Snakemake has on files while it runs, and after it was killed."""
+    lock = Path(".snakemake/locks/0.output.lock")
+    lock.parent.mkdir(parents=True)
+    lock.write_text("".join(f"{file}\n" for file in files), encoding="utf-8")
+
+
+def test_a_second_process_learns_which_one_does_the_job_and_how_to_end_it():
+    with (
+        another_process(ACQUIRE, FOLDER, "pretrain x") as first,
+        pytest.raises(locks.BusyError) as refused,
+        locks.acquire(FOLDER, "pretrain x"),
+    ):
+        pass
+    assert str(refused.value).startswith(f"pretrain x (PID {first.pid} on ")
+    assert f"kill {first.pid} " in str(refused.value)
+
+
+def test_a_lock_is_gone_when_its_job_ends_and_free_when_its_process_is_killed():
+    with locks.acquire(FOLDER, "pretrain x"):
+        assert locks.lock_of(FOLDER).is_file()
+    assert not locks.lock_of(FOLDER).exists()
+    with another_process(ACQUIRE, FOLDER, "pretrain x"):
+        pass
+    assert locks.lock_of(FOLDER).is_file()  # nobody was left to remove it
+    with locks.acquire(FOLDER, "pretrain x"):
+        pass
+    assert not locks.lock_of(FOLDER).exists()
+
+
+def test_jobs_of_other_folders_do_not_wait_for_each_other():
+    with another_process(ACQUIRE, FOLDER, "x"), locks.acquire(FOLDER.with_name("other"), "y"):
+        pass
+
+
+def test_of_the_ranks_of_one_training_only_the_first_locks(monkeypatch):
+    with another_process(ACQUIRE, FOLDER, "pretrain x"):
+        monkeypatch.setenv("RANK", "1")  # as a launcher may set it that starts trainings alone
+        with pytest.raises(locks.BusyError), locks.acquire(FOLDER, "pretrain x"):
+            pass
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+        with locks.acquire(FOLDER, "pretrain x"):
+            pass
+        monkeypatch.setenv("RANK", "0")
+        with pytest.raises(locks.BusyError), locks.acquire(FOLDER, "pretrain x"):
+            pass
+
+
+def test_looking_at_a_lock_does_not_make_a_job_fail():
+    FOLDER.parent.mkdir(parents=True)
+    look = FileLock(locks.lock_of(FOLDER), thread_local=False)
+    look.acquire()
+    end = threading.Timer(0.1, look.release)
+    end.start()
+    with locks.acquire(FOLDER, "pretrain x"):
+        pass
+    end.join()
+
+
+def test_nothing_is_printed_where_nothing_is_locked_or_files_of_another_study_are():
+    assert locks.notice(small_study()) == ""
+    leave_snakemake_lock("results/other/report.html", "data/other-12345678/record.json")
+    assert locks.notice(small_study()) == ""
+
+
+def test_the_notice_names_the_snakemake_that_runs_and_its_jobs():
+    leave_snakemake_lock("results/tiny/report.html")
+    with (
+        another_process(ANNOUNCE, "tiny") as snakemake,
+        another_process(ACQUIRE, FOLDER, "pretrain x") as job,
+    ):
+        notice = locks.notice(small_study())
+    assert f"Snakemake of tiny (PID {snakemake.pid} on " in notice
+    assert f"pretrain x (PID {job.pid} on " in notice
+    assert f"kill {snakemake.pid} " in notice
+    assert "--unlock" not in notice
+
+
+def test_a_lock_that_a_killed_snakemake_left_can_be_removed():
+    leave_snakemake_lock(f"{folders.data_folder(small_study(), 'digits')}/record.json")
+    with another_process(ANNOUNCE, "tiny"):
+        pass
+    notice = locks.notice(small_study())
+    assert "was killed" in notice
+    assert "snakemake --unlock" in notice
+    assert "kill " not in notice
+    assert not list(Path(".snakemake").glob("running-*"))
+
+
+def test_a_training_that_outlived_its_snakemake_is_to_be_ended_first():
+    leave_snakemake_lock("results/tiny/report.html")
+    with another_process(ACQUIRE, FOLDER, "pretrain x") as orphan:
+        notice = locks.notice(small_study())
+    kill, unlock = notice.index(f"kill {orphan.pid} "), notice.index("snakemake --unlock")
+    assert kill < unlock
+    assert f"still run: pretrain x (PID {orphan.pid} on " in notice
+
+
+@pytest.mark.parametrize("verb", ["data", "pretrain", "probe", "attack"])
+def test_every_job_refuses_to_run_twice_at_once(verb, project, capsys):
+    study, run = load_study(TINY), "simclr-std-digits-s0"
+    names = {"run": run, "probe": "crops2", "attack": "pgd2"}
+    made = {
+        "data": folders.data_folder(study, "digits"),
+        "pretrain": folders.pretrain_folder(study, run),
+        "probe": folders.probe_folder(study, run, "crops2"),
+        "attack": folders.attack_folder(study, run, "crops2", "pgd2"),
+    }
+    taken = list(names)[: list(made).index(verb)]
+    options = [f"--{name}={names[name]}" for name in taken] or ["--dataset=digits"]
+    with another_process(ACQUIRE, made[verb], f"{verb} of another") as first:
+        assert main([verb, "--study", str(TINY), *options]) == 2
+    assert f"{verb} of another (PID {first.pid} on " in capsys.readouterr().err
+    assert list(project.rglob("*.json")) == []
