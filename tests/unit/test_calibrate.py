@@ -47,13 +47,10 @@ tables:
 """
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Measure as a job does: several threads would wait for each other where others work too."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+@pytest.fixture
+def hasty(monkeypatch):
+    """Be content with calls so short that they tell little: the answers are the same in kind."""
+    monkeypatch.setattr(timing, "ENOUGH", 0.05)
 
 
 def training(method=EmpSsl(), regime=Free(), count=4, **changes):  # noqa: B008  # both are frozen
@@ -133,6 +130,7 @@ def test_a_step_too_long_for_a_second_size_is_no_answer(monkeypatch):
 # A head and a network
 
 
+@pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize(
     "probe", [LinearProbe(), RobustLinearProbe(steps=2), NcropProbe(n=3)], ids=type
 )
@@ -235,18 +233,14 @@ def ask(questions, **options):
     return calibrate.answer(questions, CPU, **how)
 
 
-def test_answers_come_from_as_many_processes_as_jobs_will_run():
-    questions = [Question("network", seen(size=size)) for size in (8, 16, 24)]
+def test_several_processes_answer_and_go_on_after_a_question_that_fails():
+    wrong = [Question("network", {}), Question("probe", {})]
+    right = [Question("network", seen(size=size)) for size in (8, 16, 24)]
     before = time.monotonic()
-    found = ask(questions)
+    found = ask([*wrong, *right])  # each of the two processes is given a wrong one first
     assert time.monotonic() - before < calibrate.SECONDS  # and not one second longer than it takes
-    assert set(found) == {question.key for question in questions}
-    assert all(found[q.key]["weight"] == q.weight for q in questions)
-
-
-def test_a_question_that_fails_does_not_keep_others_from_being_answered():
-    wrong, right = Question("network", seen(feature="none")), Question("network", seen())
-    assert set(ask([Question("network", {}), wrong, right], at_once=1)) >= {right.key}
+    assert set(found) == {question.key for question in right}
+    assert all(found[q.key]["weight"] == q.weight for q in right)
 
 
 def test_time_is_kept_to():
@@ -416,6 +410,7 @@ def test_the_verb_refuses_what_does_not_exist(project, arguments, message, capsy
     assert project == []
 
 
+@pytest.mark.usefixtures("hasty")
 def test_measured_answers_are_enough_for_every_job(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "params.yaml").write_text(STUDY, encoding="utf-8")
