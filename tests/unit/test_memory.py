@@ -414,6 +414,7 @@ def write_split(folder, count):
 
 
 @linux
+@pytest.mark.slow
 def test_pretraining_on_as_much_as_cifar_10_stays_below_three_gigabytes(tmp_path):
     size = write_split(tmp_path, 50_000)
     assert size < max(peaks(tmp_path, 100, 16).values()) < 3e9
