@@ -86,7 +86,7 @@ def last(answers):
 def test_every_method_in_every_regime_can_be_measured(method, regime):
     count = {"supervised": 1, "simclr": 2}.get(method, 4)
     about = training(METHODS[method](), REGIMES[regime](), count)
-    answer = last(measure.training_step(about, CPU, 0.5))
+    answer = last(measure.training_step(about, CPU, 0.1))
     assert answer["seconds"] > 0
     assert answer["step_bytes"] > answer["disk"] > 0
 
@@ -233,6 +233,7 @@ def ask(questions, **options):
     return calibrate.answer(questions, CPU, **how)
 
 
+@pytest.mark.slow
 def test_several_processes_answer_and_go_on_after_a_question_that_fails():
     wrong = [Question("network", {}), Question("probe", {})]
     right = [Question("network", seen(size=size)) for size in (8, 16, 24)]
@@ -243,6 +244,7 @@ def test_several_processes_answer_and_go_on_after_a_question_that_fails():
     assert all(found[q.key]["weight"] == q.weight for q in right)
 
 
+@pytest.mark.slow
 def test_time_is_kept_to():
     attack = AutoAttack(eps=(8.0,))  # takes minutes at 64 x 64
     long = Question("attack", {"attack": attack, "classes": 10, "size": 64, "batch": 8})
@@ -266,6 +268,12 @@ def test_a_calibration_is_of_one_device_one_torch_and_one_code(tmp_path):
         assert calibrate.load(CPU, path).answers == {}
 
 
+@pytest.fixture(scope="module")
+def digest():
+    """The digest of the code that is here."""
+    return calibrate.code_digest()
+
+
 @pytest.mark.parametrize(
     ("module", "line"),
     [
@@ -280,21 +288,23 @@ def test_a_calibration_is_of_one_device_one_torch_and_one_code(tmp_path):
         ("estimating/timing", "def line("),
     ],
 )
-def test_a_change_of_any_code_that_is_measured_makes_a_calibration_stale(module, line, tmp_path):
+def test_a_change_of_any_code_that_is_measured_makes_a_calibration_stale(
+    module, line, digest, tmp_path
+):
     copy = tmp_path / "robustviews"
     shutil.copytree(fingerprint.SOURCE, copy, ignore=shutil.ignore_patterns("__pycache__"))
     path = copy / f"{module}.py"
     text = path.read_text(encoding="utf-8")
     assert f"\n{line}" in text
     path.write_text(text.replace(f"\n{line}", f"\n@staticmethod\n{line}"), encoding="utf-8")
-    assert calibrate.code_digest(copy) != calibrate.code_digest()
+    assert calibrate.code_digest(copy) != digest
 
 
-def test_what_is_not_measured_leaves_a_calibration_as_it_is(tmp_path):
+def test_what_is_not_measured_leaves_a_calibration_as_it_is(digest, tmp_path):
     copy = tmp_path / "robustviews"
     shutil.copytree(fingerprint.SOURCE, copy, ignore=shutil.ignore_patterns("__pycache__"))
     (copy / "report.py").write_text("", encoding="utf-8")
-    assert calibrate.code_digest(copy) == calibrate.code_digest()
+    assert calibrate.code_digest(copy) == digest
 
 
 def test_cuda_may_try_algorithms_where_jobs_let_it(monkeypatch):

@@ -421,6 +421,7 @@ def test_pretraining_on_as_much_as_cifar_10_stays_below_three_gigabytes(tmp_path
 
 
 @linux
+@pytest.mark.slow
 def test_pretraining_from_a_file_does_not_take_the_memory_of_the_images(tmp_path):
     size = write_split(tmp_path, 130_000)
     found = peaks(tmp_path, 2, 2)
