@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -35,3 +36,14 @@ def once(tmp_path_factory, worker_id):
         return folder
 
     return fill_once
+
+
+@pytest.fixture(scope="session")
+def raw(once):
+    """The official files of CIFAR-10, where a folder with their packs and unpack.py is named."""
+    from benchmarks import headline
+
+    packs = os.environ.get("ROBUSTVIEWS_CIFAR_PACKS")
+    if not packs:
+        pytest.skip("ROBUSTVIEWS_CIFAR_PACKS names no folder with the packs of CIFAR-10")
+    return once("raw", lambda folder: headline.unpack(Path(packs), folder))
