@@ -31,7 +31,7 @@ from tests.unit.tiny_models import (
 )
 
 CPU = torch.device("cpu")
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 GIB = 2**30
 
 

@@ -15,7 +15,7 @@ from robustviews.study import load_study, plan
 from robustviews.study.shapes import shape_of
 from robustviews.workflow.resources import LONGEST, allocation
 
-STUDIES = Path(__file__).parents[2] / "studies"
+STUDIES = Path(__file__).parents[3] / "studies"
 GPU = "cuda"
 PYTHON_MB = 2_000  # and torch, without data and network
 
