@@ -208,9 +208,10 @@ def together(ranks: int, work: Sequence[Work], folder: Path) -> list[list[dict[s
         For each work what each rank returned.
     """
     folder.mkdir()
-    spawn = multiprocessing.get_context("spawn")
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["robustviews.pretrain"])  # torch is imported once for all ranks
     hired = [
-        spawn.Process(target=_work, args=(rank, ranks, work, folder), daemon=True)
+        server.Process(target=_work, args=(rank, ranks, work, folder), daemon=True)
         for rank in range(ranks)
     ]
     for process in hired:

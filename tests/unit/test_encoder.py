@@ -228,6 +228,7 @@ for width in (4, 8, 12, 16):
 """
 
 
+@pytest.mark.slow
 def test_narrow_networks_train_on_large_images_without_writing_outside_of_memory():
     done = subprocess.run(
         [sys.executable, "-c", _NARROW], capture_output=True, text=True, check=False

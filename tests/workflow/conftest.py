@@ -1,42 +1,54 @@
-"""One finished run of the tiny study, shared by all tests that only look or work on a copy."""
+"""The tiny study, run once per session for all tests that only look or work on a copy."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import json
+import time
+from pathlib import Path
 
 import pytest
 
-from tests.workflow.project import Finished, Project
+from tests.workflow.project import Project
 
 
-class Run(NamedTuple):
-    project: Project
-    first: Finished
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.workflow)
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory):
-    project = Project.create(tmp_path_factory.mktemp("tiny") / "project")
-    first = project.snakemake()
-    assert first.status == 0, first.text
-    return Run(project, first)
+def tiny(once):
+    """A folder with the finished project, and what Snakemake printed when it ran once more."""
+
+    def fill(folder):
+        project = Project.create(folder / "project")
+        project.snakemake().said()
+        started = time.monotonic()
+        again = project.snakemake().said()
+        second = {"text": again, "seconds": time.monotonic() - started}
+        (folder / "second.json").write_text(json.dumps(second), encoding="utf-8")
+
+    return once("tiny", fill)
 
 
 @pytest.fixture(scope="session")
 def finished(tiny):
     """The finished project itself: to be read and copied, never changed."""
-    return tiny.project
+    return Project(tiny / "project")
 
 
 @pytest.fixture(scope="session")
-def versioned(finished, tmp_path_factory):
+def versioned(finished, once):
     """A copy whose results DVC keeps, committed and pushed to a folder: to be read and cloned."""
-    folder = tmp_path_factory.mktemp("versioned")
-    project = finished.copy(folder / "project")
-    project.dvc("remote", "add", "--default", "folder", str(folder / "remote")).said()
-    done = project.dvc("repro")
-    assert done.status == 0, done.text
-    assert done.jobs_of_stages() == set()
-    project.commit("Run the study")
-    project.dvc("push").said()
-    return project
+
+    def fill(folder):
+        project = finished.copy(folder / "project")
+        project.dvc("remote", "add", "--default", "folder", str(folder / "remote")).said()
+        done = project.dvc("repro")
+        assert done.status == 0, done.text
+        assert done.jobs_of_stages() == set()
+        project.commit("Run the study")
+        project.dvc("push").said()
+
+    return Project(once("versioned", fill) / "project")

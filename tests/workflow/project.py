@@ -17,6 +17,7 @@ from typing import Any
 import robustviews
 
 REPOSITORY = Path(__file__).parents[2]
+SOURCES = Path(robustviews.__file__).parents[1]
 TINY = Path(__file__).with_name("tiny.yaml")
 NOTHING = "Nothing to be done"
 # What git keeps beside sources and workflow.
@@ -40,8 +41,8 @@ class Project:
     @classmethod
     def create(cls, folder: Path, study: Path = TINY) -> Project:
         """Make a project that was never run, with a study as its params.yaml, all in git."""
-        sources, caches = Path(robustviews.__file__).parent, shutil.ignore_patterns("__pycache__")
-        shutil.copytree(sources, folder / "src" / "robustviews", ignore=caches)
+        caches = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(SOURCES / "robustviews", folder / "src" / "robustviews", ignore=caches)
         shutil.copytree(REPOSITORY / "workflow", folder / "workflow")
         for name in VERSIONED:
             (folder / name).parent.mkdir(exist_ok=True)

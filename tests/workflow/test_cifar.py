@@ -1,16 +1,8 @@
-"""On the real CIFAR-10: what is learned is more than chance, and free training makes it robust.
-
-Needs the official images: ROBUSTVIEWS_CIFAR_PACKS names a folder with their packs and unpack.py.
-"""
+"""On the real CIFAR-10: what is learned is more than chance, and free training makes it robust."""
 
 from __future__ import annotations
 
 import dataclasses
-import os
-import shutil
-import subprocess
-import sys
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -28,7 +20,6 @@ from robustviews.probe import LinearProbe, NcropProbe, Task
 from robustviews.regimes import Free, Standard
 from robustviews.study.schema import Optimizer
 
-PACKS = "ROBUSTVIEWS_CIFAR_PACKS"
 SIZE, SEED = 32, 0
 VIEWS = Views(count=4, scale=(0.25, 1.0), augmentation="emp_ssl")
 OPTIMIZER = dataclasses.asdict(Optimizer(schedule_horizon="updates"))
@@ -45,30 +36,13 @@ class Images(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    if not os.environ.get(PACKS):
-        pytest.skip(f"{PACKS} names no folder with the packs of CIFAR-10")
-    packs = Path(os.environ[PACKS])
-    raw, prepared = tmp_path_factory.mktemp("raw"), tmp_path_factory.mktemp("cifar10")
-    tars = sorted(packs.glob("cifar10_exact_*.tar"))
-    assert len(tars) == 6, f"{packs}: expected 6 packs cifar10_exact_*.tar, found {len(tars)}"
-    unpack = [sys.executable, packs / "unpack.py", raw, *tars]
-    subprocess.run(unpack, check=True, capture_output=True)
+def images(raw, tmp_path_factory):
+    prepared = tmp_path_factory.mktemp("cifar10")
     Cifar10(root=str(raw), train_images=2000, test_images=1000).prepare(prepared)
-    shutil.rmtree(raw)
     arrays = [
         np.array(array) for split in ("train", "test") for array in open_split(prepared, split)
     ]
     return Images(*map(torch.from_numpy, arrays))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """The same bytes wherever as many threads are used."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

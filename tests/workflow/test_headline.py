@@ -1,6 +1,6 @@
 """The headline: one command on a host that has only torch and torchvision, cut wherever it may be.
 
-What runs CIFAR-10 needs its packs: ROBUSTVIEWS_CIFAR_PACKS names a folder with them and unpack.py.
+What takes `raw` runs CIFAR-10 and needs its official files.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ from robustviews.cli import main
 from robustviews.study import load_study, plan, specs
 from tests.workflow.project import REPOSITORY
 
-PACKS = "ROBUSTVIEWS_CIFAR_PACKS"
 RUN = "emp-crop4-free3-cifar10-s0"
 FILES = headline.OFFICIAL["cifar10"][1]
 PATIENCE = 240  # seconds that a process may take
@@ -58,16 +57,6 @@ class Bare(PathFinder):  # finds in no installed folder what a bare host does no
 
 sys.meta_path[sys.meta_path.index(PathFinder)] = Bare
 """
-
-
-@pytest.fixture(scope="module")
-def raw(tmp_path_factory):
-    """The official files."""
-    if not os.environ.get(PACKS):
-        pytest.skip(f"{PACKS} names no folder with the packs of CIFAR-10")
-    folder = tmp_path_factory.mktemp("raw")
-    headline.unpack(Path(os.environ[PACKS]), folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -13,15 +13,15 @@ import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 from safetensors import safe_open
 
 from robustviews import artifacts
 from robustviews.cli import main
-from robustviews.study import load_study, plan
+from robustviews.study import load_study
 from robustviews.study.jobs import jobs
+from tests.workflow.project import SOURCES
 
 RUN = "emp-free-digits-s0"
 # Its state is more than the weights: momentum, a carried perturbation, and a loss summed so far.
@@ -108,7 +108,7 @@ def job(folder, case):
     """Run a job in a process of its own."""
     strange = ("ROBUSTVIEWS", "PYTHON")
     env = {name: value for name, value in os.environ.items() if not name.startswith(strange)}
-    env |= {"PYTHONPATH": str(Path(plan.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    env |= {"PYTHONPATH": str(SOURCES), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "robustviews", *case.words, "--device", "cpu"]
     process = subprocess.Popen(command, cwd=folder, env=env, stderr=subprocess.PIPE, text=True)
     try:

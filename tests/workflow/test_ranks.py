@@ -6,14 +6,12 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from robustviews import artifacts
 from robustviews.cli import main
-from robustviews.study import plan
-from tests.workflow.project import Project
+from tests.workflow.project import SOURCES, Project
 
 RUN = "emp-free-digits-s0"
 STUDY = """\
@@ -78,7 +76,7 @@ def launch(folder, *, failing="", ranks=2):
     """Train with torchrun, or with one process alone; ranks named in `failing` break down."""
     strange = ("ROBUSTVIEWS", "PYTHON", "TORCHELASTIC")
     env = {name: value for name, value in os.environ.items() if not name.startswith(strange)}
-    env |= {"PYTHONPATH": str(Path(plan.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    env |= {"PYTHONPATH": str(SOURCES), "OMP_NUM_THREADS": "1"}
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--local-addr", "localhost"]
     torchrun += ["--nproc-per-node", str(ranks)]
     # Behind `--`, or torchrun takes `--run` for an option of its own.

@@ -6,7 +6,6 @@ Every case edits its own copy of the finished tiny study, then asks Snakemake wh
 from __future__ import annotations
 
 import shutil
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import pytest
@@ -108,7 +107,7 @@ CASES = {
         {AUTOATTACK, STRONG, "frame", "report"},
     ),
     "the code of a figure": Case(
-        [(f"{PACKAGE}/figures/style.py", 'GREY = "', 'GREY = "" + "')], REPORTING
+        [(f"{PACKAGE}/reporting/figures/style.py", 'GREY = "', 'GREY = "" + "')], REPORTING
     ),
     "comments and docstrings": Case(
         [
@@ -122,24 +121,12 @@ CASES = {
 }
 
 
-@pytest.fixture(scope="module")
-def reruns(finished, tmp_path_factory):
-    """Look at two cases at a time; each test waits for its own."""
-
-    def look(case):
-        project = finished.copy(tmp_path_factory.mktemp("rerun") / "project")
-        for edit in case.edits:
-            project.edit(*edit)
-        return project.dry_run(**case.config)
-
-    pool = ThreadPoolExecutor(max_workers=2)
-    yield {name: pool.submit(look, case) for name, case in CASES.items()}
-    pool.shutdown(cancel_futures=True)
-
-
 @pytest.mark.parametrize("name", CASES)
-def test_an_edit_reruns_the_jobs_whose_numbers_it_may_change(name, reruns):
-    assert reruns[name].result() == CASES[name].jobs
+def test_an_edit_reruns_the_jobs_whose_numbers_it_may_change(name, finished, tmp_path):
+    case, project = CASES[name], finished.copy(tmp_path / "project")
+    for edit in case.edits:
+        project.edit(*edit)
+    assert project.dry_run(**case.config) == case.jobs
 
 
 def test_a_moved_project_with_all_files_new_has_nothing_to_do(finished, tmp_path):

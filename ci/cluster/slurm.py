@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ETC = Path("/etc/slurm")
-MARK = "# of robustviews' tests/cluster, which remove it\n"
+MARK = "# of robustviews' ci/cluster, which remove it\n"
 WANTED = "ROBUSTVIEWS_TEST_CLUSTER"
 NAME = "robustviews-test-cluster"
 SCRATCH = Path("/var/tmp") / NAME

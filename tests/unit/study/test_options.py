@@ -36,7 +36,7 @@ from robustviews.study import (
     load_study,
 )
 
-STUDY = Path(__file__).parents[2] / "params.yaml"
+STUDY = Path(__file__).parents[3] / "params.yaml"
 ROW = {"run": "planted", "probe": "planted"}
 TABLE = {"title": "planted", "columns": ["planted/minutes"], "rows": {"planted": ROW}}
 RUN = {"method": "emp_ssl", "regime": "standard", "datasets": ["planted"], "epochs": 1}

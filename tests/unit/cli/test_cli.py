@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from robustviews import artifacts
 from robustviews.cli import VERBS, main
 from robustviews.study import folders, load_study, plan, specs
-from tests.unit.study_mistakes import BASE
+from tests.unit.study.mistakes import BASE
 
 # Every kind of job, none longer than a second.
 TINY = """\

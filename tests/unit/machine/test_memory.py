@@ -31,7 +31,7 @@ from tests.unit.tiny_models import (
 )
 
 CPU = torch.device("cpu")
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 GIB = 2**30
 
 
@@ -411,12 +411,14 @@ def write_split(folder, count):
 
 
 @linux
+@pytest.mark.slow
 def test_pretraining_on_as_much_as_cifar_10_stays_below_three_gigabytes(tmp_path):
     size = write_split(tmp_path, 50_000)
     assert size < max(peaks(tmp_path, 100, 16).values()) < 3e9
 
 
 @linux
+@pytest.mark.slow
 def test_pretraining_from_a_file_does_not_take_the_memory_of_the_images(tmp_path):
     size = write_split(tmp_path, 130_000)
     found = peaks(tmp_path, 2, 2)

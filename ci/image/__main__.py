@@ -1,4 +1,4 @@
-"""Time the demonstration in the image and on the host, in turns: `python -m tests.image`."""
+"""Time the demonstration in the image and on the host, in turns: `python -m ci.image`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.image.machine import REPOSITORY, machine, obstacle
+from ci.image.machine import REPOSITORY, machine, obstacle
 from tests.workflow.project import Project
 
 ROUNDS = 3

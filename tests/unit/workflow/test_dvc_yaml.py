@@ -13,7 +13,7 @@ import yaml
 from robustviews.study import jobs, load_study
 from robustviews.study.schema import Study
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 STAGES = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 STUDY = load_study(REPOSITORY / "params.yaml")
 

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.image import machine as machines
-from tests.image.machine import IMAGE, WANTED, Machine
+from ci.image import machine as machines
+from ci.image.machine import IMAGE, WANTED, Machine
 from tests.workflow.project import TINY, Project
 
 TIMES = pytest.StashKey[list[str]]()

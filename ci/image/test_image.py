@@ -9,8 +9,8 @@ import time
 
 import pytest
 
+from ci.image.machine import BASE, CALLER, DOCKER, IMAGE, REPOSITORY
 from robustviews import artifacts
-from tests.image.machine import BASE, CALLER, DOCKER, IMAGE, REPOSITORY
 from tests.workflow.project import NOTHING, TINY, Project
 
 MADE = "data", "results", "logs", ".snakemake"

@@ -1,11 +1,11 @@
-"""Run a command beside a Slurm of one node: `python -m tests.cluster snakemake ...`."""
+"""Run a command beside a Slurm of one node: `python -m ci.cluster snakemake ...`."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 
-from tests.cluster.slurm import UnableError, obstacle, one_node
+from ci.cluster.slurm import UnableError, obstacle, one_node
 
 reason = obstacle()
 if reason:

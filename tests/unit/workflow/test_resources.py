@@ -15,7 +15,7 @@ from robustviews.study import load_study, plan
 from robustviews.study.shapes import shape_of
 from robustviews.workflow.resources import LONGEST, allocation
 
-STUDIES = Path(__file__).parents[2] / "studies"
+STUDIES = Path(__file__).parents[3] / "studies"
 GPU = "cuda"
 PYTHON_MB = 2_000  # and torch, without data and network
 
@@ -40,6 +40,7 @@ def test_a_training_asks_for_several_times_the_minutes_that_the_paper_took(paper
         assert min(2 * published, LONGEST) <= asked <= 5 * published, row.run
 
 
+@pytest.mark.slow
 def test_a_training_on_the_cpu_asks_for_the_memory_that_its_step_takes(paper):
     images = shape_of(paper, "cifar10")
     data = (images.train + images.test) * images.image / 1e6

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import subprocess
@@ -23,10 +24,14 @@ def seen(name, study=None):
     return found
 
 
+version_of = functools.cache(installed._version)
+
+
 @pytest.fixture(autouse=True)
-def _quick_step(monkeypatch):
-    """Start a process that trains nothing: importing torch takes it seconds."""
+def _quick(monkeypatch):
+    """Start a process that trains nothing, and look up the version of each package once."""
     monkeypatch.setattr(installed, "_SMALLEST_STEP", "print('no step')")
+    monkeypatch.setattr(installed, "_version", version_of)
 
 
 @pytest.fixture

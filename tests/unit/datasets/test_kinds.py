@@ -26,7 +26,6 @@ from robustviews.datasets import (
     open_split,
 )
 
-PACKS = Path(__file__).parents[3] / "shared" / "data"
 CIFAR = {
     "cifar10": ("CIFAR10", Cifar10, 10, "labels", "data_batch_1", "test_batch"),
     "cifar100": ("CIFAR100", Cifar100, 100, "fine_labels", "train", "test"),
@@ -277,13 +276,8 @@ def test_failed_download_says_what_to_unpack_where(tmp_path, monkeypatch):
     assert "unpack https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz in data/raw" in text
 
 
-@pytest.mark.skipif(not PACKS.is_dir(), reason="the packs of the official CIFAR-10 are not here")
-def test_official_cifar10_is_accepted(tmp_path):
-    packs = sorted(PACKS.glob("cifar10_exact_*.tar"))
-    raw = tmp_path / "raw"
-    subprocess.run(
-        [sys.executable, PACKS / "unpack.py", raw, *packs], check=True, capture_output=True
-    )
+@pytest.mark.slow
+def test_official_cifar10_is_accepted(raw, tmp_path):
     summary = prepare(Cifar10(str(raw), train_images=1000, test_images=100), tmp_path / "made")
     assert (summary["train"], summary["test"]) == (1000, 100)
     assert summary["source_hashes"]["test_batch"] == "md5:40351d587109b95175f43aff81a1287e"

@@ -11,7 +11,7 @@ import pytest
 from robustviews.probe import OWN_HEAD
 from robustviews.regimes import Free, Pgd
 from robustviews.study import Study, StudyError, load_study
-from tests.unit.study_mistakes import BASE, ONE_MISTAKE, RUN, TABLE
+from tests.unit.study.mistakes import BASE, ONE_MISTAKE, RUN, TABLE
 
 
 def write(folder: Path, *changes: tuple[str, str]) -> Path:

@@ -33,7 +33,7 @@ PASSED = {
 PLANS = """
 import json
 from robustviews.study.jobs import jobs
-from tests.unit.test_fingerprint_package import STUDY
+from tests.unit.study.test_fingerprint_package import STUDY
 print(json.dumps({" ".join(key): job.spec for key, job in jobs(STUDY).items() if job.folder}))
 """
 

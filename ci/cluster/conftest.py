@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from tests.cluster.slurm import WANTED, UnableError, obstacle, one_node
+from ci.cluster.slurm import WANTED, UnableError, obstacle, one_node
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ import pytest
 
 from robustviews.study import Figure, Row, Study, Table, load_study, plan
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SHIPPED = [ROOT / "params.yaml", *sorted((ROOT / "studies").glob("*.yaml"))]
 
 CROP, QUARTER, THREE_QUARTERS = (0.08, 1.0), (0.25, 0.25), (0.75, 0.75)

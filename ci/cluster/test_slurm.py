@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from ci.cluster.slurm import GPUS
 from robustviews import artifacts
-from tests.cluster.slurm import GPUS
 from tests.workflow.project import Project
 
 HERE = Path(__file__).parent

@@ -1,0 +1,49 @@
+"""What all tests share: one thread per process, and folders that are filled once per session."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+# Before torch is imported, and for every process that a test starts: the workers of pytest-xdist
+# already share the cores, and threads that wait for each other take several times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory, worker_id):
+    """Return a function that fills a folder once for all workers of pytest-xdist.
+
+    It takes the name of the folder and what fills it, a function of the path, which does not exist
+    yet. The folder belongs to all tests of the session: to be read and copied, never changed.
+    """
+    base = tmp_path_factory.getbasetemp()
+    if worker_id != "master":
+        base = base.parent
+
+    def fill_once(name, fill):
+        folder, filled = base / name, base / f"{name}.filled"
+        with (base / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not filled.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                fill(folder)
+                filled.touch()
+        return folder
+
+    return fill_once
+
+
+@pytest.fixture(scope="session")
+def raw(once):
+    """The official files of CIFAR-10, where a folder with their packs and unpack.py is named."""
+    from benchmarks import headline
+
+    packs = os.environ.get("ROBUSTVIEWS_CIFAR_PACKS")
+    if not packs:
+        pytest.skip("ROBUSTVIEWS_CIFAR_PACKS names no folder with the packs of CIFAR-10")
+    return once("raw", lambda folder: headline.unpack(Path(packs), folder))
