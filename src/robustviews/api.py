@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from robustviews import artifacts, augment, evaluate
 from robustviews.artifacts import RECORD, ArtifactError, Record
 from robustviews.artifacts.records import require
-from robustviews.attacks import ATTACKS
+from robustviews.attacks import ATTACKS, in_pixels
 from robustviews.datasets import open_split
 from robustviews.encoder import Encoder, restore_encoder
 from robustviews.machine import runtime
@@ -208,8 +208,8 @@ def _attack_batch(
     eps: float,
     seed: int,
 ) -> Attacked:
-    adversarial = chosen.perturb(model, images.clone(), labels, eps=eps / 255, seed=seed)
-    evaluate.check_ball(adversarial, images, eps / 255, eps)
+    adversarial = chosen.perturb(model, images.clone(), labels, eps=in_pixels(eps), seed=seed)
+    evaluate.check_ball(adversarial, images, in_pixels(eps), eps)
     with torch.no_grad():
         clean, robust = (model(x).argmax(dim=1) == labels for x in (images, adversarial))
     return Attacked(adversarial, clean, robust)

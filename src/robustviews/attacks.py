@@ -22,8 +22,25 @@ _STANDARD_APGD_STEPS, _STANDARD_QUERIES = 100, 5000  # Croce, Hein 2020
 _TARGETED_CLASSES = 9  # that targeted attacks of AutoAttack try
 _FAB_PASSES = 150  # of its FAB attack for each of them
 
+_STEPS_OF_A_PIXEL = 255  # radii and step sizes of study files are given in 1/255
+
 Loss = Callable[["Tensor"], "Tensor"]
 Model = Callable[["Tensor"], "Tensor"]
+
+
+def in_pixels(value: float) -> float:
+    """Return a radius or step size of a study file, in 1/255, in pixel units."""
+    return value / _STEPS_OF_A_PIXEL
+
+
+def fraction(eps: float) -> str:
+    """Return a radius of a study file as people write it: `8/255`."""
+    return f"{eps:g}/{_STEPS_OF_A_PIXEL}"
+
+
+def flag_name(eps: float) -> str:
+    """Return under which name the flags at a radius of a study file are kept; 0 is clean."""
+    return f"eps_{eps:g}" if eps else "clean"
 
 
 def pgd(
@@ -191,7 +208,7 @@ class PgdAttack:
         """Return steps, step size, start and restarts."""
         start = "random start" if self.random_start else "no random start"
         restarts = f", {self.restarts} restarts" if self.restarts > 1 else ""
-        return f"PGD, {self.steps} steps of {self.step_size:g}/255, {start}{restarts}"
+        return f"PGD, {self.steps} steps of {fraction(self.step_size)}, {start}{restarts}"
 
     @plan_only
     def comparable(self) -> str:
@@ -217,7 +234,7 @@ class PgdAttack:
             loss,
             images,
             eps=eps,
-            step_size=self.step_size / 255,
+            step_size=in_pixels(self.step_size),
             steps=self.steps,
             generator=torch.Generator(images.device).manual_seed(seed),
             random_start=self.random_start,

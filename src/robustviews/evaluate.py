@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from robustviews.attacks import Attack
+from robustviews.attacks import Attack, flag_name, fraction, in_pixels
 from robustviews.augment import Views
 from robustviews.encoder import Encoder
 from robustviews.machine import feed, runtime
@@ -133,14 +133,14 @@ def _flags(
     classifier: Classifier, attack: Attack, inputs: Tensor, labels: Tensor, seed: int
 ) -> dict[str, Tensor]:
     with torch.no_grad():
-        flags = {"clean": classifier(inputs).argmax(dim=1) == labels}
+        flags = {flag_name(0.0): classifier(inputs).argmax(dim=1) == labels}
     for radius in attack.eps:
-        eps = radius / 255
+        eps = in_pixels(radius)
         # A copy: what an attack changes in place must not move the centre of its ball.
         adversarial = attack.perturb(classifier, inputs.clone(), labels, eps=eps, seed=seed)
         check_ball(adversarial, inputs, eps, radius)
         with torch.no_grad():
-            flags[f"eps_{radius:g}"] = classifier(adversarial).argmax(dim=1) == labels
+            flags[flag_name(radius)] = classifier(adversarial).argmax(dim=1) == labels
     return flags
 
 
@@ -151,6 +151,6 @@ def check_ball(adversarial: Tensor, inputs: Tensor, eps: float, radius: float) -
     # So written that NaN, for which no comparison holds, is refused too.
     if not (far <= eps + ROUNDING and low >= -ROUNDING and high <= 1 + ROUNDING):
         raise ValueError(
-            f"the attack at eps {radius:g}/255 left its ball: moved by {far * 255:.4f}/255, pixels "
-            f"in [{low:.4f}, {high:.4f}]; expected at most {radius:g}/255 and [0, 1]"
+            f"the attack at eps {fraction(radius)} left its ball: moved by {far:.6f}, pixels "
+            f"in [{low:.4f}, {high:.4f}]; expected at most {eps:.6f} and [0, 1]"
         )

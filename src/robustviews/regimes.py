@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
-from robustviews.attacks import ascend, pgd
+from robustviews.attacks import ascend, in_pixels, pgd
 from robustviews.methods import Batch, Method
 from robustviews.options import LazyModule, option
 
@@ -153,8 +153,8 @@ class Pgd:
             adversarial = pgd(
                 method.attack_loss(net, batch),
                 method.target(batch),
-                eps=self.eps / 255,
-                step_size=self.step_size / 255,
+                eps=in_pixels(self.eps),
+                step_size=in_pixels(self.step_size),
                 steps=self.steps,
                 parameter_grads=summed,
             )
@@ -204,7 +204,7 @@ class Free:
         generator: torch.Generator | None,
     ) -> tuple[list[Tensor], Tensor]:
         """Replay the minibatch m times, descending in parameters and ascending in delta."""
-        target, eps = method.target(batch), self.eps / 255
+        target, eps = method.target(batch), in_pixels(self.eps)
         fresh = delta is None or self.delta_lifetime == "minibatch"
         if fresh:
             delta = torch.zeros_like(target)
@@ -224,7 +224,7 @@ class Free:
             gradient = delta.grad
             update()
             delta = ascend(
-                delta.detach(), target, gradient, eps=eps, step_size=self.step_size / 255
+                delta.detach(), target, gradient, eps=eps, step_size=in_pixels(self.step_size)
             )
             losses.append(loss.detach())
         return losses, delta

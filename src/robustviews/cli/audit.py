@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from robustviews import commands
+from robustviews.artifacts import RECORD
 from robustviews.cli.names import UsageError
 from robustviews.provenance import orphans
 from robustviews.provenance.audit import Audit, verified
@@ -95,7 +96,7 @@ def _write_chain(seen: Audit) -> None:
 
 def _subject(finding: Finding) -> str:
     """Return the file that a finding is about, where that is not the record."""
-    return "" if finding.subject.endswith("record.json") else f"{finding.subject}: "
+    return "" if finding.subject.endswith(RECORD) else f"{finding.subject}: "
 
 
 def _write_wrong(findings: Iterable[Finding], file: str) -> None:

@@ -20,7 +20,7 @@ def examples(options: argparse.Namespace) -> None:
     """Draw views of a few training images, clean and as an encoder's adversary perturbs them."""
     import torch
 
-    from robustviews.attacks import pgd
+    from robustviews.attacks import fraction, in_pixels, pgd
     from robustviews.encoder import restore_encoder
     from robustviews.machine import runtime
     from robustviews.pretrain import make_batch
@@ -52,8 +52,8 @@ def examples(options: argparse.Namespace) -> None:
         adversarial = pgd(
             run.method.attack_loss(encoder, batch),
             run.method.target(batch),
-            eps=eps / 255,
-            step_size=eps / 4 / 255,
+            eps=in_pixels(eps),
+            step_size=in_pixels(eps / 4),
             steps=STEPS,
         )
     perturbed = batch.views.clone()
@@ -62,7 +62,7 @@ def examples(options: argparse.Namespace) -> None:
         batch.images.cpu().numpy(),
         batch.views.cpu().numpy(),
         perturbed.cpu().numpy(),
-        note=f"{plan.label(study, pretraining.entry)}; PGD-{STEPS} on its loss at {eps:g}/255",
+        note=f"{plan.label(study, pretraining.entry)}; PGD-{STEPS} on its loss at {fraction(eps)}",
     )
     svg, png = job.writes
     artifacts.write_bytes(svg, figures.to_svg(drawing))

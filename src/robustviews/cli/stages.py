@@ -7,13 +7,14 @@ import contextlib
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from robustviews import artifacts, stages
 from robustviews.artifacts.resume import Resume
+from robustviews.attacks import flag_name
 from robustviews.cli.loading import fitting, load_split, load_weights
 from robustviews.cli.names import UsageError, known
 from robustviews.study import Study, folders, load_study, plan, specs
@@ -206,21 +207,16 @@ def attack(options: argparse.Namespace) -> None:
                 environment=runtime.environment(device),
                 seconds=state.seconds(),
                 resumed=state.resumed,
-                result=_accuracies(flags),
+                result=_accuracies(flags, arguments["attack"].eps),
             )
         state.discard()
 
 
-def _accuracies(flags: dict[str, torch.Tensor]) -> dict[str, Any]:
+def _accuracies(flags: dict[str, torch.Tensor], radii: Iterable[float]) -> dict[str, Any]:
     """Return the number of attacked images, clean accuracy, and robust accuracy by radius."""
-    accuracy = {
-        name: value.float().mean().item()
-        for name, value in flags.items()
-        if name not in ("index", "labels")
-    }
-    clean = accuracy.pop("clean")
-    eps = {name.removeprefix("eps_"): value for name, value in accuracy.items()}
-    return {"n": len(flags["index"]), "clean": clean, "eps": eps}
+    accuracy = {name: value.float().mean().item() for name, value in flags.items()}
+    by_radius = {f"{eps:g}": accuracy[flag_name(eps)] for eps in radii}
+    return {"n": len(flags["index"]), "clean": accuracy[flag_name(0.0)], "eps": by_radius}
 
 
 def set_up(options: argparse.Namespace, study: Study, *, tuned: bool = False) -> torch.device:

@@ -192,7 +192,7 @@ def _cell(seen: Audit, jobs: dict[Key, JobEntry], address: Address, cell: Cell) 
         address=address,
         anchor=anchor(address),
         label=cell.label,
-        asked=cell.metric if cell.eps is None else f"{cell.metric} {cell.eps:g}/255",
+        asked=cell.measure.label,
         value=_value(cell, found.value),
         state=seen.state_of(address),
         jobs=chain,

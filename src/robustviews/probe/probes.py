@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
-from robustviews.attacks import pgd
+from robustviews.attacks import fraction, in_pixels, pgd
 from robustviews.options import LazyModule, option, plan_only
 
 if TYPE_CHECKING:
@@ -210,7 +210,7 @@ class RobustLinearProbe:
     @plan_only
     def describe(self) -> str:
         """Return the attack in training and its length."""
-        examples = f"{self.steps}-step PGD examples of {self.eps:g}/255"
+        examples = f"{self.steps}-step PGD examples of {fraction(self.eps)}"
         return f"linear head on {examples}, {self.epochs} epochs"
 
     def inputs(
@@ -262,7 +262,11 @@ class RobustLinearProbe:
 
         with runtime.tf32(allowed=self.craft_precision == "tf32"):
             adversarial = pgd(
-                loss, images, eps=self.eps / 255, step_size=self.step_size / 255, steps=self.steps
+                loss,
+                images,
+                eps=in_pixels(self.eps),
+                step_size=in_pixels(self.step_size),
+                steps=self.steps,
             )
         with torch.no_grad():
             return encoder.represent(adversarial, self.feature)

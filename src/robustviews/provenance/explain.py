@@ -68,7 +68,7 @@ def explain(study: Study, text: str, *, root: Path = Path()) -> str:
 
 def _cell(result: Audit, address: Address, cell: Cell) -> str:
     """Say what a cell is, and how its number follows from its runs."""
-    source = f"`{'clean' if cell.eps is None else f'eps_{cell.eps:g}'}` in flags.safetensors"
+    source = f"`{cell.measure.flag}` in {folders.FLAGS}"
     what = f"accuracy, the share of ones in {source} of {cell.attack}"
     if cell.attack is None:
         what = "minutes of pretraining, `seconds` of its record / 60"

@@ -12,6 +12,7 @@ import numpy as np
 
 from robustviews import artifacts
 from robustviews.artifacts import ArtifactError
+from robustviews.attacks import flag_name
 from robustviews.provenance.checks import mend
 from robustviews.provenance.disk import Disk, record_of
 from robustviews.provenance.findings import Finding, State
@@ -108,7 +109,7 @@ def _of_runs(disk: Disk, cell: Cell) -> Iterator[float]:
             yield float(record["seconds"]) / 60
         else:
             flags = read_flags(disk, f"{run}/{cell.probe}/{cell.attack}")
-            right = flags["clean" if cell.eps is None else f"eps_{cell.eps:g}"]
+            right = flags[cell.measure.flag]
             if not len(right):
                 raise ValueError("no flags")
             yield int((right == 1).sum()) / len(right)
@@ -116,14 +117,13 @@ def _of_runs(disk: Disk, cell: Cell) -> Iterator[float]:
 
 def _said(path: Path, cell: Cell) -> str | None:
     """Return what a table's CSV says of a cell, None where it does not."""
-    label = cell.metric if cell.eps is None else f"{cell.metric} {cell.eps:g}/255"
     try:
         with path.open(encoding="utf-8", newline="") as file:
             for line in csv.DictReader(file):
                 if (line["row"], line["dataset"], line["column"]) == (
                     cell.row,
                     cell.dataset,
-                    label,
+                    cell.measure.label,
                 ):
                     return line["ours"]
     except (OSError, ValueError, KeyError, csv.Error):
@@ -140,7 +140,7 @@ def _equal(said: str, scaled: float) -> bool:
 
 def _wrong_flags(disk: Disk, job: Job, flags: Flags) -> Iterator[str]:
     assert job.spec is not None
-    names = ["clean", *(f"eps_{eps:g}" for eps in job.spec["attack"]["eps"])]
+    names = [flag_name(eps) for eps in (0.0, *job.spec["attack"]["eps"])]
     expected = {"index", "labels", *names}
     if set(flags) != expected:
         found, wanted = ", ".join(sorted(flags)), ", ".join(sorted(expected))
@@ -184,9 +184,10 @@ def _wrong_images(
 def _wrong_result(disk: Disk, job: Job, accuracy: dict[str, float]) -> Iterator[str]:
     """Compare the numbers that a record repeats for people with the flags."""
     result = disk.section(job, "result")
-    stated = {"clean": result.get("clean")}
+    stated = {flag_name(0.0): result.get("clean")}
     if isinstance(result.get("eps"), dict):
-        stated |= {f"eps_{eps}": number for eps, number in result["eps"].items()}
+        names = {f"{eps:g}": flag_name(eps) for eps in job.spec["attack"]["eps"]}
+        stated |= {names.get(eps, eps): number for eps, number in result["eps"].items()}
     for name, number in stated.items():
         right = accuracy.get(name)
         if number is None or (right is not None and abs(number - right) <= _FLOAT32):

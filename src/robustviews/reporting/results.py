@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, cast, get_args, get_type_hints
 from robustviews import artifacts
 from robustviews.artifacts import RECORD, ArtifactError, Record
 from robustviews.artifacts import records as record_shape
+from robustviews.attacks import flag_name
 from robustviews.reporting.statistics import wilson
 from robustviews.study import differences, folders, plan, specs
 
@@ -192,7 +193,7 @@ class _Reader:
         spec = specs.attack_spec(self._study, run, probe, attack)
         record = self._record(folder / folders.FLAGS, spec, made_from)
         flags = self._flags(folder / folders.FLAGS, record)
-        names = {0.0: "clean"} | {eps: f"eps_{eps:g}" for eps in self._study.attacks[attack].eps}
+        names = {eps: flag_name(eps) for eps in (0.0, *self._study.attacks[attack].eps)}
         return [
             self._row(
                 run,

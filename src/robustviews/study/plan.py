@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
+from robustviews.study.columns import CLEAN, Column
 from robustviews.study.schema import Figure, Study, Table
 
 
@@ -34,11 +35,9 @@ class Cell:
 
     Attributes:
         row: name of the row.
-        column: the column as the study writes it.
+        column: as the study writes it.
+        measure: what the column measures.
         label: what people call the row.
-        dataset: name of the data set.
-        metric: `clean`, `minutes` or the name of an attack.
-        eps: radius in 1/255, for attacks.
         entry: run of the study.
         probe: probe of the study.
         seeds: one a run.
@@ -49,16 +48,29 @@ class Cell:
 
     row: str
     column: str
+    measure: Column
     label: str
-    dataset: str
-    metric: str
-    eps: float | None
     entry: str
     probe: str
     seeds: tuple[int, ...]
     runs: tuple[str, ...]
     attack: str | None
     published: float | Literal["unavailable"] | None
+
+    @property
+    def dataset(self) -> str:
+        """Name of the data set."""
+        return self.measure.dataset
+
+    @property
+    def metric(self) -> str:
+        """`clean`, `minutes` or the name of an attack."""
+        return self.measure.metric
+
+    @property
+    def eps(self) -> float | None:
+        """Radius in 1/255, for attacks."""
+        return self.measure.eps
 
 
 def seeds_of(study: Study, entry: str) -> tuple[int, ...]:
@@ -138,32 +150,29 @@ def cells(study: Study, table: Table | Figure) -> list[Cell]:
 
 def _cell(study: Study, table: Table | Figure, row_name: str, number: int) -> Cell:
     row, column = table.rows[row_name], table.columns[number]
-    dataset, metric, *radius = column.split("/")
-    attack = None if metric == "minutes" else metric
-    if metric == "clean":
-        attack = _attack_of_clean(study, table, dataset)
+    measure = Column.parse(column)
+    attack = measure.attack
+    if measure.metric == CLEAN:
+        attack = _attack_of_clean(study, table, measure.dataset)
     seeds = seeds_of(study, row.run)
     return Cell(
         row=row_name,
         column=column,
+        measure=measure,
         label=row.label or label(study, row.run),
-        dataset=dataset,
-        metric=metric,
-        eps=float(radius[0]) if radius else None,
         entry=row.run,
         probe=row.probe,
         seeds=seeds,
-        runs=tuple(Pretraining(row.run, dataset, seed).name for seed in seeds),
+        runs=tuple(Pretraining(row.run, measure.dataset, seed).name for seed in seeds),
         attack=attack,
         published=row.published[number] if row.published else None,
     )
 
 
 def _attack_of_clean(study: Study, table: Table | Figure, dataset: str) -> str:
-    for column in table.columns:
-        name, metric, *_ = column.split("/")
-        if name == dataset and metric not in ("clean", "minutes"):
-            return metric
+    for measure in map(Column.parse, table.columns):
+        if measure.dataset == dataset and measure.attack:
+            return measure.attack
     return next(iter(study.attacks))
 
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
 from robustviews.methods import DivisionError, divide
 from robustviews.probe import LinearProbe, Probe
+from robustviews.study.columns import CLEAN, FORM, MINUTES, Column
 from robustviews.study.located import LocatedDict, show
 from robustviews.study.problems import Place, Problems, nearest
 from robustviews.study.schema import Figure, Row, Run, Study, Table
 
-_COLUMN = re.compile(r"([^/]+)/([^/]+)(?:/([0-9]+(?:\.[0-9]+)?))?")
-_METRICS = ("clean", "minutes")
+_METRICS = (CLEAN, MINUTES)
 
 
 def check_references(study: Study, tree: LocatedDict, problems: Problems) -> None:
@@ -122,14 +121,15 @@ class _Checker:
         self._check_list(node, "rows", list(node["rows"]))
         columns = []
         for column, place in zip(table.columns, node["columns"].at, strict=True):
-            match = _COLUMN.fullmatch(column)
-            if match is None:
-                form = "<dataset>/clean, <dataset>/<attack>/<eps> or <dataset>/minutes"
-                self._add(place, f"expected {form}, found {show(column)}")
-            elif self._known("datasets", match[1], place) and self._check_metric(
-                place, *match.groups()
+            try:
+                measure = Column.parse(column)
+            except ValueError:
+                self._add(place, f"expected {FORM}, found {show(column)}")
+                continue
+            if self._known("datasets", measure.dataset, place) and self._check_metric(
+                place, measure
             ):
-                columns.append((match[1], match[2]))
+                columns.append((measure.dataset, measure.metric))
         self._check_kind(table, {metric for _, metric in columns}, node)
         for name, row in table.rows.items():
             self._check_row(row, columns, len(table.columns), node["rows"][name])
@@ -143,23 +143,25 @@ class _Checker:
             message = f"kind: {table.kind} needs a column <dataset>/{needed}"
             self._add(node.at["columns"], message)
 
-    def _check_metric(self, place: Place, dataset: str, metric: str, eps: str | None) -> bool:
+    def _check_metric(self, place: Place, measure: Column) -> bool:
         """Note what is wrong with the metric or radius of a column; return whether nothing is."""
         message = ""
+        dataset, metric, eps = measure.dataset, measure.metric, measure.eps
         attack = self._study.attacks.get(metric)
         if metric in _METRICS:
             if eps is not None:
                 message = f"`{metric}` takes no radius; write {dataset}/{metric}"
-            elif metric == "clean" and not self._names["attacks"]:
+            elif metric == CLEAN and not self._names["attacks"]:
                 message = "clean accuracy is read from an attack's flags; add one to `attacks`"
         elif metric not in self._names["attacks"]:
             near = nearest(metric, {*_METRICS, *self._names["attacks"]})
             message = f"no `{metric}` in `attacks`; {near}"
-        elif attack is not None and (eps is None or float(eps) not in attack.eps):
+        elif attack is not None and eps not in attack.eps:
             ways = " or ".join(f"{dataset}/{metric}/{radius:g}" for radius in attack.eps)
-            message = f"`{metric}` has no results at eps {eps}; write {ways}, or add to its `eps`"
-            if eps is None:
-                message = f"`{metric}` needs a radius; write {ways}"
+            message = f"`{metric}` needs a radius; write {ways}"
+            if eps is not None:
+                found = f"`{metric}` has no results at eps {eps:g}"
+                message = f"{found}; write {ways}, or add to its `eps`"
         if message:
             self._add(place, message)
         return not message

@@ -132,7 +132,7 @@ def all_evidence(rows: list[RowValues]) -> Iterator[Evidence]:
 
 
 def _accuracy(cell: Cell, results: list[Result]) -> CellValue:
-    column = Column(cell.dataset, cell.metric, cell.eps)
+    column = cell.measure
     published = cell.published
     if published is not None and published != "unavailable":
         published = published / PERCENT
@@ -168,7 +168,7 @@ def _accuracy(cell: Cell, results: list[Result]) -> CellValue:
 
 
 def _minutes(study: Study, cell: Cell, results: list[Result]) -> CellValue:
-    empty = CellValue(Column(cell.dataset, cell.metric), len(cell.runs), cell.published)
+    empty = CellValue(cell.measure, len(cell.runs), cell.published)
     if not results:
         return empty
     minutes = [result["pretrain_minutes"] for result in results]
