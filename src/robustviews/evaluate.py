@@ -14,7 +14,8 @@ from robustviews.augment import Views
 from robustviews.encoder import Encoder
 from robustviews.machine import feed, runtime
 from robustviews.machine.feed import Feed
-from robustviews.probe import Probe, represent
+from robustviews.probe import Probe
+from robustviews.probe.heads import represent
 
 if TYPE_CHECKING:
     from robustviews.checkpoint import Checkpoint

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class _Eager:
@@ -177,3 +177,21 @@ def cosine_lr(step: int, *, base: float, horizon: int) -> float:
     Source: Loshchilov, Hutter 2017, equation 5, without restarts.
     """
     return base * (1 + math.cos(math.pi * step / horizon)) / 2
+
+
+def build_optimizer(
+    network: nn.Module,
+    *,
+    name: Literal["lars", "sgd", "adam"],
+    lr: float,
+    momentum: float,
+    weight_decay: float,
+    eta: float,
+) -> torch.optim.Optimizer:
+    """Make the optimizer of a training; see `robustviews.study.Optimizer` for the options."""
+    params = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    if name == "lars":
+        return Lars(params, lr, momentum=momentum, weight_decay=weight_decay, eta=eta)
+    if name == "sgd":
+        return Sgd(params, lr, momentum=momentum, weight_decay=weight_decay, nesterov=momentum > 0)
+    return Adam(params, lr, weight_decay=weight_decay)

@@ -22,7 +22,7 @@ from robustviews.machine.batchnorm import synchronise
 from robustviews.machine.compiler import Compilation
 from robustviews.machine.feed import Feed
 from robustviews.methods import Batch, Method, Share, divide
-from robustviews.optim import Adam, Lars, Sgd, below, learning_rate, set_slots_, slots
+from robustviews.optim import below, build_optimizer, learning_rate, set_slots_, slots
 from robustviews.regimes import Regime, passes_over_data
 from robustviews.step import compile_encoder
 
@@ -345,21 +345,3 @@ def make_batch(
         views=augment.make_views(images, views, size=size, key=key, counters=indices, only=made),
         labels=labels,
     )
-
-
-def build_optimizer(
-    encoder: Encoder,
-    *,
-    name: Literal["lars", "sgd", "adam"],
-    lr: float,
-    momentum: float,
-    weight_decay: float,
-    eta: float,
-) -> torch.optim.Optimizer:
-    """Make the optimizer of a training; see `robustviews.study.Optimizer` for the options."""
-    params = [parameter for parameter in encoder.parameters() if parameter.requires_grad]
-    if name == "lars":
-        return Lars(params, lr, momentum=momentum, weight_decay=weight_decay, eta=eta)
-    if name == "sgd":
-        return Sgd(params, lr, momentum=momentum, weight_decay=weight_decay, nesterov=momentum > 0)
-    return Adam(params, lr, weight_decay=weight_decay)

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from robustviews.machine import distributed, feed, memory, runtime
     from robustviews.methods import Method
     from robustviews.pretrain import Progress
-    from robustviews.probe import History, Probe
+    from robustviews.probe import Probe
+    from robustviews.probe.heads import History
     from robustviews.regimes import Regime
 
     Images = Tensor | NDArray[np.uint8]
@@ -199,7 +200,7 @@ def probe(
         ShortageError: the device has too little memory.
         WeightsError: weights do not fit the encoder or the head.
     """
-    from robustviews.probe import Task
+    from robustviews.probe.heads import Task
 
     network = encoders.restore_encoder(
         weights, encoder, classes=classes if supervised else None, device=device

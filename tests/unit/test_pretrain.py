@@ -23,8 +23,8 @@ from robustviews import augment
 from robustviews.augment import Views
 from robustviews.machine import runtime
 from robustviews.methods import METHODS, EmpSsl, SimClr
-from robustviews.optim import Adam, Lars, Sgd, learning_rate
-from robustviews.pretrain import Progress, TrainingError, build_optimizer
+from robustviews.optim import Adam, Lars, Sgd, build_optimizer, learning_rate
+from robustviews.pretrain import Progress, TrainingError
 from robustviews.regimes import Free, Pgd, Standard, passes_over_data
 from tests.unit.tiny_models import (
     SIZE,

@@ -25,7 +25,7 @@ from robustviews.machine import runtime
 from robustviews.methods import EmpSsl, SimClr
 from robustviews.probe import LinearProbe, NcropProbe, RobustLinearProbe
 from robustviews.regimes import Free, Pgd, Standard
-from robustviews.study import Optimizer, Run, load_study, plan
+from robustviews.study import Optimizer, Run, load_study
 from tests.reference.test_training_steps import SWITCHES as IN_REFERENCE
 from tests.unit.tiny_models import (
     SIZE,
@@ -390,8 +390,8 @@ def test_switch_rle_start_is_the_standard_head_or_a_fresh_one(tmp_path):
     assert changed != text
     path = tmp_path / "study.yaml"
     path.write_text(changed, encoding="utf-8")
-    assert plan.head_start(load_study(path), "rle") == "central"
-    assert plan.head_start(load_study(STUDY), "rle") is None
+    assert load_study(path).probes["rle"].starts_from == "central"
+    assert load_study(STUDY).probes["rle"].starts_from is None
 
     task, encoder = probe_task(noise_images(), labels_of()), Pixels()
     standard, _ = LinearProbe(epochs=5, lr=0.01).train(encoder, task)

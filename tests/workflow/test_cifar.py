@@ -16,7 +16,8 @@ from robustviews.encoder import build_encoder
 from robustviews.evaluate import Classifier, evaluate
 from robustviews.methods import EmpSsl
 from robustviews.pretrain import pretrain
-from robustviews.probe import LinearProbe, NcropProbe, Task
+from robustviews.probe import LinearProbe, NcropProbe
+from robustviews.probe.heads import Task
 from robustviews.regimes import Free, Standard
 from robustviews.study.schema import Optimizer
 

@@ -259,7 +259,9 @@ def test_unpacking_counts_among_the_minutes(project, bundle, tmp_path):
 def test_prepared_data_is_neither_unpacked_nor_looked_for_again(project, bundle, tmp_path):
     data = headline.stages(load_study(project / "study.yaml"))[0]
     record = {"spec": data.spec, "inputs": {}, "outputs": {}}
-    artifacts.write_json(project / data.folder / "record.json", record)
+    artifacts.write_json(project / data.record, record)
+    for path in data.writes:
+        (project / path).touch()
     arguments = ("--packs", str(tmp_path / "none"), "--minutes", "0")
     text = said(project, bundle, tmp_path / "none", *arguments, status=headline.AGAIN)
     assert f"{headline.title(data)}: was done before\n[2/7] pretrain {RUN}: cut" in text

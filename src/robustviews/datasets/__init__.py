@@ -1,18 +1,7 @@
 """Data sets: how each is found, verified, split, and stored as plain arrays of bytes."""
 
-from robustviews.datasets.kinds import (
-    DATASETS,
-    Cifar10,
-    Cifar100,
-    Create,
-    DataError,
-    Dataset,
-    Digits,
-    Folder,
-    Images,
-    Labels,
-    open_split,
-)
+from robustviews.datasets.kinds import DATASETS, Cifar10, Cifar100, Dataset, Digits, Folder
+from robustviews.datasets.splits import Create, DataError, Images, Labels, open_split
 
 __all__ = [
     "DATASETS",

@@ -9,35 +9,20 @@ from __future__ import annotations
 import difflib
 import hashlib
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from robustviews.datasets.sources import cifar_trouble, source_folder
+from robustviews.datasets.splits import Create, DataError, Images, Labels, choose, fill, stratified
 from robustviews.options import option, plan_only
-
-Images = NDArray[np.uint8]
-Labels = NDArray[np.int64]
-
-
-class Create(Protocol):
-    """Makes an array to be filled: in memory (`numpy.empty`) or in a file."""
-
-    def __call__(self, name: str, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
-        """Return an array; its name is such as `train_images`."""
-
 
 _DIGITS = 1797  # images, of both splits
 # Of the 1,797 digits of scikit-learn 1.9 and their labels, as uint8 and int64.
 _DIGITS_SHA256 = "65e5b4619795efb40c1082f4c350c049e4ad552200d369b6ae99e21eef5e72c5"
-
-
-class DataError(ValueError):
-    """Data is missing, damaged, or not what was asked for; the message names it and the way out."""
 
 
 class Dataset(Protocol):
@@ -103,11 +88,11 @@ class Digits:
             way_out = "type: pip install --force-reinstall --no-deps scikit-learn"
             raise DataError(f"digits: expected sha256 {_DIGITS_SHA256}, found {found}; {way_out}")
         images = _enlarge(pixels.reshape(-1, 8, 8), self.size)
-        test = _stratified(labels, self.test)
+        test = stratified(labels, self.test)
         train = np.setdiff1d(np.arange(len(labels)), test)
         return {
-            "train": _fill(create, "train", images[train], labels[train], size=self.size),
-            "test": _fill(create, "test", images[test], labels[test], size=self.size),
+            "train": fill(create, "train", images[train], labels[train], size=self.size),
+            "test": fill(create, "test", images[test], labels[test], size=self.size),
             "classes": self.num_classes,
             "size": self.size,
             "source_hashes": {"digits": f"sha256:{found}"},
@@ -154,9 +139,9 @@ class Cifar10:
             except (OSError, RuntimeError) as error:
                 raise DataError(cifar_trouble(kind, root, error)) from None
             labels = np.array(data.targets, dtype=np.int64)
-            chosen = _choose(labels, count, f"{root}: {split}_images")
+            chosen = choose(labels, count, f"{root}: {split}_images")
             images = data.data[chosen].transpose(0, 3, 1, 2)  # (N, 3, 32, 32)
-            counts[split] = _fill(create, split, images, labels[chosen], size=self.size)
+            counts[split] = fill(create, split, images, labels[chosen], size=self.size)
         hashes = {name: f"md5:{md5}" for name, md5 in kind.train_list + kind.test_list}
         return {**counts, "classes": self.num_classes, "size": self.size, "source_hashes": hashes}
 
@@ -230,80 +215,12 @@ class Folder:
         counts, hashes = {}, {}
         for split, part in (("train", self.train), ("test", self.test)):
             files, labels = _find_images(root / part, names)
-            chosen = _choose(labels, wanted[split], f"{root / part}: {split}_images")
+            chosen = choose(labels, wanted[split], f"{root / part}: {split}_images")
             source = hashlib.sha256()
             images = (_decode(files[number], self.size, source) for number in chosen)
-            counts[split] = _fill(create, split, images, labels[chosen], size=self.size)
+            counts[split] = fill(create, split, images, labels[chosen], size=self.size)
             hashes[part] = f"sha256:{source.hexdigest()}"
         return {**counts, "classes": len(names), "size": self.size, "source_hashes": hashes}
-
-
-def open_split(folder: Path, split: str) -> tuple[Images, Labels]:
-    """Open a split, `train` or `test`, of a prepared data set.
-
-    Returns:
-        Images (N, 3, S, S) uint8 and labels (N,) int64, mapped from their files, read-only.
-
-    Raises:
-        DataError: a file is missing, damaged, or of another shape.
-    """
-    images = _open_array(folder / f"{split}_images.npy")
-    labels = _open_array(folder / f"{split}_labels.npy")
-    again = f"delete {folder} and make it again"
-    square = images.ndim == 4 and images.shape[1] == 3 and images.shape[2] == images.shape[3]
-    if not square or images.dtype != np.uint8:
-        found = f"expected (N, 3, S, S) uint8, found {images.shape} {images.dtype}"
-        raise DataError(f"{folder / split}_images.npy: {found}; {again}")
-    if labels.shape != images.shape[:1] or labels.dtype != np.int64:
-        found = f"expected ({len(images)},) int64, found {labels.shape} {labels.dtype}"
-        raise DataError(f"{folder / split}_labels.npy: {found}; {again}")
-    return images, labels
-
-
-def _open_array(path: Path) -> NDArray[Any]:
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; make it with: snakemake {path}")
-    try:
-        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        again = f"delete {path.parent} and make it again"
-        raise DataError(f"{path}: expected a whole array, found: {error}; {again}") from None
-    return array
-
-
-def _fill(
-    create: Create, split: str, images: Iterable[Images], labels: Labels, *, size: int
-) -> int:
-    """Fill in images (3, size, size), one at a time, and labels; return how many."""
-    array = create(f"{split}_images", (len(labels), 3, size, size), np.uint8)
-    for number, image in enumerate(images):
-        array[number] = image
-    create(f"{split}_labels", labels.shape, np.int64)[:] = labels
-    return len(labels)
-
-
-def _choose(labels: Labels, count: int | None, what: str) -> Labels:
-    """Return the positions of the images to keep, in order; all when `count` is None."""
-    if count is None:
-        return np.arange(len(labels))
-    if count > len(labels):
-        raise DataError(f"{what}: expected {count}, found {len(labels)}; ask for no more")
-    return _stratified(labels, count)
-
-
-def _stratified(labels: Labels, count: int) -> Labels:
-    """Return `count` positions, in order, with each class in its proportion.
-
-    Within a class the choice follows hashes of the positions, which no library version changes. A
-    larger count gives the same positions and more.
-    """
-    digests = [hashlib.sha256(str(position).encode()).digest() for position in range(len(labels))]
-    shuffled = np.array(sorted(range(len(labels)), key=digests.__getitem__))
-    rank = np.empty(len(labels))
-    for label in np.unique(labels):
-        members = shuffled[labels[shuffled] == label]
-        rank[members] = (np.arange(len(members)) + 0.5) / len(members)  # within its class
-    return np.sort(np.lexsort((labels, rank))[:count])
 
 
 def _enlarge(images: Images, size: int) -> Images:

@@ -24,7 +24,8 @@ from robustviews.estimating.amounts import About, Answer
 from robustviews.evaluate import Classifier
 from robustviews.machine import runtime
 from robustviews.pretrain import pretrain
-from robustviews.probe import OWN_HEAD, LinearProbe, Task
+from robustviews.probe import OWN_HEAD, LinearProbe
+from robustviews.probe.heads import Task
 
 _CLASSES = 10  # where the number does not matter
 _MORE, _MOST = 10, 3000  # times as many epochs, and how many are enough

@@ -1,29 +1,14 @@
 """Probes: how a frozen encoder becomes a classifier, and the heads that they train."""
 
-from robustviews.probe.probes import (
-    OWN_HEAD,
-    PROBES,
-    History,
-    LinearProbe,
-    NcropProbe,
-    OwnHead,
-    Probe,
-    RobustLinearProbe,
-    Task,
-    frozen_features,
-    represent,
-)
+from robustviews.probe.own import OWN_HEAD, OwnHead
+from robustviews.probe.probes import PROBES, LinearProbe, NcropProbe, Probe, RobustLinearProbe
 
 __all__ = [
     "OWN_HEAD",
     "PROBES",
-    "History",
     "LinearProbe",
     "NcropProbe",
     "OwnHead",
     "Probe",
     "RobustLinearProbe",
-    "Task",
-    "frozen_features",
-    "represent",
 ]

@@ -17,14 +17,43 @@ from robustviews.encoder import load_strictly
 from robustviews.machine import feed, runtime
 
 if TYPE_CHECKING:
+    from robustviews.augment import Views
     from robustviews.checkpoint import Checkpoint
     from robustviews.encoder import Encoder, Feature
     from robustviews.machine.feed import Feed
-    from robustviews.probe import History, Task
+    from robustviews.probe.probes import Probe
 
 log = logging.getLogger(__name__)
 
 FeaturesOf = Callable[[Tensor, Tensor], Tensor]
+History = list[dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a head is trained on, and how it is looked at.
+
+    Attributes:
+        images: (N, 3, H, W) uint8, the training set, or a feed of it.
+        labels: (N,) int64, class of each, on the device of the encoder.
+        classes: number of classes.
+        views: of the pretraining, which the n-crop probe draws from.
+        size: side of images and views in pixels.
+        seed: of heads, orders and views.
+        batch: views that are encoded or attacked at a time.
+        title: of the progress bar and of log lines.
+        checkpoint: saves the state of a fit, from which an interrupted fit resumes.
+    """
+
+    images: Tensor | Feed
+    labels: Tensor
+    classes: int
+    views: Views
+    size: int
+    seed: int
+    batch: int = 500
+    title: str = "probe"
+    checkpoint: Checkpoint | None = None
 
 
 def new_head(encoder: Encoder, feature: Feature, task: Task) -> nn.Linear:
@@ -176,3 +205,31 @@ class Fit:
         self.progress = Position(**position)
         done = self.progress.epoch, self.progress.position
         log.info("probe=%s resumed after epoch %d, minibatch %d", self.task.title, *done)
+
+
+def represent(encoder: Encoder, feature: Feature, inputs: Tensor) -> Tensor:
+    """Return features (B, F) of images (B, 3, H, W), or their mean over stacks (B, n, 3, H, W)."""
+    if inputs.dim() == 4:
+        return encoder.represent(inputs, feature)
+    batch, views = inputs.shape[:2]
+    return encoder.represent(inputs.flatten(0, 1), feature).view(batch, views, -1).mean(dim=1)
+
+
+def frozen_features(probe: Probe, encoder: Encoder, task: Task, *, key: str) -> Tensor:
+    """Return the features (N, F) of all training images, without gradient.
+
+    Args:
+        probe: decides what of an image is seen.
+        encoder: in eval mode.
+        task: images and how to look at them.
+        key: keeps the views of training and test images apart.
+    """
+    seed = runtime.counter_key(task.seed, key)
+    images = feed.of(task.images, task.labels.device)
+    orders = torch.arange(len(images)).split(max(1, task.batch // probe.stack))
+    features = []
+    with torch.no_grad(), contextlib.closing(images.batches(orders)) as batches:
+        for index, chosen in batches:
+            inputs = probe.inputs(chosen, index, task.views, size=task.size, seed=seed)
+            features.append(represent(encoder, probe.feature, inputs))
+    return torch.cat(features)

@@ -7,13 +7,13 @@ Source: arXiv 2501.03507, section 4, and its reference code.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 from robustviews.attacks import fraction, in_pixels, pgd
 from robustviews.options import LazyModule, option, plan_only
+from robustviews.probe.own import OwnHead
 
 if TYPE_CHECKING:
     import torch
@@ -21,45 +21,15 @@ if TYPE_CHECKING:
 
     from robustviews import augment, optim
     from robustviews.augment import Views
-    from robustviews.checkpoint import Checkpoint
     from robustviews.encoder import Encoder, Feature
     from robustviews.machine import feed, runtime
-    from robustviews.machine.feed import Feed
     from robustviews.probe import heads
+    from robustviews.probe.heads import History, Task
 else:
     torch, nn = LazyModule("torch"), LazyModule("torch.nn")
     augment, feed = LazyModule("robustviews.augment"), LazyModule("robustviews.machine.feed")
     heads, optim = LazyModule("robustviews.probe.heads"), LazyModule("robustviews.optim")
     runtime = LazyModule("robustviews.machine.runtime")
-
-History = list[dict[str, float]]
-
-
-@dataclass(frozen=True)
-class Task:
-    """What a head is trained on, and how it is looked at.
-
-    Attributes:
-        images: (N, 3, H, W) uint8, the training set, or a feed of it.
-        labels: (N,) int64, class of each, on the device of the encoder.
-        classes: number of classes.
-        views: of the pretraining, which the n-crop probe draws from.
-        size: side of images and views in pixels.
-        seed: of heads, orders and views.
-        batch: views that are encoded or attacked at a time.
-        title: of the progress bar and of log lines.
-        checkpoint: saves the state of a fit, from which an interrupted fit resumes.
-    """
-
-    images: Tensor | Feed
-    labels: Tensor
-    classes: int
-    views: Views
-    size: int
-    seed: int
-    batch: int = 500
-    title: str = "probe"
-    checkpoint: Checkpoint | None = None
 
 
 class Probe(Protocol):
@@ -154,7 +124,7 @@ class LinearProbe:
         self, encoder: Encoder, task: Task, *, start: nn.Module | None = None
     ) -> tuple[nn.Module, History]:
         """Train on the features of whole images."""
-        h = frozen_features(self, encoder, task, key="train")
+        h = heads.frozen_features(self, encoder, task, key="train")
         head = start or heads.new_head(encoder, self.feature, task)
         adam = optim.Adam(head.parameters(), self.lr)
         fit = heads.Fit(head, adam, task)
@@ -239,7 +209,7 @@ class RobustLinearProbe:
         with runtime.frozen(encoder):
             history = fit.run(task.images, attacked, batch_size=self.batch_size, epochs=epochs)
         if self.rle_trailing_standard:
-            h = frozen_features(self, encoder, task, key="train")
+            h = heads.frozen_features(self, encoder, task, key="train")
             epochs += self.rle_trailing_standard
             history = fit.run(h, batch_size=self.batch_size, epochs=epochs)
         return head, history
@@ -328,7 +298,7 @@ class NcropProbe:
         self, encoder: Encoder, task: Task, *, start: nn.Module | None = None
     ) -> tuple[nn.Module, History]:
         """Train on the mean features, by SGD with a cosine schedule over all minibatches."""
-        h = frozen_features(self, encoder, task, key="train")
+        h = heads.frozen_features(self, encoder, task, key="train")
         head = start or heads.new_head(encoder, self.feature, task)
         sgd = optim.Sgd(
             head.parameters(), self.lr, momentum=self.momentum, weight_decay=self.weight_decay
@@ -349,82 +319,6 @@ class NcropProbe:
         return heads.restore_head(weights, encoder, self.feature, classes=classes)
 
 
-@dataclass(frozen=True)
-class OwnHead:
-    """The classifier that a supervised network was trained with; nothing is trained.
-
-    Attributes:
-        feature: the classifier reads the backbone.
-    """
-
-    feature: ClassVar[Literal["backbone"]] = "backbone"
-    stack: ClassVar[int] = 1
-    trained: ClassVar[bool] = False
-    draws_views: ClassVar[bool] = False
-    starts_from: ClassVar[None] = None
-    epochs: ClassVar[None] = None
-    batch_size: ClassVar[None] = None
-    steps: ClassVar[int] = 0
-
-    @plan_only
-    def describe(self) -> str:
-        """Return whose head it is."""
-        return "the classifier that the network was trained with"
-
-    def inputs(
-        self, images: Tensor, counters: Tensor, views: Views, *, size: int, seed: int
-    ) -> Tensor:
-        """Return whole images (B, 3, H, W)."""
-        return augment.to_float(images, size)
-
-    def train(
-        self, encoder: Encoder, task: Task, *, start: nn.Module | None = None
-    ) -> tuple[nn.Module, History]:
-        """Return the network's classifier."""
-        return _own(encoder), []
-
-    def restore(
-        self, weights: Mapping[str, Tensor], encoder: Encoder, *, classes: int
-    ) -> nn.Module:
-        """Return the network's classifier; it has no weights of its own."""
-        return _own(encoder)
-
-
-def _own(encoder: Encoder) -> nn.Linear:
-    if encoder.classifier is None:
-        raise ValueError("probe `own` needs a supervised network, which has a classifier")
-    return encoder.classifier
-
-
-def represent(encoder: Encoder, feature: Feature, inputs: Tensor) -> Tensor:
-    """Return features (B, F) of images (B, 3, H, W), or their mean over stacks (B, n, 3, H, W)."""
-    if inputs.dim() == 4:
-        return encoder.represent(inputs, feature)
-    batch, views = inputs.shape[:2]
-    return encoder.represent(inputs.flatten(0, 1), feature).view(batch, views, -1).mean(dim=1)
-
-
-def frozen_features(probe: Probe, encoder: Encoder, task: Task, *, key: str) -> Tensor:
-    """Return the features (N, F) of all training images, without gradient.
-
-    Args:
-        probe: decides what of an image is seen.
-        encoder: in eval mode.
-        task: images and how to look at them.
-        key: keeps the views of training and test images apart.
-    """
-    seed = runtime.counter_key(task.seed, key)
-    images = feed.of(task.images, task.labels.device)
-    orders = torch.arange(len(images)).split(max(1, task.batch // probe.stack))
-    features = []
-    with torch.no_grad(), contextlib.closing(images.batches(orders)) as batches:
-        for index, chosen in batches:
-            inputs = probe.inputs(chosen, index, task.views, size=task.size, seed=seed)
-            features.append(represent(encoder, probe.feature, inputs))
-    return torch.cat(features)
-
-
-OWN_HEAD = OwnHead()
 PROBES: dict[str, type[Probe]] = {
     "linear": LinearProbe,
     "robust_linear": RobustLinearProbe,

@@ -22,8 +22,8 @@ from robustviews.datasets import (
     DataError,
     Digits,
     Folder,
-    kinds,
     open_split,
+    splits,
 )
 
 CIFAR = {
@@ -195,7 +195,7 @@ def test_digits_are_enlarged_as_torch_interpolates(tmp_path):
 
 def test_larger_test_split_keeps_the_images_of_a_smaller_one():
     labels = np.arange(400) % 7
-    small, large = (set(kinds._stratified(labels, count)) for count in (50, 90))
+    small, large = (set(splits.stratified(labels, count)) for count in (50, 90))
     assert len(small) == 50
     assert small < large
 

@@ -6,6 +6,7 @@ import json
 import os
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -36,12 +37,11 @@ def project(tmp_path, monkeypatch):
 
 def finish(job):
     """Leave what a job leaves."""
+    for path in job.writes:
+        artifacts.write_text(path, "made")
     if job.folder is None:
-        for path in job.outputs:
-            artifacts.write_text(path, "made")
         return
-    artifacts.write_text(job.folder / "weights", job.name)
-    record = {"spec": job.spec, "outputs": {"weights": "sha256:0"}, "result": {}}
+    record = {"spec": job.spec, "outputs": {}, "result": {}}
     if job.rule == "data":
         summary = {"train": 1200, "test": 597, "classes": 10, "size": 32}
         artifacts.write_json(job.folder / "summary.json", summary)
@@ -104,7 +104,7 @@ def test_a_job_without_a_whole_record_and_its_files_is_pending(broken):
     if broken == "missing":
         (folder / "record.json").unlink()
     elif broken == "output":
-        (folder / "weights").unlink()
+        (folder / "encoder.safetensors").unlink()
     else:
         text = "[]" if broken == "list" else "{"
         (folder / "record.json").write_text(text, encoding="utf-8")
@@ -325,9 +325,13 @@ def test_what_was_not_measured_is_said_to_be_rough():
 # The schedule
 
 
+def job(rule, name, *needs):
+    return Job(rule, name, {Path(*key): key for key in needs}, (), {})
+
+
 def jobs_of(*rows):
     return [
-        Estimate(Job(rule, name, tuple(needs)), Amount(seconds, memory, 0))
+        Estimate(job(rule, name, *needs), Amount(seconds, memory, 0))
         for rule, name, needs, seconds, memory in rows
     ]
 
@@ -365,7 +369,7 @@ def test_trainings_go_first():
 
 
 def test_an_unknown_job_takes_no_time_but_is_waited_for():
-    unknown = Estimate(Job("data", "x"), None)
+    unknown = Estimate(job("data", "x"), None)
     found = [unknown, *jobs_of(("pretrain", "a", [("data", "x")], 10, 1))]
     assert estimate.schedule(found, at_once=1) == (10, 1)
 

@@ -13,8 +13,8 @@ from robustviews import augment
 from robustviews.attacks import PgdAttack
 from robustviews.augment import Views
 from robustviews.evaluate import Classifier, evaluate
-from robustviews.probe import PROBES, LinearProbe, NcropProbe, OwnHead, RobustLinearProbe, represent
-from robustviews.probe.heads import new_head
+from robustviews.probe import PROBES, LinearProbe, NcropProbe, OwnHead, RobustLinearProbe
+from robustviews.probe.heads import new_head, represent
 from tests.unit.tiny_models import (
     CLASSES,
     HIDDEN,

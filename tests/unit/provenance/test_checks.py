@@ -14,7 +14,7 @@ import yaml
 
 from robustviews import artifacts
 from robustviews.provenance import dvc, history, notes
-from robustviews.provenance.disk import Disk, files, inputs
+from robustviews.provenance.disk import Disk
 from robustviews.provenance.findings import State
 from robustviews.provenance.history import History
 from robustviews.study import jobs as pending
@@ -61,17 +61,12 @@ def states(found):
 def write_notes(disk):
     """Write notes as Snakemake does after it has made everything."""
     for job in disk.jobs.values():
-        spec = job.spec
-        read = list(inputs(disk, job)) if job.folder else []
-        if spec is None:
-            block = job.name if job.rule in ("table", "figure") else ""
-            spec = specs.report_spec(disk.study, block, rule=job.rule)
-            read = [str(path) for key in job.needs for path in files(disk.jobs[key])]
-        for output in files(job):
+        read = [path.as_posix() for path in job.reads]
+        for output in job.writes:
             note = {
                 "rule": job.rule,
                 "input": read,
-                "params": [repr("digits"), repr(specs.to_json(spec))],
+                "params": [repr("digits"), repr(specs.to_json(job.spec))],
                 "incomplete": False,
                 "input_checksums": {name: disk.sha256(Path(name)) for name in read},
             }

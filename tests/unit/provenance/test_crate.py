@@ -15,7 +15,7 @@ from robustviews.study import cells, jobs, plan, specs
 from robustviews.workflow.metadata import Window
 from tests.unit.results_tree import small_study, write_shown, write_tree
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 IMAGE = "ghcr.io/lab/robustviews:1.0@sha256:" + "5" * 64
 RUN = "emp-free3-digits-s1"
 ENCODER = f"results/tiny/pretrain/{RUN}/encoder.safetensors"

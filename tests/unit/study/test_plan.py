@@ -29,6 +29,7 @@ from robustviews.study import (
     plan,
     specs,
 )
+from robustviews.study.columns import Column
 
 RUNS = {
     "emp": Run(EmpSsl(), Free(), ("digits", "other"), epochs=3, seeds=(3, 5)),
@@ -151,10 +152,8 @@ def test_cells_come_row_by_row_with_all_that_they_stand_for():
     assert cells[1] == plan.Cell(
         row="first",
         column="digits/pgd/4",
+        measure=Column("digits", "pgd", 4.0),
         label="emp",
-        dataset="digits",
-        metric="pgd",
-        eps=4.0,
         entry="emp",
         probe="rle",
         seeds=(3, 5),

@@ -1,0 +1,69 @@
+"""The probe that trains nothing: a supervised network's own classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from robustviews.options import LazyModule, plan_only
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from robustviews import augment
+    from robustviews.augment import Views
+    from robustviews.encoder import Encoder
+    from robustviews.probe.heads import History, Task
+else:
+    augment = LazyModule("robustviews.augment")
+
+
+@dataclass(frozen=True)
+class OwnHead:
+    """The classifier that a supervised network was trained with; nothing is trained.
+
+    Attributes:
+        feature: the classifier reads the backbone.
+    """
+
+    feature: ClassVar[Literal["backbone"]] = "backbone"
+    stack: ClassVar[int] = 1
+    trained: ClassVar[bool] = False
+    draws_views: ClassVar[bool] = False
+    starts_from: ClassVar[None] = None
+    epochs: ClassVar[None] = None
+    batch_size: ClassVar[None] = None
+    steps: ClassVar[int] = 0
+
+    @plan_only
+    def describe(self) -> str:
+        """Return whose head it is."""
+        return "the classifier that the network was trained with"
+
+    def inputs(
+        self, images: Tensor, counters: Tensor, views: Views, *, size: int, seed: int
+    ) -> Tensor:
+        """Return whole images (B, 3, H, W)."""
+        return augment.to_float(images, size)
+
+    def train(
+        self, encoder: Encoder, task: Task, *, start: nn.Module | None = None
+    ) -> tuple[nn.Module, History]:
+        """Return the network's classifier."""
+        return _own(encoder), []
+
+    def restore(
+        self, weights: Mapping[str, Tensor], encoder: Encoder, *, classes: int
+    ) -> nn.Module:
+        """Return the network's classifier; it has no weights of its own."""
+        return _own(encoder)
+
+
+def _own(encoder: Encoder) -> nn.Linear:
+    if encoder.classifier is None:
+        raise ValueError("probe `own` needs a supervised network, which has a classifier")
+    return encoder.classifier
+
+
+OWN_HEAD = OwnHead()
