@@ -1,7 +1,7 @@
-"""Attacks: the one projected-gradient primitive, and what an evaluation may run.
+"""Attacks: the projected-gradient primitive, and the attacks of an evaluation.
 
-All work on inputs x of shape (B, ...) in [0, 1] under an Linf budget eps. An attack never touches
-gradients of parameters nor the mode of the network.
+All attacks perturb inputs x of shape (B, ...) in [0, 1] by at most eps in Linf. An attack changes
+neither gradients of parameters nor the mode of the network.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ else:
     torch = LazyModule("torch")
 
 _STANDARD_APGD_STEPS, _STANDARD_QUERIES = 100, 5000  # Croce, Hein 2020
-_TARGETED_CLASSES = 9  # that targeted attacks of AutoAttack try
-_FAB_PASSES = 150  # of its FAB attack for each of them
+_TARGETED_CLASSES = 9  # that the targeted attacks of AutoAttack try
+_FAB_PASSES = 150  # of the FAB attack per target class
 
 _STEPS_OF_A_PIXEL = 255  # radii and step sizes of study files are given in 1/255
 
@@ -34,12 +34,12 @@ def in_pixels(value: float) -> float:
 
 
 def fraction(eps: float) -> str:
-    """Return a radius of a study file as people write it: `8/255`."""
+    """Return a radius of a study file as text: `8/255`."""
     return f"{eps:g}/{_STEPS_OF_A_PIXEL}"
 
 
 def flag_name(eps: float) -> str:
-    """Return under which name the flags at a radius of a study file are kept; 0 is clean."""
+    """Return the name of the flags at a radius of a study file; radius 0 is `clean`."""
     return f"eps_{eps:g}" if eps else "clean"
 
 
@@ -55,20 +55,20 @@ def pgd(
     restarts: int = 1,
     parameter_grads: bool = False,
 ) -> Tensor:
-    """Raise a loss by projected gradient ascent on the signs, and keep the last iterate.
+    """Increase a loss by projected sign-gradient ascent, and return the last iterate.
 
     Args:
-        loss: maps perturbed images to a scalar, or to one value an image (B,).
+        loss: maps perturbed images to a scalar, or to one value per image (B,).
         images: (B, ...) in [0, 1]; any floating dtype and device.
         eps: radius of the Linf ball in pixel units, 8/255.
-        step_size: of one step, in pixel units.
+        step_size: size of one step, in pixel units.
         steps: gradient steps; 0 returns the start.
         generator: source of random starts.
-        random_start: start uniformly in the ball; otherwise at the images.
-        restarts: tries; of several the one with the largest loss is kept for each image, so `loss`
-            must return (B,) and `random_start` must be on.
-        parameter_grads: let the steps add to the parameters' `.grad`, as the reference code of
-            arXiv 2501.03507 does.
+        random_start: start at a uniform point in the ball; otherwise at the images.
+        restarts: number of tries. For each image the try with the largest loss is kept, so with
+            several tries `loss` must return (B,) and `random_start` must be True.
+        parameter_grads: whether the steps add to the parameters' `.grad`, as in the reference code
+            of arXiv 2501.03507.
 
     Returns:
         Perturbed images of the same shape, in the ball and in [0, 1].
@@ -103,12 +103,12 @@ def pgd(
 def ascend(
     delta: Tensor, images: Tensor, gradient: Tensor, *, eps: float, step_size: float
 ) -> Tensor:
-    """Make one step of sign ascent: into the ball first, then into [0, 1].
+    """Make one step of sign ascent; project into the ball, then into [0, 1].
 
     Args:
         delta: perturbation so far, of the shape of `images`.
         images: (B, ...) in [0, 1].
-        gradient: of the loss with respect to delta.
+        gradient: gradient of the loss with respect to delta.
         eps: radius of the Linf ball in pixel units.
         step_size: in pixel units.
 
@@ -136,11 +136,11 @@ def _input_gradient(loss: Loss, images: Tensor, delta: Tensor, *, accumulate: bo
 
 
 class Attack(Protocol):
-    """What an attack must offer; a row in `ATTACKS` makes it a name for study files.
+    """What an attack must provide; its row in `ATTACKS` names it for study files.
 
     Attributes:
         whole_images: whether the attack needs whole images, not stacks of views.
-        fixed_batch: whether all calls of the network have the same shape.
+        fixed_batch: whether all calls of the network have the same batch size.
     """
 
     whole_images: ClassVar[bool]
@@ -160,13 +160,13 @@ class Attack(Protocol):
 
     @property
     def passes(self) -> float:
-        """Forward and backward passes of an image at one radius, if no try succeeds."""
+        """Forward and backward passes per image at one radius, if no try succeeds."""
 
     def describe(self) -> str:
         """Return the protocol in a few words, such as `PGD, 20 steps of 2.55/255`."""
 
     def comparable(self) -> str:
-        """Return with which published numbers the accuracies compare, as the end of a sentence."""
+        """Return which published numbers are comparable, as the end of a sentence."""
 
     def perturb(
         self, model: Model, images: Tensor, labels: Tensor, *, eps: float, seed: int
@@ -183,9 +183,9 @@ class PgdAttack:
         steps: gradient steps (switch `test_pgd_steps`). Code: 2 for EMP-SSL by default, which
             cannot reach 8/255, and 20 for SimCLR; paper: 20.
         step_size: in 1/255; 2.55 is the paper's 0.01, for every radius.
-        restarts: tries of which the worst counts.
-        random_start: start uniformly in the ball.
-        images: attack only so many test images, a fixed choice; null takes all.
+        restarts: number of tries; the try with the largest loss counts.
+        random_start: start at a uniform point in the ball.
+        images: number of test images to attack, a fixed choice; null attacks all.
     """
 
     eps: tuple[float, ...] = option(..., gt=0, le=255)
@@ -212,13 +212,13 @@ class PgdAttack:
 
     @plan_only
     def comparable(self) -> str:
-        """Return that only the same PGD compares."""
+        """Return that only the same PGD is comparable."""
         return (
-            "compares with PGD of the same steps, step size and start only; AutoAttack finds more."
+            "compares only with PGD of the same steps, step size and start; AutoAttack is stronger."
         )
 
     def __post_init__(self) -> None:
-        """Refuse restarts that would all be the same."""
+        """Refuse restarts without a random start, which would all be the same."""
         if self.restarts > 1 and not self.random_start:
             raise ValueError(f"restarts: {self.restarts} needs random_start: true")
 
@@ -248,13 +248,13 @@ class AutoAttack:
 
     Attributes:
         eps: radii, in 1/255.
-        version: `standard` runs all four attacks and is the one that papers compare; `custom` runs
-            `attacks` only.
-        attacks: of the custom version, in order.
+        version: `standard` runs all four attacks, and papers compare it; `custom` runs only
+            `attacks`.
+        attacks: attacks of the custom version, in order.
         apgd_steps: iterations of APGD (switch `autoattack`): the official 100, or 10 as
             torchattacks has it since its version 3.3 (code).
-        square_queries: of the Square attack; the official number is 5000.
-        images: attack only so many test images, a fixed choice; null takes all.
+        square_queries: queries of the Square attack; the official number is 5000.
+        images: number of test images to attack, a fixed choice; null attacks all.
     """
 
     eps: tuple[float, ...] = option(..., gt=0, le=255)
@@ -264,7 +264,7 @@ class AutoAttack:
     square_queries: int = option(5000, ge=1)
     images: int | None = option(None, ge=1)
     whole_images: ClassVar[bool] = True
-    fixed_batch: ClassVar[bool] = False  # it continues with the images that still hold
+    fixed_batch: ClassVar[bool] = False  # it continues with images not yet misclassified
 
     @property
     @plan_only
@@ -275,12 +275,12 @@ class AutoAttack:
     @property
     @plan_only
     def passes(self) -> float:
-        """Return the passes of all its attacks, of targeted ones for each class."""
+        """Return the passes of all attacks, for targeted attacks of all target classes."""
         passes = {
             "apgd-ce": self.apgd_steps,
             "apgd-t": _TARGETED_CLASSES * self.apgd_steps,
             "fab-t": _TARGETED_CLASSES * _FAB_PASSES,
-            "square": self.square_queries / 3,  # forward passes alone, a third of both
+            "square": self.square_queries / 3,  # forward passes only, a third of both
         }
         return float(sum(passes[name] for name in self.attacks or passes))
 
@@ -292,16 +292,18 @@ class AutoAttack:
 
     @plan_only
     def comparable(self) -> str:
-        """Return whether it is the standard version, on all images, that papers report."""
+        """Return whether this is the standard version on all images, which papers report."""
         full = (self.version, self.apgd_steps, self.square_queries, self.images)
         if full == ("standard", _STANDARD_APGD_STEPS, _STANDARD_QUERIES, None):
-            return "is the standard version: it compares with other papers and RobustBench."
+            return "is the standard version, comparable with other papers and RobustBench."
         return "is a reduced version: do not compare it with published AutoAttack accuracies."
 
     def __post_init__(self) -> None:
-        """Refuse a custom version without attacks, and a standard version with some."""
+        """Refuse a custom version without `attacks`, and a standard version with them."""
         if (self.version == "custom") != bool(self.attacks):
-            raise ValueError("name `attacks` with version: custom, and only then")
+            raise ValueError(
+                "attacks: required with version: custom, not allowed with version: standard"
+            )
 
     def perturb(
         self, model: Model, images: Tensor, labels: Tensor, *, eps: float, seed: int
@@ -309,8 +311,8 @@ class AutoAttack:
         """Return AutoAttack's examples for images (B, 3, H, W) in [0, 1].
 
         Raises:
-            ValueError: inputs are not images, as for an n-crop probe, whose inputs are stacks of
-                views; or too few classes for a targeted attack.
+            ValueError: the inputs are stacks of views (n-crop probe), not images; or there are too
+                few classes for a targeted attack.
         """
         if images.dim() != 4:
             raise ValueError("autoattack needs whole images; attack an n-crop probe with kind: pgd")
@@ -328,7 +330,7 @@ class AutoAttack:
                 f"autoattack: apgd-t needs 4 classes, found {classes}; write version: custom, "
                 "attacks: [apgd-ce, fab-t, square]"
             )
-        targets = min(9, classes - 1)  # officially 9, which would fail below ten classes
+        targets = min(9, classes - 1)  # officially 9, which fails with fewer than 10 classes
         attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = targets
         attack.apgd.n_iter = attack.apgd_targeted.n_iter = self.apgd_steps
         attack.square.n_queries = self.square_queries

@@ -1,7 +1,7 @@
-"""Views of images: crops and colour changes of a whole batch at once, on the device that holds it.
+"""Views of images: crops and colour changes of a whole batch, on the device of the batch.
 
-Parameters are drawn first, from numbers that depend only on a key and a sample's counter, never on
-the batch around it, then applied; applying them equals torchvision's functions on float images.
+Parameters are drawn first, from random numbers that depend only on a key and a sample's counter,
+not on its batch. Then they are applied; the result equals torchvision's functions on float images.
 
 Source: arXiv 2501.03507 and its reference code, which uses torchvision's transforms on PIL images.
 """
@@ -23,30 +23,31 @@ else:
     torch, runtime = LazyModule("torch"), LazyModule("robustviews.machine.runtime")
 
 _FLIP = 0.5  # probability of a horizontal flip, in every recipe
-_TRIES = 10  # random windows before the central one, as in torchvision's RandomResizedCrop
+_TRIES = 10  # random windows before the central window, as in torchvision's RandomResizedCrop
 _WINDOW_DRAWS, _CHANGE_DRAWS = 2 * _TRIES + 3, 13  # numbers for one view
 _CONTRAST, _SATURATION, _HUE = 1, 2, 3  # torchvision's numbers; brightness is 0
-# Pixel values at a time: what a CPU's cache holds (all at once is 2x slower); elsewhere 0.5 GiB.
+# Pixel values per chunk: the size of a CPU's cache (no chunks: 2x slower); elsewhere 0.5 GiB.
 _CPU_CHUNK, _DEVICE_CHUNK = 2**18, 2**27
 _ALL = slice(None)
 
 
 @dataclass(frozen=True)
 class Views:
-    """How the views of an image are made.
+    """How views of an image are drawn.
 
     Attributes:
-        count: views V of each image.
-        crop: `resized` is a random window resized to the whole (RandomResizedCrop); `padded` a
-            random window of the image with a black border (supervised recipe); `none` all of it.
-        scale: smallest and largest part of the area in a window. Patches: [0.25, 0.25].
+        count: views V per image.
+        crop: `resized` is a random window, resized to the view (RandomResizedCrop); `padded` is a
+            random window of the image with a black border (supervised recipe); `none` is the whole
+            image.
+        scale: smallest and largest share of the area in a window. Patches: [0.25, 0.25].
         ratio: smallest and largest width / height of a window. Patches: [1, 1].
-        padding: width of the border in pixels; only `padded`.
+        padding: width of the border in pixels; only for `padded`.
         augmentation: colour changes, after a horizontal flip. The switch `simclr_augmentation`:
-            `simclr` has hue 0.1, no blur, no solarize (code); `simclr_blur` blurs too (the paper's
-            text), as often and as much as EMP-SSL; `emp_ssl` is what EMP-SSL uses (a controlled
-            comparison). `geometry` is crop and flip only (the other value of the switch
-            `npatch_augmentation`, and the supervised recipe).
+            `simclr` has hue 0.1, no blur, no solarize (code); `simclr_blur` adds EMP-SSL's blur
+            (the paper's text); `emp_ssl` is the recipe of EMP-SSL (a controlled comparison).
+            `geometry` is crop and flip only (the other value of the switch `npatch_augmentation`,
+            and the supervised recipe).
     """
 
     count: int = option(2, ge=1)
@@ -60,18 +61,18 @@ class Views:
         """Refuse ranges whose ends are swapped."""
         for name, (low, high) in (("scale", self.scale), ("ratio", self.ratio)):
             if low > high:
-                right = f"write {name}: [{high:g}, {low:g}]"
-                raise ValueError(f"{name}: smallest first; found [{low:g}, {high:g}]; {right}")
+                fix = f"write {name}: [{high:g}, {low:g}]"
+                raise ValueError(f"{name}: smallest first; found [{low:g}, {high:g}]; {fix}")
 
 
 @dataclass(frozen=True)
 class Colour:
-    """A recipe of colour changes, in the order in which they happen; zero switches one off.
+    """A recipe of colour changes, in order of application; probability 0 disables a change.
 
     Attributes:
         jitter: probability that brightness, contrast, saturation and hue change, in random order.
-        strength: the factor of each of the first three is uniform in 1 -+ this.
-        hue: the shift of hue is uniform in -+ this, in turns of the colour circle.
+        strength: factors of brightness, contrast and saturation are uniform in 1 -+ strength.
+        hue: the hue shift is uniform in -+ hue, in turns of the colour circle.
         grayscale: probability that colour is removed.
         blur: probability of a Gaussian blur.
         sigma: smallest and largest standard deviation of the blur, in pixels.
@@ -88,9 +89,9 @@ class Colour:
 
 
 class Window(NamedTuple):
-    """What part of its image a view shows: (B, V) int64, in pixels."""
+    """The part of an image that a view shows: (B, V) int64, in pixels."""
 
-    top: Tensor  # of the image with its border, if there is one
+    top: Tensor  # in the image including its border
     left: Tensor
     height: Tensor
     width: Tensor
@@ -98,12 +99,12 @@ class Window(NamedTuple):
 
 
 class Change(NamedTuple):
-    """How the colours of a view change; what is not applied has the values that change nothing."""
+    """Colour changes of a view; a change that is not applied has its neutral value."""
 
-    order: Tensor  # (B, V, 4) int64: which part of the jitter comes first, second, ...
+    order: Tensor  # (B, V, 4) int64: which change of the jitter comes first, second, ...
     factors: Tensor  # (B, V, 4): brightness, contrast, saturation (1: none), hue shift (0: none)
     gray: Tensor  # (B, V) bool
-    sigma: Tensor  # (B, V): of the blur, in pixels (0: none)
+    sigma: Tensor  # (B, V): width of the blur, in pixels (0: none)
     solarize: Tensor  # (B, V) bool
 
 
@@ -114,11 +115,11 @@ def make_views(
 
     Args:
         images: (B, 3, H, W) uint8, or float in [0, 1]; any device.
-        views: how they are made.
+        views: how views are drawn.
         size: height and width of a view, in pixels.
-        key: of the random numbers, from `runtime.counter_key`; another epoch needs another key.
-        counters: (B,) int64, one number for each sample, such as its index.
-        only: which of the views to make, by their numbers.
+        key: key of the random numbers, from `runtime.counter_key`; another epoch needs another key.
+        counters: (B,) int64, one number per sample, such as its index.
+        only: numbers of the views to make.
 
     Returns:
         (V, B, 3, size, size) float32 in [0, 1], on the device of `images`.
@@ -127,8 +128,8 @@ def make_views(
         ValueError: shapes do not fit together.
     """
     if images.ndim != 4 or images.shape[1] != 3 or counters.shape != images.shape[:1]:
-        found = f"{tuple(images.shape)} and {tuple(counters.shape)}"
-        raise ValueError(f"images and counters: expected (B, 3, H, W) and (B,), found {found}")
+        shapes = f"{tuple(images.shape)} and {tuple(counters.shape)}"
+        raise ValueError(f"images and counters: expected (B, 3, H, W) and (B,), found {shapes}")
     batch, _, height, width = images.shape
     colour = AUGMENTATIONS[views.augmentation]
     draws = _WINDOW_DRAWS + _CHANGE_DRAWS
@@ -140,7 +141,7 @@ def make_views(
     border = views.padding if views.crop == "padded" else 0
     chunk = _CPU_CHUNK if images.device.type == "cpu" else _DEVICE_CHUNK
     step = max(1, chunk // (views.count * 3 * size**2))
-    # The precision that an encoder trains in must not reach the matrix products in here.
+    # The precision of the encoder's training must not apply to the matrix products here.
     exact = torch.autocast(images.device.type, enabled=False)
     with torch.no_grad(), exact, runtime.tf32(allowed=False):
         for first in range(0, batch, step):
@@ -149,7 +150,7 @@ def make_views(
             crops = apply_window(floats, Window(*(value[part] for value in window)), size=size)
             changed = apply_change(crops, Change(*(value[part] for value in change)), colour)
             result[:, part] = changed.transpose(0, 1)
-    return result.clamp_(0.0, 1.0)  # a sum of weights may round to more than 1
+    return result.clamp_(0.0, 1.0)  # rounding can make a sum of weights exceed 1
 
 
 def to_float(images: Tensor, size: int) -> Tensor:
@@ -173,11 +174,11 @@ def draw_window(numbers: Tensor, views: Views, *, shape: tuple[int, int]) -> Win
         start = (numbers[..., -3:-1] * (free + 1)).long()
         none = torch.zeros_like(start[..., 0])
         return Window(start[..., 0], start[..., 1], none + height, none + width, flip)
-    heights, widths, found = _draw_sizes(numbers[..., : 2 * _TRIES], views, height, width)
+    heights, widths, valid = _draw_sizes(numbers[..., : 2 * _TRIES], views, height, width)
     top = (numbers[..., -3] * (height - heights + 1)).long()
     left = (numbers[..., -2] * (width - widths + 1)).long()
-    top = top.where(found, (height - heights) // 2)
-    left = left.where(found, (width - widths) // 2)
+    top = top.where(valid, (height - heights) // 2)
+    left = left.where(valid, (width - widths) // 2)
     return Window(top, left, heights, widths, flip)
 
 
@@ -204,7 +205,7 @@ def apply_window(images: Tensor, window: Window, *, size: int) -> Tensor:
     """Cut windows out of images (B, 3, H, W), resize them bilinearly with antialiasing, flip them.
 
     Returns:
-        (B, V, 3, size, size): each a matrix that picks rows @ image @ one that picks columns.
+        (B, V, 3, size, size): row-selecting matrix @ image @ column-selecting matrix.
     """
     height, width = images.shape[-2:]
     never = torch.zeros_like(window.flip)
@@ -217,7 +218,7 @@ def apply_window(images: Tensor, window: Window, *, size: int) -> Tensor:
 def apply_change(images: Tensor, change: Change, colour: Colour) -> Tensor:
     """Change colours of images (B, V, 3, S, S) in [0, 1]: jitter, then grayscale, blur, solarize.
 
-    What the recipe `colour` never asks for is skipped.
+    Changes with probability 0 in the recipe `colour` are skipped.
     """
     size = images.shape[-1]
     flat = Change(*(value.flatten(0, 1) for value in change))
@@ -242,32 +243,32 @@ def _unit(images: Tensor) -> Tensor:
 
 
 def _draw_sizes(numbers: Tensor, views: Views, height: int, width: int) -> tuple[Tensor, ...]:
-    """Return the first heights and widths that fit, int64, and whether any did; each (B, V)."""
+    """Return the first heights and widths that fit, int64, and whether any fits; each (B, V)."""
     scale, ratio = views.scale, views.ratio
     area = height * width * (scale[0] + (scale[1] - scale[0]) * numbers[..., :_TRIES])
     low, high = math.log(ratio[0]), math.log(ratio[1])
     aspect = (low + (high - low) * numbers[..., _TRIES:]).exp()  # (B, V, tries)
     heights, widths = (area / aspect).sqrt().round().long(), (area * aspect).sqrt().round().long()
     fits = (widths > 0) & (widths <= width) & (heights > 0) & (heights <= height)
-    found, first = fits.any(-1), fits.int().argmax(-1, keepdim=True)
-    # None fits: the largest central window whose ratio is legal.
+    valid, first = fits.any(-1), fits.int().argmax(-1, keepdim=True)
+    # If none fits: the largest central window with a valid ratio.
     central_height = max(1, min(height, round(width / ratio[0])))
     central_width = max(1, min(width, round(height * ratio[1])))
-    heights = heights.gather(-1, first).squeeze(-1).where(found, central_height)
-    widths = widths.gather(-1, first).squeeze(-1).where(found, central_width)
-    return heights, widths, found
+    heights = heights.gather(-1, first).squeeze(-1).where(valid, central_height)
+    widths = widths.gather(-1, first).squeeze(-1).where(valid, central_width)
+    return heights, widths, valid
 
 
 def _resize_matrix(start: Tensor, length: Tensor, flip: Tensor, size: int, extent: int) -> Tensor:
-    """Return how much each of `extent` pixels counts in each of `size` pixels of a resized window.
+    """Return the weight of each of `extent` pixels in each of `size` pixels of a resized window.
 
-    `start`, `length` and `flip` (turn it round) are (B, V); the result is (B, V, size, extent).
+    `start`, `length` and `flip` are (B, V); the result is (B, V, size, extent).
     Source: the triangle filter of torchvision's antialiased bilinear resize.
     """
-    place = torch.arange(size, device=start.device)
-    place = torch.where(flip.unsqueeze(-1), size - 1 - place, place)  # (B, V, size)
+    position = torch.arange(size, device=start.device)
+    position = torch.where(flip.unsqueeze(-1), size - 1 - position, position)  # (B, V, size)
     scale = (length.float() / size).unsqueeze(-1)
-    centre = (place + 0.5) * scale  # (B, V, size), from the start of the window
+    centre = (position + 0.5) * scale  # (B, V, size), from the start of the window
     pixel = torch.arange(extent, device=start.device) - start.unsqueeze(-1)  # (B, V, extent)
     inside = (pixel >= 0) & (pixel < length.unsqueeze(-1))
     distance = (pixel.unsqueeze(-2) + 0.5 - centre.unsqueeze(-1)).abs_()  # (B, V, size, extent)
@@ -283,10 +284,10 @@ def _gray(x: Tensor) -> Tensor:
 
 
 def _jitter(x: Tensor, change: Change) -> Tensor:
-    """Apply the four parts of a jitter to images (N, 3, P), each in its own order.
+    """Apply the four changes of a jitter to images (N, 3, P), in the order of each image.
 
-    The hue is the dear part. It is turned once, after those parts that come before it in an image's
-    order and before the others.
+    The hue is expensive. It is shifted once for all images: after the changes that precede it in an
+    image's order, and before the others.
     """
     hue_step = (change.order == _HUE).int().argmax(-1)  # (N,)
     for step in (0, 1, 2):
@@ -298,12 +299,12 @@ def _jitter(x: Tensor, change: Change) -> Tensor:
 
 
 def _blend(x: Tensor, change: Change, step: int, active: Tensor) -> Tensor:
-    """Scale the distance of `active` (N,) images (N, 3, P) from black, mean gray or own gray."""
-    part = change.order[:, step : step + 1]  # (N, 1)
-    factor = change.factors.gather(-1, part).where(active.unsqueeze(-1), 1.0).unsqueeze(-1)
+    """Scale the distance of `active` (N,) images (N, 3, P) from black, mean gray or pixel gray."""
+    kind = change.order[:, step : step + 1]  # (N, 1)
+    factor = change.factors.gather(-1, kind).where(active.unsqueeze(-1), 1.0).unsqueeze(-1)
     gray = _gray(x)
-    pivot = gray * (part == _SATURATION).unsqueeze(-1)
-    pivot += gray.mean(-1, keepdim=True) * (part == _CONTRAST).unsqueeze(-1)
+    pivot = gray * (kind == _SATURATION).unsqueeze(-1)
+    pivot += gray.mean(-1, keepdim=True) * (kind == _CONTRAST).unsqueeze(-1)
     return torch.lerp(pivot, x, factor).clamp_(0.0, 1.0)
 
 
@@ -315,9 +316,9 @@ def _turn_hue(x: Tensor, turn: Tensor) -> Tensor:
     red, green, blue = x.unbind(1)  # (N, P)
     largest = torch.maximum(torch.maximum(red, green), blue)
     spread = largest - torch.minimum(torch.minimum(red, green), blue)
-    sixth = (6.0 * spread).clamp_(min=1e-12).reciprocal_()  # gray has no hue: any will do
+    sixth = (6.0 * spread).clamp_(min=1e-12).reciprocal_()  # gray has no hue: any value works
     hue = ((red - green) * sixth).add_(2 / 3)
-    # A lerp by 0 or 1 chooses exactly, several times faster than where on a CPU.
+    # lerp by 0 or 1 selects exactly; on a CPU it is several times faster than where.
     hue = hue.lerp_(((blue - red) * sixth).add_(1 / 3), (largest == green).to(x.dtype))
     hue = hue.lerp_((green - blue) * sixth, (largest == red).to(x.dtype)).add_(turn.unsqueeze(-1))
     offset = 0.5 - torch.arange(3, device=x.device).view(3, 1) / 3  # red, green, blue
@@ -327,10 +328,10 @@ def _turn_hue(x: Tensor, turn: Tensor) -> Tensor:
 
 
 def _blur_matrix(sigma: Tensor, *, size: int, sigma_max: float) -> Tensor:
-    """Return what blurs an axis, (N, size, size): a Gaussian of (N,) sigma, reflected at the ends.
+    """Return matrices (N, size, size) that blur an axis: Gaussians of sigma (N,), reflected.
 
-    It has 2 ceil(3 sigma_max) + 1 taps, 13 for 2 pixels, or as many as the image allows; sigma 0 is
-    the identity.
+    A Gaussian has 2 ceil(3 sigma_max) + 1 taps, 13 for 2 pixels, or as many as the image allows;
+    sigma 0 is the identity.
     """
     radius = min(math.ceil(3 * sigma_max), size - 1)
     shift = torch.arange(-radius, radius + 1, device=sigma.device)

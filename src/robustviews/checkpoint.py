@@ -1,4 +1,4 @@
-"""How an interrupted job saves its state and resumes: the protocol alone, without files."""
+"""How an interrupted job saves its state and resumes: only the protocol, without files."""
 
 from __future__ import annotations
 
@@ -18,4 +18,4 @@ class Checkpoint(Protocol):
         """Return whether to save now."""
 
     def save(self, tensors: dict[str, Tensor], position: dict[str, Any]) -> None:
-        """Replace what is saved."""
+        """Replace the saved state."""

@@ -1,8 +1,8 @@
 """Encoders: a residual backbone, the pre-feature for probes, and the projector for losses.
 
 Source: arXiv 2501.03507 and its reference code: torchvision's ResNet with a CIFAR stem, a 4096-d
-pre-feature, a two-layer projector and unit-norm projections. The residual network is He et al. 2016
-as torchvision has it, with a width.
+pre-feature, a two-layer projector and unit-norm projections. The residual network is that of
+He et al. 2016 as in torchvision, with a variable width.
 """
 
 from __future__ import annotations
@@ -71,9 +71,10 @@ class Bottleneck(nn.Module):
 class Shortcut(nn.Sequential):
     """The 1x1 convolution and batch norm beside a block that changes shape.
 
-    The stride is a slice of the input, not of the convolution: in torch 2.11 the weight gradient of
-    a strided 1x1 convolution with fewer than 16 input channels, in channels_last, on maps of 48
-    pixels and more, writes outside its memory on CPUs with AVX-512. Both ways give the same bits.
+    The stride is applied by slicing the input, not in the convolution: in torch 2.11 the weight
+    gradient of a strided 1x1 convolution with fewer than 16 input channels, in channels_last, on
+    maps of 48 pixels and more, writes outside its memory on CPUs with AVX-512. Both ways give the
+    same bits.
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
@@ -133,7 +134,7 @@ class Encoder(nn.Module):
     """Backbone, pre-feature and projector; or backbone and classifier for supervised training.
 
     Attributes:
-        precision: arithmetic of `forward`, that is of training.
+        precision: arithmetic of `forward`, and so of training.
     """
 
     def __init__(
@@ -159,11 +160,11 @@ class Encoder(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images (N, 3, H, W) in [0, 1] to what the method's loss takes.
+        """Map images (N, 3, H, W) in [0, 1] to the inputs of the method's loss.
 
         Returns:
             Unit-norm projections z (N, projection), or logits (N, classes) of a supervised network;
-            float32 or wider, whatever the precision inside.
+            float32 or wider, at any precision inside.
         """
         with runtime.autocast(self.precision, images.device):
             h = self.backbone(images)
@@ -181,10 +182,10 @@ class Encoder(nn.Module):
         Args:
             images: in [0, 1].
             feature: `prefeature` (N, hidden), which the reference code probes, or `backbone`.
-            precision: of the arithmetic inside; a score is always fp32.
+            precision: precision of the arithmetic; evaluations are always fp32.
 
         Raises:
-            ValueError: a supervised network was asked for the pre-feature, which it does not have.
+            ValueError: the pre-feature is requested of a supervised network, which has none.
         """
         with runtime.autocast(precision, images.device):
             h = self.backbone(images)
@@ -221,9 +222,9 @@ def build_encoder(
             with it.
         hidden: width of the pre-feature and of the projector's hidden layer.
         projection: dimension of the projections.
-        layout: of weights and activations in memory; no value but rounding depends on it.
-        classes: builds a supervised network (backbone and classifier) instead.
-        seed: of the initial weights; the global generator is left as it was.
+        layout: memory format of weights and activations; only rounding depends on it.
+        classes: if given, build a supervised network (backbone and classifier) instead.
+        seed: seed of the initial weights; the global generator is not changed.
 
     Returns:
         An encoder in train mode on the CPU.
@@ -237,7 +238,7 @@ def build_encoder(
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
     for parameter in encoder.parameters():
-        if parameter.dim() == 4:  # convolutions: faster beside images of the same layout
+        if parameter.dim() == 4:  # convolutions: faster with images of the same layout
             parameter.data = parameter.data.contiguous(memory_format=resnet.memory_format)
     return encoder
 
@@ -264,10 +265,10 @@ def restore_encoder(
     """Return a trained encoder, on its device and in eval mode.
 
     Args:
-        weights: by name, all of them.
+        weights: all weights, by name.
         options: arguments of `build_encoder`.
-        classes: of a supervised network's own classifier; None without one.
-        device: where it is used.
+        classes: classes of a supervised network's own classifier; None without one.
+        device: device of the encoder.
 
     Raises:
         WeightsError: the weights are those of another network.

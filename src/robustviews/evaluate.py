@@ -1,4 +1,4 @@
-"""Evaluation: which test images a classifier still gets right, clean and under an attack."""
+"""Evaluation: which test images a classifier predicts correctly, clean and under an attack."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-ROUNDING = 1e-6  # what float32 may add to a perturbation
+ROUNDING = 1e-6  # tolerance for float32 perturbations
 
 
 class Classifier(nn.Module):
-    """Encoder and head as one network, from what the probe sees to logits."""
+    """Encoder and head as one network, from the inputs of the probe to logits."""
 
     def __init__(self, encoder: Encoder, head: nn.Module, probe: Probe) -> None:
         super().__init__()
@@ -53,23 +53,23 @@ def evaluate(
     """Attack a classifier at every radius of an attack.
 
     Args:
-        classifier: put into eval mode; its parameters and their gradients are left as they are.
+        classifier: network, set to eval mode; parameters and their gradients are not changed.
         attack: options of the attack.
         images: (N, 3, H, W) uint8, the whole test set, or a feed of it.
         labels: (N,) int64.
-        views: of the pretraining, for an n-crop probe.
+        views: views of the pretraining, for an n-crop probe.
         size: side of the images in pixels.
-        seed: of the choice of images, of n-crop views and of random starts.
+        seed: seed of the choice of images, of n-crop views and of random starts.
         batch: views attacked together: an n-crop probe takes batch / n images at a time.
         checkpoint: saves the flags so far, from which an interrupted evaluation resumes.
-        title: of the progress bar and of log lines.
+        title: title of the progress bar and of log lines.
 
     Returns:
         `index` (n,) int64, positions of the attacked images in the test set; `labels` (n,) int64;
-        `clean` and one `eps_<radius>` a radius (n,) uint8, 1 where the prediction is right.
+        `clean` and one `eps_<radius>` per radius (n,) uint8, 1 where the prediction is correct.
 
     Raises:
-        ValueError: an attack left its ball or [0, 1], or fewer test images exist than it asks for.
+        ValueError: an attack left its ball or [0, 1], or requests more images than there are.
     """
     classifier.eval()
     images = feed.of(images, next(classifier.parameters()).device)
@@ -82,12 +82,12 @@ def evaluate(
     bar.begin_at(min(done * at_once, len(index)))
     stream = contextlib.closing(images.batches(orders[done:]))
     with runtime.frozen(classifier), stream as batches:
-        for order, (where, chosen) in zip(orders[done:], batches, strict=True):
-            inputs = classifier.probe.inputs(chosen, where, views, size=size, seed=view_seed)
-            target = labels[order].to(where.device)
+        for order, (positions, chosen) in zip(orders[done:], batches, strict=True):
+            inputs = classifier.probe.inputs(chosen, positions, views, size=size, seed=view_seed)
+            target = labels[order].to(positions.device)
             draws = runtime.counter_key(seed, "attack", done) & 0x7FFFFFFF
-            for name, right in _flags(classifier, attack, inputs, target, draws).items():
-                flags.setdefault(name, []).append(right)
+            for name, correct in _flags(classifier, attack, inputs, target, draws).items():
+                flags.setdefault(name, []).append(correct)
             done += 1
             if checkpoint is not None and checkpoint.due():
                 checkpoint.save(_joined(flags), {"batches": done, "flags": list(flags)})
@@ -95,21 +95,21 @@ def evaluate(
     return {"index": index, "labels": labels[index], **_joined(flags)}
 
 
-def choose_images(count: int, wanted: int | None) -> Tensor:
+def choose_images(count: int, requested: int | None) -> Tensor:
     """Return the positions of the attacked test images: all, or a choice that never changes.
 
     Args:
-        count: test images there are.
-        wanted: how many to attack; None for all.
+        count: number of test images.
+        requested: number of images to attack; None for all.
 
     Raises:
-        ValueError: more are wanted than there are.
+        ValueError: more images are requested than there are.
     """
-    if wanted is None:
+    if requested is None:
         return torch.arange(count)
-    if wanted > count:
-        raise ValueError(f"images: {wanted} asks for more than the {count} test images; lower it")
-    return runtime.permutation(count, "test images")[:wanted].sort().values
+    if requested > count:
+        raise ValueError(f"images: {requested} is more than the {count} test images; lower it")
+    return runtime.permutation(count, "test images")[:requested].sort().values
 
 
 def _resume(checkpoint: Checkpoint | None, title: str) -> tuple[int, dict[str, list[Tensor]]]:
@@ -137,7 +137,7 @@ def _flags(
         flags = {flag_name(0.0): classifier(inputs).argmax(dim=1) == labels}
     for radius in attack.eps:
         eps = in_pixels(radius)
-        # A copy: what an attack changes in place must not move the centre of its ball.
+        # A copy: an attack that changes its inputs must not move the centre of the ball.
         adversarial = attack.perturb(classifier, inputs.clone(), labels, eps=eps, seed=seed)
         check_ball(adversarial, inputs, eps, radius)
         with torch.no_grad():
@@ -146,12 +146,12 @@ def _flags(
 
 
 def check_ball(adversarial: Tensor, inputs: Tensor, eps: float, radius: float) -> None:
-    """An attack is not trusted: a number from outside the threat model would be worthless."""
-    far = (adversarial - inputs).abs().max().item()
+    """Raise ValueError if an attack left its ball: attacks are not trusted."""
+    distance = (adversarial - inputs).abs().max().item()
     low, high = adversarial.min().item(), adversarial.max().item()
-    # So written that NaN, for which no comparison holds, is refused too.
-    if not (far <= eps + ROUNDING and low >= -ROUNDING and high <= 1 + ROUNDING):
+    # No comparison with NaN holds, so this form refuses NaN, too.
+    if not (distance <= eps + ROUNDING and low >= -ROUNDING and high <= 1 + ROUNDING):
         raise ValueError(
-            f"the attack at eps {fraction(radius)} left its ball: moved by {far:.6f}, pixels "
+            f"the attack at eps {fraction(radius)} left its ball: moved by {distance:.6f}, pixels "
             f"in [{low:.4f}, {high:.4f}]; expected at most {eps:.6f} and [0, 1]"
         )

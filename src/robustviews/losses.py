@@ -1,11 +1,11 @@
 """Losses, as pure functions of projections z (V, B, D): V views of B images.
 
-Every function returns a scalar to be minimised. Projections are expected to have unit norm. Where
-several ranks train together, z is what one of them has, and the scalar the mean over that alone;
-what it is compared with (the mean over views, other images) comes from all of them.
+Every function returns a scalar to minimise. Projections must have unit norm. In distributed
+training z is the share of this rank, and the scalar is the mean over this share. What the share is
+compared with (the mean over views, other images) comes from all ranks.
 
-Source: arXiv 2501.03507, sections 2 and 3, and its reference code (the sign and scale that it
-minimises).
+Source: arXiv 2501.03507, sections 2 and 3, and its reference code (for the sign and scale of the
+loss).
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ def nt_xent(
     base_temperature: float | None = None,
     with_self: bool = False,
 ) -> Tensor:
-    """Contrast each embedding's partner with all other embeddings of the batch.
+    """Contrast the partner of each embedding with all other embeddings of the batch.
 
     Args:
         z: (2, B, D) unit vectors; z[0, i] and z[1, i] are a pair.
         temperature: softness of the contrast; dot products are divided by it.
-        base_temperature: when given, the loss is multiplied by temperature / base_temperature, as
-            the reference code does (0.07 there, so that it matters only at other temperatures).
-        with_self: whether an embedding counts in its own denominator, as the paper's sum has it.
+        base_temperature: if given, the loss is multiplied by temperature / base_temperature, as in
+            the reference code (0.07 there, so that only other temperatures are affected).
+        with_self: whether an embedding counts in its own denominator, as in the paper's sum.
 
     Returns:
-        Mean over the 2B anchors of the cross-entropy of finding the partner.
+        Cross-entropy of identifying the partner, mean over the 2B anchors.
 
     Raises:
         ValueError: z does not hold two views.
@@ -51,12 +51,12 @@ def nt_xent(
     others = distributed.gather(z, dim=1).flatten(0, 1)  # (2N, D), N images of all ranks
     with torch.autocast(z.device.type, enabled=False):
         logits = anchors @ others.T / temperature  # (2B, 2N)
-    place = torch.arange(len(others), device=z.device).view(2, -1)  # (2, N) of view and image
+    numbers = torch.arange(len(others), device=z.device).view(2, -1)  # (2, N) by view and image
     first = distributed.rank() * z.shape[1]
-    own = place[:, first : first + z.shape[1]]  # (2, B)
+    own = numbers[:, first : first + z.shape[1]]  # (2, B)
     if not with_self:
-        logits = logits.masked_fill(place.flatten() == own.reshape(-1, 1), -torch.inf)
-    loss = functional.cross_entropy(logits, own.flip(0).flatten())  # its partner: the other view
+        logits = logits.masked_fill(numbers.flatten() == own.reshape(-1, 1), -torch.inf)
+    loss = functional.cross_entropy(logits, own.flip(0).flatten())  # partner: the other view
     return loss if base_temperature is None else loss * (temperature / base_temperature)
 
 
@@ -64,8 +64,7 @@ def invariance(z: Tensor, *, kind: Literal["cosine", "trace"] = "cosine") -> Ten
     """Score how little the views of an image agree with their mean.
 
     Args:
-        z: (V, B, D) projections. The mean over views is plain (not normalised again) and has
-            gradient.
+        z: (V, B, D) projections. The mean over views is not normalised again, and has gradient.
         kind: `cosine` takes the cosine with the mean, averaged over views and images (the code);
             `trace` is trace(Z_v^T Zbar), a sum over images of inner products, averaged over views
             (the paper).
@@ -85,14 +84,14 @@ def invariance(z: Tensor, *, kind: Literal["cosine", "trace"] = "cosine") -> Ten
 def total_coding_rate(z: Tensor, *, eps: float = 0.2) -> Tensor:
     """Score how little the images of a batch spread out in each view.
 
-    The determinant is taken of the smaller of the two Gram matrices, which Sylvester's identity
-    makes equal: det(I_D + a Z^T Z) = det(I_B + a Z Z^T). In float32 or wider whatever the precision
-    around it, since the gradient near collapse is wrong in bf16.
+    The determinant is that of the smaller Gram matrix; both are equal by Sylvester's identity:
+    det(I_D + a Z^T Z) = det(I_B + a Z Z^T). It is computed in float32 or wider under any autocast,
+    since the gradient near collapse is wrong in bf16.
 
     Args:
         z: (V, B, D) projections.
-        eps: distortion, standing where the formula has eps squared (0.2 in the code, 0.2 ** 2 in
-            the paper).
+        eps: distortion, in place of the formula's eps squared (0.2 in the code, 0.2 ** 2 in the
+            paper).
 
     Returns:
         Minus the mean over views of 1/2 logdet(I + D / (B eps) Z^T Z).
@@ -112,14 +111,14 @@ def total_coding_rate(z: Tensor, *, eps: float = 0.2) -> Tensor:
 class _HalfLogdet(torch.autograd.Function):
     """1/2 logdet(I + scale R R^T) of rows R (V, n, m): (V,).
 
-    Its gradient, scale (I + scale R R^T)^-1 R, is written out: half the work of going back through
-    the Gram matrix and its factor.
+    The gradient, scale (I + scale R R^T)^-1 R, is written out: half the work of backpropagation
+    through the Gram matrix and its factor.
     """
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, scale: float) -> Tensor:  # noqa: ANN401  # torch's, untyped
         identity = torch.eye(rows.shape[-2], dtype=rows.dtype, device=rows.device)
-        # Without error checks, which would wait for the device: a failure comes out as NaN.
+        # Without error checks, which would wait for the device: a failure gives NaN.
         factor, _ = torch.linalg.cholesky_ex(identity + scale * (rows @ rows.mT))
         ctx.save_for_backward(rows, factor)
         ctx.scale = scale
@@ -129,7 +128,7 @@ class _HalfLogdet(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401
-        if torch.is_grad_enabled():  # the factor has no graph, so that it would be wrong, silently
+        if torch.is_grad_enabled():  # the factor has no graph: the result would be wrong
             raise RuntimeError("the coding rate has no second derivative; drop create_graph=True")
         rows, factor = ctx.saved_tensors
         identity = torch.eye(rows.shape[-2], dtype=rows.dtype, device=rows.device)

@@ -1,13 +1,13 @@
-"""Methods: which views a minibatch is shown as, what an adversary may perturb, and the loss.
+"""Methods: the views that a method reads, what an adversary may perturb, and the loss.
 
 Each method is a frozen dataclass of its options. Images are in [0, 1]; `forward` maps images (N, 3,
-H, W) to what the loss takes: unit-norm projections (N, D), or logits (N, classes) for the
+H, W) to the inputs of the loss: unit-norm projections (N, D), or logits (N, classes) for the
 supervised method.
 
-Where several ranks train together, a batch is what one of them has of the minibatch, and a loss its
-share: the sum over ranks is the loss of one process.
+In distributed training, `Batch` is this rank's share of the minibatch, and each loss is scaled so
+that the sum over ranks equals the single-process loss.
 
-Source: arXiv 2501.03507 and its reference code. Where they differ an option names both.
+Source: arXiv 2501.03507 and its reference code. Where they differ, an option names both.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ Loss = Callable[["Tensor"], "Tensor"]
 
 
 class Batch(NamedTuple):
-    """One minibatch as a method sees it."""
+    """One minibatch as a method reads it."""
 
     images: Tensor  # (B, 3, H, W) in [0, 1], not augmented, at the size of the views
     views: Tensor  # (V, B, 3, H, W) in [0, 1]
-    labels: Tensor  # (B,) int64; only the supervised method looks at them
+    labels: Tensor  # (B,) int64; only the supervised method uses them
 
 
 class DivisionError(ValueError):
@@ -45,35 +45,35 @@ class DivisionError(ValueError):
 
 
 class Share(NamedTuple):
-    """What one rank has of every minibatch."""
+    """The share of one rank in every minibatch."""
 
-    views: range  # among those of an image
-    images: range  # among those of the minibatch
+    views: range  # of each image
+    images: range  # of the minibatch
 
 
 class Method(Protocol):
-    """What a method must offer; a row in `METHODS` makes it a name for study files.
+    """What a method must provide; its row in `METHODS` names it for study files.
 
     Attributes:
-        supervised: whether labels are looked at.
-        divided: what ranks divide among them: all of them see all images and some of the views, or
-            some of the images in all their views.
+        supervised: whether the method uses labels.
+        divided: what is divided among ranks. `views`: each rank has all images and some of their
+            views; `images`: each rank has some images and all their views.
     """
 
     supervised: ClassVar[bool]
     divided: ClassVar[Literal["views", "images"]]
 
     def check_views(self, count: int) -> None:
-        """Raise ValueError when the method cannot work with this number of views."""
+        """Raise ValueError if the method cannot use this number of views."""
 
     def target(self, batch: Batch) -> Tensor:
         """Return the images that a perturbation is added to: (..., 3, H, W)."""
 
     def train_loss(self, forward: Forward, batch: Batch, adversarial: Tensor) -> Tensor:
-        """Return the scalar loss that the encoder descends, given the perturbed target."""
+        """Return the scalar loss that the encoder minimises, given the perturbed target."""
 
     def attack_loss(self, forward: Forward, batch: Batch) -> Loss:
-        """Return the loss that an adversary ascends, as a function of the perturbed target."""
+        """Return the loss that an adversary maximises, as a function of the perturbed target."""
 
 
 @dataclass(frozen=True)
@@ -85,10 +85,10 @@ class EmpSsl:
             (code); `trace` is trace(Z_i^T Zbar), the sum over the batch of their inner products,
             without dividing by the norm of the mean (paper).
         emp_scale: `weighted_mean` is 200 x invariance + 1 x coding rate, each a mean over views
-            (code); `unit_sum` weighs both by 1 and sums over views (paper, with the sign that makes
-            sense when minimising).
-        tcr_eps: distortion of the coding rate, standing where the formula has eps squared. Code:
-            0.2; paper: 0.04.
+            (code); `unit_sum` weighs both by 1 and sums over views (paper, with the sign corrected
+            for minimisation).
+        tcr_eps: distortion of the coding rate, in place of the formula's eps squared. Code: 0.2;
+            paper: 0.04.
     """
 
     emp_invariance: Literal["cosine", "trace"] = "cosine"
@@ -98,7 +98,7 @@ class EmpSsl:
     divided: ClassVar[Literal["views", "images"]] = "views"  # a coding rate needs all images
 
     def check_views(self, count: int) -> None:
-        """Raise ValueError for fewer than two views, which would agree with themselves."""
+        """Raise ValueError for fewer than two views: one view agrees with itself."""
         if count < 2:
             raise ValueError(f"emp_ssl needs at least 2 views, found count: {count}")
 
@@ -113,34 +113,36 @@ class EmpSsl:
         invariance = losses.invariance(z, kind=self.emp_invariance)
         coding_rate = losses.total_coding_rate(z, eps=self.tcr_eps)
         if self.emp_scale == "unit_sum":
-            return views * (invariance + coding_rate)  # a sum over some of the views: a share
+            return views * (
+                invariance + coding_rate
+            )  # a sum over this rank's views is already a share
         return distributed.share(200.0 * invariance + coding_rate)
 
     def attack_loss(self, forward: Forward, batch: Batch) -> Loss:
-        """Return the training loss itself: the adversary moves every view."""
+        """Return the training loss itself: the adversary perturbs every view."""
         return lambda adversarial: self.train_loss(forward, batch, adversarial)
 
 
 @dataclass(frozen=True)
 class SimClr:
-    """SimCLR: two views of an image find each other among all images of the batch.
+    """SimCLR: each view of an image identifies the other view among all images of the batch.
 
     Only the second view is perturbed.
 
     Attributes:
-        simclr_temperature: of NT-Xent. Code: 0.07; alternative: 0.5.
-        simclr_base_temperature: when given, the loss is multiplied by temperature /
+        simclr_temperature: temperature of NT-Xent. Code: 0.07; alternative: 0.5.
+        simclr_base_temperature: if given, the loss is multiplied by temperature /
             base_temperature. Code: 0.07.
-        simclr_denominator: whether an embedding counts among its own alternatives: `without_self`
+        simclr_denominator: whether an embedding counts in its own denominator: `without_self`
             (code), `with_self` (the paper's sum).
-        simclr_train_pair: what the perturbed target is and is paired with. `views`: (x1, x2 +
+        simclr_train_pair: the training pair of clean view and perturbed target. `views`: (x1, x2 +
             delta) (code); `same_view`: (x2, x2 + delta) (text); `raw`: (x1, x + delta) with the
             un-augmented x (Figure 1a).
-        simclr_attack_pair: pair whose loss the PGD adversary ascends. `same_view`: (x2, x2 + delta)
-            (code, PGD); `train_pair`: the training pair (code, free training, where both are one
-            pass by construction).
+        simclr_attack_pair: pair whose loss the PGD adversary maximises. `same_view`: (x2, x2 +
+            delta) (code, PGD); `train_pair`: the training pair (code, free training, where
+            both are one pass by construction).
         simclr_clean_branch: how the adversary's clean view is encoded. `recomputed`: in every
-            attack step, with gradient (code: 12 passes an update); `once`: once and detached (7
+            attack step, with gradient (code: 12 passes per update); `once`: once and detached (7
             with a backward pass).
     """
 
@@ -163,7 +165,7 @@ class SimClr:
         return batch.images if self.simclr_train_pair == "raw" else batch.views[1]
 
     def train_loss(self, forward: Forward, batch: Batch, adversarial: Tensor) -> Tensor:
-        """Return NT-Xent of the training pair; each of the two has a forward pass of its own."""
+        """Return NT-Xent of the training pair; each of the two has its own forward pass."""
         clean = batch.views[1] if self.simclr_train_pair == "same_view" else batch.views[0]
         return self._nt_xent(forward(clean), forward(adversarial))
 
@@ -191,7 +193,7 @@ class SimClr:
 
 @dataclass(frozen=True)
 class Supervised:
-    """Cross-entropy on labels, the yardstick of the self-supervised methods."""
+    """Cross-entropy on labels, the baseline of the self-supervised methods."""
 
     supervised: ClassVar[bool] = True
     divided: ClassVar[Literal["views", "images"]] = "images"
@@ -216,16 +218,16 @@ class Supervised:
 
 
 def divide(method: Method, *, views: int, batch_size: int, ranks: int) -> list[Share]:
-    """Divide minibatches evenly: return the share of each rank.
+    """Divide minibatches evenly among ranks, and return the share of each rank.
 
     Args:
-        method: says whether views or images are divided.
-        views: of each image.
+        method: decides whether views or images are divided.
+        views: views per image.
         batch_size: images in a minibatch.
         ranks: processes that train together.
 
     Raises:
-        DivisionError: views or images do not come out even.
+        DivisionError: the views or images cannot be divided evenly.
     """
     key, count = ("views.count", views) if method.divided == "views" else ("batch_size", batch_size)
     if count % ranks:

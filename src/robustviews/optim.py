@@ -1,4 +1,4 @@
-"""How parameters move: SGD with layer-wise rates (LARS), and the learning rate of each step."""
+"""Optimizers: SGD with layer-wise rates (LARS), and the learning rate of each update."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 
 class _Eager:
-    """Methods of torch's optimizers without their guards for `torch.compile`.
+    """Methods of torch's optimizers without the guards for `torch.compile`.
 
-    A guard imports the compiler at its first call, which takes seconds of every process.
+    A guard imports the compiler at its first call, which costs every process seconds.
     """
 
     add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
@@ -24,13 +24,13 @@ class _Eager:
 
 
 class Adam(_Eager, torch.optim.Adam):
-    """torch's Adam, quick to start."""
+    """torch's Adam, with a fast first step."""
 
     step = torch.no_grad()(inspect.unwrap(torch.optim.Adam.step))
 
 
 class Sgd(_Eager, torch.optim.SGD):
-    """torch's SGD, quick to start."""
+    """torch's SGD, with a fast first step."""
 
     step = torch.no_grad()(inspect.unwrap(torch.optim.SGD.step))
 
@@ -38,8 +38,8 @@ class Sgd(_Eager, torch.optim.SGD):
 class Lars(_Eager, torch.optim.Optimizer):
     """SGD with Nesterov momentum; each gradient is rescaled to the norm of its parameter.
 
-    1-d parameters (biases, batch norm) keep their gradient and get no weight decay, and so does a
-    parameter that is zero or whose gradient is zero. All parameters are updated together, without
+    The gradient is neither rescaled nor decayed for 1-d parameters (biases, batch norm), and for
+    parameters that are zero or have a zero gradient. All parameters are updated together, without
     waiting for the device.
 
     Source: You et al. 2017; clipping and order of operations as in the reference code of arXiv
@@ -60,7 +60,7 @@ class Lars(_Eager, torch.optim.Optimizer):
 
         Args:
             params: tensors to update.
-            lr: learning rate; may be changed between steps in `param_groups`.
+            lr: learning rate; may change between steps in `param_groups`.
             momentum: Nesterov momentum.
             weight_decay: L2 penalty inside the rescaled gradient.
             eta: trust coefficient: rescaled gradients have about `eta` times the norm of the
@@ -122,23 +122,23 @@ def _rescale(params: list[Tensor], grads: list[Tensor], group: dict[str, Any]) -
 
 
 def slots(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Return what an optimizer remembers, by number of the parameter and name, as `0.exp_avg`."""
-    remembered = optimizer.state_dict()["state"].items()
-    return {f"{number}.{name}": own[name] for number, own in remembered for name in own}
+    """Return the state of an optimizer by parameter number and name, such as `0.exp_avg`."""
+    states = optimizer.state_dict()["state"].items()
+    return {f"{number}.{name}": state[name] for number, state in states for name in state}
 
 
 def set_slots_(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Let a fresh optimizer of the same parameters go on with what `slots` returned."""
-    remembered: dict[int, dict[str, Tensor]] = {}
+    """Restore the state that `slots` returned in a new optimizer of the same parameters."""
+    states: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         number, _, name = key.partition(".")
-        remembered.setdefault(int(number), {})[name] = value
+        states.setdefault(int(number), {})[name] = value
     groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": remembered, "param_groups": groups})
+    optimizer.load_state_dict({"state": states, "param_groups": groups})
 
 
-def below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors whose names begin so, by the rest of their names."""
+def with_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors whose names start with a prefix, by their names without it."""
     return {name.removeprefix(prefix): tensors[name] for name in tensors if name.startswith(prefix)}
 
 
@@ -153,10 +153,10 @@ def learning_rate(
     """Return the learning rate as a function of the update, counted from 0.
 
     Args:
-        base: rate at the start.
+        base: initial rate.
         schedule: `cosine` or `constant`.
-        horizon: what the cosine takes as its length, minibatches or updates.
-        minibatches: of the whole training.
+        horizon: unit of the cosine's length, minibatches or updates.
+        minibatches: number in the whole training.
         updates_per_batch: m of free training, else 1.
     """
     if schedule == "constant":
@@ -169,10 +169,10 @@ def cosine_lr(step: int, *, base: float, horizon: int) -> float:
     """Return the learning rate before update `step`, counted from 0.
 
     Args:
-        step: updates made so far.
+        step: updates so far.
         base: rate at step 0.
-        horizon: updates until zero; beyond it the rate rises again, as the published schedule does
-            in free training, where the horizon counts minibatches and the steps count replays.
+        horizon: updates until the rate is zero; then it rises again, as in the published schedule
+            of free training, whose horizon counts minibatches while steps count replays.
 
     Source: Loshchilov, Hutter 2017, equation 5, without restarts.
     """
@@ -188,7 +188,7 @@ def build_optimizer(
     weight_decay: float,
     eta: float,
 ) -> torch.optim.Optimizer:
-    """Make the optimizer of a training; see `robustviews.study.Optimizer` for the options."""
+    """Return the optimizer of a training; see `robustviews.study.Optimizer` for the options."""
     params = [parameter for parameter in network.parameters() if parameter.requires_grad]
     if name == "lars":
         return Lars(params, lr, momentum=momentum, weight_decay=weight_decay, eta=eta)

@@ -24,14 +24,14 @@ def option(
     """Declare an option with a default and the range in which its numbers must lie.
 
     Args:
-        default: value when the study says nothing; `...` makes the option required.
-        ge: smallest legal value; `gt` excludes it.
+        default: value if the study omits the option; `...` makes the option required.
+        ge: smallest legal value.
         gt: exclusive lower bound.
-        le: largest legal value; `lt` excludes it.
+        le: largest legal value.
         lt: exclusive upper bound.
 
     Returns:
-        A dataclass field. For sequences the range holds for each element.
+        A dataclass field. In sequences the range applies to each element.
     """
     bounds = {"ge": ge, "gt": gt, "le": le, "lt": lt}
     metadata = {"bounds": {name: value for name, value in bounds.items() if value is not None}}
@@ -41,20 +41,22 @@ def option(
 
 
 def plan_only(member: _Member) -> _Member:
-    """Mark a member of an options class that plans or describes work, and decides no number.
+    """Mark a member of an options class that plans or describes work, but decides no number.
 
-    The digest of a job's code leaves such members out: another sentence retrains nothing.
+    The digest of a job's code omits such members: a change of wording retrains nothing.
     """
     return member
 
 
 class LazyModule:
-    """A module that is imported at its first use; `check` and dry runs never pay for torch."""
+    """A module that is imported at its first use; `check` and dry runs never import torch."""
 
     def __init__(self, name: str) -> None:
         self._name = name
 
     def __getattr__(self, attribute: str) -> Any:
         value = getattr(importlib.import_module(self._name), attribute)
-        setattr(self, attribute, value)  # the next look-up is a plain one, also for torch.compile
+        setattr(
+            self, attribute, value
+        )  # the next access is a plain attribute, also for torch.compile
         return value

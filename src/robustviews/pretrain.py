@@ -1,4 +1,4 @@
-"""Pretraining: the one loop in which every method meets every regime."""
+"""Pretraining: one loop for every method and regime."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from robustviews.machine.batchnorm import synchronise
 from robustviews.machine.compiler import Compilation
 from robustviews.machine.feed import Feed
 from robustviews.methods import Batch, Method, Share, divide
-from robustviews.optim import below, build_optimizer, learning_rate, set_slots_, slots
+from robustviews.optim import build_optimizer, learning_rate, set_slots_, slots, with_prefix
 from robustviews.regimes import Regime, passes_over_data
 from robustviews.step import compile_encoder
 
@@ -30,12 +30,12 @@ log = logging.getLogger(__name__)
 
 
 class TrainingError(ValueError):
-    """A training cannot go on; the message says where and what may help."""
+    """A training cannot continue; the message names the place and the fix."""
 
 
 @dataclass(frozen=True)
 class Length:
-    """How long a training is; the last, smaller minibatch of a pass is dropped."""
+    """Length of a training; the last, smaller minibatch of a pass is dropped."""
 
     images: int  # in the training set
     batch_size: int
@@ -52,7 +52,7 @@ class Length:
         return self.passes * self.minibatches
 
     def check(self, title: str) -> None:
-        """Raise TrainingError unless there is a whole minibatch."""
+        """Raise TrainingError if the images do not fill a minibatch."""
         if self.minibatches == 0:
             raise TrainingError(
                 f"{title}: batch_size {self.batch_size} is more than the {self.images} training "
@@ -62,20 +62,20 @@ class Length:
 
 @dataclass
 class Progress:
-    """Where a training stands."""
+    """How far a training has come."""
 
     epoch: int = 0  # finished passes
     position: int = 0  # finished minibatches of the current pass
     update: int = 0
     seconds: float = 0.0
     resumed: int = 0
-    compilation: str = "eager"  # or `compiled`, or `eager:` and why
-    compile_seconds: float = 0.0  # not among `seconds`
-    history: list[dict[str, float]] = field(default_factory=list)  # one entry a pass
+    compilation: str = "eager"  # or `compiled`, or `eager:` and the reason
+    compile_seconds: float = 0.0  # not included in `seconds`
+    history: list[dict[str, float]] = field(default_factory=list)  # one entry per pass
 
 
 class Training:
-    """Everything that a training changes, and so what it has to save to be resumed."""
+    """The state of a training: everything that must be saved to resume it."""
 
     def __init__(
         self, encoder: Encoder, opt: torch.optim.Optimizer, lr_at: Callable[[int], float]
@@ -83,18 +83,18 @@ class Training:
         self.encoder, self.opt, self.lr_at = encoder, opt, lr_at
         self.device = next(encoder.parameters()).device
         self.progress = Progress()
-        self.delta: Tensor | None = None  # perturbation carried from minibatch to minibatch
+        self.delta: Tensor | None = None  # perturbation, carried from one minibatch to the next
         self.loss_sum = torch.zeros((), device=self.device)  # over minibatches of this pass
         self._clock = time.monotonic()
 
     def done(self, length: Length) -> int:
-        """Return how many minibatches are done, of all passes."""
+        """Return the number of finished minibatches in all passes."""
         return self.progress.epoch * length.minibatches + self.progress.position
 
     def train(
         self, batch: Batch, method: Method, regime: Regime, starts: torch.Generator | None
     ) -> None:
-        """Train on one minibatch; `starts` is the source of its random starts."""
+        """Train on one minibatch; `starts` is the generator of random starts."""
         losses, self.delta = regime.train_batch(
             self.encoder, method, batch, self.delta, self.update, starts
         )
@@ -102,7 +102,7 @@ class Training:
         self.progress.position += 1
 
     def update(self) -> None:
-        """Move the parameters by their gradients, at the learning rate of this update."""
+        """Update the parameters at the learning rate of this update."""
         distributed.sum_gradients_(self.encoder.parameters())
         for group in self.opt.param_groups:
             group["lr"] = self.lr_at(self.progress.update)
@@ -110,13 +110,13 @@ class Training:
         self.progress.update += 1
 
     def close_pass(self, length: Length, title: str) -> None:
-        """Write a line of history and begin the next pass.
+        """Add a line of history and begin the next pass.
 
         Raises:
             TrainingError: the loss is no longer finite.
         """
         progress = self.progress
-        before = progress.history[-1]["seconds"] if progress.history else 0.0
+        previous = progress.history[-1]["seconds"] if progress.history else 0.0
         loss = distributed.total(self.loss_sum).item() / length.minibatches
         self._tick()
         progress.epoch, progress.position = progress.epoch + 1, 0
@@ -126,7 +126,7 @@ class Training:
             "loss": loss,
             "lr": self.lr_at(progress.update - 1),
             "seconds": round(progress.seconds, 3),
-            "images_per_second": round(trained / max(progress.seconds - before, 1e-9), 1),
+            "images_per_second": round(trained / max(progress.seconds - previous, 1e-9), 1),
         }
         log.info("run=%s %s", title, " ".join(f"{key}={row[key]:.6g}" for key in row))
         if not math.isfinite(loss):
@@ -149,13 +149,13 @@ class Training:
             checkpoint.save(tensors, asdict(self.progress))
 
     def resume(self, checkpoint: Checkpoint) -> None:
-        """Resume an interrupted training from its checkpoint; do nothing where there is none."""
+        """Resume an interrupted training from its checkpoint; do nothing if nothing is saved."""
         saved = checkpoint.load()
         if saved is None:
             return
         tensors, position = saved
-        self.encoder.load_state_dict(below("encoder.", tensors), strict=True)
-        set_slots_(self.opt, below("optimizer.", tensors))
+        self.encoder.load_state_dict(with_prefix("encoder.", tensors), strict=True)
+        set_slots_(self.opt, with_prefix("optimizer.", tensors))
         self.loss_sum = distributed.share(tensors["loss_sum"].to(self.device))
         if "delta" in tensors:
             self.delta = distributed.part(tensors["delta"].to(self.device))
@@ -188,32 +188,32 @@ def pretrain(
     watch: Callable[[int], None] | None = None,
     title: str = "pretrain",
 ) -> Progress:
-    """Train an encoder in place. In distributed training every rank calls this alike.
+    """Train an encoder in place. In distributed training every rank calls this function.
 
     Args:
-        encoder: network on its device; left in eval mode.
+        encoder: network on its device; in eval mode afterwards.
         images: (N, 3, H, W) uint8, or a feed of them.
-        labels: (N,) int64, used by the supervised method alone.
+        labels: (N,) int64; only the supervised method uses them.
         method: views and loss.
         regime: how a minibatch becomes updates.
-        views: how views are made.
+        views: how views are drawn.
         size: side of the views in pixels.
         epochs: length, in the unit of `epochs_meaning`.
         epochs_meaning: see `regimes.passes_over_data`.
         batch_size: images in a minibatch; the last, smaller one of a pass is dropped.
         optimizer: arguments of `build_optimizer` and of `learning_rate`.
-        precision: of the encoder's arithmetic in training.
-        compiled: whether to compile the encoder, where that helps and works.
-        seed: every random choice is a hash of the seed and of the choice's purpose.
+        precision: precision of the encoder's arithmetic in training.
+        compiled: whether to compile the encoder, if that helps and works.
+        seed: every random choice is a hash of the seed and the purpose of the choice.
         checkpoint: saves the state, from which an interrupted training resumes.
-        watch: called after each minibatch with the number of minibatches done.
-        title: of the progress bar and of log lines.
+        watch: called after each minibatch with the number of finished minibatches.
+        title: title of the progress bar and of log lines.
 
     Returns:
-        Updates made, seconds, and one line of history per pass.
+        Number of updates, seconds, and one line of history per pass.
 
     Raises:
-        TrainingError: fewer images than a minibatch holds, or a loss that is no longer finite.
+        TrainingError: the images do not fill a minibatch, or the loss is no longer finite.
         DivisionError: minibatches cannot be divided among the ranks.
     """
     passes = passes_over_data(epochs, epochs_meaning, regime.updates_per_batch, views.count)
@@ -242,11 +242,11 @@ def pretrain(
     bar.begin_at(training.done(length))
     with contextlib.closing(batches):
         for batch, starts in batches:
-            with runtime.tf32(allowed=precision == "tf32"):  # views are made outside of it
+            with runtime.tf32(allowed=precision == "tf32"):  # views are made outside this block
                 training.train(batch, method, regime, starts)
             if progress.position == length.minibatches:
                 training.close_pass(length, title)
-            if checkpoint is not None and distributed.said_by_first(checkpoint.due()):
+            if checkpoint is not None and distributed.broadcast_first(checkpoint.due()):
                 training.save(checkpoint)
             done = training.done(length)
             if watch is not None:
@@ -261,7 +261,7 @@ def pretrain(
 def _begin(
     encoder: Encoder, optimizer: Mapping[str, Any], length: Length, *, updates_per_batch: int
 ) -> Training:
-    """Return a training at its start, with the optimizer and schedule that a study describes."""
+    """Return a new training, with the optimizer and schedule of the study."""
     options = dict(optimizer)
     lr_at = learning_rate(
         options["lr"],
@@ -284,7 +284,7 @@ def _batches(
     size: int,
     seed: int,
 ) -> Generator[tuple[Batch, torch.Generator], None, None]:
-    """Yield this rank's part of each minibatch left, and the source of its random starts."""
+    """Yield this rank's share of each remaining minibatch, and the generator of random starts."""
     device, first = training.device, training.done(length)
     distributed.check_same(first, "minibatches done")
     images, labels = feed.of(images, device), labels.to(device)
@@ -307,7 +307,7 @@ def _batches(
 
 
 def _orders(steps: range, length: Length, *, seed: int, mine: range) -> Iterator[Tensor]:
-    """Yield which images this rank has of each minibatch of some steps, (B,) int64."""
+    """Yield the indices (B,) int64 of this rank's images for each step."""
     for step in steps:
         epoch, position = divmod(step, length.minibatches)
         if position == 0 or step == steps.start:
@@ -332,16 +332,16 @@ def make_batch(
         images: (B, 3, H, W) uint8.
         labels: (B,) int64.
         indices: (B,) int64, on the device of the images; their positions in the training set.
-        views: how views are made.
-        size: side of the views.
-        seed: of the training.
-        epoch: pass over the data; together with seed and index it decides the views of an image.
-        only: which of the views to make; all when None.
+        views: how views are drawn.
+        size: side of the views in pixels.
+        seed: seed of the training.
+        epoch: pass over the data; seed, epoch and index decide the views of an image.
+        only: numbers of the views to make; None makes all.
     """
-    made = slice(only.start, only.stop) if only else slice(None)
+    chosen = slice(only.start, only.stop) if only else slice(None)
     key = runtime.counter_key(seed, "views", epoch)
     return Batch(
         images=augment.to_float(images, size),
-        views=augment.make_views(images, views, size=size, key=key, counters=indices, only=made),
+        views=augment.make_views(images, views, size=size, key=key, counters=indices, only=chosen),
         labels=labels,
     )

@@ -1,7 +1,7 @@
 """Regimes: how one minibatch becomes parameter updates, with or without an adversary.
 
-A regime drives the method's losses on a network in train mode and calls `update` (optimizer and
-schedule) after each backward pass. Perturbations live on the method's target, in pixel units.
+A regime computes the method's losses on a network in train mode and calls `update` (optimizer and
+schedule) after each backward pass. Perturbations are added to the method's target, in pixel units.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Update = Callable[[], None]
 
 
 class Regime(Protocol):
-    """What a regime must offer; a row in `REGIMES` makes it a name for study files.
+    """What a regime must provide; its row in `REGIMES` names it for study files.
 
     Attributes:
         adversarial: whether images are perturbed.
@@ -49,7 +49,7 @@ class Regime(Protocol):
 
     @property
     def updates_per_batch(self) -> int:
-        """Updates that one minibatch becomes."""
+        """Updates per minibatch."""
 
     def train_batch(
         self,
@@ -63,16 +63,16 @@ class Regime(Protocol):
         """Train on one minibatch.
 
         Args:
-            net: network in train mode; maps images (N, 3, H, W) to what the method's loss takes.
+            net: network in train mode; maps images (N, 3, H, W) to inputs of the method's loss.
             method: views and loss.
             batch: minibatch.
-            delta: what the last minibatch handed on; None before the first.
-            update: moves parameters and learning rate; called after each backward pass.
-            generator: source of random starts.
+            delta: perturbation from the last minibatch; None before the first minibatch.
+            update: updates parameters and learning rate; called after each backward pass.
+            generator: generator of random starts.
 
         Returns:
-            The loss of each update, or this rank's share of it (scalars, still on the device), and
-            the perturbation to hand on, if any.
+            The loss of each update, or this rank's share of it (scalars on the device), and the
+            perturbation for the next minibatch, if any.
         """
 
 
@@ -98,7 +98,7 @@ class Standard:
         update: Update,
         generator: torch.Generator | None,
     ) -> tuple[list[Tensor], None]:
-        """Descend the loss of the clean target once."""
+        """Update once on the loss of the clean target."""
         net.zero_grad(set_to_none=True)
         loss = method.train_loss(net, batch, method.target(batch))
         loss.backward()
@@ -108,18 +108,18 @@ class Standard:
 
 @dataclass(frozen=True)
 class Pgd:
-    """Adversarial training: each minibatch is attacked by PGD from zero, then descended once.
+    """Adversarial training: one update per minibatch, after a PGD attack that starts at zero.
 
     Attributes:
         eps: radius, in 1/255.
         step_size: in 1/255; 2.55 is the paper's 0.01.
-        steps: of the attack.
-        pgd_weight_grads: gradient that the update takes. `sum`: of all attack steps and the final
-            pass, since the code clears gradients before the attack and never after (code); `final`:
-            of the final pass alone (paper).
-        attack_batchnorm: batch norm during the attack. `updating`: train mode, running statistics
-            move with every attack step (code); `frozen`: train mode, they stay; `eval`: running
-            statistics are used.
+        steps: steps of the attack.
+        pgd_weight_grads: gradient of the update. `sum`: over all attack steps and the final pass,
+            since the code clears gradients only before the attack (code); `final`: of the final
+            pass only (paper).
+        attack_batchnorm: batch norm during the attack. `updating`: train mode, every attack step
+            updates the running statistics (code); `frozen`: train mode, the running statistics stay
+            as they are; `eval`: running statistics are used.
     """
 
     eps: float = option(8.0, ge=0, le=255)
@@ -143,7 +143,7 @@ class Pgd:
         update: Update,
         generator: torch.Generator | None,
     ) -> tuple[list[Tensor], None]:
-        """Attack, then descend the loss of the attacked target once."""
+        """Attack, then update once on the loss of the attacked target."""
         net.zero_grad(set_to_none=True)
         summed = self.pgd_weight_grads == "sum"
         with (
@@ -166,18 +166,18 @@ class Pgd:
 
 @dataclass(frozen=True)
 class Free:
-    """Free adversarial training: m replays, in each one backward pass for both sides.
+    """Free adversarial training: in each of m replays, one backward pass serves both sides.
 
     Attributes:
-        replays: m; the parameters are updated in each.
+        replays: m; each replay updates the parameters.
         eps: radius, in 1/255.
-        step_size: of the perturbation, in 1/255 (switch `free_step_size`). Code: 2.55 (0.01);
-            Algorithm 1: eps.
-        delta_lifetime: `run`: one perturbation for the batch slots, carried over all minibatches
-            (code); `minibatch`: started afresh for each.
-        delta_start: what a perturbation starts from, `zero` (code) or `uniform` in the ball.
-        delta_first_clip: whether x + delta is clipped to [0, 1] also at the first replay of a
-            minibatch, when delta still belongs to another one or is fresh. Code: false.
+        step_size: step size of the perturbation, in 1/255 (switch `free_step_size`). Code: 2.55
+            (0.01); Algorithm 1: eps.
+        delta_lifetime: `run`: one perturbation per batch slot, carried through all minibatches
+            (code); `minibatch`: a new one for each minibatch.
+        delta_start: start of a perturbation, `zero` (code) or `uniform` in the ball.
+        delta_first_clip: whether x + delta is clipped to [0, 1] also in the first replay of a
+            minibatch, when delta is new or comes from another minibatch. Code: false.
     """
 
     replays: int = option(3, ge=1)
@@ -187,11 +187,11 @@ class Free:
     delta_start: Literal["zero", "uniform"] = "zero"
     delta_first_clip: bool = False
     adversarial: ClassVar[bool] = True
-    steps: ClassVar[int] = 0  # the update's own backward pass moves the perturbation
+    steps: ClassVar[int] = 0  # the backward pass of the update also moves the perturbation
 
     @property
     def updates_per_batch(self) -> int:
-        """One a replay."""
+        """One per replay."""
         return self.replays
 
     def train_batch(
@@ -203,13 +203,13 @@ class Free:
         update: Update,
         generator: torch.Generator | None,
     ) -> tuple[list[Tensor], Tensor]:
-        """Replay the minibatch m times, descending in parameters and ascending in delta."""
+        """Replay the minibatch m times: minimise over parameters, maximise over delta."""
         target, eps = method.target(batch), in_pixels(self.eps)
         fresh = delta is None or self.delta_lifetime == "minibatch"
         if fresh:
             delta = torch.zeros_like(target)
-            if self.delta_start == "uniform":  # each rank draws for all, and keeps its own
-                whole = distributed.room(target).uniform_(-eps, eps, generator=generator)
+            if self.delta_start == "uniform":  # each rank draws for all ranks, and keeps its part
+                whole = distributed.empty_gathered(target).uniform_(-eps, eps, generator=generator)
                 delta = distributed.part(whole)
         assert delta is not None
         if self.delta_first_clip:
@@ -232,7 +232,7 @@ class Free:
 
 @contextlib.contextmanager
 def attack_mode(net: nn.Module, batchnorm: str) -> Iterator[None]:
-    """Put a network's batch norm into the state in which it is attacked, and back.
+    """Set the batch norm of a network for attacks inside a block, and restore it afterwards.
 
     Args:
         net: network in train mode.
@@ -256,14 +256,14 @@ def attack_mode(net: nn.Module, batchnorm: str) -> Iterator[None]:
 
 
 def passes_over_data(epochs: int, meaning: str, replays: int, views: int) -> int:
-    """Return how often the training set is gone through.
+    """Return the number of passes over the training set.
 
     Args:
-        epochs: as the study says.
+        epochs: value in the study.
         meaning: `passes`: epochs are passes; `replays`: N epochs are N/m passes; `views`: N/(C m)
             passes.
-        replays: updates that a minibatch becomes, m.
-        views: C.
+        replays: updates per minibatch, m.
+        views: views per image, C.
 
     Returns:
         At least 1; fractions are rounded.

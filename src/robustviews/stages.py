@@ -1,7 +1,8 @@
 """The stages of a study as pure functions: arrays, weights and options in, results out.
 
-No function here knows a path, a study file or the command line: that loads, calls and saves. What
-decides a number is decided here or below, and so the digest of a job's code begins here.
+No function here knows a path, a study file or the command line: the command line loads inputs,
+calls a stage and saves results. Every number is decided by a stage and by what it calls, so the
+digest of a job's code starts here.
 """
 
 from __future__ import annotations
@@ -46,12 +47,12 @@ log = logging.getLogger(__name__)
 
 
 class Pretrained(NamedTuple):
-    """What a pretraining leaves.
+    """The results of a pretraining.
 
     Attributes:
-        weights: of the encoder.
+        weights: weights of the encoder.
         progress: updates, seconds, and one line of history per pass.
-        step_bytes: memory that a training step was expected to take.
+        step_bytes: expected memory of a training step.
     """
 
     weights: dict[str, Tensor]
@@ -64,14 +65,14 @@ def prepare(dataset: Dataset, create: Create) -> dict[str, Any]:
 
     Args:
         dataset: options of the data set.
-        create: makes the arrays that are filled: {train,test}_images, (N, 3, S, S) uint8, and
+        create: creates the arrays to fill: {train,test}_images, (N, 3, S, S) uint8, and
             {train,test}_labels, (N,) int64.
 
     Returns:
         Numbers of `train` and `test` images, `classes`, `size`, and `source_hashes` by name.
 
     Raises:
-        DataError: files are missing, damaged or not what was asked for.
+        DataError: files are missing, damaged or not as requested.
     """
     return dataset.prepare(create)
 
@@ -97,43 +98,43 @@ def pretrain(
     checkpoint: Checkpoint | None = None,
     title: str = "pretrain",
 ) -> Pretrained:
-    """Train an encoder. In distributed training every rank calls this alike.
+    """Train an encoder. In distributed training every rank calls this function.
 
     Args:
         images: (N, 3, S, S) uint8, in memory or mapped from their file.
-        labels: (N,) int64, used by a supervised method alone.
+        labels: (N,) int64; only a supervised method uses them.
         classes: number of classes.
         size: side of the views in pixels.
         encoder: arguments of `encoder.build_encoder`.
         method: views and loss.
         regime: how a minibatch becomes updates.
-        views: how views are made.
+        views: how views are drawn.
         optimizer: arguments of `pretrain.build_optimizer` and of `optim.learning_rate`.
         epochs: length, in the unit of `epochs_meaning`.
         epochs_meaning: see `regimes.passes_over_data`.
         batch_size: images in a minibatch.
-        precision: of the encoder's arithmetic in training.
+        precision: precision of the encoder's arithmetic in training.
         compile: whether to compile the encoder on a GPU.
-        seed: of the initial weights, of views and orders.
-        device: where to train.
+        seed: seed of the initial weights, of views and orders.
+        device: device of the training.
         checkpoint: saves the state, from which an interrupted training resumes.
-        title: of the progress bar and of log lines.
+        title: title of the progress bar and of log lines.
 
     Raises:
         ShortageError: a training step needs more memory than the device has.
-        TrainingError: fewer images than a minibatch holds, or a loss that is no longer finite.
+        TrainingError: the images do not fill a minibatch, or the loss is no longer finite.
         DivisionError: minibatches cannot be divided among the ranks.
     """
     outputs = classes if method.supervised else None
     network = encoders.build_encoder(**encoder, classes=outputs, seed=seed).to(device)
     if precision == "bf16" and not runtime.native_bf16(device):
-        log.info("bf16 is not native on %s: precision: fp32 would be faster", device)
+        log.info("%s has no bf16 in hardware: precision: fp32 would be faster", device)
     needed = step.rank_bytes(
         network, method, regime, views, size=size, batch_size=batch_size, precision=precision
     )
-    sharers = distributed.ranks() if device.type == "cpu" else 1  # of the device's memory
+    sharers = distributed.ranks() if device.type == "cpu" else 1  # ranks on this device
     step.check_step(needed * sharers, network, title=title)
-    others = (sharers - 1) * images.nbytes  # in each process, where they fit
+    others = (sharers - 1) * images.nbytes  # of the other ranks, if they fit
     with memory.explained(title, step.SMALLER_STEP):
         progress = pretraining.pretrain(
             network,
@@ -177,21 +178,21 @@ def probe(
     """Train a head on a frozen encoder.
 
     Args:
-        weights: of the encoder.
+        weights: weights of the encoder.
         images: (N, 3, S, S) uint8, the training set, in memory or mapped from their file.
         labels: (N,) int64.
         classes: number of classes.
         size: side of images and views in pixels.
         encoder: arguments of `encoder.build_encoder`.
-        supervised: whether the encoder has a classifier of its own.
+        supervised: whether the encoder has its own classifier.
         probe: options of the probe.
-        views: of the pretraining, from which an n-crop probe draws.
-        seed: of the head, of orders and views.
-        batch: views that are encoded or attacked at a time; only rounding depends on it.
-        start: weights of the head that training starts from; None for fresh ones.
-        device: where to train.
+        views: views of the pretraining, from which an n-crop probe draws.
+        seed: seed of the head, of orders and views.
+        batch: views encoded or attacked at a time; only rounding depends on it.
+        start: weights of the head that training starts from; None for new weights.
+        device: device of the training.
         checkpoint: saves the state, from which an interrupted fit resumes.
-        title: of the progress bar and of log lines.
+        title: title of the progress bar and of log lines.
 
     Returns:
         Weights of the head, and one line of history per epoch.
@@ -246,31 +247,31 @@ def attack(
     """Attack a classifier at every radius of an attack.
 
     Args:
-        weights: of the encoder.
+        weights: weights of the encoder.
         head: weights of the head; None for a supervised encoder's own classifier.
         images: (N, 3, S, S) uint8, the whole test set, in memory or mapped from their file.
         labels: (N,) int64.
         classes: number of classes.
         size: side of the images in pixels.
         encoder: arguments of `encoder.build_encoder`.
-        supervised: whether the encoder has a classifier of its own.
-        probe: what the classifier sees of an image.
+        supervised: whether the encoder has its own classifier.
+        probe: makes the inputs of the classifier from an image.
         attack: options of the attack.
-        views: of the pretraining, from which an n-crop probe draws.
-        seed: of the choice of images, of views and of random starts.
-        batch: views that are attacked at a time; random draws depend on it.
-        device: where to attack.
+        views: views of the pretraining, from which an n-crop probe draws.
+        seed: seed of the choice of images, of views and of random starts.
+        batch: views attacked at a time; random draws depend on it.
+        device: device of the attack.
         checkpoint: saves the flags so far, from which an interrupted attack resumes.
-        title: of the progress bar and of log lines.
+        title: title of the progress bar and of log lines.
 
     Returns:
         `index` (n,) int64, positions of the attacked images in the test set; `labels` (n,) int64;
-        `clean` and one `eps_<radius>` per radius (n,) uint8, 1 where the prediction is right.
+        `clean` and one `eps_<radius>` per radius (n,) uint8, 1 where the prediction is correct.
 
     Raises:
         ShortageError: the device has too little memory.
         WeightsError: weights do not fit the encoder or the head.
-        ValueError: an attack left its ball or [0, 1], or asks for more images than there are.
+        ValueError: an attack left its ball or [0, 1], or requests more images than there are.
     """
     network = encoders.restore_encoder(
         weights, encoder, classes=classes if supervised else None, device=device

@@ -1,4 +1,4 @@
-"""One training step, tried before it is needed: what memory it takes, whether it compiles."""
+"""One training step, tried in advance: how much memory it takes, and whether it compiles."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from robustviews.methods import Batch, Method, divide
 from robustviews.regimes import Regime, attack_mode
 
 SMALLER_STEP = (
-    "lower batch_size or views.count, or use precision: bf16; a micro-batch is no way out: batch "
-    "norm and the losses see the whole minibatch, so that in pieces it would be another method"
+    "lower batch_size or views.count, or use precision: bf16; micro-batches would not help: batch "
+    "norm and the losses need the whole minibatch, so the result would be another method"
 )
-_WEIGHT_COPIES = 4  # weights, gradients, and two of the optimizer: Adam's slots, or LARS's and work
+_WEIGHT_COPIES = 4  # weights, gradients, and two copies of the optimizer
 _ADVERSARY_COPIES = 3  # of the target: perturbation, its gradient, their sum with the images
 
 
 def blank_batch(count: int, *, views: int, size: int, device: torch.device) -> Batch:
-    """Return a minibatch of black images: one of the right shapes, to try a step on.
+    """Return a minibatch of black images with the right shapes, to try a step.
 
     Args:
-        count: images.
-        views: of each image.
+        count: number of images.
+        views: views per image.
         size: side of the views in pixels.
-        device: where it lies.
+        device: device of the minibatch.
     """
     return Batch(
         images=torch.zeros(count, 3, size, size, device=device),
@@ -50,18 +50,18 @@ def step_bytes(
 ) -> int:
     """Return the memory that a training step takes at its peak, in bytes.
 
-    Activations are measured, not modelled: the loss of two and of four images is computed, and what
-    it keeps for the backward pass is scaled to the minibatch. Neither the network nor any random
-    state is changed by it. What convolutions need as workspace is left out.
+    Activations are measured, not modelled: the loss of two and of four images is computed, and the
+    memory kept for the backward pass is extrapolated to the minibatch. This changes neither the
+    network nor any random state. The workspace of convolutions is not included.
 
     Args:
-        encoder: on its device.
+        encoder: network on its device.
         method: views and loss.
         regime: how a minibatch becomes updates.
-        views: how many of each image.
+        views: number of views per image.
         size: side of the views in pixels.
         batch_size: images in a minibatch.
-        precision: of the encoder's arithmetic in training.
+        precision: precision of the encoder's arithmetic in training.
     """
     device = next(encoder.parameters()).device
     kept = {}
@@ -86,7 +86,7 @@ def rank_bytes(
     batch_size: int,
     precision: str,
 ) -> int:
-    """Return the memory that a step takes in one rank; arguments as in `step_bytes`."""
+    """Return the memory of a training step in one rank; arguments as in `step_bytes`."""
     ranks = distributed.ranks()
     share = divide(method, views=views.count, batch_size=batch_size, ranks=ranks)[0]
     return step_bytes(
@@ -101,36 +101,36 @@ def rank_bytes(
 
 
 def kept_bytes(work: Callable[[], object], *, beside: Iterable[Tensor] = ()) -> int:
-    """Return the bytes that the backward pass of some work would need.
+    """Return the bytes that are kept for the backward pass of a computation.
 
     Args:
-        work: returns what the backward pass would begin with.
+        work: the computation; returns the start of its backward pass.
         beside: tensors that do not count.
     """
-    ours = {_address(value) for value in beside}
+    excluded = {_address(value) for value in beside}
     kept: dict[int, int] = {}
 
     def keep(value: Tensor) -> Tensor:
-        if _address(value) not in ours:
+        if _address(value) not in excluded:
             kept[_address(value)] = value.untyped_storage().nbytes()
-        return value.detach()  # without the graph, which would hold itself
+        return value.detach()  # without the graph, which would keep itself alive
 
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
-        done = work()
-        del done  # only now: what it keeps is told apart by its address
+        result = work()
+        del result  # only now: kept tensors are distinguished by their addresses
     return sum(kept.values())
 
 
 def check_step(needed: int, encoder: Encoder, *, title: str) -> None:
-    """Refuse a training whose steps need more memory than there is.
+    """Refuse a training whose steps need more memory than is available.
 
     Args:
         needed: bytes, from `step_bytes`.
-        encoder: on its device; what its weights take already is theirs.
-        title: of the training.
+        encoder: network on its device; the memory of its weights counts as available.
+        title: title of the training.
 
     Raises:
-        ShortageError: there is less.
+        ShortageError: less memory is available.
     """
     device = next(encoder.parameters()).device
     left = memory.available(device) + _bytes_of(*encoder.parameters())
@@ -142,9 +142,9 @@ def check_step(needed: int, encoder: Encoder, *, title: str) -> None:
 
 
 def _loss_bytes(encoder: Encoder, method: Method, batch: Batch, *, precision: str) -> int:
-    """Return the bytes that the backward pass of a loss needs beside weights and inputs."""
+    """Return the bytes that the backward pass of a loss needs besides weights and inputs."""
     target = method.target(batch).detach().requires_grad_()
-    before = encoder.training, encoder.precision
+    training, previous_precision = encoder.training, encoder.precision
     devices = [target.device] if target.is_cuda else []
     try:
         encoder.train()
@@ -155,8 +155,8 @@ def _loss_bytes(encoder: Encoder, method: Method, batch: Batch, *, precision: st
                 beside=(*encoder.parameters(), *batch),
             )
     finally:
-        encoder.train(before[0])
-        encoder.precision = before[1]
+        encoder.train(training)
+        encoder.precision = previous_precision
 
 
 def _address(value: Tensor) -> int:
@@ -164,7 +164,7 @@ def _address(value: Tensor) -> int:
 
 
 def _bytes_of(*tensors: Tensor) -> int:
-    return sum(each.numel() * each.element_size() for each in tensors)
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def compile_encoder(
@@ -176,13 +176,13 @@ def compile_encoder(
     size: int,
     batch_size: int,
 ) -> compiler.Compilation:
-    """Compile the forward pass of an encoder, in place, for a training of these shapes.
+    """Compile the forward pass of an encoder, in place, for a training with these shapes.
 
     Args:
-        encoder: in train mode, on its device, with the precision of the training.
+        encoder: network in train mode, on its device, with the precision of the training.
         method: views and loss.
         regime: how a minibatch becomes updates.
-        views: how many of each image.
+        views: number of views per image.
         size: side of the views in pixels.
         batch_size: images in a minibatch.
     """
@@ -197,7 +197,7 @@ def compile_encoder(
         starts = runtime.generator(device, "compile")
         with runtime.tf32(
             allowed=encoder.precision == "tf32"
-        ):  # else it would be compiled once more
+        ):  # otherwise the training would recompile
             losses, _ = regime.train_batch(encoder, method, batch, None, lambda: None, starts)
         torch.stack(losses).sum().item()  # waits for the device
 

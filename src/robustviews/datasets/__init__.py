@@ -1,4 +1,4 @@
-"""Data sets: how each is found, verified, split, and stored as plain arrays of bytes."""
+"""Data sets: how each is read, verified, split, and stored as plain arrays."""
 
 from robustviews.datasets.kinds import DATASETS, Cifar10, Cifar100, Dataset, Digits, Folder
 from robustviews.datasets.splits import Create, DataError, Images, Labels, open_split

@@ -1,4 +1,4 @@
-"""Data sets: how each is found, verified, split, and stored as plain arrays of bytes.
+"""Kinds of data sets: how each is read, verified, split, and stored as plain arrays.
 
 A prepared data set is a folder of {train,test}_images.npy, (N, 3, S, S) uint8, and
 {train,test}_labels.npy, (N,) int64.
@@ -20,8 +20,8 @@ from robustviews.datasets.sources import cifar_trouble, source_folder
 from robustviews.datasets.splits import Create, DataError, Images, Labels, choose, fill, stratified
 from robustviews.options import option, plan_only
 
-_DIGITS = 1797  # images, of both splits
-# Of the 1,797 digits of scikit-learn 1.9 and their labels, as uint8 and int64.
+_DIGITS = 1797  # images in both splits
+# Hash of the 1,797 digits of scikit-learn 1.9 and their labels, as uint8 and int64.
 _DIGITS_SHA256 = "65e5b4619795efb40c1082f4c350c049e4ad552200d369b6ae99e21eef5e72c5"
 
 
@@ -34,22 +34,22 @@ class Dataset(Protocol):
 
     @property
     def num_classes(self) -> int | None:
-        """Number of classes, None when only the data show it."""
+        """Number of classes; None if only the files show it."""
 
     @property
     def counts(self) -> tuple[int, int] | None:
-        """Training and test images, None when only the data show them."""
+        """Numbers of training and test images; None if only the files show them."""
 
     @property
     def root(self) -> str | None:
-        """Folder of the source files; empty for the usual ones, None where none are needed."""
+        """Folder of the source files; empty for the default folder, None if no files are needed."""
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Folders that must lie in the source folder."""
+        """Folders that must exist in the source folder."""
 
     def prepare(self, create: Create) -> dict[str, Any]:
-        """Fill {train,test}_images and {train,test}_labels; worthless after a DataError.
+        """Fill {train,test}_images and {train,test}_labels; after a DataError they are invalid.
 
         Returns:
             `train` and `test` (numbers of images), `classes`, `size`, and `source_hashes` by name.
@@ -58,11 +58,11 @@ class Dataset(Protocol):
 
 @dataclass(frozen=True)
 class Digits:
-    """Handwritten digits: the 1,797 images of 8x8 pixels that scikit-learn brings; no download.
+    """Handwritten digits: the 1,797 images of 8x8 pixels in scikit-learn; no download.
 
     Attributes:
         size: height and width after bilinear enlargement, in pixels.
-        test: images in the test split, each class in its proportion; all others are for training.
+        test: images in the test split, in the proportions of the classes; the rest is for training.
     """
 
     size: int = option(32, ge=8)
@@ -74,7 +74,7 @@ class Digits:
     @property
     @plan_only
     def counts(self) -> tuple[int, int]:
-        """Return what the test split leaves for training, and the test split."""
+        """Return the sizes of the training and the test split."""
         return _DIGITS - self.test, self.test
 
     def prepare(self, create: Create) -> dict[str, Any]:
@@ -83,10 +83,10 @@ class Digits:
 
         pixels, labels = load_digits(return_X_y=True)
         pixels, labels = pixels.astype(np.uint8), labels.astype(np.int64)
-        found = hashlib.sha256(pixels.tobytes() + labels.tobytes()).hexdigest()
-        if found != _DIGITS_SHA256:
-            way_out = "type: pip install --force-reinstall --no-deps scikit-learn"
-            raise DataError(f"digits: expected sha256 {_DIGITS_SHA256}, found {found}; {way_out}")
+        sha256 = hashlib.sha256(pixels.tobytes() + labels.tobytes()).hexdigest()
+        if sha256 != _DIGITS_SHA256:
+            fix = "type: pip install --force-reinstall --no-deps scikit-learn"
+            raise DataError(f"digits: expected sha256 {_DIGITS_SHA256}, found {sha256}; {fix}")
         images = _enlarge(pixels.reshape(-1, 8, 8), self.size)
         test = stratified(labels, self.test)
         train = np.setdiff1d(np.arange(len(labels)), test)
@@ -95,7 +95,7 @@ class Digits:
             "test": fill(create, "test", images[test], labels[test], size=self.size),
             "classes": self.num_classes,
             "size": self.size,
-            "source_hashes": {"digits": f"sha256:{found}"},
+            "source_hashes": {"digits": f"sha256:{sha256}"},
         }
 
 
@@ -104,9 +104,9 @@ class Cifar10:
     """CIFAR-10: 50,000 training and 10,000 test images of 32x32 pixels in 10 classes.
 
     Attributes:
-        root: folder that holds `cifar-10-batches-py` (`cifar-100-python`). Empty: the one that the
-            environment variable ROBUSTVIEWS_DATA names, else `data/raw`, downloaded when missing.
-        train_images: keep so many, each class in its proportion; null keeps all.
+        root: folder that holds `cifar-10-batches-py` (`cifar-100-python`). Empty: the folder in the
+            environment variable ROBUSTVIEWS_DATA, else `data/raw`, downloaded if missing.
+        train_images: number to keep, in the proportions of the classes; null keeps all.
         test_images: the same for the test split.
     """
 
@@ -121,7 +121,7 @@ class Cifar10:
     @property
     @plan_only
     def counts(self) -> tuple[int, int]:
-        """Return the official sizes, or what is kept of them."""
+        """Return the numbers of images that are kept."""
         return self.train_images or 50_000, self.test_images or 10_000
 
     def prepare(self, create: Create) -> dict[str, Any]:
@@ -131,9 +131,9 @@ class Cifar10:
         kind = getattr(datasets, self._torchvision_name)
         root, downloads = source_folder(self.root)
         assert root is not None
-        wanted = {"train": self.train_images, "test": self.test_images}
+        requested = {"train": self.train_images, "test": self.test_images}
         counts = {}
-        for split, count in wanted.items():
+        for split, count in requested.items():
             try:
                 data = kind(root, train=split == "train", download=downloads)
             except (OSError, RuntimeError) as error:
@@ -148,7 +148,7 @@ class Cifar10:
 
 @dataclass(frozen=True)
 class Cifar100(Cifar10):
-    """CIFAR-100: the same in 100 classes; options as for CIFAR-10."""
+    """CIFAR-100: images as in CIFAR-10, in 100 classes; the options are those of CIFAR-10."""
 
     num_classes: ClassVar[int] = 100
     files: ClassVar[tuple[str, ...]] = ("cifar-100-python",)
@@ -157,18 +157,18 @@ class Cifar100(Cifar10):
 
 @dataclass(frozen=True)
 class Folder:
-    """Image files, a folder for each class in a folder for each split, such as ImageNet-100.
+    """Image files in one folder per split and class, such as ImageNet-100.
 
     Attributes:
         root: folder of the two splits.
-        size: height and width, in pixels: the shorter side is resized to it, then the centre cut.
-        classes: names of the class folders; null takes `class_list`.
-        class_list: text file with a class folder in each line; lines that begin with # are
-            comments. Empty takes all folders of the training split. The usual choice for
+        size: height and width in pixels: the shorter side is resized to it, then the centre is cut.
+        classes: names of the class folders; null uses `class_list`.
+        class_list: text file with one class folder per line; lines that begin with # are
+            comments. Empty uses all folders of the training split. The usual choice for
             ImageNet-100 is imagenet100.txt of github.com/HobbitLong/CMC (Tian et al.).
         train: folder of the training split, within `root`.
         test: folder of the test split, within `root`.
-        train_images: keep so many, each class in its proportion; null keeps all.
+        train_images: number to keep, in the proportions of the classes; null keeps all.
         test_images: the same for the test split.
     """
 
@@ -182,7 +182,7 @@ class Folder:
     test_images: int | None = option(None, ge=1)
 
     def __post_init__(self) -> None:
-        """Refuse two sources of classes, none, and a class that is named twice."""
+        """Refuse two sources of classes, an empty list, and a class that occurs twice."""
         if self.classes is not None:
             if self.class_list:
                 raise DataError("classes and class_list: give only one of them")
@@ -190,13 +190,13 @@ class Folder:
 
     @property
     def num_classes(self) -> int | None:
-        """Return how many `classes` are named."""
+        """Return the number of `classes`."""
         return None if self.classes is None else len(self.classes)
 
     @property
     @plan_only
     def counts(self) -> tuple[int, int] | None:
-        """Return what is kept of both splits, where the study says it."""
+        """Return the numbers of images that are kept, if the study states both."""
         if self.train_images is None or self.test_images is None:
             return None
         return self.train_images, self.test_images
@@ -211,20 +211,20 @@ class Folder:
         """Decode and write all images."""
         root = Path(self.root).expanduser()
         names = self.classes or _class_names(self.class_list, root / self.train)
-        wanted = {"train": self.train_images, "test": self.test_images}
+        requested = {"train": self.train_images, "test": self.test_images}
         counts, hashes = {}, {}
-        for split, part in (("train", self.train), ("test", self.test)):
-            files, labels = _find_images(root / part, names)
-            chosen = choose(labels, wanted[split], f"{root / part}: {split}_images")
+        for split, folder in (("train", self.train), ("test", self.test)):
+            files, labels = _find_images(root / folder, names)
+            chosen = choose(labels, requested[split], f"{root / folder}: {split}_images")
             source = hashlib.sha256()
             images = (_decode(files[number], self.size, source) for number in chosen)
             counts[split] = fill(create, split, images, labels[chosen], size=self.size)
-            hashes[part] = f"sha256:{source.hexdigest()}"
+            hashes[folder] = f"sha256:{source.hexdigest()}"
         return {**counts, "classes": len(names), "size": self.size, "source_hashes": hashes}
 
 
 def _enlarge(images: Images, size: int) -> Images:
-    """Enlarge gray images (N, 8, 8) of 0 to 16 bilinearly to (N, 3, size, size) of 0 to 255."""
+    """Enlarge gray images (N, 8, 8) in 0 to 16 bilinearly to (N, 3, size, size) in 0 to 255."""
     old = images.shape[-1]
     centre = np.clip((np.arange(size) + 0.5) * old / size - 0.5, 0, old - 1)
     weights = np.clip(1 - np.abs(centre[:, None] - np.arange(old)), 0, None)  # (size, 8)
@@ -233,7 +233,7 @@ def _enlarge(images: Images, size: int) -> Images:
 
 
 def _class_names(class_list: str, train: Path) -> Sequence[str]:
-    """Return the classes that a file lists; without one, the folders of the training split."""
+    """Return the classes in a list file; without a file, the folders of the training split."""
     if not class_list:
         return _subfolders(train)
     path = Path(class_list).expanduser()
@@ -246,11 +246,11 @@ def _class_names(class_list: str, train: Path) -> Sequence[str]:
 
 
 def _check_names(names: Sequence[str], where: str) -> None:
-    """Refuse a list of classes that is empty or repeats a name."""
+    """Refuse a list of classes that is empty or contains a name twice."""
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated or not names:
-        found = f"`{repeated[0]}` twice" if repeated else "none"
-        raise DataError(f"{where}: expected class folders, each once, found {found}; correct it")
+        mistake = f"`{repeated[0]}` twice" if repeated else "none"
+        raise DataError(f"{where}: expected class folders, each once, found {mistake}; correct it")
 
 
 def _subfolders(folder: Path) -> list[str]:
@@ -263,17 +263,17 @@ def _subfolders(folder: Path) -> list[str]:
 
 
 def _find_images(folder: Path, names: Sequence[str]) -> tuple[list[Path], Labels]:
-    """Return the files of the named classes, hidden ones left out, and their labels."""
-    there, files, labels = _subfolders(folder), [], []
+    """Return the files of the named classes, without hidden files, and their labels."""
+    folders, files, labels = _subfolders(folder), [], []
     for label, name in enumerate(names):
-        if name not in there:
-            close = difflib.get_close_matches(name, there, n=1, cutoff=0)
+        if name not in folders:
+            close = difflib.get_close_matches(name, folders, n=1, cutoff=0)
             raise DataError(f"{folder / name}: no such class folder; the nearest is `{close[0]}`")
-        found = sorted(path for path in (folder / name).rglob("[!.]*") if path.is_file())
-        if not found:
+        images = sorted(path for path in (folder / name).rglob("[!.]*") if path.is_file())
+        if not images:
             raise DataError(f"{folder / name}: no image in it; add some or leave the class out")
-        files += found
-        labels += [label] * len(found)
+        files += images
+        labels += [label] * len(images)
     return files, np.array(labels, dtype=np.int64)
 
 
@@ -287,7 +287,7 @@ def _decode(path: Path, size: int, source: Any) -> Images:  # noqa: ANN401  # ha
         with Image.open(io.BytesIO(content)) as file:
             image = file.convert("RGB")
     except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{path}: no image, or damaged ({error}); replace or remove it") from None
+        raise DataError(f"{path}: damaged, or no image ({error}); replace or remove it") from None
     width, height = (max(size, round(side * size / min(image.size))) for side in image.size)
     left, top = (width - size) // 2, (height - size) // 2
     image = image.resize((width, height), Image.Resampling.BILINEAR)

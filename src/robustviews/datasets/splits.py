@@ -1,4 +1,4 @@
-"""Splits of a prepared data set: chosen, filled in, and opened again."""
+"""Splits of a prepared data set: how they are selected, written, and opened."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Labels = NDArray[np.int64]
 
 
 class Create(Protocol):
-    """Makes an array to be filled: in memory (`numpy.empty`) or in a file."""
+    """Creates an array to fill: in memory (`numpy.empty`) or in a file."""
 
     def __call__(self, name: str, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
-        """Return an array; its name is such as `train_images`."""
+        """Return an array with a name such as `train_images`."""
 
 
 class DataError(ValueError):
-    """Data is missing, damaged, or not what was asked for; the message names it and the way out."""
+    """Data is missing, damaged, or not as requested; the message names it and the fix."""
 
 
 def open_split(folder: Path, split: str) -> tuple[Images, Labels]:
@@ -36,14 +36,14 @@ def open_split(folder: Path, split: str) -> tuple[Images, Labels]:
     """
     images = _open_array(folder / f"{split}_images.npy")
     labels = _open_array(folder / f"{split}_labels.npy")
-    again = f"delete {folder} and make it again"
+    fix = f"delete {folder} and prepare the data set again"
     square = images.ndim == 4 and images.shape[1] == 3 and images.shape[2] == images.shape[3]
     if not square or images.dtype != np.uint8:
-        found = f"expected (N, 3, S, S) uint8, found {images.shape} {images.dtype}"
-        raise DataError(f"{folder / split}_images.npy: {found}; {again}")
+        mismatch = f"expected (N, 3, S, S) uint8, found {images.shape} {images.dtype}"
+        raise DataError(f"{folder / split}_images.npy: {mismatch}; {fix}")
     if labels.shape != images.shape[:1] or labels.dtype != np.int64:
-        found = f"expected ({len(images)},) int64, found {labels.shape} {labels.dtype}"
-        raise DataError(f"{folder / split}_labels.npy: {found}; {again}")
+        mismatch = f"expected ({len(images)},) int64, found {labels.shape} {labels.dtype}"
+        raise DataError(f"{folder / split}_labels.npy: {mismatch}; {fix}")
     return images, labels
 
 
@@ -53,13 +53,13 @@ def _open_array(path: Path) -> NDArray[Any]:
     try:
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
-        again = f"delete {path.parent} and make it again"
-        raise DataError(f"{path}: expected a whole array, found: {error}; {again}") from None
+        fix = f"delete {path.parent} and prepare the data set again"
+        raise DataError(f"{path}: expected a whole array, found: {error}; {fix}") from None
     return array
 
 
 def fill(create: Create, split: str, images: Iterable[Images], labels: Labels, *, size: int) -> int:
-    """Fill in images (3, size, size), one at a time, and labels; return how many."""
+    """Write images (3, size, size), one at a time, and labels; return the number of images."""
     array = create(f"{split}_images", (len(labels), 3, size, size), np.uint8)
     for number, image in enumerate(images):
         array[number] = image
@@ -68,19 +68,19 @@ def fill(create: Create, split: str, images: Iterable[Images], labels: Labels, *
 
 
 def choose(labels: Labels, count: int | None, what: str) -> Labels:
-    """Return the positions of the images to keep, in order; all when `count` is None."""
+    """Return the positions of the images to keep, in order; all if `count` is None."""
     if count is None:
         return np.arange(len(labels))
     if count > len(labels):
-        raise DataError(f"{what}: expected {count}, found {len(labels)}; ask for no more")
+        raise DataError(f"{what}: expected {count}, found {len(labels)}; lower it")
     return stratified(labels, count)
 
 
 def stratified(labels: Labels, count: int) -> Labels:
-    """Return `count` positions, in order, with each class in its proportion.
+    """Return `count` positions, in order, in the proportions of the classes.
 
-    Within a class the choice follows hashes of the positions, which no library version changes. A
-    larger count gives the same positions and more.
+    Within a class, positions are chosen by their hashes, which are the same in every library
+    version. A larger count returns the same positions and more.
     """
     digests = [hashlib.sha256(str(position).encode()).digest() for position in range(len(labels))]
     shuffled = np.array(sorted(range(len(labels)), key=digests.__getitem__))

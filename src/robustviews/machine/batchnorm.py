@@ -1,6 +1,6 @@
-"""Batch norm over what all ranks have, equal to that of one process with the whole minibatch.
+"""Batch norm over all ranks, equal to batch norm of the whole minibatch in one process.
 
-torch has the same for GPUs alone (`torch.nn.SyncBatchNorm`). Source: Ioffe, Szegedy 2015.
+`torch.nn.SyncBatchNorm` does the same, but only on GPUs. Source: Ioffe, Szegedy 2015.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from robustviews.machine import distributed
 
 
 def synchronise(net: nn.Module) -> None:
-    """Let every batch norm of a network see all ranks from now on; names and weights stay."""
+    """Make every batch norm of a network use all ranks, in place; names and weights stay."""
     if distributed.ranks() == 1:
         return
     for module in list(net.modules()):
@@ -25,10 +25,10 @@ def synchronise(net: nn.Module) -> None:
 
 
 class SynchronisedBatchNorm(_BatchNorm):
-    """Batch norm of inputs (N, C) or (N, C, h, w), of which every rank has its N."""
+    """Batch norm of inputs (N, C) or (N, C, h, w), with N samples on each rank."""
 
     def __init__(self, local: _BatchNorm) -> None:
-        """Take over weights, statistics and mode of a batch norm in one process."""
+        """Take weights, statistics and mode from a batch norm of one process."""
         super().__init__(local.num_features, local.eps, local.momentum)
         self.weight, self.bias = local.weight, local.bias
         for name, buffer in local.named_buffers():
@@ -36,7 +36,7 @@ class SynchronisedBatchNorm(_BatchNorm):
         self.train(local.training)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise; in train mode running statistics move, too."""
+        """Normalise; in train mode also update the running statistics."""
         if not self.training:
             return super().forward(x)
         y, mean, variance = _Normalise.apply(  # type: ignore[no-untyped-call]
@@ -55,15 +55,15 @@ class SynchronisedBatchNorm(_BatchNorm):
         return normalised
 
     def _check_input_dim(self, input: Tensor) -> None:  # noqa: A002  # torch's name
-        """Accept what the batch norms that this one stands for accept."""
+        """Accept the inputs of both BatchNorm1d and BatchNorm2d."""
 
 
 class _Normalise(torch.autograd.Function):
-    """y = weight (x - mean) / std + bias, with mean and variance (C,) of all ranks' x.
+    """y = weight (x - mean) / std + bias, with mean and variance (C,) over x of all ranks.
 
-    Backward, of what comes from above, g: weight / std (g - mean of g - slope (x - mean)), with the
-    slope of the line that fits g over x. Written out to keep no more than x for the backward pass,
-    and to talk once in either direction.
+    Backward, of the upstream gradient g: weight / std (g - mean(g) - slope (x - mean)), with the
+    slope of the line fitted to g over x. It is written out so that only x is kept for the backward
+    pass, and the ranks communicate once per direction.
     """
 
     @staticmethod
@@ -74,9 +74,9 @@ class _Normalise(torch.autograd.Function):
         bias: Tensor,
         eps: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        # Of this rank, by the kernel of torch's batch norm; on CPUs `var_mean` takes far longer.
+        # Statistics of this rank, by the kernel of torch's batch norm: `var_mean` is slow on CPUs.
         mean, variance = torch.batch_norm_update_stats(_precise(x), None, None, 0.0)
-        # Equal shares: the mean of means, and the mean variance beside the variance of means.
+        # Ranks have equal shares: the mean of means, and mean variance plus variance of means.
         means, variances = distributed.gather(torch.stack((mean, variance)).unsqueeze(1), 1)
         mean = means.mean(dim=0)
         variance = (variances + (means - mean).square()).mean(dim=0)
@@ -95,7 +95,7 @@ class _Normalise(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor, None]:
         x, weight, mean, variance = ctx.saved_tensors
         inverse_std = (variance + ctx.eps).rsqrt()
-        # Its sums alone. Of the two pairs of statistics CUDA reads the later, a CPU that before it.
+        # Used for its sums only. CUDA reads the second pair of statistics, a CPU the first.
         _, d_weight, d_bias = torch.ops.aten.native_batch_norm_backward(
             _precise(upstream),
             _precise(x),
@@ -108,7 +108,7 @@ class _Normalise(torch.autograd.Function):
             ctx.eps,
             [False, True, True],
         )
-        # Gradients of the parameters stay this rank's: they are summed once, before the update.
+        # Parameter gradients stay local to the rank: they are summed once, before the update.
         count = x.numel() // x.shape[1] * distributed.ranks()
         mean_upstream, mean_slope = distributed.total(torch.stack((d_bias, d_weight))) / count
         scale, slope = weight * inverse_std, mean_slope * inverse_std
@@ -119,10 +119,10 @@ class _Normalise(torch.autograd.Function):
 
 
 def _precise(x: Tensor) -> Tensor:
-    """Return x in float32, or in float64 if it comes so."""
+    """Return x in float32; float64 stays float64."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _wide(channels: Tensor, x: Tensor) -> Tensor:
-    """Shape (C,) as x has its channels."""
+    """Reshape (C,) so that it broadcasts over the channels of x."""
     return channels.view(-1, *[1] * (x.dim() - 2))

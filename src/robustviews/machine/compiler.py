@@ -1,4 +1,4 @@
-"""Compilation: the encoder of a training through torch.compile, or the reason why not."""
+"""Compilation of the encoder with torch.compile, or the reason why it is not compiled."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from torch import nn
 log = logging.getLogger(__name__)
 
 EAGER_DEVICES = ("cpu",)
-REASON = 200  # characters of what a compiler says when it fails, of often thousands
+REASON = 200  # characters kept of a compiler's error message, which often has thousands
 ON_CPU = "eager: on a CPU compiling takes a minute and gains nothing"
-# Seen with torch 2.11: behind such a sum the compiled backward pass gives zeros, without a word.
+# In torch 2.11 the compiled backward pass through such a sum gives zeros, without any error.
 ON_SEVERAL = "eager: torch.compile drops gradients through a batch norm that sums over ranks"
 
 
 class Compilation(NamedTuple):
-    """What came of it.
+    """The result of a compilation.
 
     Attributes:
-        outcome: `compiled`, or `eager:` and why.
-        seconds: that it took, the first minibatch included.
+        outcome: `compiled`, or `eager:` and the reason.
+        seconds: duration, including the trial.
     """
 
     outcome: str
@@ -34,12 +34,12 @@ class Compilation(NamedTuple):
 def try_compiled(
     encoder: nn.Module, trial: Callable[[], None], *, backend: str = "inductor"
 ) -> Compilation:
-    """Compile an encoder in place; leave it as it was when a trial of it fails.
+    """Compile an encoder in place; if the trial fails, leave the encoder uncompiled.
 
     Args:
-        encoder: its buffers and gradients are put back after the trial.
-        trial: uses the encoder as the training will; must not change its parameters.
-        backend: of torch.compile.
+        encoder: network; its buffers are restored and its gradients cleared after the trial.
+        trial: uses the encoder as the training does; must not change its parameters.
+        backend: backend of torch.compile.
     """
     start = time.monotonic()
     buffers = {name: value.clone() for name, value in encoder.named_buffers()}
@@ -47,9 +47,9 @@ def try_compiled(
     try:
         encoder.compile(backend=backend)
         trial()
-    except torch.OutOfMemoryError:  # without the compiler it would want more
+    except torch.OutOfMemoryError:  # without the compiler it would need more
         raise
-    except Exception as error:  # whatever it is: without the compiler the training can go on
+    except Exception as error:  # any error: training can continue without the compiler
         encoder._compiled_call_impl = None
         torch.compiler.reset()
         reason = " ".join(str(error).split())[:REASON]
@@ -62,6 +62,6 @@ def try_compiled(
 
 
 def report(compilation: Compilation) -> Compilation:
-    """Log what came of a compilation, and return it."""
+    """Log the result of a compilation, and return it."""
     log.info("encoder=%s compile_seconds=%.1f", *compilation)
     return compilation

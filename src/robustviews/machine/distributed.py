@@ -1,9 +1,10 @@
-"""Several processes, the ranks, in one training: shares, and sums over all of them with gradient.
+"""Distributed training: shares of minibatches, and sums over ranks with gradients.
 
-Every rank has an equal share of each minibatch, and computes its share of the loss: the sum of the
-shares is the loss of one process. What is summed or gathered here hands gradients back as that sum
-does, so that each rank's gradients are those of one process, whether of its own images or, once
-they are summed, of the parameters. A single process gets back what it gives.
+Each rank has an equal share of every minibatch and computes its share of the loss: the sum over
+ranks equals the single-process loss. The sums and gathers here have the gradients of that sum. So
+the gradients of a rank's own images equal those of a single process, and so do the gradients of
+the parameters once `sum_gradients_` has summed them. In a single process all functions return
+their input.
 """
 
 from __future__ import annotations
@@ -21,21 +22,21 @@ from torch import distributed as processes
 
 log = logging.getLogger(__name__)
 
-# What gloo and NCCL say on a rank that is well, when another one has ended.
-_LEFT_ALONE = ("closed by peer", "reset by peer", "Broken pipe", "remote process exited")
+# Messages of gloo and NCCL on a healthy rank after another rank has ended.
+_PEER_ENDED = ("closed by peer", "reset by peer", "Broken pipe", "remote process exited")
 
 
 class RankError(ValueError):
-    """Ranks cannot work together; the message says which, and what to do."""
+    """Ranks cannot work together; the message names the rank and the fix."""
 
 
 def ranks() -> int:
-    """Return how many processes train together; 1 for a process on its own."""
+    """Return how many processes train together; 1 without distributed training."""
     return processes.get_world_size() if _several() else 1
 
 
 def rank() -> int:
-    """Return the number of this process among them; 0 writes what there is to write."""
+    """Return the number of this process among the ranks; rank 0 writes all files."""
     return processes.get_rank() if _several() else 0
 
 
@@ -53,32 +54,32 @@ def mean(x: Tensor) -> Tensor:
 
 
 def gather(x: Tensor, dim: int = 0) -> Tensor:
-    """Join the parts (..., n, ...) of all ranks along a dimension, with gradient.
+    """Concatenate the tensors (..., n, ...) of all ranks along a dimension, with gradient.
 
     Returns:
-        (..., ranks x n, ...), those of rank 0 first.
+        (..., ranks x n, ...), rank 0 first.
     """
     if not _several():
         return x
-    whole = room(x, dim).zero_()
+    whole = empty_gathered(x, dim).zero_()
     whole.narrow(dim, rank() * x.shape[dim], x.shape[dim]).copy_(x)
-    return total(whole)  # the others have zeros in this place
+    return total(whole)  # the other ranks have zeros here
 
 
-def room(x: Tensor, dim: int = 0) -> Tensor:
-    """Return an empty tensor of the shape that `gather` returns, without asking the others."""
+def empty_gathered(x: Tensor, dim: int = 0) -> Tensor:
+    """Return an empty tensor of the shape that `gather` returns, without communication."""
     shape = list(x.shape)
     shape[dim] *= ranks()
     return x.new_empty(shape)
 
 
 def part(whole: Tensor) -> Tensor:
-    """Return what `gather` would join to a whole (ranks x n, ...): this rank's (n, ...)."""
+    """Return this rank's part (n, ...) of a whole (ranks x n, ...): the inverse of `gather`."""
     return whole.tensor_split(ranks())[rank()].clone() if _several() else whole
 
 
 def share(loss: Tensor) -> Tensor:
-    """Turn a mean over what this rank has into its share of the mean over what all have."""
+    """Turn a mean over this rank's samples into its share of the mean over all ranks."""
     return loss / ranks() if _several() else loss
 
 
@@ -86,34 +87,34 @@ def sum_gradients_(parameters: Iterable[Tensor]) -> None:
     """Replace the gradients of parameters by their sums over ranks, all of them at once."""
     if not _several():
         return
-    gradients = [each.grad for each in parameters if each.grad is not None]
-    bucket = torch.cat([each.flatten() for each in gradients])
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    bucket = torch.cat([grad.flatten() for grad in gradients])
     processes.all_reduce(bucket)
-    sums = bucket.split([each.numel() for each in gradients])
-    summed = [each.view(grad.shape) for each, grad in zip(sums, gradients, strict=True)]
+    sums = bucket.split([grad.numel() for grad in gradients])
+    summed = [flat.view(grad.shape) for flat, grad in zip(sums, gradients, strict=True)]
     torch._foreach_copy_(gradients, summed)
 
 
-def said_by_first(value: int) -> int:
-    """Return what rank 0 gives, on all ranks."""
+def broadcast_first(value: int) -> int:
+    """Return the value of rank 0 on all ranks."""
     if not _several():
         return value
-    said = torch.tensor(value)  # on the CPU, so that no GPU is waited for
-    processes.broadcast(said, src=0)
-    return int(said)
+    shared = torch.tensor(value)  # on the CPU, so that no rank waits for its GPU
+    processes.broadcast(shared, src=0)
+    return int(shared)
 
 
 def check_same(value: int, what: str) -> None:
-    """Refuse to go on where ranks would not do the same.
+    """Check that this rank has the same value as rank 0.
 
     Raises:
-        RankError: this rank has another value than rank 0.
+        RankError: the values differ.
     """
-    first = said_by_first(value)
+    first = broadcast_first(value)
     if value != first:
         raise RankError(
             f"rank {rank()} has {value} {what}, rank 0 {first}; start all ranks in one folder that "
-            "all of them see"
+            "all of them share"
         )
 
 
@@ -124,16 +125,16 @@ def launched() -> bool:
 
 @contextlib.contextmanager
 def joined(device: str) -> Iterator[str]:
-    """Be one of the ranks that torchrun started, inside a block; change nothing without torchrun.
+    """Join the ranks that torchrun started, inside a block; without torchrun do nothing.
 
     Args:
         device: `auto`, `cpu` or `cuda`; each rank takes the GPU of its LOCAL_RANK.
 
     Yields:
-        The name of this rank's own device.
+        The name of this rank's device.
 
     Raises:
-        RankError: the device is that of one rank alone, or another rank has ended.
+        RankError: the device names one GPU, a rank has no GPU, or another rank has ended.
     """
     if not launched():
         yield device
@@ -148,7 +149,7 @@ def joined(device: str) -> Iterator[str]:
         count = torch.cuda.device_count()
         if number >= count:
             raise RankError(
-                f"rank {number} finds no GPU of its own: torch sees {count} here; use fewer ranks "
+                f"rank {number} has no GPU of its own: torch sees {count} here; use fewer ranks "
                 "(runtime.ranks of the study, --nproc-per-node of torchrun), or --device cpu"
             )
         torch.cuda.set_device(number)
@@ -157,21 +158,21 @@ def joined(device: str) -> Iterator[str]:
     try:
         yield device
     except BaseException as error:
-        # Taking leave, or later as Python ends, NCCL would wait for ranks that wait for this one.
+        # When NCCL or Python shuts down, NCCL would wait for ranks that wait for this one.
         atexit.register(os._exit, 1)
         text = str(error).strip()
-        if isinstance(error, RuntimeError) and any(sign in text for sign in _LEFT_ALONE):
+        if isinstance(error, RuntimeError) and any(sign in text for sign in _PEER_ENDED):
             reason = text.partition("\n")[0]
             message = f"rank {rank()}: another rank has ended; its own message says why ({reason})"
             raise RankError(message) from error
         if isinstance(error, ValueError):
-            log.error("rank %d of %d ends, and so will all:", rank(), ranks())
+            log.error("rank %d of %d fails, and all ranks stop:", rank(), ranks())
         raise
     processes.destroy_process_group()
 
 
 class _Total(torch.autograd.Function):
-    """A sum over ranks; each rank's loss depends on it, so that gradients are summed as well."""
+    """A sum over ranks; the loss of each rank depends on it, so gradients are summed, too."""
 
     @staticmethod
     def forward(_: Any, x: Tensor) -> Tensor:  # noqa: ANN401  # torch's, untyped

@@ -1,6 +1,6 @@
-"""Feeds: minibatches of the images of a data set, from memory that holds them all or from a file.
+"""Feeds: minibatches of the images of a data set, from memory or from a file.
 
-Which of the two is a matter of the machine: they give the same bytes.
+Both give the same bytes; the free memory of the machine decides between them.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ log = logging.getLogger(__name__)
 
 Minibatches = Generator[tuple[Tensor, Tensor], None, None]
 
-_SHARE = 0.6  # of free memory that images may take; workspaces and other processes want some too
+_SHARE = 0.6  # of free memory that images may take; workspaces and other processes need some, too
 _PIECE = 16 * 2**20  # bytes copied at a time
 
 
 class Feed(Protocol):
-    """Rows, such as images, that come in minibatches to a device."""
+    """Rows, such as images, that are sent to a device in minibatches."""
 
     def __len__(self) -> int:
-        """Return how many rows there are."""
+        """Return the number of rows."""
 
     def batches(self, orders: Iterable[Tensor]) -> Minibatches:
-        """Yield each minibatch: which rows (B,) int64, and the rows (B, ...), both on the device.
+        """Yield each minibatch: row numbers (B,) int64, and rows (B, ...), both on the device.
 
-        Close it (`contextlib.closing`) where it may not be used up.
+        Close the generator (`contextlib.closing`) if it may not run to its end.
 
         Args:
-            orders: positions (B,) int64, CPU; asked for some minibatches ahead.
+            orders: row numbers (B,) int64 of each minibatch, CPU; read some minibatches ahead.
         """
 
 
 class Resident:
-    """Rows that lie on the device.
+    """Rows that are all on the device.
 
     Attributes:
         rows: (N, ...).
@@ -57,19 +57,19 @@ class Resident:
         return len(self.rows)
 
     def batches(self, orders: Iterable[Tensor]) -> Minibatches:
-        """Yield each minibatch, picked on the device."""
+        """Yield each minibatch, selected on the device."""
         for order in orders:
             chosen = _sent(order, self.rows.device)
             yield chosen, self.rows[chosen]
 
 
 class Mapped:
-    """Rows that stay in their file, of which a thread reads the next minibatches.
+    """Rows that stay in their file; a thread reads the next minibatches.
 
     Attributes:
         rows: (N, ...) uint8, mapped from a file.
-        device: where minibatches go.
-        depth: minibatches that are read ahead.
+        device: device of the minibatches.
+        depth: number of minibatches read ahead.
     """
 
     def __init__(self, rows: NDArray[np.uint8], device: torch.device, *, depth: int = 3) -> None:
@@ -79,7 +79,7 @@ class Mapped:
         return len(self.rows)
 
     def batches(self, orders: Iterable[Tensor]) -> Minibatches:
-        """Yield each minibatch; an error of the thread is raised here, in its turn."""
+        """Yield each minibatch; an error of the thread is raised here, at its minibatch."""
         ahead: deque[tuple[Tensor, Future[Tensor]]] = deque()
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="feed") as reader:
             try:
@@ -94,14 +94,14 @@ class Mapped:
                     unread.cancel()
 
     def _read(self, order: Tensor) -> Tensor:
-        """Return rows in host memory, read from the first to the last in the file."""
-        pinned = self.device.type == "cuda"  # what a copy beside other work asks for
+        """Return rows in host memory, read in the order of the file."""
+        pinned = self.device.type == "cuda"  # asynchronous copies need pinned memory
         shape = (len(order), *self.rows.shape[1:])
         rows = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
         array, source = rows.numpy(), np.asarray(self.rows)
-        for place in order.argsort().tolist():
-            array[place] = source[order[place]]
-        _let_go(self.rows)
+        for position in order.argsort().tolist():
+            array[position] = source[order[position]]
+        _drop_pages(self.rows)
         return rows
 
     def _arrived(self, order: Tensor, read: Future[Tensor]) -> tuple[Tensor, Tensor]:
@@ -110,12 +110,12 @@ class Mapped:
 
 
 def choose(images: Tensor | NDArray[np.uint8], device: torch.device, *, needed: int = 0) -> Feed:
-    """Copy images to a device where they fit, and leave them in their file otherwise.
+    """Copy images to a device if they fit; otherwise leave them in their file.
 
     Args:
         images: (N, 3, S, S), mapped from their file; or a tensor, which is copied whole.
-        device: where minibatches go.
-        needed: bytes that the work with them will take there.
+        device: device of the minibatches.
+        needed: bytes on the device that the job needs besides the images.
     """
     if isinstance(images, Tensor):
         return Resident(images.to(device))
@@ -129,23 +129,23 @@ def choose(images: Tensor | NDArray[np.uint8], device: torch.device, *, needed: 
     step = max(1, _PIECE // max(1, images.nbytes // max(1, len(images))))
     for first in range(0, len(images), step):
         rows[first : first + step] = torch.from_numpy(np.array(images[first : first + step]))
-        _let_go(images)
+        _drop_pages(images)
     return Resident(rows)
 
 
 def of(rows: Tensor | Feed, device: torch.device) -> Feed:
-    """Return a feed as it is, and one of rows (N, ...) that may lie on another device."""
+    """Return a feed unchanged, or a feed of rows (N, ...) that may be on another device."""
     return Resident(rows.to(device)) if isinstance(rows, Tensor) else rows
 
 
 def _sent(order: Tensor, device: torch.device) -> Tensor:
-    """Return positions on their way to a device; pinned, or the host would wait for them."""
+    """Send row numbers to a device; from pinned memory, so that the host does not wait."""
     pinned = order.pin_memory() if device.type == "cuda" else order
     return pinned.to(device, non_blocking=True)
 
 
-def _let_go(rows: NDArray[np.uint8]) -> None:
-    """Count the pages of a file that were read no longer as this process's memory."""
+def _drop_pages(rows: NDArray[np.uint8]) -> None:
+    """Drop the pages read from a file, so that they do not count as memory of this process."""
     file: object = rows.base
     if isinstance(file, mmap.mmap):
         file.madvise(mmap.MADV_DONTNEED)

@@ -1,4 +1,4 @@
-"""Times and sizes, written for people."""
+"""Times and sizes as text for readers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def duration(seconds: float) -> str:
 
 
 def size(count: float) -> str:
-    """Write a number of bytes: 0.1 MiB, 147 MiB, 18.4 GiB; no bytes alone are 0 MiB."""
+    """Write a number of bytes: 0.1 MiB, 147 MiB, 18.4 GiB; only zero bytes are 0 MiB."""
     if 0 < count < 10 * _MIB:
         return f"{max(count / _MIB, 0.1):.1f} MiB"
     return f"{count / _MIB:.0f} MiB" if count < _GIB else f"{count / _GIB:.1f} GiB"

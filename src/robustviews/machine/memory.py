@@ -1,4 +1,4 @@
-"""Memory: what a device has left, and what a training step needs, before it is needed."""
+"""Memory: how much a device has left, and what to change if it runs out."""
 
 from __future__ import annotations
 
@@ -10,44 +10,44 @@ from pathlib import Path
 import torch
 
 SMALLER_BATCH = (
-    "lower runtime.evaluation_batch, the views that are attacked or encoded at a time; each image "
-    "is attacked for itself, so that only random draws may change"
+    "lower runtime.evaluation_batch, the number of views attacked or encoded at a time; each image "
+    "is attacked on its own, so that only random draws may change"
 )
-# What the CPU's allocator, CUDA and its libraries say where torch has no error of its own.
+# Messages of the CPU's allocator, CUDA and its libraries when torch has no error of its own.
 _OUT_OF_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "STATUS_ALLOC_FAILED")
 
 
 class ShortageError(ValueError):
-    """A device has too little memory; the message says how much is there and what may help."""
+    """A device has too little memory; the message names the available memory and the fix."""
 
 
 @contextlib.contextmanager
-def explained(title: str, way_out: str) -> Iterator[None]:
-    """Say what to type when a device runs out of memory inside a block.
+def explained(title: str, fix: str) -> Iterator[None]:
+    """Add a fix to the error if a device runs out of memory inside a block.
 
     Args:
-        title: of the work.
-        way_out: such as SMALLER_STEP.
+        title: title of the job.
+        fix: what to change, such as SMALLER_STEP.
 
     Raises:
-        ShortageError: in place of torch's own error.
+        ShortageError: the device ran out of memory; replaces torch's own error.
     """
     try:
         yield
     except RuntimeError as error:
         # On a CPU torch raises a plain RuntimeError, if the system has not ended the process.
-        out = isinstance(error, torch.OutOfMemoryError)
-        if not out and not any(sign in str(error) for sign in _OUT_OF_MEMORY):
+        known = isinstance(error, torch.OutOfMemoryError)
+        if not known and not any(sign in str(error) for sign in _OUT_OF_MEMORY):
             raise
         reason = str(error).strip().partition("\n")[0]
-        raise ShortageError(f"{title}: out of memory ({reason}); {way_out}") from error
+        raise ShortageError(f"{title}: out of memory ({reason}); {fix}") from error
 
 
 def available(device: torch.device, *, system: Path = Path("/")) -> int:
     """Return how much memory a device has left for this process, in bytes.
 
     Args:
-        device: a GPU, or the CPU: what the machine has, within the limits of its control groups.
+        device: a GPU; or the CPU, whose memory is limited by the control groups of the process.
         system: root of the file system.
     """
     if device.type == "cuda":
@@ -57,7 +57,7 @@ def available(device: torch.device, *, system: Path = Path("/")) -> int:
 
 
 def _machine_available(system: Path) -> int:
-    """Return what the machine has left; all that it has where it does not tell."""
+    """Return the free memory of the machine, or all its memory if it reports no free memory."""
     with contextlib.suppress(OSError, StopIteration):
         lines = (system / "proc/meminfo").read_text(encoding="utf-8").splitlines()
         line = next(line for line in lines if line.startswith("MemAvailable:"))
@@ -66,7 +66,7 @@ def _machine_available(system: Path) -> int:
 
 
 def _group_available(system: Path) -> Iterator[int]:
-    """Yield what each control group around this process has left of its limit, if it has one."""
+    """Yield the memory left below the limit of each control group of this process."""
     with contextlib.suppress(OSError):
         for line in (system / "proc/self/cgroup").read_text(encoding="utf-8").splitlines():
             _, kinds, path = line.split(":", 2)
@@ -81,13 +81,13 @@ def _group_available(system: Path) -> Iterator[int]:
 
 
 def _left_in_group(folder: Path, *, first: bool) -> Iterator[int]:
-    """Yield what a control group, of the first or second version, has left; nothing if no limit."""
+    """Yield the memory left in a control group, version 1 (`first`) or 2; none if no limit."""
     limit, usage, prefix = (
         ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_")
         if first
         else ("memory.max", "memory.current", "")
     )
-    caches = (f"{prefix}inactive_file", f"{prefix}active_file")  # given back when asked for
+    caches = (f"{prefix}inactive_file", f"{prefix}active_file")  # reclaimed on demand
     with contextlib.suppress(OSError, ValueError):  # no such group here, or its limit is `max`
         most, used = (int((folder / name).read_text()) for name in (limit, usage))
         rows = [line.split() for line in (folder / "memory.stat").read_text().splitlines()]

@@ -1,8 +1,8 @@
-"""Where and how arithmetic happens: device, precision, determinism, reproducible random numbers.
+"""Where and how arithmetic runs: device, precision, determinism, reproducible random numbers.
 
-Random numbers are counters, not states: a draw is a hash of what it is for (seed, purpose, epoch,
-image). It is the same on every device, in every batch order, and after an interrupted training is
-resumed.
+Random numbers are hashes of counters, not states of a generator: a draw depends only on its purpose
+(seed, name, epoch, image). It is the same on every device, in every batch order, and after an
+interrupted training is resumed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
 
 
 def counter_key(*parts: int | str) -> int:
-    """Make a key from what a stream of random numbers is for.
+    """Make the key of a stream of random numbers from its purpose.
 
     Args:
         parts: such as (seed, "views", epoch); other parts give an unrelated stream.
@@ -40,12 +40,12 @@ def counter_key(*parts: int | str) -> int:
 
 
 def counter_uniform(key: int, counters: Tensor, draws: int) -> Tensor:
-    """Draw uniform numbers that depend on nothing but a key and a counter.
+    """Draw uniform numbers that depend only on a key and a counter.
 
     Args:
-        key: of the stream, from `counter_key`.
+        key: key of the stream, from `counter_key`.
         counters: (N,) int64, for example image indices; any device.
-        draws: numbers wanted for each counter.
+        draws: numbers per counter.
 
     Returns:
         (N, draws) float32 in [0, 1), on the device of `counters`.
@@ -65,15 +65,15 @@ def _mix(state: Tensor) -> Tensor:
 
 
 def _shift_right(state: Tensor, bits: int) -> Tensor:
-    """Shift as if unsigned: torch's own shift would bring in copies of the sign."""
+    """Shift as if unsigned: torch's own shift would copy the sign bit."""
     return (state >> bits) & ((1 << (64 - bits)) - 1)
 
 
 def generator(device: torch.device | str, *parts: int | str) -> torch.Generator:
-    """Make a generator whose state depends only on what it is for.
+    """Make a generator whose state depends only on its purpose.
 
     Args:
-        device: where its numbers are drawn.
+        device: device of the generator.
         parts: as in `counter_key`.
     """
     return torch.Generator(device).manual_seed(counter_key(*parts) & (2**63 - 1))
@@ -88,7 +88,7 @@ def choose_device(name: str) -> torch.device:
     """Turn `auto`, `cpu`, `cuda` or `cuda:1` into a device.
 
     Raises:
-        ValueError: the device is not there, or is of another kind.
+        ValueError: the device does not exist, or is of another kind.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -102,20 +102,20 @@ def choose_device(name: str) -> torch.device:
 
 
 def configure(*, threads: int, deterministic: bool, tuned: bool = False) -> None:
-    """Set the process up.
+    """Configure threads and determinism of this process.
 
     Args:
-        threads: of the CPU.
+        threads: CPU threads.
         deterministic: whether only reproducible operations are allowed.
-        tuned: whether CUDA may try which algorithm is the fastest for each shape; of use only where
-            shapes repeat. A deterministic process never does.
+        tuned: whether cuDNN may benchmark algorithms for each shape; useful only if shapes repeat.
+            A deterministic process never does it.
     """
     torch.set_num_threads(threads)
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    # As use_deterministic_algorithms, which imports torch's compiler first: seconds for every job.
+    # Same as use_deterministic_algorithms, which first imports torch's compiler for seconds.
     torch.set_deterministic_debug_mode("error" if deterministic else "default")
-    # No result here reads memory that nothing was written to; filling it took 7 % of a step.
+    # No operation here reads uninitialised memory; filling it took 7 % of a step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = tuned and not deterministic
     _allow_tf32(products=False, convolutions=False)  # fp32 is fp32, also in convolutions
@@ -130,9 +130,9 @@ def autocast(precision: str, device: torch.device) -> contextlib.AbstractContext
 
 @contextlib.contextmanager
 def tf32(allowed: bool) -> Iterator[None]:
-    """Let CUDA round what it multiplies in float32 to TF32 inside a block, or forbid it.
+    """Allow or forbid CUDA to round factors of float32 products to TF32 inside a block.
 
-    Backward passes have to be inside as well. On a CPU nothing changes.
+    The backward pass must be inside the block as well. On a CPU nothing changes.
     """
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     _allow_tf32(products=allowed, convolutions=allowed)
@@ -149,9 +149,9 @@ def _allow_tf32(*, products: bool, convolutions: bool) -> None:
 
 
 def widen(x: Tensor) -> Tensor:
-    """Return x in a type whose products have at least float32's precision, here and backward.
+    """Return x in a type whose products, also in backward, are at least as precise as float32.
 
-    bf16 and float16 become float32; float32 becomes float64 where CUDA would round it to TF32.
+    bf16 and float16 become float32; float32 becomes float64 if CUDA would round it to TF32.
     """
     if x.dtype == torch.float64:
         return x
@@ -160,7 +160,7 @@ def widen(x: Tensor) -> Tensor:
 
 
 def native_bf16(device: torch.device) -> bool:
-    """Return whether a device multiplies bf16 in hardware; elsewhere fp32 is the faster one."""
+    """Return whether a device multiplies bf16 in hardware; without it, fp32 is faster."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     cpu = torch.cpu
@@ -168,7 +168,7 @@ def native_bf16(device: torch.device) -> bool:
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """Describe what a number was computed with, for its record."""
+    """Describe the software and hardware of a computation, for its record."""
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -198,8 +198,8 @@ def _device_name(device: torch.device) -> str:
 def _driver_version() -> str | None:
     with contextlib.suppress(OSError):
         text = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8")
-        found = re.search(r"Kernel Module.*?\s([0-9]+(?:\.[0-9]+)+)", text)
-        return found[1] if found else None
+        match = re.search(r"Kernel Module.*?\s([0-9]+(?:\.[0-9]+)+)", text)
+        return match[1] if match else None
     return None
 
 
@@ -212,7 +212,7 @@ def _cpu_name() -> str:
 
 
 class ProgressBar:
-    """A bar with rate and time left; nothing when stderr is not a terminal."""
+    """A progress bar with rate and time left; silent if stderr is not a terminal."""
 
     def __init__(self, total: int, unit: str, title: str) -> None:
         self.total, self.unit, self.title = total, unit, title
@@ -221,7 +221,7 @@ class ProgressBar:
         self._live = sys.stderr.isatty()
 
     def begin_at(self, done: int) -> None:
-        """Leave what an earlier process did out of the rate."""
+        """Exclude work of an earlier process from the rate."""
         self._first = done
 
     def show(self, done: int) -> None:
@@ -250,11 +250,11 @@ def _clock(seconds: float) -> str:
 
 @contextlib.contextmanager
 def frozen(module: torch.nn.Module) -> Iterator[None]:
-    """Keep gradients of a module's parameters untouched (and uncomputed) inside a block."""
-    asked = [parameter.requires_grad for parameter in module.parameters()]
+    """Compute no gradients of a module's parameters inside a block; existing ones stay."""
+    flags = [parameter.requires_grad for parameter in module.parameters()]
     module.requires_grad_(False)
     try:
         yield
     finally:
-        for parameter, flag in zip(module.parameters(), asked, strict=True):
+        for parameter, flag in zip(module.parameters(), flags, strict=True):
             parameter.requires_grad_(flag)

@@ -1,4 +1,4 @@
-"""Linear heads: made from a seed, and fitted by cross-entropy to features that a probe provides."""
+"""Linear heads: created from a seed, and fitted by cross-entropy to features of a probe."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ History = list[dict[str, float]]
 
 @dataclass(frozen=True)
 class Task:
-    """What a head is trained on, and how it is looked at.
+    """What a head is trained on, and how images are encoded.
 
     Attributes:
         images: (N, 3, H, W) uint8, the training set, or a feed of it.
-        labels: (N,) int64, class of each, on the device of the encoder.
+        labels: (N,) int64, class of each image, on the device of the encoder.
         classes: number of classes.
-        views: of the pretraining, which the n-crop probe draws from.
+        views: views of the pretraining, from which the n-crop probe draws.
         size: side of images and views in pixels.
-        seed: of heads, orders and views.
+        seed: seed of heads, orders and views.
         batch: views that are encoded or attacked at a time.
-        title: of the progress bar and of log lines.
+        title: title of the progress bar and of log lines.
         checkpoint: saves the state of a fit, from which an interrupted fit resumes.
     """
 
@@ -79,9 +79,9 @@ def restore_head(
 
 @dataclass
 class Position:
-    """Where a fit stands."""
+    """How far a fit has come."""
 
-    epoch: int = 0  # finished ones
+    epoch: int = 0  # finished epochs
     position: int = 0  # finished minibatches of the current epoch
     history: History = field(default_factory=list)  # loss and training accuracy of each epoch
 
@@ -100,10 +100,10 @@ class Fit:
         """Begin, or resume from the task's checkpoint.
 
         Args:
-            head: to be trained.
-            optimizer: of its parameters.
+            head: head to train.
+            optimizer: optimizer of the head's parameters.
             task: labels, seed, and the checkpoint.
-            lr_at: learning rate of each update, counted from 0; the optimizer's own when None.
+            lr_at: learning rate of each update, counted from 0; None keeps the optimizer's rate.
         """
         self.head, self.optimizer, self.task, self.lr_at = head, optimizer, task, lr_at
         self.progress = Position()
@@ -119,12 +119,12 @@ class Fit:
         batch_size: int,
         epochs: int,
     ) -> History:
-        """Fit until so many epochs are done, those of earlier calls included.
+        """Fit until `epochs` epochs are done, including those of earlier calls.
 
         Args:
             rows: (N, ...), such as features or images.
-            features_of: maps rows (B, ...) and their labels (B,) to features (B, F); the rows are
-                features themselves by default.
+            features_of: maps rows (B, ...) and their labels (B,) to features (B, F); by default
+                the rows are the features.
             batch_size: images in a minibatch; the last one may be smaller.
             epochs: passes over the training set.
 
@@ -162,7 +162,7 @@ class Fit:
         self.correct += (logits.argmax(dim=1) == labels).sum()
 
     def _close_epoch(self) -> None:
-        """Write a line of history; raise ValueError if the loss is no longer finite."""
+        """Add a line of history; raise ValueError if the loss is no longer finite."""
         progress, count = self.progress, len(self.task.labels)
         progress.epoch, progress.position = progress.epoch + 1, 0
         loss = self.loss_sum.item() / count
@@ -181,7 +181,7 @@ class Fit:
         self._clear()
 
     def _clear(self) -> None:
-        """Begin the sums of an epoch: of losses, and of images that are classified right."""
+        """Reset the sums of an epoch: losses, and correctly classified images."""
         device = self.task.labels.device
         self.loss_sum = torch.zeros((), device=device)
         self.correct = torch.zeros((), dtype=torch.int64, device=device)
@@ -198,8 +198,8 @@ class Fit:
         if saved is None:
             return
         tensors, position = saved
-        self.head.load_state_dict(optim.below("head.", tensors), strict=True)
-        optim.set_slots_(self.optimizer, optim.below("optimizer.", tensors))
+        self.head.load_state_dict(optim.with_prefix("head.", tensors), strict=True)
+        optim.set_slots_(self.optimizer, optim.with_prefix("optimizer.", tensors))
         self.loss_sum.copy_(tensors["loss_sum"])
         self.correct.copy_(tensors["correct"])
         self.progress = Position(**position)
@@ -219,10 +219,10 @@ def frozen_features(probe: Probe, encoder: Encoder, task: Task, *, key: str) -> 
     """Return the features (N, F) of all training images, without gradient.
 
     Args:
-        probe: decides what of an image is seen.
-        encoder: in eval mode.
-        task: images and how to look at them.
-        key: keeps the views of training and test images apart.
+        probe: makes the inputs of the encoder from an image.
+        encoder: network in eval mode.
+        task: images and how they are encoded.
+        key: makes views of training images differ from views of test images.
     """
     seed = runtime.counter_key(task.seed, key)
     images = feed.of(task.images, task.labels.device)

@@ -21,7 +21,7 @@ else:
 
 @dataclass(frozen=True)
 class OwnHead:
-    """The classifier that a supervised network was trained with; nothing is trained.
+    """The classifier of a supervised network; nothing is trained.
 
     Attributes:
         feature: the classifier reads the backbone.
@@ -38,7 +38,7 @@ class OwnHead:
 
     @plan_only
     def describe(self) -> str:
-        """Return whose head it is."""
+        """Return the origin of the head."""
         return "the classifier that the network was trained with"
 
     def inputs(

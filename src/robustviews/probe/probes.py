@@ -1,4 +1,4 @@
-"""Probes: how a frozen encoder becomes a classifier, and what that sees of a test image.
+"""Probes: how a frozen encoder becomes a classifier, and what it reads of a test image.
 
 The encoder is in eval mode and its parameters never change; only the linear head is trained.
 
@@ -33,11 +33,11 @@ else:
 
 
 class Probe(Protocol):
-    """What a probe must offer; a row in `PROBES` makes it a name for study files.
+    """What a probe must provide; its row in `PROBES` names it for study files.
 
     Attributes:
-        trained: whether a head is trained, which a file then holds.
-        draws_views: whether the probe draws views as pretraining does, and so depends on `views`.
+        trained: whether a head is trained and saved to a file.
+        draws_views: whether the probe draws views like pretraining, and so depends on `views`.
     """
 
     trained: ClassVar[bool]
@@ -49,7 +49,7 @@ class Probe(Protocol):
 
     @property
     def stack(self) -> int:
-        """How many views the encoder sees of each image."""
+        """How many views of each image the encoder reads."""
 
     @property
     def starts_from(self) -> str | None:
@@ -57,11 +57,11 @@ class Probe(Protocol):
 
     @property
     def epochs(self) -> int | None:
-        """Passes over the training set; None where nothing is trained."""
+        """Passes over the training set; None if nothing is trained."""
 
     @property
     def batch_size(self) -> int | None:
-        """Images in a minibatch; None where nothing is trained."""
+        """Images in a minibatch; None if nothing is trained."""
 
     @property
     def steps(self) -> int:
@@ -73,7 +73,7 @@ class Probe(Protocol):
     def inputs(
         self, images: Tensor, counters: Tensor, views: Views, *, size: int, seed: int
     ) -> Tensor:
-        """Return what is seen and perturbed: (B, 3, H, W) or (B, n, 3, H, W) in [0, 1]."""
+        """Return what is encoded and attacked: (B, 3, H, W) or (B, n, 3, H, W) in [0, 1]."""
 
     def train(
         self, encoder: Encoder, task: Task, *, start: nn.Module | None = None
@@ -88,12 +88,12 @@ class Probe(Protocol):
 
 @dataclass(frozen=True)
 class LinearProbe:
-    """A linear head on frozen features of whole images, which are computed once.
+    """A linear head on frozen features of whole images; the features are computed once.
 
     Attributes:
         epochs: switch `probe_epochs`. Code: 2 in the EMP-SSL script and 20 in the SimCLR script;
             one value makes the rows of a table comparable.
-        lr: of Adam.
+        lr: learning rate of Adam.
         batch_size: images in a minibatch.
         feature: switch `probe_feature`. Code: the 4096-d `prefeature`; `backbone` is the 512-d
             feature below it.
@@ -139,22 +139,23 @@ class LinearProbe:
 
 @dataclass(frozen=True)
 class RobustLinearProbe:
-    """A linear head trained on PGD examples made through encoder and head (r-LE).
+    """A linear head trained on PGD examples against encoder and head (r-LE).
 
     Attributes:
         epochs: passes over the training set.
-        lr: of Adam.
+        lr: learning rate of Adam.
         batch_size: images in a minibatch.
         feature: as in the linear probe.
         eps: radius of the attack in training, in 1/255.
-        step_size: in 1/255; 2.55 is the paper's 0.01.
-        steps: of the attack.
+        step_size: step size of the attack, in 1/255; 2.55 is the paper's 0.01.
+        steps: steps of the attack.
         rle_start: what the head starts from: the name of a linear probe (code, EMP-SSL: the
             standard head) or `fresh` (code, SimCLR).
-        rle_trailing_standard: epochs of standard training that follow. Code: the EMP-SSL script
-            trains the robust head so before attacking it, which undoes it; 0 leaves it robust.
-        craft_precision: arithmetic while the examples are made, as `precision` of a run; the head
-            is fitted to float32 features of what comes out.
+        rle_trailing_standard: epochs of standard training afterwards. Code: the EMP-SSL script
+            trains the robust head in this way before it attacks the head, which undoes the robust
+            training; 0 leaves the head robust.
+        craft_precision: arithmetic while examples are computed, as `precision` of a run; the head
+            is fitted to float32 features of the examples.
     """
 
     epochs: int = option(20, ge=1)
@@ -192,7 +193,7 @@ class RobustLinearProbe:
     def train(
         self, encoder: Encoder, task: Task, *, start: nn.Module | None = None
     ) -> tuple[nn.Module, History]:
-        """Attack each minibatch, then fit the head to the features of what came out."""
+        """Attack each minibatch, then fit the head to the features of the examples."""
         head = start or heads.new_head(encoder, self.feature, task)
         adam = optim.Adam(head.parameters(), self.lr)
 
@@ -227,7 +228,7 @@ class RobustLinearProbe:
 
         def loss(adversarial: Tensor) -> Tensor:
             h = encoder.represent(adversarial, self.feature, precision=self.craft_precision)
-            # Not a mean: no image's gradient depends on how many are attacked at a time.
+            # Not a mean: the gradient of an image must not depend on the batch size.
             return nn.functional.cross_entropy(head(h), labels, reduction="none")
 
         with runtime.tf32(allowed=self.craft_precision == "tf32"):
@@ -251,13 +252,13 @@ class NcropProbe:
     Attributes:
         n: views of each image, drawn once.
         epochs: passes over the features.
-        lr: of SGD at the start; cosine to zero.
-        momentum: of SGD.
-        weight_decay: of SGD.
+        lr: initial learning rate of SGD; cosine to zero.
+        momentum: momentum of SGD.
+        weight_decay: weight decay of SGD.
         batch_size: images in a minibatch.
         feature: as in the linear probe.
-        npatch_augmentation: how views are drawn. `full`: as in pretraining, colour included (code);
-            `geometry`: crop and flip alone.
+        npatch_augmentation: how views are drawn. `full`: as in pretraining, including colour
+            (code); `geometry`: only crop and flip.
     """
 
     n: int = option(32, ge=1)

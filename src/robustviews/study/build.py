@@ -1,4 +1,4 @@
-"""From located YAML to frozen dataclasses: each key known, each value of its type, in its range."""
+"""Builds frozen dataclasses from located YAML; checks the key, type and range of each value."""
 
 from __future__ import annotations
 
@@ -23,21 +23,20 @@ _NAMES = {
 
 
 class Builder:
-    """Builds dataclasses, noting every mistake; what has one becomes INVALID."""
+    """Builds dataclasses and collects every mistake; a value with a mistake becomes INVALID."""
 
     def __init__(self, problems: Problems, tables: Mapping[type, Mapping[str, type[Any]]]) -> None:
         """Create a builder.
 
         Args:
             problems: collects the mistakes.
-            tables: for a field whose type is a key of this mapping, the table `{kind: dataclass}`
-                to choose from.
+            tables: for each field type with a `kind`, the table `{kind: dataclass}` to choose from.
         """
         self._problems = problems
         self._tables = tables
 
     def build(self, cls: type[Any], node: LocatedDict) -> Any:
-        """Make a dataclass whose field types and `option` bounds are the schema of a mapping."""
+        """Build a dataclass whose field types and `option` bounds are the schema of a mapping."""
         values = self.fields(cls, node)
         if any(value is INVALID for value in values.values()):
             return INVALID
@@ -49,7 +48,7 @@ class Builder:
             return INVALID
 
     def fields(self, cls: type[Any], node: LocatedDict) -> dict[str, Any]:
-        """Return the fields that a mapping gives a dataclass; wrong or missing ones are INVALID."""
+        """Return the values of a dataclass's fields; wrong or missing ones are INVALID."""
         kinds = typing.get_type_hints(cls)
         fields = {
             field.name: field
@@ -70,8 +69,8 @@ class Builder:
             if not node.partial:
                 line, key = node.place
                 place = Place(line, f"{key}.{name}" if key else name)
-                wanted = self._expected(kinds[name])
-                self._problems.add(place, f"this key is missing; expected {wanted}")
+                expected = self._expected(kinds[name])
+                self._problems.add(place, f"this key is missing; expected {expected}")
         return values
 
     def _value(self, kind: Any, value: Any, bounds: Mapping[str, float], place: Place) -> Any:
@@ -79,12 +78,12 @@ class Builder:
         if value is INVALID:
             return INVALID
         if typing.get_origin(kind) in (typing.Union, types.UnionType):
-            meant = [inner for inner in typing.get_args(kind) if self._takes(inner, value)]
-            if meant:
-                return self._value(meant[0], value, bounds, place)
-        if not self._takes(kind, value):
-            found = f"{show(value)}{_hint(kind, value)}"
-            self._problems.add(place, f"expected {self._expected(kind)}, found {found}")
+            matching = [inner for inner in typing.get_args(kind) if self._accepts(inner, value)]
+            if matching:
+                return self._value(matching[0], value, bounds, place)
+        if not self._accepts(kind, value):
+            shown = f"{show(value)}{_hint(kind, value)}"
+            self._problems.add(place, f"expected {self._expected(kind)}, found {shown}")
             return INVALID
         if kind in self._tables:
             return self._choose(self._tables[kind], value, place)
@@ -97,16 +96,16 @@ class Builder:
         return self._number(kind, value, bounds, place) if kind in (int, float) else value
 
     def _choose(self, table: Mapping[str, type[Any]], node: Any, place: Place) -> Any:
-        """Make the dataclass that `kind` names; a bare name stands for `{kind: name}`."""
+        """Build the dataclass that `kind` names; a bare name stands for `{kind: name}`."""
         if isinstance(node, str):
             node = tagged(node, place)
         kind = node.get("kind")
         if kind is INVALID:
             return INVALID
         if not isinstance(kind, str) or kind not in table:
-            where = node.at.get("kind", Place(node.place.line, f"{node.place.key}.kind"))
-            wrong = f"unknown kind {show(kind)}" if "kind" in node else "this key is missing"
-            self._problems.add(where, f"{wrong}; {nearest(str(kind), table)}")
+            kind_place = node.at.get("kind", Place(node.place.line, f"{node.place.key}.kind"))
+            mistake = f"unknown kind {show(kind)}" if "kind" in node else "this key is missing"
+            self._problems.add(kind_place, f"{mistake}; {nearest(str(kind), table)}")
             return INVALID
         rest = LocatedDict(node.place)
         rest.partial = node.partial
@@ -130,7 +129,7 @@ class Builder:
         return INVALID if any(entry is INVALID for entry in entries) else tuple(entries)
 
     def _mapping(self, kind: Any, value: LocatedDict) -> dict[str, Any]:
-        """Return the entries without mistakes: references to them can still be checked."""
+        """Return the entries without mistakes, so that references to them can still be checked."""
         entries = {
             name: self._value(kind, entry, {}, value.at[name]) for name, entry in value.items()
         }
@@ -140,14 +139,14 @@ class Builder:
         self, kind: type[float], value: float, bounds: Mapping[str, float], place: Place
     ) -> Any:
         number = kind(value)
-        wrong = _out_of_range(number, bounds)
-        if wrong:
-            self._problems.add(place, f"must be {wrong}, found {value}")
+        broken = _broken_bound(number, bounds)
+        if broken:
+            self._problems.add(place, f"must be {broken}, found {value}")
             return INVALID
         return number
 
-    def _takes(self, kind: Any, value: Any) -> bool:
-        """Whether a value is of a type, its range and entries aside."""
+    def _accepts(self, kind: Any, value: Any) -> bool:
+        """Return whether a value has a type; its range and entries are checked elsewhere."""
         origin, arguments = typing.get_origin(kind), typing.get_args(kind)
         if kind in self._tables:
             return isinstance(value, LocatedDict | str)
@@ -156,15 +155,15 @@ class Builder:
         if origin is tuple:
             return isinstance(value, LocatedList)
         if origin is Literal:
-            return any(value == each and type(value) is type(each) for each in arguments)
+            return any(value == choice and type(value) is type(choice) for choice in arguments)
         if origin in (typing.Union, types.UnionType):
-            return any(self._takes(inner, value) for inner in arguments)
+            return any(self._accepts(inner, value) for inner in arguments)
         if isinstance(value, bool):
             return kind is bool
         return isinstance(value, int | float if kind is float else kind)
 
     def _expected(self, kind: Any) -> str:
-        """Say in words what values a type takes."""
+        """Describe the values that a type accepts."""
         origin, arguments = typing.get_origin(kind), typing.get_args(kind)
         if kind in self._tables:
             return "a mapping with `kind:` " + _either(list(self._tables[kind]))
@@ -173,7 +172,7 @@ class Builder:
         if origin is tuple:
             return "a list such as [..., ...]"
         if origin is Literal:
-            return _either([show(each).strip("'") for each in arguments])
+            return _either([show(choice).strip("'") for choice in arguments])
         if origin in (typing.Union, types.UnionType):
             return _either([self._expected(inner) for inner in arguments])
         return _NAMES[kind]
@@ -188,8 +187,8 @@ def _either(words: list[str]) -> str:
     return " or ".join([", ".join(words[:-1]), words[-1]] if words[1:] else words)
 
 
-def _out_of_range(value: float, bounds: Mapping[str, float]) -> str:
-    """Return the words for the bound that a number breaks, or an empty string."""
+def _broken_bound(value: float, bounds: Mapping[str, float]) -> str:
+    """Describe the bound that a number breaks; return an empty string if it breaks none."""
     if not math.isfinite(value):
         return "a finite number"
     checks = {
@@ -206,7 +205,7 @@ def _out_of_range(value: float, bounds: Mapping[str, float]) -> str:
 
 
 def _hint(kind: Any, value: Any) -> str:
-    """Say what to write instead, where that is plain."""
+    """Return what to write instead, if that is obvious, as the end of a message."""
     if typing.get_origin(kind) is Literal and isinstance(value, str):
         close = closest(value, map(str, typing.get_args(kind)))
         return f"; did you mean `{close}`?" if close else ""

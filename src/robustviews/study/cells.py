@@ -1,4 +1,4 @@
-"""Cells: how a cell of a table is named, and the jobs behind it."""
+"""Cells of tables: their names, and the jobs that compute them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from robustviews.study.schema import Study
 
 
 class CellError(ValueError):
-    """A name of a cell that leads nowhere; the message says what there is."""
+    """A study has no cell of this name; the message suggests a name."""
 
 
 class Address(NamedTuple):
-    """Where a cell stands, written `table1:row7:digits/pgd20/16`."""
+    """The name of a cell, written `table1:row7:digits/pgd20/16`."""
 
     table: str
     row: str
@@ -29,10 +29,10 @@ class Address(NamedTuple):
 
 
 def find(study: Study, text: str) -> tuple[Address, Cell]:
-    """Return the cell of a table that a name stands for.
+    """Return the cell with a name.
 
     Args:
-        study: that the table belongs to.
+        study: study of the table.
         text: TABLE:ROW:COLUMN.
 
     Raises:
@@ -43,10 +43,10 @@ def find(study: Study, text: str) -> tuple[Address, Cell]:
         example = next((str(address) for address, _ in every(study)), "TABLE:ROW:COLUMN")
         raise CellError(f"cell `{text}`: expected TABLE:ROW:COLUMN, such as {example}")
     address = Address(*parts)
-    _known(address.table, study.tables, "table")
+    _check_name(address.table, study.tables, "table")
     table = study.tables[address.table]
-    _known(address.row, table.rows, f"row of {address.table}")
-    _known(address.column, table.columns, f"column of {address.table}")
+    _check_name(address.row, table.rows, f"row of {address.table}")
+    _check_name(address.column, table.columns, f"column of {address.table}")
     return address, dict(every(study))[address]
 
 
@@ -58,27 +58,27 @@ def every(study: Study) -> Iterator[tuple[Address, Cell]]:
 
 
 def ends(study: Study, cell: Cell) -> list[Job]:
-    """Return the jobs that a cell is read from, one per seed."""
-    every_job = jobs.jobs(study)
+    """Return the jobs whose results a cell shows, one per seed."""
+    all_jobs = jobs.jobs(study)
     if cell.attack is None:
-        return [every_job["pretrain", run] for run in cell.runs]
-    return [every_job["attack", f"{run}/{cell.probe}/{cell.attack}"] for run in cell.runs]
+        return [all_jobs["pretrain", run] for run in cell.runs]
+    return [all_jobs["attack", f"{run}/{cell.probe}/{cell.attack}"] for run in cell.runs]
 
 
 def chain(study: Study, cell: Cell) -> list[Job]:
-    """Return the jobs behind a cell, of all its seeds, each after those that it needs."""
-    every_job = jobs.jobs(study)
-    wanted: set[Key] = set()
+    """Return all jobs that a cell needs, for all its seeds; each job follows those it needs."""
+    all_jobs = jobs.jobs(study)
+    keys: set[Key] = set()
     open_keys = [job.key for job in ends(study, cell)]
     while open_keys:
         key = open_keys.pop()
-        if key not in wanted:
-            wanted.add(key)
-            open_keys.extend(every_job[key].needs)
-    return [job for key, job in every_job.items() if key in wanted]
+        if key not in keys:
+            keys.add(key)
+            open_keys.extend(all_jobs[key].needs)
+    return [job for key, job in all_jobs.items() if key in keys]
 
 
-def _known(name: str, names: Iterable[str], what: str) -> None:
+def _check_name(name: str, names: Iterable[str], what: str) -> None:
     names = list(names)
     if name not in names:
         raise CellError(f"no {what} `{name}`; {nearest(name, names)}")

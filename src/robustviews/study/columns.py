@@ -1,4 +1,4 @@
-"""What a column of a table or figure measures: the one place that reads `digits/pgd20/8`."""
+"""What a column of a table or figure measures; only this module parses `digits/pgd20/8`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Column:
 
     @classmethod
     def parse(cls, text: str) -> Column:
-        """Read a column as a study writes it.
+        """Parse a column of a study file.
 
         Raises:
             ValueError: the text has another form.
@@ -35,12 +35,12 @@ class Column:
 
     @property
     def label(self) -> str:
-        """What the column is called, without its data set."""
+        """The name of the column in tables, without its data set."""
         return self.metric if self.eps is None else f"{self.metric} {fraction(self.eps)}"
 
     @property
     def is_minutes(self) -> bool:
-        """Whether it holds minutes of pretraining, not accuracies."""
+        """Whether the column holds minutes of pretraining instead of accuracies."""
         return self.metric == MINUTES
 
     @property

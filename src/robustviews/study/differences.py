@@ -1,4 +1,4 @@
-"""Where two specs, or other plain JSON, part."""
+"""How two specs, or other plain JSON values, differ."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Any, Final
 
 
 class _Absent:
-    """What stands where there is no value; None is a value."""
+    """Marks a missing value; None is a value."""
 
     def __str__(self) -> str:
-        """Return the word that people read."""
+        """Return the word for messages."""
         return "nothing"
 
     __repr__ = __str__
@@ -19,11 +19,11 @@ ABSENT: Final = _Absent()
 
 
 def differences(before: object, after: object, key: str = "") -> list[tuple[str, Any, Any]]:
-    """Return where two specs, or other plain JSON, part.
+    """Return how two specs, or other plain JSON values, differ.
 
     Returns:
-        Dotted key, value before and value after of each leaf that differs, of a mapping its `kind`
-        first; ABSENT, which reads `nothing`, stands for a value that is not there.
+        Dotted key, value before and value after of each leaf that differs. In a mapping `kind`
+        comes first. ABSENT, printed as `nothing`, marks a missing value.
     """
     if not (isinstance(before, dict) and isinstance(after, dict)):
         return [] if before == after else [(key, before, after)]

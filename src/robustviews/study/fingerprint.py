@@ -1,19 +1,19 @@
 """A digest of the code that decides a result, definition by definition.
 
-A job depends on the functions and classes that it can reach, not on the files that they happen to
-stand in. So a changed line of a loss reruns the trainings that use it, while a new attack, another
-table or a better comment reruns nothing.
+A job depends on the functions and classes that it can reach, not on the files that define them. A
+changed line of a loss reruns the trainings that use the loss. A new attack, another table or a
+better comment reruns nothing.
 
-From given definitions the names in their bodies are followed, within a module and through imports
-of this package, to all definitions that they use. What is reached is hashed as syntax, without what
-decides no number: comments, docstrings, annotations, the messages of `raise`, log calls and
-warnings, and members of options marked `plan_only`. An object that arrives as an argument is not
-followed: its class has to be one of the given definitions. The tables that list all methods or
-attacks (METHODS, ATTACKS, ...) are read only by the command line, which picks an entry and passes
-it on, so that they tie nothing together.
+The digest starts at given definitions, the roots. It follows the names in their bodies, within a
+module and through imports of this package, to all definitions that they use. Each reached
+definition is hashed as syntax, without the parts that decide no number: comments, docstrings,
+annotations, the messages of `raise`, log calls and warnings, and members of options marked
+`plan_only`. An object that is passed as an argument is not followed: its class must be a root. Only
+the command line reads the tables of all methods or attacks (METHODS, ATTACKS, ...); it passes one
+entry on, so that the tables do not connect the entries.
 
-Nothing that is used may be missed. So a module that is used whole, as in `getattr(losses, name)`,
-counts with all its definitions, and what cannot be followed is refused: star imports, relative
+No used definition may be missed. A module that is used as a whole, as in `getattr(losses, name)`,
+counts with all its definitions. Code that cannot be followed is refused: star imports, relative
 imports, `import robustviews.losses`, and statements that run at import.
 """
 
@@ -37,12 +37,12 @@ _Documented = TypeVar("_Documented", ast.FunctionDef, ast.AsyncFunctionDef, ast.
 
 @dataclass
 class _Module:
-    """Top-level definitions of a module and what its imports mean.
+    """Top-level definitions and imports of a module.
 
     Attributes:
-        definitions: the statements that make each name.
-        modules: modules of the package, by the name they have here.
-        names: definitions of other modules, by the name they have here.
+        definitions: the statements that define each name.
+        modules: imported modules of the package, by local name.
+        names: definitions imported from other modules, by local name.
     """
 
     definitions: dict[str, list[ast.stmt]] = field(default_factory=dict)
@@ -50,7 +50,7 @@ class _Module:
     names: dict[str, Symbol] = field(default_factory=dict)
 
     def all(self) -> set[str]:
-        """Return every name that the module defines or passes on."""
+        """Return every name that the module defines or re-exports."""
         return {*self.definitions, *self.names}
 
 
@@ -62,11 +62,11 @@ def digest(*roots: Symbol, source: Path = SOURCE) -> str:
         source: folder of the package.
 
     Returns:
-        16 hexadecimal digits, the same for every Python that reads the code.
+        16 hexadecimal digits, the same in every Python version.
 
     Raises:
         LookupError: a root does not exist.
-        SyntaxError: some code cannot be followed.
+        SyntaxError: code cannot be followed.
     """
     return _digest(frozenset(roots), source)
 
@@ -82,17 +82,17 @@ def _digest(roots: frozenset[Symbol], source: Path) -> str:
 
 @cache
 def files(*names: str, source: Path = SOURCE) -> str:
-    """Hash whole modules and folders of the package, for stages that are quick to run again.
+    """Hash whole modules and folders of the package, for stages that are quick to rerun.
 
     Args:
-        names: such as "tables"; a folder counts with all files in it.
+        names: such as "tables"; a folder includes all files in it.
         source: folder of the package.
 
     Returns:
         16 hexadecimal digits.
 
     Raises:
-        LookupError: there is no module or folder of a name.
+        LookupError: a module or folder does not exist.
     """
     hasher = hashlib.sha256()
     for name in sorted(names):
@@ -107,19 +107,19 @@ def files(*names: str, source: Path = SOURCE) -> str:
 
 
 def reach(*roots: Symbol, source: Path = SOURCE) -> frozenset[Symbol]:
-    """Return all definitions that some definitions use, themselves included."""
-    found: set[Symbol] = set()
+    """Return all definitions that the roots use, including the roots."""
+    reached: set[Symbol] = set()
     pending = [_origin(module, name, source) for module, name in roots]
     while pending:
         symbol = pending.pop()
-        if symbol not in found:
-            found.add(symbol)
+        if symbol not in reached:
+            reached.add(symbol)
             pending.extend(_uses(*symbol, source))
-    return frozenset(found)
+    return frozenset(reached)
 
 
 def _origin(module_name: str, name: str, source: Path) -> Symbol:
-    """Return where a name is defined that a module may only pass on."""
+    """Return where a name is defined; the module may only re-export it."""
     module = _parse(module_name, source)
     if name in module.definitions:
         return module_name, name
@@ -133,7 +133,7 @@ def _uses(module_name: str, name: str, source: Path) -> frozenset[Symbol]:
     """Return the definitions of the package that one definition names."""
     module = _parse(module_name, source)
     used: set[Symbol] = set()
-    followed: set[ast.AST] = set()  # `losses` in `losses.nt_xent`, which comes first
+    followed: set[ast.AST] = set()  # `losses` in `losses.nt_xent`; the attribute comes first
     for node in _names(module.definitions[name]):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             other = module.modules.get(node.value.id)
@@ -150,9 +150,10 @@ def _uses(module_name: str, name: str, source: Path) -> frozenset[Symbol]:
 
 
 def _names(nodes: Iterable[ast.AST], local: frozenset[str] = frozenset()) -> Iterator[ast.AST]:
-    """Yield names and attributes, an attribute before its parts; arguments of functions are local.
+    """Yield names and attributes, an attribute before its parts; skip arguments of functions.
 
-    So `probe.train` is the method of an argument `probe`, whatever else the module calls so.
+    Where a function has an argument `probe`, `probe.train` is a method of that argument, even if
+    the module defines another `probe`.
     """
     for node in nodes:
         if isinstance(node, ast.Name | ast.Attribute):
@@ -163,9 +164,9 @@ def _names(nodes: Iterable[ast.AST], local: frozenset[str] = frozenset()) -> Ite
                 yield node
         inner = local
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-            given = node.args
-            every = (*given.posonlyargs, *given.args, *given.kwonlyargs, given.vararg, given.kwarg)
-            inner = local | {argument.arg for argument in every if argument is not None}
+            args = node.args
+            arguments = (*args.posonlyargs, *args.args, *args.kwonlyargs, args.vararg, args.kwarg)
+            inner = local | {argument.arg for argument in arguments if argument is not None}
         yield from _names(ast.iter_child_nodes(node), inner)
 
 
@@ -181,7 +182,7 @@ def _fingerprint(module: str, name: str, source: Path) -> str:
 
 
 def _text(node: object) -> str:
-    """Write syntax as text; unlike `ast.dump`, alike in all versions of Python."""
+    """Write syntax as text that, unlike that of `ast.dump`, is the same in all Python versions."""
     if isinstance(node, list):
         return f"[{','.join(map(_text, node))}]"
     if not isinstance(node, ast.AST):
@@ -223,7 +224,7 @@ class _Remover(ast.NodeTransformer):
 
 
 class _Strip(_Remover):
-    """Removes what decides no number: docstrings, annotations, messages, `plan_only` members."""
+    """Removes the parts that decide no number; the docstring of the module lists them."""
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef | None:
         return self._function(node)
@@ -245,7 +246,7 @@ class _Strip(_Remover):
         return node
 
     def visit_Raise(self, node: ast.Raise) -> ast.Raise:
-        # The kind of error stays: somebody may catch it.
+        # The type of the error stays: a caller may catch it.
         raised = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
         return ast.copy_location(ast.Raise(exc=raised), node)
 
@@ -255,7 +256,8 @@ class _Strip(_Remover):
 
     def _function(self, node: _Function) -> _Function | None:
         if any(
-            isinstance(each, ast.Name) and each.id == "plan_only" for each in node.decorator_list
+            isinstance(decorator, ast.Name) and decorator.id == "plan_only"
+            for decorator in node.decorator_list
         ):
             return None
         node.returns = None
@@ -281,7 +283,7 @@ def _is_report(node: ast.expr) -> bool:
 
 
 class _UnreadText(_Remover):
-    """Removes assignments of text from a function where a message alone has read the text."""
+    """Removes assignments of text that only removed messages have read."""
 
     def __init__(self, function: ast.AST) -> None:
         names = (node for node in ast.walk(function) if isinstance(node, ast.Name))
@@ -297,7 +299,7 @@ class _UnreadText(_Remover):
 
 
 def _collect(statement: ast.stmt, module: _Module, path: Path) -> None:
-    """Note what a statement at the top of a module defines."""
+    """Record what a top-level statement of a module defines."""
     if isinstance(statement, ast.If) and ast.unparse(statement.test) == "TYPE_CHECKING":
         for inner in statement.orelse:
             _collect(inner, module, path)
@@ -315,7 +317,7 @@ def _collect(statement: ast.stmt, module: _Module, path: Path) -> None:
 
 
 def _collect_lazy(statement: ast.Assign, module: _Module) -> None:
-    """Note what `torch, losses = LazyModule("torch"), LazyModule("robustviews.losses")` names."""
+    """Record what `torch, losses = LazyModule("torch"), LazyModule("robustviews.losses")` means."""
     names = [node.id for node in _walk(statement.targets) if isinstance(node, ast.Name)]
     calls = [node for node in ast.walk(statement.value) if isinstance(node, ast.Call)]
     for name, call in zip(names, calls, strict=True):
@@ -329,7 +331,7 @@ def _is_text(statement: ast.stmt) -> bool:
 
 
 def _import(node: ast.AST, module: _Module, path: Path, source: Path) -> None:
-    """Note what an import of this package means; refuse one that cannot be followed."""
+    """Record what an import of this package means; refuse one that cannot be followed."""
     if isinstance(node, ast.Import):
         if any(_is_ours(alias.name) for alias in node.names):
             raise SyntaxError(f"{path}:{node.lineno}: write `from {PACKAGE} import ...`")

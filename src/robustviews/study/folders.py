@@ -1,4 +1,4 @@
-"""Where each job writes, and the names of its files: the one place that spells them."""
+"""Where each job writes; no other module spells the names of its files."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from robustviews.artifacts import RECORD
 from robustviews.study.schema import Study
 from robustviews.study.specs import data_spec, to_json
 
-SUMMARY = "summary.json"  # classes and size of a data set, which jobs read in place of its record
+SUMMARY = "summary.json"  # classes and size of a data set; jobs read it instead of the record
 ENCODER = "encoder.safetensors"
 HEAD = "head.safetensors"
 FLAGS = "flags.safetensors"
 CURVE = "training.jsonl"
-STATE = Path("results/.state")  # of interrupted jobs; no output of any rule
+STATE = Path("results/.state")  # of interrupted jobs; not an output of any rule
 
-# What a job of each rule writes beside its record.
+# What a job of each rule writes besides its record.
 OUTPUTS = {
     "data": (
         SUMMARY,
@@ -42,7 +42,7 @@ def results_folder(study: Study) -> Path:
 
 
 def data_folder(study: Study, dataset: str) -> Path:
-    """Return the folder of a prepared data set; its name holds a hash of what made it."""
+    """Return the folder of a prepared data set; its name holds a hash of its spec."""
     key = hashlib.sha256(to_json(data_spec(study, dataset)).encode()).hexdigest()[:8]
     return Path("data") / f"{dataset}-{key}"
 

@@ -1,6 +1,7 @@
-"""Which jobs a study consists of, what each waits for, and which are still to be done.
+"""The jobs of a study, what each of them needs, and which are not done yet.
 
-The same jobs as the workflow's, without Snakemake and without hashing a file: records are trusted.
+These are the jobs of the workflow. No Snakemake is needed and no file is hashed: records are
+trusted.
 """
 
 from __future__ import annotations
@@ -29,14 +30,14 @@ class Job:
     """One job of the workflow.
 
     Attributes:
-        rule: of the workflow, an entry of `RULES`.
-        name: of the job among those of its rule: a prepared data set, run, run/probe,
-            run/probe/attack, table or figure; empty where a rule has one job.
+        rule: rule of the workflow, an entry of `RULES`.
+        name: name of the job within its rule: a prepared data set, run, run/probe,
+            run/probe/attack, table or figure; empty if the rule has one job.
         reads: each file that the job reads, with the job that writes the file.
-        writes: files; of a computing job the record last.
-        spec: what decides the result; its record says so too.
-        arguments: options that the function of its stage is called with; none for reporting.
-        folder: of a computing job, which writes a record there; None for reporting.
+        writes: files that the job writes; the record of a computing job comes last.
+        spec: what decides the result; the record repeats it.
+        arguments: options of the stage function; empty for reporting.
+        folder: folder of a computing job and its record; None for reporting.
     """
 
     rule: str
@@ -64,29 +65,28 @@ class Job:
 
     @property
     def needs(self) -> tuple[Key, ...]:
-        """Jobs that come before it."""
+        """Jobs that must finish before this one starts."""
         return tuple(dict.fromkeys(self.reads.values()))
 
 
 @cache
 def jobs(study: Study) -> dict[Key, Job]:
-    """Return all jobs of a study; each comes after those that it needs."""
+    """Return all jobs of a study; each job follows those it needs."""
     computing = {job.key: job for job in _computing(study)}
     return computing | {job.key: job for job in _reporting(study, computing)}
 
 
 def pending(study: Study) -> dict[Key, Job]:
-    """Return the jobs that are still to be done, each after those that it needs.
+    """Return the jobs that are not done yet; each job follows those it needs.
 
-    A job is done when all that it needs is done, its record has the spec that the study resolves to
-    now, and the files that the record names exist. A reporting job, which has no record, is done
-    when its files exist and none of what it needs was made later; that its title or code changed
-    since is not seen here.
+    A job is done when the jobs it needs are done, its record has the current spec of the study, and
+    its files exist. A reporting job has no record. It is done when its files exist and no job it
+    needs finished later; changes of its title or code since then are not detected here.
     """
     waiting: dict[Key, Job] = {}
-    every = jobs(study)
-    for key, job in every.items():
-        if any(need in waiting for need in job.needs) or not _is_done(job, every):
+    all_jobs = jobs(study)
+    for key, job in all_jobs.items():
+        if any(need in waiting for need in job.needs) or not _is_done(job, all_jobs):
             waiting[key] = job
     return waiting
 
@@ -179,7 +179,7 @@ def _reporting(study: Study, computing: dict[Key, Job]) -> Iterator[Job]:
     yield job("frame", "", cells, "frame.csv")
     yield job("metrics", "", written(_cells(study, *study.tables.values())), "metrics.json")
     yield from shown
-    pages = {file: part.key for part in shown for file in part.writes}
+    pages = {file: source.key for source in shown for file in source.writes}
     yield job("report", "", cells | pages, "report.html", "audit.html")
 
 
@@ -188,7 +188,7 @@ def _named(stem: str, suffixes: tuple[str, ...]) -> list[str]:
 
 
 def _cells(study: Study, *blocks: Table | Figure) -> tuple[Key, ...]:
-    """Return the jobs that the cells of tables and figures are read from; of all without any."""
+    """Return the jobs whose results the cells of some tables and figures show; all by default."""
     needs: dict[Key, None] = {
         ("pretrain", run): None for run in plan.pretrainings_of(study, *blocks)
     }
@@ -199,24 +199,24 @@ def _cells(study: Study, *blocks: Table | Figure) -> tuple[Key, ...]:
     return tuple(needs)
 
 
-def _is_done(job: Job, every: dict[Key, Job]) -> bool:
+def _is_done(job: Job, all_jobs: dict[Key, Job]) -> bool:
     if job.folder is not None:
         if not job.record.is_file():
             return False
         try:
-            said = artifacts.read_json(job.record)
-        except ArtifactError:  # damaged: the workflow makes it again
+            record = artifacts.read_json(job.record)
+        except ArtifactError:  # damaged: the workflow reruns the job
             return False
-        if not isinstance(said, dict) or said.get("spec") != job.spec:
+        if not isinstance(record, dict) or record.get("spec") != job.spec:
             return False
         return all(file.is_file() for file in job.writes)
     if not all(file.is_file() for file in job.writes):
         return False
-    made = min(file.stat().st_mtime for file in job.writes)
-    return all(_made(every[need]) <= made for need in job.needs)
+    written = min(file.stat().st_mtime for file in job.writes)
+    return all(_finished(all_jobs[need]) <= written for need in job.needs)
 
 
-def _made(job: Job) -> float:
+def _finished(job: Job) -> float:
     """Return when a finished job ended, in seconds since the epoch."""
     files = job.writes if job.folder is None else (job.record,)
     return max(file.stat().st_mtime for file in files)

@@ -1,4 +1,4 @@
-"""Reading a study: YAML, defaults merged into runs, types, then references between its blocks."""
+"""Reads a study: parses YAML, merges defaults into runs, checks types, then references."""
 
 from __future__ import annotations
 
@@ -45,8 +45,7 @@ def load_study(path: Path | str) -> Study:
         The study, every option resolved.
 
     Raises:
-        StudyError: something is wrong with the file; the error lists all mistakes, each with its
-            line and key.
+        StudyError: the file has mistakes; the error lists all of them with their lines and keys.
     """
     problems = Problems(str(path))
     tree = load_located(Path(path), problems)
@@ -54,7 +53,7 @@ def load_study(path: Path | str) -> Study:
     _merge_defaults(tree, problems)
     values = Builder(problems, TABLES).fields(Study, tree)
     if all(isinstance(values.get(block, {}), dict) for block in NAMED):
-        # What is wrong elsewhere does not keep references from being checked.
+        # References are checked even if other parts of the file have mistakes.
         study = Study(**values, file=str(path))
         study.probes["own"] = OWN_HEAD
         check_references(study, tree, problems)
@@ -63,7 +62,7 @@ def load_study(path: Path | str) -> Study:
 
 
 def _check_names(tree: LocatedDict, problems: Problems) -> None:
-    """Names become folders and wildcards of rules, so they must be plain."""
+    """Check names, which become folders and wildcards of rules."""
 
     def check(name: str, place: Place) -> None:
         if not SLUG.fullmatch(name):
@@ -80,24 +79,24 @@ def _check_names(tree: LocatedDict, problems: Problems) -> None:
         for name, entry, place in _entries(tree, block):
             check(name, place)
             if RESERVED.get(name) == block:
-                problems.add(place, f"`{name}` has a meaning of its own; choose another name")
+                problems.add(place, f"`{name}` is a reserved name; choose another name")
             if block == "figures" and name in tables:
-                problems.add(place, f"a table has the name `{name}` too; choose another name")
+                problems.add(place, f"a table is also named `{name}`; choose another name")
             if isinstance(entry, LocatedDict):
                 for row, _, row_place in _entries(entry, "rows"):
                     check(row, row_place)
 
 
 def _entries(tree: LocatedDict, block: str) -> list[tuple[str, Any, Place]]:
-    """Return name, value and place of all entries of a block; none where it is no mapping."""
+    """Return name, value and place of all entries of a block; none if it is not a mapping."""
     entries = tree.get(block)
     if not isinstance(entries, LocatedDict):
-        return []  # the type check will say so
+        return []  # the type check reports it
     return [(name, value, entries.at[name]) for name, value in entries.items()]
 
 
 def _merge_defaults(tree: LocatedDict, problems: Problems) -> None:
-    """Lay each run over the blocks that it uses, in order; drop `defaults`."""
+    """Merge the blocks that each run uses, in order, then its own options; drop `defaults`."""
     blocks = {name: block for name, block, _ in _entries(tree, "defaults")}
     used = {"all"}
     for name, run, place in _entries(tree, "runs"):
@@ -119,12 +118,12 @@ def _merge_defaults(tree: LocatedDict, problems: Problems) -> None:
             problems.add(place, "no run uses this block; remove it, or name it in `use:` of a run")
     defaults = tree.pop("defaults", LocatedDict(tree.place))
     if not isinstance(defaults, LocatedDict):
-        found = show(defaults)
-        problems.add(tree.at["defaults"], f"expected blocks of run options, found {found}")
+        shown = show(defaults)
+        problems.add(tree.at["defaults"], f"expected blocks of run options, found {shown}")
 
 
 def _used(run: LocatedDict, blocks: Mapping[str, Any], problems: Problems) -> list[str]:
-    """Take `use` out of a run and return those of its blocks that exist."""
+    """Remove `use` from a run and return those of its blocks that exist."""
     names = run.pop("use", LocatedList(run.place))
     if not isinstance(names, LocatedList):
         example = f"[{names}]" if isinstance(names, str) else "[" + ", ".join(blocks) + "]"

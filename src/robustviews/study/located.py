@@ -1,7 +1,7 @@
-"""YAML whose mappings and lists remember where every entry stands, so that errors can point at it.
+"""YAML mappings and lists that keep the place of every entry, so that errors can name it.
 
-A plain value counts only where YAML 1.1 (Snakemake's) and YAML 1.2 (DVC's) read it alike: `1e-3`,
-`010`, `1:30` and `on` are mistakes, not surprises.
+A plain value is accepted only if YAML 1.1 (Snakemake) and YAML 1.2 (DVC) read it the same way:
+`1e-3`, `010`, `1:30` and `on` are refused.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import yaml
 
 from robustviews.study.problems import Place, Problems
 
-INVALID: Any = object()  # stands for a value whose mistake was already noted
-_MOST_VALUES = 100_000  # aliases of aliases can stand for more than any memory holds
-_MOST = 2**63 - 1  # what a seed, or any tensor, can hold
+INVALID: Any = object()  # marks a value whose mistake is already reported
+_MOST_VALUES = 100_000  # nested aliases can expand to more than any memory holds
+_MOST = 2**63 - 1  # the largest seed, or integer in a tensor
 # Plain scalars of YAML 1.2, in the order of the specification (10.3.2, core schema).
 _CORE: tuple[tuple[re.Pattern[str], Callable[[str], Any]], ...] = (
     (re.compile(r"null|Null|NULL|~|"), lambda _: None),
@@ -38,8 +38,8 @@ class LocatedDict(dict[str, Any]):
     """A mapping with `at[key]`, the place of each key.
 
     Attributes:
-        place: of the mapping itself.
-        partial: whether some of its keys could not be read, so that none can be called missing.
+        place: place of the mapping itself.
+        partial: whether some of its keys could not be read; then no key is reported as missing.
     """
 
     def __init__(self, place: Place) -> None:
@@ -49,7 +49,7 @@ class LocatedDict(dict[str, Any]):
         self.partial = False
 
     def put(self, key: str, value: Any, place: Place) -> None:
-        """Set an entry together with the place it came from."""
+        """Set an entry and its place."""
         self[key] = value
         self.at[key] = place
 
@@ -74,7 +74,7 @@ def load_located(path: Path, problems: Problems) -> LocatedDict:
         The top-level mapping; a value that could not be read is INVALID.
 
     Raises:
-        StudyError: the file cannot be read, is no YAML, or holds no mapping.
+        StudyError: the file cannot be read, is not YAML, or does not hold a mapping.
     """
     text = _read(path, problems)
     try:
@@ -89,7 +89,7 @@ def load_located(path: Path, problems: Problems) -> LocatedDict:
         line = text.count("\n", 0, error.position) + 1
         _refuse(problems, f"not valid YAML: character U+{error.character:04X} is not allowed", line)
     except RecursionError:
-        _refuse(problems, "no study: mappings or lists nested hundreds of levels deep")
+        _refuse(problems, "not a study: mappings or lists nested hundreds of levels deep")
     if not isinstance(tree, LocatedDict):
         problems.raise_if_any()
     return tree  # type: ignore[no-any-return]
@@ -115,7 +115,7 @@ def _refuse(problems: Problems, message: str, line: int = 1) -> NoReturn:
 
 
 class _Converter:
-    """Turns YAML nodes into located values, noting what is wrong with them."""
+    """Turns YAML nodes into located values and reports mistakes in them."""
 
     def __init__(self, problems: Problems) -> None:
         self._problems = problems
@@ -151,7 +151,7 @@ class _Converter:
                 self._problems.add(Place(line, place.key), "a key must be plain text")
                 mapping.partial = True
                 continue
-            # A key is its text as written: `no:` or `1:` stay what the reader sees.
+            # A key is its text as written: `no:` and `1:` stay text.
             name = key_node.value
             child = Place(line, f"{place.key}.{name}" if place.key else name)
             if name == "<<":
@@ -184,7 +184,7 @@ class _Converter:
         if node.tag != tag:
             return self._invalid(place, f"tags are not used here; remove {_short(node.tag)}")
         if not plain:
-            if any(unicodedata.category(each) in ("Cc", "Cs") for each in set(text) - {"\n", "\t"}):
+            if any(unicodedata.category(char) in ("Cc", "Cs") for char in set(text) - {"\n", "\t"}):
                 return self._invalid(place, "expected text, found control characters in it")
             return text
         return self._plain(node, place)
@@ -193,22 +193,23 @@ class _Converter:
         text = node.value
         try:
             value = next((read(text) for form, read in _CORE if form.fullmatch(text)), text)
-        except ValueError:  # Python reads no more than some thousand digits
+        except ValueError:  # Python limits the number of digits
             value = _MOST + 1
         if isinstance(value, int) and abs(value) > _MOST:
             return self._invalid(place, f"whole numbers end at {_MOST}, found {text[:24]}...")
         try:
-            before = self._loader.construct_object(node)
+            old = self._loader.construct_object(node)
         except (yaml.YAMLError, ValueError):
-            before = INVALID
-        if repr(before) == repr(value):
+            old = INVALID
+        if repr(old) == repr(value):
             return value
-        numbers = dict.fromkeys(each for each in (before, value) if isinstance(each, int | float))
-        ways = [*(show(number) for number in numbers), f'"{text}"']
+        both = (old, value)
+        numbers = dict.fromkeys(number for number in both if isinstance(number, int | float))
+        choices = [*(show(number) for number in numbers), f'"{text}"']
         return self._invalid(
             place,
-            f"YAML 1.1 reads {text} as {show(before)}, YAML 1.2 as {show(value)}; write "
-            + " or ".join(ways),
+            f"YAML 1.1 reads {text} as {show(old)}, YAML 1.2 as {show(value)}; write "
+            + " or ".join(choices),
         )
 
     def _invalid(self, place: Place, message: str) -> Any:
@@ -217,7 +218,7 @@ class _Converter:
 
 
 def show(value: Any) -> str:
-    """Return a value as a study file would say it."""
+    """Return a value as a study file writes it."""
     if isinstance(value, LocatedDict):
         return "a mapping"
     if isinstance(value, LocatedList):
@@ -227,7 +228,7 @@ def show(value: Any) -> str:
     if isinstance(value, datetime.date):
         return "a date"
     if value is INVALID:
-        return "nothing that makes sense"
+        return "an invalid value"
     return "nothing" if value is None else repr(value)
 
 
@@ -236,17 +237,17 @@ def _short(tag: str) -> str:
 
 
 def merge(base: LocatedDict, over: LocatedDict) -> LocatedDict:
-    """Lay one mapping over another, key by key and level by level.
+    """Merge two mappings, key by key and level by level; `over` wins.
 
-    A mapping that names another `kind` replaces the one below it whole, since its options are
-    different ones. A bare name stands for the mapping `{kind: name}`, here too.
+    A mapping of another `kind` replaces the whole mapping in `base`, since its options differ. A
+    bare name stands for the mapping `{kind: name}`, here too.
 
     Args:
-        base: mapping that is kept where `over` says nothing.
+        base: mapping whose entries are kept if `over` lacks them.
         over: mapping that wins.
 
     Returns:
-        A new mapping; each entry keeps the place it came from.
+        A new mapping; each entry keeps its place.
     """
     if "kind" in over and over["kind"] != base.get("kind", over["kind"]):
         return over

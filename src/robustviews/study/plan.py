@@ -1,6 +1,6 @@
-"""What a study needs: its jobs, the resolved spec of each, where results lie; all without torch.
+"""What the cells of a study need: pretrainings, heads and evaluations; without torch.
 
-The cells of tables and figures decide what is evaluated: there is no other list of jobs to keep in
+The cells of tables and figures alone decide what is computed: there is no other list to keep in
 step with them.
 """
 
@@ -17,7 +17,7 @@ from robustviews.study.schema import Figure, Study, Table
 
 @dataclass(frozen=True)
 class Pretraining:
-    """One pretraining: a run of the study on one data set with one seed."""
+    """One pretraining: a run of the study, on one data set, with one seed."""
 
     entry: str
     dataset: str
@@ -25,7 +25,7 @@ class Pretraining:
 
     @property
     def name(self) -> str:
-        """Name of its folder, such as emp-crop16-free3-cifar10-s0."""
+        """The name of its folder, such as emp-crop16-free3-cifar10-s0."""
         return f"{self.entry}-{self.dataset}-s{self.seed}"
 
 
@@ -35,15 +35,15 @@ class Cell:
 
     Attributes:
         row: name of the row.
-        column: as the study writes it.
+        column: the column as the study writes it.
         measure: what the column measures.
-        label: what people call the row.
+        label: label of the row in tables.
         entry: run of the study.
         probe: probe of the study.
-        seeds: one a run.
-        runs: names of the jobs, one a seed.
-        attack: attack whose flags hold the cell; None for minutes.
-        published: the paper's value, `unavailable`, or None where it has none.
+        seeds: seeds of the run.
+        runs: names of the pretrainings, one per seed.
+        attack: attack whose flags hold the accuracy; None for minutes.
+        published: the paper's value, `unavailable`, or None if the paper has none.
     """
 
     row: str
@@ -81,7 +81,7 @@ def seeds_of(study: Study, entry: str) -> tuple[int, ...]:
 
 @cache
 def pretrainings(study: Study) -> dict[str, Pretraining]:
-    """Return every pretraining that some cell needs, by name."""
+    """Return every pretraining that a cell needs, by name."""
     return _pretrainings(_all_cells(study))
 
 
@@ -91,55 +91,55 @@ def pretrainings_of(study: Study, *blocks: Table | Figure) -> dict[str, Pretrain
 
 
 def _pretrainings(cells: Iterable[Cell]) -> dict[str, Pretraining]:
-    every = (Pretraining(cell.entry, cell.dataset, seed) for cell in cells for seed in cell.seeds)
-    return {pretraining.name: pretraining for pretraining in every}
+    needed = (Pretraining(cell.entry, cell.dataset, seed) for cell in cells for seed in cell.seeds)
+    return {pretraining.name: pretraining for pretraining in needed}
 
 
 def heads(study: Study) -> list[tuple[str, str]]:
-    """Return every (run name, probe) to be trained, those that others start from included."""
-    wanted: dict[tuple[str, str], None] = {}
+    """Return every (run name, probe) to train, including heads that other heads start from."""
+    needed: dict[tuple[str, str], None] = {}
     for cell in _all_cells(study):
         for run in cell.runs:
             start = study.probes[cell.probe].starts_from
             if start:
-                wanted[run, start] = None
+                needed[run, start] = None
             if study.probes[cell.probe].trained:
-                wanted[run, cell.probe] = None
-    return list(wanted)
+                needed[run, cell.probe] = None
+    return list(needed)
 
 
 def evaluations(study: Study, *blocks: Table | Figure) -> list[tuple[str, str, str]]:
-    """Return every (run name, probe, attack) that some cell needs.
+    """Return every (run name, probe, attack) that a cell needs.
 
     Args:
         study: the study.
-        blocks: tables and figures to look at; all when none is given.
+        blocks: tables and figures whose cells count; all if none is given.
     """
-    wanted = {
+    needed = {
         (run, cell.probe, cell.attack): None
         for cell in _all_cells(study, *blocks)
         for run in cell.runs
         if cell.attack is not None
     }
-    return list(wanted)
+    return list(needed)
 
 
 def example_run(study: Study) -> str:
-    """Return the job whose views the report shows: the first with many views, if there is one."""
+    """Return the run whose views the report shows: the first run with the most views."""
     runs = pretrainings(study)
     return max(runs, key=lambda name: study.runs[runs[name].entry].views.count)
 
 
 def label(study: Study, entry: str) -> str:
-    """Return what people call a run."""
+    """Return the label of a run, or its name if it has no label."""
     return study.runs[entry].label or entry
 
 
 def cells(study: Study, table: Table | Figure) -> list[Cell]:
     """Return the cells of a table or figure, row by row.
 
-    Clean accuracy is read from the first attack among the table's columns of the same data set, so
-    that both stand on the same images.
+    Clean accuracy is read from the flags of the first attack among the table's columns of the same
+    data set, so that both accuracies are of the same images.
     """
     return [
         _cell(study, table, row, number)

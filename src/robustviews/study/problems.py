@@ -1,4 +1,4 @@
-"""Everything that is wrong with a study file, collected and told at once."""
+"""All mistakes in a study file, collected and reported at once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class Place(NamedTuple):
-    """Where something stands in a study file."""
+    """A place in a study file."""
 
     line: int  # counted from 1
     key: str  # dotted, such as runs.emp-crop16.encoder.width; empty for the whole file
@@ -17,7 +17,7 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class Problem:
-    """One mistake: where it stands and what to do about it."""
+    """One mistake: its place and how to fix it."""
 
     file: str
     line: int
@@ -30,7 +30,7 @@ class Problem:
 
 
 class StudyError(ValueError):
-    """A study file cannot be used; `problems` lists every reason, in the order of the file."""
+    """A study file has mistakes; `problems` lists all of them, in the order of the file."""
 
     def __init__(self, problems: list[Problem]) -> None:
         self.problems = sorted(problems, key=lambda problem: (problem.file, problem.line))
@@ -40,24 +40,24 @@ class StudyError(ValueError):
 
 
 class Problems:
-    """Collects mistakes of one file, each only once though several runs may share its place."""
+    """Collects the mistakes in one file; a mistake that several runs share counts once."""
 
     def __init__(self, file: str) -> None:
         self.file = file
-        self._found: dict[Problem, None] = {}
+        self._problems: dict[Problem, None] = {}
 
     def add(self, place: Place, message: str) -> None:
-        """Note a mistake at a place."""
-        self._found[Problem(self.file, *place, message)] = None
+        """Add a mistake at a place."""
+        self._problems[Problem(self.file, *place, message)] = None
 
     def raise_if_any(self) -> None:
-        """Raise StudyError when anything was noted."""
-        if self._found:
-            raise StudyError(list(self._found))
+        """Raise StudyError if there are mistakes."""
+        if self._problems:
+            raise StudyError(list(self._problems))
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Say which known name was probably meant, as the end of an error message."""
+    """Return a hint at the known name that was probably meant, as the end of a message."""
     known = sorted(known)
     close = closest(name, known)
     if close is not None:
@@ -66,6 +66,6 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def closest(name: str, known: Iterable[str]) -> str | None:
-    """Return the known name that was probably meant, if one is alike."""
+    """Return the most similar known name, or None if no name is similar."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return close[0] if close else None

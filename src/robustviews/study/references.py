@@ -1,4 +1,4 @@
-"""Whether the blocks of a study fit together: every name exists, and may stand where it does."""
+"""References between the blocks of a study: every name exists and may be used where it is."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _METRICS = (CLEAN, MINUTES)
 
 
 def check_references(study: Study, tree: LocatedDict, problems: Problems) -> None:
-    """Note every reference that leads nowhere.
+    """Report every reference that is wrong.
 
     Args:
-        study: the study as built; entries with mistakes of their own are left out.
-        tree: the YAML it was built from, for places, and for the names of all entries.
+        study: the study, without entries that have mistakes of their own.
+        tree: the YAML of the study, for places and for the names of all entries.
         problems: collects the mistakes.
     """
     _Checker(study, tree, problems).check()
@@ -43,29 +43,29 @@ class _Checker:
             for dataset in run.datasets:
                 other = folders.setdefault(f"{name}-{dataset}", name)
                 if other != name:
-                    message = f"results on `{dataset}` would lie where those of run `{other}` do"
+                    message = f"results on `{dataset}` would use the folder of run `{other}`"
                     self._add(tree["runs"].at[name], f"{message}; rename one of the two")
         for name, probe in study.probes.items():
             if probe.starts_from:
                 node = tree["probes"][name]
                 self._check_start(probe, probe.starts_from, node.at.get("rle_start", node.place))
         for name, attack in study.attacks.items():
-            # Flags are stored by radius as it is printed.
+            # Flags are stored by the printed radius.
             self._check_list(tree["attacks"][name], "eps", [f"{eps:g}" for eps in attack.eps])
         self._check_blocks()
 
     def _check_blocks(self) -> None:
-        """Check all tables and figures, without which there is nothing to compute."""
+        """Check all tables and figures; without any, there is nothing to compute."""
         study, tree = self._study, self._tree
         if not tree.get("tables") and not tree.get("figures"):
-            message = "expected a table or a figure with what to compute, found none; add one"
+            message = "expected a table or figure, found none: nothing to compute; add one"
             self._add(tree.at["tables"], message)
         for block, tables in (("tables", study.tables), ("figures", study.figures)):
             for name, table in tables.items():
                 self._check_table(table, tree[block][name])
 
     def _check_list(self, node: LocatedDict, key: str, values: Sequence[Any]) -> None:
-        """Note a list without entries, and entries that occur twice."""
+        """Report an empty list, and entries that occur twice."""
         if not values:
             self._add(node.at[key], "expected at least one entry, found none")
         for number, value in enumerate(values):
@@ -73,7 +73,7 @@ class _Checker:
                 self._add(node[key].at[number], f"{value} occurs twice; remove one of them")
 
     def _known(self, block: str, name: str, place: Place) -> bool:
-        """Note a name that a block does not define; return whether it does."""
+        """Return whether a block defines a name; report a name that it does not define."""
         known = self._names[block]
         if name not in known:
             self._add(place, f"no `{name}` in `{block}`; {nearest(name, known)}")
@@ -93,8 +93,8 @@ class _Checker:
         self._check_ranks(run, node)
 
     def _check_ranks(self, run: Run, node: LocatedDict) -> None:
-        """Note a training that so many processes cannot divide among them."""
-        ranks = getattr(self._study.runtime, "ranks", 1)  # none where `runtime` has mistakes
+        """Report a training that cannot be divided among the ranks."""
+        ranks = getattr(self._study.runtime, "ranks", 1)  # missing if `runtime` has mistakes
         try:
             divide(run.method, views=run.views.count, batch_size=run.batch_size, ranks=ranks)
         except DivisionError as error:
@@ -106,9 +106,7 @@ class _Checker:
             near = nearest(start, {"fresh", *self._names["probes"]})
             self._add(place, f"expected `fresh` or a probe of kind linear, found `{start}`; {near}")
         elif head.steps or head.draws_views or not head.trained:
-            self._add(
-                place, f"`{start}` is no linear probe on whole images; use one of kind: linear"
-            )
+            self._add(place, f"`{start}` is not a linear probe on whole images; use kind: linear")
         elif head.feature != probe.feature:
             self._add(
                 place,
@@ -135,7 +133,7 @@ class _Checker:
             self._check_row(row, columns, len(table.columns), node["rows"][name])
 
     def _check_kind(self, table: Table | Figure, metrics: set[str], node: LocatedDict) -> None:
-        """Note a layout that does not exist, and a column that a figure cannot do without."""
+        """Report a figure without a column that its kind needs."""
         if isinstance(table, Table):
             return
         needed = {"tradeoff": "clean", "cost": "minutes"}.get(table.kind)
@@ -144,7 +142,7 @@ class _Checker:
             self._add(node.at["columns"], message)
 
     def _check_metric(self, place: Place, measure: Column) -> bool:
-        """Note what is wrong with the metric or radius of a column; return whether nothing is."""
+        """Return whether metric and radius of a column are right; report a mistake in them."""
         message = ""
         dataset, metric, eps = measure.dataset, measure.metric, measure.eps
         attack = self._study.attacks.get(metric)
@@ -157,11 +155,11 @@ class _Checker:
             near = nearest(metric, {*_METRICS, *self._names["attacks"]})
             message = f"no `{metric}` in `attacks`; {near}"
         elif attack is not None and eps not in attack.eps:
-            ways = " or ".join(f"{dataset}/{metric}/{radius:g}" for radius in attack.eps)
-            message = f"`{metric}` needs a radius; write {ways}"
+            choices = " or ".join(f"{dataset}/{metric}/{radius:g}" for radius in attack.eps)
+            message = f"`{metric}` needs a radius; write {choices}"
             if eps is not None:
-                found = f"`{metric}` has no results at eps {eps:g}"
-                message = f"{found}; write {ways}, or add to its `eps`"
+                missing = f"`{metric}` has no results at eps {eps:g}"
+                message = f"{missing}; write {choices}, or add to its `eps`"
         if message:
             self._add(place, message)
         return not message
@@ -169,9 +167,9 @@ class _Checker:
     def _check_row(
         self, row: Row, columns: list[tuple[str, str]], count: int, node: LocatedDict
     ) -> None:
-        """Check a row against the data set and metric of each column that makes sense."""
+        """Check a row against the data set and metric of each valid column."""
         if row.published and len(row.published) != count:
-            message = f"expected {count} values, one a column (null where the paper has none)"
+            message = f"expected {count} values, one per column (null if the paper has none)"
             self._add(node.at["published"], f"{message}, found {len(row.published)}")
         self._known("runs", row.run, node.at["run"])
         self._known("probes", row.probe, node.at["probe"])
@@ -179,11 +177,11 @@ class _Checker:
         if run and run.datasets and self._names["datasets"].issuperset(run.datasets):
             for dataset in dict.fromkeys(dataset for dataset, _ in columns):
                 if dataset not in run.datasets:
-                    message = f"a column asks for `{dataset}`, but run `{row.run}` has only "
+                    message = f"a column needs `{dataset}`, but run `{row.run}` has only "
                     self._add(node.at["run"], message + ", ".join(run.datasets))
         if run and probe and probe.trained == run.method.supervised:
-            wanted = "`own`" if run.method.supervised else "a trained probe"
-            message = f"run `{row.run}` is read through {wanted}, found `{row.probe}`"
+            expected = "probe `own`" if run.method.supervised else "a trained probe"
+            message = f"run `{row.run}` needs {expected}, found `{row.probe}`"
             self._add(node.at["probe"], message)
         if probe and probe.stack > 1:
             for metric in dict.fromkeys(metric for _, metric in columns):

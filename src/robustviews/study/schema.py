@@ -1,4 +1,4 @@
-"""What a study file may say: one frozen dataclass a block, with defaults, ranges and units."""
+"""The keys of a study file: one frozen dataclass per block, with defaults, ranges and units."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class Encoder:
 
     Attributes:
         backbone: residual network, without its last layer.
-        width: channels of its first stage; 64 is the standard network.
+        width: channels of the first stage; 64 is the standard network.
         stem: `cifar` is a 3x3 stride-1 convolution without max-pooling, `imagenet` 7x7 stride 2
             with it.
         hidden: width of the pre-feature and of the projector's hidden layer.
         projection: dimension D of the projections z.
-        layout: how weights and activations lie in memory. `channels_last` is the faster one on GPUs
-            and CPUs; only rounding depends on it.
+        layout: memory format of weights and activations. `channels_last` is faster on GPUs and
+            CPUs; only rounding depends on it.
     """
 
     backbone: Literal["resnet18", "resnet50"] = "resnet18"
@@ -44,13 +44,14 @@ class Optimizer:
 
     Attributes:
         name: `lars` is SGD with layer-wise rates (the paper's), `sgd` and `adam` are torch's.
-        lr: learning rate at the start.
-        momentum: of SGD, Nesterov's; ignored by Adam.
-        weight_decay: L2 penalty; with LARS not for 1-d parameters.
+        lr: initial learning rate.
+        momentum: Nesterov momentum of LARS and SGD; Adam ignores it.
+        weight_decay: L2 penalty; LARS does not apply it to 1-d parameters.
         eta: LARS trust coefficient.
         schedule: `cosine` to zero, or `constant`.
-        schedule_horizon: what the cosine counts. Code: `minibatches`, though it is stepped at every
-            update, so that free training with m = 3 goes 0.3 -> 0 -> 0.3 -> 0. Paper: `updates`.
+        schedule_horizon: unit of the cosine's length. Code: `minibatches`, although the schedule
+            steps at every update, so that the rate of free training with m = 3 goes
+            0.3 -> 0 -> 0.3 -> 0. Paper: `updates`.
     """
 
     name: Literal["lars", "sgd", "adam"] = "lars"
@@ -67,11 +68,11 @@ class Run:
     """One way of pretraining, for each of its data sets and seeds.
 
     Attributes:
-        method: what is learned: views and loss.
-        regime: how one minibatch becomes updates.
+        method: views and loss.
+        regime: how a minibatch becomes updates.
         datasets: names of data sets of the study.
         epochs: length of the training, in the unit of `epochs_meaning`.
-        label: what tables call it; empty takes the run's name.
+        label: name of the run in tables; empty takes the run's key.
         seeds: overrides the seeds of the study.
         views: how views are made from images.
         encoder: architecture.
@@ -79,12 +80,13 @@ class Run:
         epochs_meaning: `passes` over the data, each minibatch replayed m times (the code, and the
             paper's own times); `replays` counts each replay, so that N epochs are N/m passes;
             `views` counts each replayed crop, N/(C m) passes.
-        batch_size: images in a minibatch (code: 100 free, 128 PGD, 512 SimCLR; left-over paths hint
-            at 50, 256).
-        precision: arithmetic of the encoder in training (code: fp32). `bf16` has matrix products in
-            bf16, `tf32` in TF32 (on a CPU: fp32); losses, views and evaluation are always fp32.
-        compile: let torch.compile fuse the encoder on a CUDA device, before the clock starts; where
-            it cannot, training goes on without and the record says why.
+        batch_size: images in a minibatch (code: 100 free, 128 PGD, 512 SimCLR; unused paths
+            name 50, 256).
+        precision: arithmetic of the encoder in training (code: fp32). `bf16` computes matrix
+            products in bf16, `tf32` in TF32 (on a CPU: fp32); losses, views and evaluation are
+            always fp32.
+        compile: compile the encoder with torch.compile on a CUDA device, before training time is
+            counted. If that fails, training runs uncompiled and the record states the reason.
     """
 
     method: Method
@@ -107,15 +109,15 @@ class Runtime:
     """How jobs run on a machine.
 
     Attributes:
-        threads: CPU threads of one process (results are the same bytes only for the same number).
-        ranks: processes that train one encoder together, each with a GPU of its own where there are
-            GPUs; they divide the views of EMP-SSL, or the images of a minibatch, evenly. Only
-            rounding depends on it.
+        threads: CPU threads of a process; results are the same bytes only for the same number.
+        ranks: processes that train one encoder together, each on its own GPU if there are GPUs;
+            they divide the views of EMP-SSL, or the images of a minibatch, evenly. Only rounding
+            depends on it.
         deterministic: refuse operations whose result may differ from run to run.
-        checkpoint_minutes: how often the state of a training, probe or attack is saved, to go on
-            from after an interruption; 0 after every minibatch.
-        evaluation_batch: views at a time in probes' feature passes and in attacks. It decides which
-            random draws an image gets, and so belongs to the spec of an attack.
+        checkpoint_minutes: minutes between saved states of a training, probe or attack; an
+            interrupted job resumes from the last one. 0 saves after every minibatch.
+        evaluation_batch: views per batch when probes compute features and when attacks run. It
+            decides which random draws an image gets, and so belongs to the spec of an attack.
     """
 
     threads: int = option(1, ge=1)
@@ -127,15 +129,15 @@ class Runtime:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table or group of a figure.
+    """One row of a table, or one group of a figure.
 
     Attributes:
         run: name of a run of the study.
         probe: name of a probe of the study, `own` for a supervised network's own classifier.
-        label: what stands in the first column; empty takes the run's label.
-        published: for each column the paper's value (accuracies in percent), `unavailable` where
-            the paper has one that we could not read, null where it has none. Empty when the paper
-            has no such row.
+        label: text of the first column; empty takes the run's label.
+        published: the paper's value for each column (accuracies in percent), `unavailable` if the
+            paper has a value that we could not read, null if it has none. Empty if the paper has no
+            such row.
     """
 
     run: str
@@ -149,13 +151,13 @@ class Table:
     """A table: rows are (run, probe), columns are (data set, attack, radius).
 
     Attributes:
-        title: one line above it.
+        title: line above the table.
         columns: `<dataset>/clean`, `<dataset>/<attack>/<eps in 1/255>` or `<dataset>/minutes` (of
             pretraining).
-        rows: by a short name, in order.
-        source: where the published values stand, such as `Table 1`.
+        rows: rows by short name, in order.
+        source: source of the published values, such as `Table 1`.
         kind: layout, a key of `robustviews.reporting.tables.TABLES`.
-        note: said below it.
+        note: line below the table.
     """
 
     title: str
@@ -171,13 +173,13 @@ class Figure:
     """A figure, from the same rows and columns as a table.
 
     Attributes:
-        title: one line above it.
+        title: line above the figure.
         columns: as in a table.
         rows: as in a table.
-        source: figure of the paper that it stands for.
-        kind: `bars` (groups are rows, a panel a data set), `tradeoff` (clean against robust
+        source: figure of the paper that this one repeats.
+        kind: `bars` (one group per row, one panel per data set), `tradeoff` (clean against robust
             accuracy) or `cost` (minutes of pretraining against robust accuracy).
-        note: said below it.
+        note: line below the figure.
     """
 
     title: str
@@ -194,17 +196,17 @@ class Study:
 
     Attributes:
         study: slug; results lie under `results/<study>/`.
-        title: one line for people.
+        title: one line, for readers.
         datasets: by name.
         runs: by name, merged with the `defaults` that each lists in `use`.
         probes: by name; `own` always exists.
         attacks: by name; `eps` and step sizes in 1/255.
         tables: by name.
         figures: by name.
-        seeds: of every run that names none itself.
-        demonstration: said on every table of a study that is no reproduction; empty otherwise.
-        runtime: how jobs run here.
-        file: where the study was read from, as people name the file; no key of a study.
+        seeds: seeds of every run without `seeds` of its own.
+        demonstration: notice on every table of a study that reproduces nothing; else empty.
+        runtime: how jobs run on this machine.
+        file: path of the study file, for messages; not a key of study files.
     """
 
     study: str

@@ -1,4 +1,4 @@
-"""How large a data set is, as far as its record or its options say."""
+"""The shape of a data set, from its summary or its options."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from robustviews.study.schema import Study
 
 @dataclass(frozen=True)
 class Shape:
-    """A data set: images of its splits, classes, and the side of an image in pixels."""
+    """Shape of a data set: images per split, classes, and the side of an image in pixels."""
 
     train: int
     test: int
@@ -25,12 +25,12 @@ class Shape:
 
 
 def shape_of(study: Study, dataset: str) -> Shape | None:
-    """Return the shape of a data set by its record or its options; None when neither says it."""
+    """Return the shape of a data set, or None if neither summary nor options state it."""
     summary = folders.data_folder(study, dataset) / folders.SUMMARY
     options = study.datasets[dataset]
     if summary.is_file():
-        said = artifacts.read_json(summary)
-        return Shape(said["train"], said["test"], said["classes"], said["size"])
+        stated = artifacts.read_json(summary)
+        return Shape(stated["train"], stated["test"], stated["classes"], stated["size"])
     if options.counts is None or options.num_classes is None:
         return None
     return Shape(*options.counts, options.num_classes, options.size)

@@ -16,17 +16,17 @@ from robustviews.study import fingerprint, plan
 from robustviews.study.fingerprint import SOURCE
 from robustviews.study.schema import Study
 
-Spec = dict[str, Any]  # plain JSON: equal to what a record says after it was written and read
+Spec = dict[str, Any]  # plain JSON: writing and reading a record does not change it
 
 
-# What every job with a network calls beside its stage.
+# What every job with a network calls besides the function of its stage.
 NETWORK = (
     ("datasets", "open_split"),
     ("machine.feed", "Resident"),
     ("machine.feed", "Mapped"),
     ("machine.runtime", "configure"),
 )
-# What the weights of an encoder imply, which are inputs with a hash of their own.
+# Options that the weights of an encoder imply; the weights are hashed as inputs.
 _IMPLIED = ("encoder", "supervised")
 
 
@@ -97,7 +97,7 @@ def attack_spec(study: Study, run: str, probe: str, attack: str, *, source: Path
 def _head_spec(stage: str, arguments: dict[str, Any], source: Path) -> Spec:
     left_out = set(_IMPLIED)
     if stage == "probe":
-        left_out.add("batch")  # decides rounding alone, as threads do
+        left_out.add("batch")  # decides only rounding, as threads do
     if not arguments["probe"].draws_views:
         left_out.add("views")
     decided = {name: value for name, value in arguments.items() if name not in left_out}
@@ -117,29 +117,29 @@ def _class_of(options: object) -> fingerprint.Symbol:
 
 
 def report_spec(study: Study, block: str = "", *, rule: str = "report") -> Spec:
-    """Return what decides something that is shown, given the results.
+    """Return what decides a table, figure or page, given the results.
 
     Args:
-        study: whose results.
-        block: table or figure; empty for what shows all of them.
-        rule: that shows it; only the report tells what the audit found.
+        study: study of the results.
+        block: table or figure; empty for rules that read all of them.
+        rule: rule of the job; only the report shows findings of the audit.
     """
     audit = [] if block or rule != "report" else ["study", "provenance", "machine/humanize"]
     code = fingerprint.files("reporting", "pages", *audit)
-    wanted = study.tables.get(block) or study.figures.get(block)
+    shown = study.tables.get(block) or study.figures.get(block)
     labels = {name: plan.label(study, name) for name in study.runs}
     titles = [study.title, study.demonstration]
-    content = dataclasses.asdict(wanted) if wanted else sorted((*study.tables, *study.figures))
+    content = dataclasses.asdict(shown) if shown else sorted((*study.tables, *study.figures))
     return _plain({"block": content, "labels": labels, "titles": titles, "code": code})
 
 
 def to_json(spec: Spec) -> str:
-    """Write a spec as a line of sorted JSON, so that Snakemake sees equal specs as equal."""
+    """Write a spec as one line of sorted JSON: equal specs are equal text for Snakemake."""
     return json.dumps(spec, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def _plain(value: dict[str, Any]) -> Spec:
-    """Return plain JSON, in which options say their kind."""
+    """Return plain JSON in which options have their `kind`."""
     return {name: _json(value[name]) for name in sorted(value)}
 
 
@@ -147,7 +147,7 @@ def _json(value: Any) -> Any:
     if isinstance(value, dict):
         return _plain(value)
     if isinstance(value, tuple | list):
-        return [_json(each) for each in value]
+        return [_json(item) for item in value]
     if not dataclasses.is_dataclass(value):
         return value
     fields = {field.name: _json(getattr(value, field.name)) for field in dataclasses.fields(value)}

@@ -1,4 +1,4 @@
-"""Entries of a study file that decide no cell."""
+"""Entries of a study file that no cell uses."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from robustviews.study.schema import Study
 def unused(study: Study) -> Iterator[str]:
     """Name the entries of a study that no cell uses.
 
-    They are parameters, all known and all right, that decide no number. That is no mistake, but
-    somebody who reads them in the study file would take them for part of how its numbers came to
-    be.
+    Such entries are valid, but decide no number. That is not a mistake, but a reader of the study
+    file would assume that they matter.
     """
     jobs = plan.pretrainings(study).values()
     used: dict[str, set[str]] = {
@@ -22,13 +21,13 @@ def unused(study: Study) -> Iterator[str]:
         "probe": {probe for _, probe in plan.heads(study)} | {"own"},
         "attack": {attack for _, _, attack in plan.evaluations(study)},
     }
-    there: dict[str, Iterable[str]] = {
+    defined: dict[str, Iterable[str]] = {
         "run": study.runs,
         "data set": study.datasets,
         "probe": study.probes,
         "attack": study.attacks,
     }
-    for what, names in there.items():
+    for what, names in defined.items():
         for name in names:
             if name not in used[what]:
                 yield f"unused: {what} `{name}` decides no cell of {study.study}"
