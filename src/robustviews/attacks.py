@@ -302,7 +302,7 @@ class AutoAttack:
         """Refuse a custom version without `attacks`, and a standard version with them."""
         if (self.version == "custom") != bool(self.attacks):
             raise ValueError(
-                "attacks: required with version: custom, not allowed with version: standard"
+                "`attacks` is required with version: custom, and not allowed otherwise"
             )
 
     def perturb(

@@ -166,22 +166,22 @@ def normalise(rank: int, *, ranks: int, shape: tuple[int, ...], bf16: bool) -> d
     y = net(own)
     (y * y_weights.tensor_split(ranks)[rank]).sum().backward()
     assert own.grad is not None
-    found = {"y": y.detach(), "gradient": own.grad, "eval": net.eval()(own.detach()).detach()}
+    actual = {"y": y.detach(), "gradient": own.grad, "eval": net.eval()(own.detach()).detach()}
     assert y.stride() == own.stride()
-    found |= {f"{name} gradient": value.grad for name, value in net.named_parameters()}
-    return found | net.state_dict()
+    actual |= {f"{name} gradient": value.grad for name, value in net.named_parameters()}
+    return actual | net.state_dict()
 
 
 def agree(rank: int) -> dict[str, Tensor]:
     """Return what ranks agree on, and what a rank says that stands elsewhere than rank 0."""
-    said = [distributed.said_by_first(value) for value in (rank, 7 - rank)]
+    broadcast = [distributed.broadcast_first(value) for value in (rank, 7 - rank)]
     distributed.check_same(5, "minibatches done")
     refused = ""
     try:
         distributed.check_same(rank + 3, "minibatches done")
     except distributed.RankError as error:
         refused = str(error)
-    return {"said": torch.tensor(said), "refused": torch.tensor(list(refused.encode()))}
+    return {"broadcast": torch.tensor(broadcast), "refused": torch.tensor(list(refused.encode()))}
 
 
 def tiny_network() -> TinyNetwork:
@@ -230,6 +230,6 @@ def _work(rank: int, ranks: int, work: Sequence[Work], folder: Path) -> None:
     processes.init_process_group(
         "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=ranks
     )
-    for number, each in enumerate(work):
-        torch.save(each(rank), folder / f"{number}-{rank}.pt")
+    for number, job in enumerate(work):
+        torch.save(job(rank), folder / f"{number}-{rank}.pt")
     processes.destroy_process_group()

@@ -46,8 +46,8 @@ def difference(actual: Any, expected: Any, *, floor: float = 1.0) -> float:
 
 def assert_near(actual: Any, expected: Any, tolerance: float, *, floor: float = 1.0) -> None:
     """Fail unless both have one shape and a `difference` of at most `tolerance`."""
-    found = difference(actual, expected, floor=floor)
-    assert found <= tolerance, f"worst difference {found:.2e}, expected at most {tolerance:.0e}"
+    result = difference(actual, expected, floor=floor)
+    assert result <= tolerance, f"worst difference {result:.2e}, expected at most {tolerance:.0e}"
 
 
 def differences(actual: Mapping[str, Any], expected: Mapping[str, Any]) -> dict[str, float]:

@@ -50,10 +50,10 @@ def test_summed_parameter_gradients_and_statistics_are_those_of_the_published_co
     recorded = load("emp_pgd_attack")
     net = network(recorded)
     attack(net, recorded, steps=5, parameter_grads=True)
-    found = {f"grad_{name}": value for name, value in gradients(net).items()}
-    found |= {f"after_{name}": value for name, value in state(net).items()}
+    actual = {f"grad_{name}": value for name, value in gradients(net).items()}
+    actual |= {f"after_{name}": value for name, value in state(net).items()}
     expected = {k: v for k, v in recorded.items() if k.startswith(("grad_", "after_"))}
-    assert_all_near(found, expected, TRAIN_TOLERANCE)
+    assert_all_near(actual, expected, TRAIN_TOLERANCE)
 
 
 @pytest.mark.parametrize("present", [False, True], ids=["no gradients", "earlier gradients"])
@@ -113,14 +113,14 @@ def test_pgd_is_the_loop_of_the_reference(
 ) -> None:
     loss, x = Quadratic(12), images()
     expected = references.pgd(loss.gradient, x, eps=eps, step_size=step_size, steps=steps)
-    found = pgd(
+    actual = pgd(
         loss if reduction == "an image" else lambda a: loss(a).sum(),
         torch.tensor(x),
         eps=eps,
         step_size=step_size,
         steps=steps,
     )
-    assert_near(found - torch.tensor(x), expected, EXACT)
+    assert_near(actual - torch.tensor(x), expected, EXACT)
     assert steps == 0 or np.abs(expected).max() > 0
 
 
@@ -130,8 +130,8 @@ def test_ascend_is_that_of_the_reference() -> None:
     delta, gradient = rng.normal(size=x.shape), rng.normal(size=x.shape)
     gradient[0] = 0.0
     expected = references.ascend(delta, x, gradient, eps=0.05, step_size=0.02)
-    found = ascend(*map(torch.tensor, (delta, x, gradient)), eps=0.05, step_size=0.02)
-    assert_near(found, expected, EXACT)
+    actual = ascend(*map(torch.tensor, (delta, x, gradient)), eps=0.05, step_size=0.02)
+    assert_near(actual, expected, EXACT)
 
 
 def test_a_zero_gradient_moves_nothing() -> None:
@@ -146,7 +146,7 @@ def test_examples_stay_in_the_ball_and_the_range_of_pixels(
     dtype: torch.dtype, random_start: bool
 ) -> None:
     loss, x = Quadratic(12).to(dtype), torch.tensor(images(50), dtype=dtype)
-    found = pgd(
+    actual = pgd(
         loss,
         x,
         eps=8 / 255,
@@ -155,22 +155,22 @@ def test_examples_stay_in_the_ball_and_the_range_of_pixels(
         random_start=random_start,
         generator=torch.Generator().manual_seed(0),
     )
-    assert found.min() >= 0
-    assert found.max() <= 1
-    assert (found - x).abs().max() <= 8 / 255 + torch.finfo(dtype).eps
+    assert actual.min() >= 0
+    assert actual.max() <= 1
+    assert (actual - x).abs().max() <= 8 / 255 + torch.finfo(dtype).eps
 
 
 @pytest.mark.parametrize("random_start", [False, True])
 def test_an_empty_ball_leaves_images_exactly_as_they_are(random_start: bool) -> None:
     x = torch.tensor(images())
-    found = pgd(Quadratic(12), x, eps=0.0, step_size=0.1, steps=3, random_start=random_start)
-    assert torch.equal(found, x)
+    actual = pgd(Quadratic(12), x, eps=0.0, step_size=0.1, steps=3, random_start=random_start)
+    assert torch.equal(actual, x)
 
 
 def test_the_attack_raises_the_loss_of_every_image() -> None:
     loss, x = Quadratic(12), torch.tensor(images())
-    found = pgd(loss, x, eps=8 / 255, step_size=0.01, steps=5)
-    assert (loss(found) > loss(x)).all()
+    actual = pgd(loss, x, eps=8 / 255, step_size=0.01, steps=5)
+    assert (loss(actual) > loss(x)).all()
 
 
 def start(x: Tensor, seed: int) -> Tensor:
@@ -192,9 +192,9 @@ def test_a_random_start_fills_the_ball_and_follows_its_generator() -> None:
 
 
 def test_a_random_start_stays_in_the_range_of_pixels() -> None:
-    found = start(torch.tensor(images(50)), 0)
-    assert found.min() == 0
-    assert found.max() == 1
+    actual = start(torch.tensor(images(50)), 0)
+    assert actual.min() == 0
+    assert actual.max() == 1
 
 
 def test_restarts_keep_the_best_try_of_each_image() -> None:

@@ -79,11 +79,11 @@ def test_window_equals_resized_crop_and_flip(shape, size):
     window = Window(*(torch.from_numpy(place)[:, None] for place in places))
     views = augment.apply_window(images, window, size=size)
     for number, (top, left, high, wide, flip) in enumerate(zip(*places, strict=True)):
-        wanted = functional.resized_crop(
+        expected = functional.resized_crop(
             images[number], top, left, high, wide, [size, size], antialias=True
         )
-        wanted = functional.hflip(wanted) if flip else wanted
-        torch.testing.assert_close(views[number, 0], wanted, **TOLERANCE)
+        expected = functional.hflip(expected) if flip else expected
+        torch.testing.assert_close(views[number, 0], expected, **TOLERANCE)
 
 
 def test_whole_window_of_the_same_size_is_the_image_itself():
@@ -96,8 +96,8 @@ def test_whole_window_of_the_same_size_is_the_image_itself():
 @pytest.mark.parametrize("size", [16, 50])
 def test_to_float_equals_resize(size):
     images = pictures(5)
-    wanted = functional.resize(images / 255, [size, size], antialias=True)
-    torch.testing.assert_close(augment.to_float(images, size), wanted, **TOLERANCE)
+    expected = functional.resize(images / 255, [size, size], antialias=True)
+    torch.testing.assert_close(augment.to_float(images, size), expected, **TOLERANCE)
 
 
 # Colour
@@ -108,26 +108,26 @@ def test_to_float_equals_resize(size):
 def test_part_of_a_jitter_equals_its_function(part, factor):
     images = pictures(6) / 255
     factors = tuple(factor if number == part else NO_FACTORS[number] for number in range(4))
-    wanted = torch.stack([PARTS[part](image, factor) for image in images])
-    found = changed(images, JITTER, factors=factors)
-    torch.testing.assert_close(found, wanted, **TOLERANCE)
+    expected = torch.stack([PARTS[part](image, factor) for image in images])
+    actual = changed(images, JITTER, factors=factors)
+    torch.testing.assert_close(actual, expected, **TOLERANCE)
 
 
 @pytest.mark.parametrize("shift", [-0.5, -0.2, -0.01, 0.0, 0.1, 1 / 3, 0.5])
 def test_hue_equals_its_function(shift):
     images = pictures(6) / 255
-    wanted = torch.stack([functional.adjust_hue(image, shift) for image in images])
-    found = changed(images, JITTER, factors=(1.0, 1.0, 1.0, shift))
-    torch.testing.assert_close(found, wanted, **TOLERANCE)
+    expected = torch.stack([functional.adjust_hue(image, shift) for image in images])
+    actual = changed(images, JITTER, factors=(1.0, 1.0, 1.0, shift))
+    torch.testing.assert_close(actual, expected, **TOLERANCE)
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(4))))
-def test_jitter_keeps_the_order_of_its_parts(order):
+def test_jitter_keeps_the_order_of_its_changes(order):
     images = pictures(3, 12, 12) / 255
     for factors in ((1.4, 0.6, 1.3, 0.15), (0.7, 1.4, 0.6, -0.2)):
-        wanted = torch.stack([expected_jitter(image, order, factors) for image in images])
-        found = changed(images, JITTER, order=order, factors=factors)
-        torch.testing.assert_close(found, wanted, **TOLERANCE)
+        expected = torch.stack([expected_jitter(image, order, factors) for image in images])
+        actual = changed(images, JITTER, order=order, factors=factors)
+        torch.testing.assert_close(actual, expected, **TOLERANCE)
 
 
 def test_images_of_one_batch_have_orders_of_their_own():
@@ -135,35 +135,35 @@ def test_images_of_one_batch_have_orders_of_their_own():
     orders = list(itertools.permutations(range(4)))
     factors = (1.4, 0.6, 1.3, 0.15)
     mixed = change(24, factors=factors)._replace(order=torch.tensor(orders)[:, None])
-    found = augment.apply_change(images[:, None], mixed, JITTER)[:, 0]
+    actual = augment.apply_change(images[:, None], mixed, JITTER)[:, 0]
     pairs = zip(images, orders, strict=True)
-    wanted = torch.stack([expected_jitter(image, order, factors) for image, order in pairs])
-    torch.testing.assert_close(found, wanted, **TOLERANCE)
+    expected = torch.stack([expected_jitter(image, order, factors) for image, order in pairs])
+    torch.testing.assert_close(actual, expected, **TOLERANCE)
 
 
 def test_grayscale_equals_its_function():
     images = pictures(6) / 255
-    wanted = functional.rgb_to_grayscale(images, 3)
-    found = changed(images, Colour(grayscale=1.0), gray=True)
-    torch.testing.assert_close(found, wanted, **TOLERANCE)
+    expected = functional.rgb_to_grayscale(images, 3)
+    actual = changed(images, Colour(grayscale=1.0), gray=True)
+    torch.testing.assert_close(actual, expected, **TOLERANCE)
 
 
 @pytest.mark.parametrize("size", [7, 8, 32, 45])
 @pytest.mark.parametrize("sigma", [0.1, 0.33, 1.0, 2.0])
 def test_blur_equals_its_function(sigma, size):
     images = pictures(4, size, size) / 255
-    wanted = functional.gaussian_blur(images, [TAPS, TAPS], [sigma, sigma])
-    found = changed(images, Colour(blur=1.0), sigma=sigma)
-    torch.testing.assert_close(found, wanted, **TOLERANCE)
+    expected = functional.gaussian_blur(images, [TAPS, TAPS], [sigma, sigma])
+    actual = changed(images, Colour(blur=1.0), sigma=sigma)
+    torch.testing.assert_close(actual, expected, **TOLERANCE)
 
 
 def test_solarize_equals_its_function_and_that_of_pil_on_bytes():
     ramp = torch.arange(256, dtype=torch.uint8).view(16, 16).expand(1, 3, 16, 16)
-    found = changed(ramp / 255, Colour(solarize=1.0), solarize=True)
-    torch.testing.assert_close(found, functional.solarize(ramp / 255, 0.5), **TOLERANCE)
+    actual = changed(ramp / 255, Colour(solarize=1.0), solarize=True)
+    torch.testing.assert_close(actual, functional.solarize(ramp / 255, 0.5), **TOLERANCE)
     picture = Image.fromarray(ramp[0].permute(1, 2, 0).numpy())
-    wanted = np.asarray(ImageOps.solarize(picture, 128)).transpose(2, 0, 1)
-    np.testing.assert_array_equal((found[0] * 255).round().byte().numpy(), wanted)
+    expected = np.asarray(ImageOps.solarize(picture, 128)).transpose(2, 0, 1)
+    np.testing.assert_array_equal((actual[0] * 255).round().byte().numpy(), expected)
 
 
 @pytest.mark.parametrize("colour", list(AUGMENTATIONS.values()), ids=list(AUGMENTATIONS))
@@ -194,21 +194,21 @@ def test_views_equal_a_pipeline_of_torchvision(augmentation, crop):
     images, key, size = pictures(30), runtime.counter_key(3, "views", 1), 24
     views = Views(count=4, crop=crop, padding=6, augmentation=augmentation)
     counters = torch.arange(30) * 7
-    found = augment.make_views(images, views, size=size, key=key, counters=counters)
+    actual = augment.make_views(images, views, size=size, key=key, counters=counters)
 
     numbers = runtime.counter_uniform(key, counters, 4 * 36).view(30, 4, 36)
     window = augment.draw_window(numbers[..., :23], views, shape=(32, 32))
     what = augment.draw_change(numbers[..., 23:], AUGMENTATIONS[augmentation])
     border = 6 if crop == "padded" else 0
     for sample, view in itertools.product(range(30), range(4)):
-        wanted = expected_view(
+        expected = expected_view(
             images[sample] / 255,
             Window(*(value[sample, view] for value in window)),
             Change(*(value[sample, view] for value in what)),
             border,
             size,
         )
-        torch.testing.assert_close(found[view, sample], wanted, **TOLERANCE)
+        torch.testing.assert_close(actual[view, sample], expected, **TOLERANCE)
 
 
 # Distributions
@@ -234,17 +234,17 @@ def test_windows_are_distributed_as_those_of_random_resized_crop(shape, scale, r
     count = 6000
     image = torch.zeros(3, *shape)
     draw = transforms.RandomResizedCrop.get_params
-    wanted = np.array([draw(image, list(scale), list(ratio)) for _ in range(count)])
+    expected = np.array([draw(image, list(scale), list(ratio)) for _ in range(count)])
     numbers = runtime.counter_uniform(1, torch.arange(count), 23)[:, None]
     window = augment.draw_window(numbers, Views(scale=scale, ratio=ratio), shape=shape)
-    found = torch.stack(window[:4], dim=-1)[:, 0].numpy()  # (count, 4)
+    actual = torch.stack(window[:4], dim=-1)[:, 0].numpy()  # (count, 4)
     for column in range(4):
         bins = np.linspace(-0.5, max(shape) + 0.5, 12)
-        gap = frequencies(found[:, column], bins) - frequencies(wanted[:, column], bins)
+        gap = frequencies(actual[:, column], bins) - frequencies(expected[:, column], bins)
         assert np.abs(gap).max() < 0.035  # 4 standard deviations at 1/2
-    whole = found[:, :2] + found[:, 2:]
-    assert (found[:, :2] >= 0).all()
-    assert (found[:, 2:] > 0).all()
+    whole = actual[:, :2] + actual[:, 2:]
+    assert (actual[:, :2] >= 0).all()
+    assert (actual[:, 2:] > 0).all()
     assert (whole <= shape).all()
 
 
@@ -253,8 +253,8 @@ def test_central_window_is_that_of_random_resized_crop_when_nothing_fits():
         numbers = torch.zeros(1, 1, 23) + 0.999  # the largest area never fits beside such a ratio
         window = augment.draw_window(numbers, Views(scale=(1.0, 1.0), ratio=ratio), shape=shape)
         image = torch.zeros(3, *shape)
-        wanted = transforms.RandomResizedCrop.get_params(image, [1.0, 1.0], list(ratio))
-        assert tuple(int(value) for value in window[:4]) == wanted
+        expected = transforms.RandomResizedCrop.get_params(image, [1.0, 1.0], list(ratio))
+        assert tuple(int(value) for value in window[:4]) == expected
 
 
 def test_jitter_factors_have_the_range_of_color_jitter():

@@ -121,24 +121,24 @@ def outcomes(tmp_path_factory):
     )
 
 
-def assert_as_one(found: Outcome, one: Outcome, *, minibatches: int = MINIBATCHES) -> None:
+def assert_as_one(actual: Outcome, one: Outcome, *, minibatches: int = MINIBATCHES) -> None:
     """Compare the last minibatches: shares of losses, every rank's weights, and what was saved."""
     expected, *_ = one.own
-    losses = sum(own.pop("losses") for own in map(dict, found.own))
+    losses = sum(own.pop("losses") for own in map(dict, actual.own))
     updates = len(expected["losses"]) // MINIBATCHES * minibatches
     assert_close(losses, expected["losses"][-updates:], "losses")
-    for own in found.own:
+    for own in actual.own:
         for name in expected.keys() - {"losses"}:
-            assert torch.equal(own[name], found.own[0][name]), name
+            assert torch.equal(own[name], actual.own[0][name]), name
             assert_close(own[name], expected[name], name)
-    assert found.state.keys() == one.state.keys()
+    assert actual.state.keys() == one.state.keys()
     for name, value in one.state.items():
-        assert_close(found.state[name], value, name)
+        assert_close(actual.state[name], value, name)
 
 
-def assert_close(found: Tensor, expected: Tensor, name: str) -> None:
+def assert_close(actual: Tensor, expected: Tensor, name: str) -> None:
     torch.testing.assert_close(
-        found, expected, rtol=TOLERANCE, atol=TOLERANCE, msg=lambda text: f"{name}: {text}"
+        actual, expected, rtol=TOLERANCE, atol=TOLERANCE, msg=lambda text: f"{name}: {text}"
     )
 
 
@@ -154,14 +154,14 @@ def test_three_processes_train_as_one_does(case, outcomes):
 
 @pytest.mark.parametrize("way", ["from_one_to_two", "from_two_to_one", "from_two_to_three"])
 @pytest.mark.parametrize("case", CUT, ids="-".join)
-def test_a_training_goes_on_with_another_number_of_processes(case, way, outcomes):
-    found = getattr(outcomes, way)[case]
-    assert_as_one(found, outcomes.one[case], minibatches=MINIBATCHES - CUT_AFTER)
+def test_a_training_resumes_with_another_number_of_processes(case, way, outcomes):
+    actual = getattr(outcomes, way)[case]
+    assert_as_one(actual, outcomes.one[case], minibatches=MINIBATCHES - CUT_AFTER)
 
 
-def test_what_is_saved_of_several_processes_holds_the_whole_perturbation(outcomes):
+def test_the_saved_state_of_several_processes_holds_the_whole_perturbation(outcomes):
     for case in (("emp", "free"), ("simclr", "free"), ("supervised", "free")):
-        saved, expected = (each[case].state["delta"] for each in (outcomes.two, outcomes.one))
+        saved, expected = (outcome[case].state["delta"] for outcome in (outcomes.two, outcomes.one))
         assert saved.shape == expected.shape
         halves = saved.tensor_split(2)
         assert all(half.abs().max() > 0 for half in halves)
@@ -177,20 +177,22 @@ def test_batch_norm_of_two_processes_is_that_of_one(number, outcomes):
     for name, expected in one.items():
         values = [own[name] for own in ranks]
         if name in ("y", "gradient", "eval"):
-            found = torch.cat(values)
+            actual = torch.cat(values)
         elif name.endswith("gradient"):
-            found = values[0] + values[1]
+            actual = values[0] + values[1]
         else:
-            found = values[0]
+            actual = values[0]
             assert torch.equal(*values), name
-        assert found.dtype == expected.dtype
-        torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+        assert actual.dtype == expected.dtype
+        torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance)
     assert not torch.equal(one["0.running_mean"], torch.zeros(shape[1]).to(one["0.running_mean"]))
 
 
-def test_ranks_do_what_the_first_says_and_refuse_to_go_on_from_elsewhere(outcomes):
+def test_ranks_use_the_value_of_rank_0_and_refuse_to_resume_from_elsewhere(outcomes):
     first, second = outcomes.agreed
-    assert first["said"].tolist() == second["said"].tolist() == [0, 7]
+    assert first["broadcast"].tolist() == second["broadcast"].tolist() == [0, 7]
     assert first["refused"].numel() == 0
-    said = bytes(second["refused"].tolist()).decode()
-    assert said.startswith("rank 1 has 4 minibatches done, rank 0 3; start all ranks in one folder")
+    message = bytes(second["refused"].tolist()).decode()
+    assert message.startswith(
+        "rank 1 has 4 minibatches done, rank 0 3; start all ranks in one folder"
+    )

@@ -106,9 +106,9 @@ def test_the_attack_is_that_of_the_published_code() -> None:
     delta = references.pgd(gradient, recorded["x"], eps=8 / 255, step_size=0.01, steps=5)
     assert_near(delta, recorded["delta_after_5"], 1e-15)
     expected = {k: v for k, v in recorded.items() if k.startswith(("after_", "grad_"))}
-    found = {f"after_{k}": v for k, v in state(net).items()}
-    found |= {f"grad_{k}": v for k, v in gradients(net).items()}
-    assert_all_near(found, expected, TRAIN_TOLERANCE)
+    actual = {f"after_{k}": v for k, v in state(net).items()}
+    actual |= {f"grad_{k}": v for k, v in gradients(net).items()}
+    assert_all_near(actual, expected, TRAIN_TOLERANCE)
 
 
 @pytest.mark.parametrize("file", NETWORK_FILES)

@@ -269,8 +269,8 @@ def farthest(record: dict[str, list[Any]], recorded: Arrays) -> float:
     """Return the worst difference of any parameter or buffer that both have after their updates."""
     after = {name: array for name, array in outcome(recorded).items() if name.startswith("after_")}
     updates = min(len(record["loss"]), len(recorded["loss"]))
-    found = {name: record[name][:updates] for name in after}
-    return max(differences(found, {k: array[:updates] for k, array in after.items()}).values())
+    actual = {name: record[name][:updates] for name in after}
+    return max(differences(actual, {k: array[:updates] for k, array in after.items()}).values())
 
 
 def first_targets(regime: Free, seed: int, data: Tensor) -> list[Tensor]:
@@ -286,7 +286,7 @@ def first_targets(regime: Free, seed: int, data: Tensor) -> list[Tensor]:
     return [x.view(views.shape) - views for x, views in zip(starts, data, strict=True)]
 
 
-def test_a_uniform_start_fills_the_ball_at_the_first_minibatch_only_when_it_lives_a_run() -> None:
+def test_a_uniform_start_fills_the_ball_only_at_the_first_minibatch_with_lifetime_run() -> None:
     data = minibatches(load("emp_free_train"))
     deltas = first_targets(Free(delta_start="uniform"), 0, data)
     again = first_targets(Free(delta_start="uniform"), 0, data)

@@ -75,7 +75,7 @@ def test_the_same_seed_gives_the_same_images_and_another_seed_others(model):
         ({"labels": LABELS[:2]}, r"expected \(N, 3, H, W\) float and \(N,\)"),
     ],
 )
-def test_what_cannot_be_attacked_is_refused_with_what_was_expected(changes, message, model):
+def test_inputs_that_cannot_be_attacked_are_refused_with_the_expected_form(changes, message, model):
     given = {"images": IMAGES, "labels": LABELS} | changes
     with pytest.raises(ValueError, match=message):
         attack(model, **given)

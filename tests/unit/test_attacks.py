@@ -66,15 +66,15 @@ def test_every_entry_of_the_table_has_an_example_here():
 
 
 @attacks
-def test_examples_lie_in_the_ball_and_in_the_range_of_pixels(attack):
+def test_examples_are_in_the_ball_and_in_the_range_of_pixels(attack):
     net, x = classifier(), images()
-    found = attacked(attack, net, x)
-    assert found.shape == x.shape
-    assert found.dtype == x.dtype
-    assert not found.requires_grad
-    assert (found - x).abs().max() <= EPS + 1e-6
-    assert found.min() >= 0
-    assert found.max() <= 1
+    actual = attacked(attack, net, x)
+    assert actual.shape == x.shape
+    assert actual.dtype == x.dtype
+    assert not actual.requires_grad
+    assert (actual - x).abs().max() <= EPS + 1e-6
+    assert actual.min() >= 0
+    assert actual.max() <= 1
 
 
 @attacks
@@ -124,8 +124,8 @@ def test_an_attack_leaves_no_trace_in_network_images_labels_and_generators(attac
 @attacks
 def test_an_empty_ball_changes_no_prediction(attack):
     net, x = classifier(), images()
-    found = attacked(attack, net, x, eps=1e-9)
-    assert torch.equal(predicted(net, found), predicted(net, x))
+    actual = attacked(attack, net, x, eps=1e-9)
+    assert torch.equal(predicted(net, actual), predicted(net, x))
 
 
 @attacks
@@ -140,9 +140,9 @@ def test_an_attack_takes_a_single_image(attack):
 def test_pgd_raises_the_cross_entropy_of_the_labels_it_is_given():
     net, x = classifier(), images()
     labels = torch.full((8,), 3)
-    found = EXAMPLES["pgd"].perturb(net, x, labels, eps=EPS, seed=0)
+    actual = EXAMPLES["pgd"].perturb(net, x, labels, eps=EPS, seed=0)
     loss = nn.CrossEntropyLoss(reduction="none")
-    assert (loss(net(found), labels) > loss(net(x), labels)).all()
+    assert (loss(net(actual), labels) > loss(net(x), labels)).all()
 
 
 def test_pgd_hands_its_options_to_the_primitive_in_pixel_units():
@@ -184,27 +184,27 @@ def test_restarts_without_a_random_start_are_refused():
 
 @pytest.mark.parametrize("options", [{"version": "custom"}, {"attacks": ("square",)}])
 def test_attacks_are_named_with_the_custom_version_and_only_then(options):
-    with pytest.raises(ValueError, match="name `attacks` with version: custom, and only then"):
+    with pytest.raises(ValueError, match="`attacks` is required with version: custom, and not"):
         AutoAttack(eps=(8,), **options)
 
 
 @pytest.fixture
 def official(monkeypatch):
     """The official objects that are made, in place of running them."""
-    made = []
+    built = []
 
     class Recorded(pyautoattack.AutoAttack):
         def __init__(self, model, **options):
             super().__init__(model, **options)
             self.options = options
-            made.append(self)
+            built.append(self)
 
         def run_standard_evaluation(self, x, y, *, batch_size):
             self.batch_size = batch_size
             return x.clone(), y
 
     monkeypatch.setattr(pyautoattack, "AutoAttack", Recorded)
-    return made
+    return built
 
 
 def test_the_standard_version_is_the_official_one(official):
@@ -227,11 +227,11 @@ def test_the_custom_version_runs_the_named_attacks_with_the_given_effort(officia
         eps=(8,), version="custom", attacks=("square", "apgd-t"), apgd_steps=10, square_queries=7
     )
     attacked(attack, classifier(), images())
-    [made] = official
-    assert made.attacks_to_run == ["square", "apgd-t"]
-    assert (made.apgd.n_iter, made.apgd_targeted.n_iter) == (10, 10)
-    assert (made.apgd_targeted.n_restarts, made.apgd_targeted.n_target_classes) == (1, 9)
-    assert made.square.n_queries == 7
+    [built] = official
+    assert built.attacks_to_run == ["square", "apgd-t"]
+    assert (built.apgd.n_iter, built.apgd_targeted.n_iter) == (10, 10)
+    assert (built.apgd_targeted.n_restarts, built.apgd_targeted.n_target_classes) == (1, 9)
+    assert built.square.n_queries == 7
 
 
 @pytest.mark.parametrize("classes", [4, 9])
@@ -243,17 +243,17 @@ def test_targets_are_no_more_than_the_other_classes(classes, official):
 
 def test_a_targeted_attack_runs_with_fewer_than_ten_classes():
     net, x = classifier(4), images()
-    found = attacked(EXAMPLES["apgd-t"], net, x)
-    assert (predicted(net, found) != predicted(net, x)).any()
+    actual = attacked(EXAMPLES["apgd-t"], net, x)
+    assert (predicted(net, actual) != predicted(net, x)).any()
 
 
-def test_a_targeted_loss_that_needs_more_classes_is_refused_with_a_way_out():
+def test_a_targeted_loss_that_needs_more_classes_is_refused_with_a_fix():
     with pytest.raises(ValueError, match=r"apgd-t needs 4 classes, found 3.*attacks: \[apgd-ce,"):
         attacked(AutoAttack(eps=(8,)), classifier(3), images())
     attacked(EXAMPLES["apgd-ce"], classifier(3), images())
 
 
-def test_stacks_of_views_are_refused_with_a_way_out():
+def test_stacks_of_views_are_refused_with_a_fix():
     stacks = images().unsqueeze(1).expand(-1, 2, -1, -1, -1)
     with pytest.raises(ValueError, match="whole images; attack an n-crop probe with kind: pgd"):
         EXAMPLES["apgd-ce"].perturb(classifier(), stacks, torch.zeros(8), eps=EPS, seed=0)

@@ -30,8 +30,8 @@ def make(pictures, counters=None, *, key=KEY, size=16, **options):
     return make_views(pictures, views, size=size, key=key, counters=counters)
 
 
-def close(found, wanted):
-    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-6)
+def close(actual, expected):
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-6)
 
 
 # Options
@@ -120,7 +120,7 @@ def test_views_of_a_sample_do_not_depend_on_its_batch(augmentation):
 
 
 @pytest.mark.parametrize("chunk", [1, 3 * 16 * 16 * 3 * 5])
-def test_views_do_not_depend_on_how_many_are_made_at_a_time(chunk, monkeypatch):
+def test_views_do_not_depend_on_the_batch_size(chunk, monkeypatch):
     together = make(images())
     monkeypatch.setattr(augment, "_CPU_CHUNK", chunk)
     close(make(images()), together)
@@ -148,7 +148,7 @@ def test_global_generator_is_neither_used_nor_moved():
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-def test_views_are_made_in_whole_float32_whatever_a_training_allows(monkeypatch):
+def test_views_are_computed_in_full_float32_at_any_training_precision(monkeypatch):
     allowed, original = [], augment.apply_window
 
     def noting(*arguments, **options):
@@ -241,7 +241,7 @@ def rate(values):
 
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)
-def test_changes_happen_as_often_as_the_recipe_says(name):
+def test_changes_have_the_frequencies_of_the_recipe(name):
     colour = AUGMENTATIONS[name]
     numbers = runtime.counter_uniform(KEY, torch.arange(20_000), 36)[:, None]
     change = augment.draw_change(numbers[..., 23:], colour)
@@ -274,7 +274,7 @@ def test_every_order_of_a_jitter_is_equally_likely():
     assert max(abs(count - 1000) for count in counts.values()) < 150
 
 
-def test_what_is_drawn_for_a_view_is_independent():
+def test_the_draws_for_a_view_are_independent():
     numbers = runtime.counter_uniform(KEY, torch.arange(20_000), 36)[:, None]
     colour = Colour(jitter=0.7, grayscale=0.5, blur=0.5, solarize=0.5)
     window = augment.draw_window(numbers[..., :23], Views(crop="padded"), shape=(16, 16))

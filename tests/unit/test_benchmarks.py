@@ -62,7 +62,7 @@ def test_both_steps_have_the_same_loss_in_every_replay(pair):
     torch.testing.assert_close(torch.stack(ours), torch.tensor(theirs, dtype=torch.float64))
 
 
-def test_both_steps_move_every_parameter_and_buffer_alike(pair):
+def test_both_steps_change_every_parameter_and_buffer_equally(pair):
     ours, _, theirs, _ = pair
     expected = ours.net.state_dict()
     assert set(theirs.net.state_dict()) == set(expected)
@@ -117,12 +117,12 @@ def test_sides_take_turns_and_change_their_order():
 
 
 def test_a_ratio_is_taken_round_by_round():
-    found = rounds.ratio(slow=[2.0, 30.0, 4.0], fast=[1.0, 10.0, 4.0])
-    assert found == {"median": 2.0, "low": 1.0, "high": 3.0}
+    actual = rounds.ratio(slow=[2.0, 30.0, 4.0], fast=[1.0, 10.0, 4.0])
+    assert actual == {"median": 2.0, "low": 1.0, "high": 3.0}
 
 
 @pytest.mark.parametrize("kind", ["ours", "published"])
-def test_the_parts_of_a_step_are_all_seen_and_the_step_is_left_alone(single, kind):
+def test_all_parts_of_a_step_are_profiled_and_the_step_is_unchanged(single, kind):
     side = single[kind]
     net = side.net
     split = parts.split(side, CPU)
@@ -149,7 +149,7 @@ def test_sizes_change_one_thing_at_a_time():
         assert sum(a != b for a, b in values) == 1
 
 
-def test_a_record_says_when_where_and_on_what_and_its_table_shows_the_ratio(tmp_path, capsys):
+def test_a_record_states_time_place_and_device_and_its_table_shows_the_ratio(tmp_path, capsys):
     options = record.arguments("step", "").parse_args(["--quick", "--out", str(tmp_path)])
     seconds = {"ours": [1.0, 1.0], "published": [2.0, 3.0]}
     row = record.comparison("work", seconds, ours="ours", rival="published", bar=2.0, note="why")
@@ -165,14 +165,14 @@ def test_a_record_says_when_where_and_on_what_and_its_table_shows_the_ratio(tmp_
     assert "| kornia |  |  | not measured |  | not installed |" in printed
 
 
-def test_without_a_record_the_table_says_what_to_type(tmp_path, monkeypatch):
+def test_without_a_record_the_table_reports_what_to_type(tmp_path, monkeypatch):
     monkeypatch.setattr(table, "RESULTS", tmp_path)
     with pytest.raises(SystemExit, match="make bench"):
         table.main([])
 
 
 def test_a_profile_names_operators_by_their_share(single):
-    found = profile_step.operators(profile_step.profiled(single["ours"], CPU), CPU)
-    assert any("convolution" in row["name"] for row in found)
-    assert found == sorted(found, key=lambda row: -row["share"])
-    assert 0.3 < sum(row["share"] for row in found) <= 1.0001
+    actual = profile_step.operators(profile_step.profiled(single["ours"], CPU), CPU)
+    assert any("convolution" in row["name"] for row in actual)
+    assert actual == sorted(actual, key=lambda row: -row["share"])
+    assert 0.3 < sum(row["share"] for row in actual) <= 1.0001

@@ -75,13 +75,13 @@ def test_standard_network_has_the_paper_s_widths():
 @pytest.mark.parametrize(("stem", "sides"), [("cifar", (16, 16, 2)), ("imagenet", (8, 4, 1))])
 def test_only_the_imagenet_stem_makes_images_smaller(stem, sides):
     backbone = tiny_encoder(stem=stem).backbone
-    found = []
+    actual = []
     for name in ("conv1", "maxpool", "layer4"):
         backbone.get_submodule(name).register_forward_hook(
-            lambda *call: found.append(call[-1].shape[-1])
+            lambda *call: actual.append(call[-1].shape[-1])
         )
     backbone(IMAGES)
-    assert tuple(found) == sides
+    assert tuple(actual) == sides
 
 
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
@@ -104,15 +104,15 @@ def test_the_layout_changes_no_weight_and_no_feature_but_for_rounding():
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_weights_and_activations_lie_in_memory_as_asked(layout):
-    encoder, found = tiny_encoder(layout=layout), []
+def test_weights_and_activations_have_the_requested_memory_format(layout):
+    encoder, actual = tiny_encoder(layout=layout), []
     for module in encoder.modules():
         if isinstance(module, torch.nn.Conv2d) and module.in_channels > 1:
-            module.register_forward_hook(lambda m, x, y: found.extend((m.weight, *x, y)))
+            module.register_forward_hook(lambda m, x, y: actual.extend((m.weight, *x, y)))
     encoder(IMAGES)
-    assert len(found) == 3 * 20
-    whole = [tensor for tensor in found if tensor.untyped_storage().nbytes() == tensor.nbytes]
-    assert len(whole) == len(found) - 3  # each shortcut reads a slice, which has gaps
+    assert len(actual) == 3 * 20
+    whole = [tensor for tensor in actual if tensor.untyped_storage().nbytes() == tensor.nbytes]
+    assert len(whole) == len(actual) - 3  # each shortcut reads a slice, which has gaps
     assert all(tensor.is_contiguous(memory_format=LAYOUTS[layout]) for tensor in whole)
 
 
@@ -137,7 +137,7 @@ def test_features_in_bf16_are_near_those_in_float32_and_come_out_as_such(feature
     torch.testing.assert_close(rounded, exact, rtol=0.05, atol=0.05 * exact.std().item())
 
 
-def test_the_prefeature_stands_on_the_backbone_feature():
+def test_the_prefeature_is_computed_from_the_backbone_feature():
     encoder = tiny_encoder().eval()
     h = encoder.represent(IMAGES, "backbone")
     assert torch.equal(encoder.represent(IMAGES), encoder.prefeature(h))

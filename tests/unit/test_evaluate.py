@@ -91,11 +91,11 @@ def test_robust_accuracy_of_a_linear_model_is_the_exact_one_at_every_radius(atta
     images, model = noise_images(200, size=4), linear_model()
     labels = own_labels(model, images)
     labels[:20] = 1 - labels[:20]
-    found = accuracies(run(model, attack, images, labels, size=4))
+    actual = accuracies(run(model, attack, images, labels, size=4))
     expected = {
         f"eps_{eps:g}": exact_robust_accuracy(model, images, labels, eps / 255) for eps in radii
     }
-    assert found == pytest.approx({"clean": 0.9} | expected)
+    assert actual == pytest.approx({"clean": 0.9} | expected)
     fractions = list(expected.values())
     assert 0.9 > fractions[0] > fractions[2] > fractions[4] > 0
 
@@ -178,7 +178,7 @@ def test_the_choice_is_the_same_for_every_attack_and_seed():
         for attack in (replace(PGD, images=7), replace(APGD, images=7))
         for seed in (0, 1)
     ]
-    assert all(torch.equal(each, index[0]) for each in index)
+    assert all(torch.equal(positions, index[0]) for positions in index)
 
 
 def test_chosen_images_have_the_flags_that_they_have_among_all():
@@ -191,7 +191,7 @@ def test_chosen_images_have_the_flags_that_they_have_among_all():
 
 
 def test_more_images_than_there_are_is_refused():
-    with pytest.raises(ValueError, match="images: 25 asks for more than the 24 test images; lower"):
+    with pytest.raises(ValueError, match="images: 25 is more than the 24 test images; lower"):
         run(network(), replace(PGD, images=25), noise_images(COUNT), labels_of(COUNT))
 
 
@@ -248,7 +248,7 @@ INTERRUPTED = {  # attack, probe, batches of the 24 images or of the chosen ones
 
 
 @pytest.mark.parametrize("name", INTERRUPTED)
-def test_an_evaluation_goes_on_from_any_batch_as_if_it_had_not_stopped(name):
+def test_an_evaluation_resumes_from_any_batch_as_if_never_interrupted(name):
     attack, probe, count = INTERRUPTED[name]
     images, model = noise_images(COUNT), network(probe)
     labels = labels_of(COUNT)
@@ -266,7 +266,7 @@ def test_an_evaluation_goes_on_from_any_batch_as_if_it_had_not_stopped(name):
         assert again.minibatches == count - done
 
 
-def test_an_evaluation_that_is_interrupted_again_and_again_ends_alike(caplog):
+def test_an_evaluation_that_is_interrupted_repeatedly_has_the_same_result(caplog):
     caplog.set_level("INFO")
     images, model, labels = noise_images(COUNT), network(), labels_of(COUNT)
     undisturbed, memory = run(model, RANDOM, images, labels, batch=5), Memory(every=2)
@@ -282,12 +282,12 @@ def test_an_evaluation_that_is_interrupted_again_and_again_ends_alike(caplog):
     ]
 
 
-def same_flags(found, expected):
+def same_flags(actual, expected):
     """Compare flags, their order and type included."""
-    assert list(found) == list(expected)
+    assert list(actual) == list(expected)
     for name, flags in expected.items():
-        assert found[name].dtype == flags.dtype
-        assert torch.equal(found[name], flags), name
+        assert actual[name].dtype == flags.dtype
+        assert torch.equal(actual[name], flags), name
 
 
 # The n-crop probe
@@ -309,7 +309,7 @@ def test_views_of_a_test_image_are_the_same_in_every_evaluation():
     assert torch.equal(*clean)
 
 
-def test_autoattack_refuses_an_n_crop_probe_with_a_way_out():
+def test_autoattack_refuses_an_n_crop_probe_with_a_fix():
     with pytest.raises(ValueError, match="whole images; attack an n-crop probe with kind: pgd"):
         run(network(NcropProbe(n=2)), APGD, noise_images(4), labels_of(4))
 

@@ -125,7 +125,7 @@ def test_every_regime_and_method_is_watched():
     ],
     ids=["item", "mask", "bool", "cholesky"],
 )
-def test_the_watch_sees_what_waits(wait):
+def test_the_watch_detects_a_wait(wait):
     with Watch() as watch:
         wait(torch.eye(2))
     assert watch.found
@@ -151,8 +151,8 @@ def test_a_training_step_on_cuda_synchronises_nowhere(regime):
 
     delta = run(0, delta)  # libraries are loaded at the first call, which waits
     torch.cuda.synchronize()
-    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as seen:
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as caught:
         run(1, delta)
-    names = {event.key for event in seen.key_averages()}
+    names = {event.key for event in caught.key_averages()}
     assert any("LaunchKernel" in name for name in names), "the profiler saw no call of CUDA"
     assert not {name for name in names if "Synchronize" in name} - {"cudaDeviceSynchronize"}

@@ -60,7 +60,7 @@ class Watched:
         ("supervised", 2, "supervised takes exactly 1 view, found count: 2"),
     ],
 )
-def test_a_wrong_number_of_views_is_refused_with_what_was_expected(name, wrong, message):
+def test_a_wrong_number_of_views_is_refused_with_the_expected_number(name, wrong, message):
     with pytest.raises(ValueError, match=f"^{message}$"):
         METHODS[name]().check_views(wrong)
 
@@ -117,8 +117,8 @@ def test_emp_ssl_is_200_invariances_and_a_coding_rate_of_projections_by_view():
     net, batch = network("emp_ssl").eval(), batch_of(3)
     z = torch.stack([net(view) for view in batch.views])  # (V, B, D)
     expected = 200 * losses.invariance(z) + losses.total_coding_rate(z)
-    found = EmpSsl().train_loss(net, batch, batch.views)
-    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+    actual = EmpSsl().train_loss(net, batch, batch.views)
+    torch.testing.assert_close(actual, expected, rtol=1e-6, atol=1e-6)
 
 
 def test_unit_scale_sums_both_terms_over_views():
@@ -127,8 +127,8 @@ def test_unit_scale_sums_both_terms_over_views():
     for kind in ("cosine", "trace"):
         method = EmpSsl(emp_scale="unit_sum", emp_invariance=kind, tcr_eps=0.04)
         one_by_one = losses.invariance(z, kind=kind) + losses.total_coding_rate(z, eps=0.04)
-        found = method.train_loss(net, batch, batch.views)
-        torch.testing.assert_close(found, 3 * one_by_one, rtol=1e-6, atol=1e-5)
+        actual = method.train_loss(net, batch, batch.views)
+        torch.testing.assert_close(actual, 3 * one_by_one, rtol=1e-6, atol=1e-5)
 
 
 def test_all_views_of_emp_ssl_share_one_pass_and_so_one_batch_norm():
@@ -187,8 +187,8 @@ def test_supervised_loss_is_the_mean_of_minus_log_probabilities_of_the_labels():
     logits = net(batch.views[0]).double()
     log_sums = logits.exp().sum(dim=1).log()
     expected = (log_sums - logits[torch.arange(B), batch.labels]).mean().item()
-    found = Supervised().train_loss(net, batch, batch.views[0]).item()
-    assert found == pytest.approx(expected, rel=1e-6)
+    actual = Supervised().train_loss(net, batch, batch.views[0]).item()
+    assert actual == pytest.approx(expected, rel=1e-6)
 
 
 def test_supervised_loss_is_small_for_right_logits_and_large_for_wrong_ones():

@@ -42,7 +42,7 @@ from tests.unit.tiny_models import (
 def test_each_pass_shows_every_image_once_but_those_of_the_last_smaller_minibatch():
     progress, notes = note(count=13, epochs=3, batch_size=4)
     labels = [batch.labels for batch, _ in notes.given]
-    assert [len(each) for each in labels] == [4] * 9
+    assert [len(batch) for batch in labels] == [4] * 9
     passes = [torch.cat(labels[i : i + 3]).tolist() for i in (0, 3, 6)]
     assert all(len(set(images)) == 12 for images in passes)
     assert len({tuple(images) for images in passes}) == 3  # another order each time
@@ -211,15 +211,15 @@ def test_a_network_is_left_in_eval_mode_without_gradients_in_the_precision_of_tr
     ("precision", "allowed"), [("fp32", False), ("tf32", True), ("bf16", False)]
 )
 def test_tf32_is_allowed_while_a_minibatch_is_trained_and_at_no_other_time(precision, allowed):
-    encoder, found = tiny_encoder(), []
+    encoder, actual = tiny_encoder(), []
 
     def note(*_):
-        found.append(torch.backends.cuda.matmul.allow_tf32)
+        actual.append(torch.backends.cuda.matmul.allow_tf32)
 
     encoder.register_forward_hook(note)
     encoder.prefeature[0].weight.register_hook(note)
     train(encoder, method=SimClr(), regime=Free(), precision=precision, epochs=1)
-    assert found == [allowed] * len(found) != []
+    assert actual == [allowed] * len(actual) != []
     assert not torch.backends.cuda.matmul.allow_tf32
 
 
@@ -246,7 +246,7 @@ def test_history_has_the_mean_loss_of_each_pass():
     json.dumps(progress.history, allow_nan=False)  # as it is written
 
 
-def test_images_per_second_count_what_was_trained_on(monkeypatch):
+def test_images_per_second_count_only_trained_images(monkeypatch):
     clock = SimpleNamespace(monotonic=itertools.count(step=5).__next__)  # 5 s from look to look
     monkeypatch.setattr("robustviews.pretrain.time", clock)
     progress, _ = note(count=13)
@@ -292,7 +292,7 @@ def test_each_optimizer_gets_the_options_of_the_study():
     lars, sgd, adam = (
         build_optimizer(encoder, name=name, **options) for name in ("lars", "sgd", "adam")
     )
-    assert [type(each) for each in (lars, sgd, adam)] == [Lars, Sgd, Adam]
+    assert [type(optimizer) for optimizer in (lars, sgd, adam)] == [Lars, Sgd, Adam]
     assert lars.defaults | options == lars.defaults
     del options["eta"]
     assert sgd.defaults | options == sgd.defaults
@@ -326,8 +326,8 @@ def test_sgd_is_nesterov_s_with_weight_decay():
         gradient = step * expected + 0.1 * expected
         velocity = 0.9 * velocity + gradient
         expected = expected - 0.05 * (gradient + 0.9 * velocity)
-    found = descend(lambda p: Sgd(p, 0.05, momentum=0.9, nesterov=True, weight_decay=0.1))
-    torch.testing.assert_close(found, expected)
+    actual = descend(lambda p: Sgd(p, 0.05, momentum=0.9, nesterov=True, weight_decay=0.1))
+    torch.testing.assert_close(actual, expected)
 
 
 def test_adam_is_that_of_kingma_and_ba_with_weight_decay():
@@ -337,8 +337,8 @@ def test_adam_is_that_of_kingma_and_ba_with_weight_decay():
         mean, square = 0.9 * mean + 0.1 * gradient, 0.999 * square + 0.001 * gradient**2
         root = (square / (1 - 0.999**step)).sqrt() + 1e-8
         expected = expected - 0.05 * mean / (1 - 0.9**step) / root
-    found = descend(lambda p: Adam(p, 0.05, weight_decay=0.1))
-    torch.testing.assert_close(found, expected)
+    actual = descend(lambda p: Adam(p, 0.05, weight_decay=0.1))
+    torch.testing.assert_close(actual, expected)
 
 
 # Interruptions
@@ -426,7 +426,7 @@ def of_training(progress: Progress):
 
 
 @cases
-def test_a_training_goes_on_from_any_minibatch_as_if_it_had_not_stopped(case, uninterrupted):
+def test_a_training_resumes_from_any_minibatch_as_if_never_interrupted(case, uninterrupted):
     weights, progress = uninterrupted(case)
     memory = Memory()
     saving, _ = CASES[case].train(memory)
@@ -455,7 +455,9 @@ def test_how_often_state_is_saved_decides_nothing(case, uninterrupted):
 
 # How often a result was taken up: from a state that a process saved before it was interrupted.
 @pytest.mark.parametrize(("every", "resumed"), [(1, 2), (2, 1), (0, 0)])
-def test_a_training_that_is_interrupted_again_and_again_ends_alike(every, resumed, uninterrupted):
+def test_a_training_that_is_interrupted_repeatedly_has_the_same_result(
+    every, resumed, uninterrupted
+):
     case = CASES["free, lars"]
     memory = Memory(every=every, dies_after=4)
     with pytest.raises(InterruptedTraining):

@@ -89,18 +89,18 @@ def test_each_line_of_a_stage_that_passes_something_on_is_part_of_its_digest(cop
     before = {stage: fingerprint._fingerprint("stages", stage, copy) for stage in STAGES}
     for stage in STAGES:  # of which the digest is made
         assert ("stages", stage) in fingerprint.reach(("stages", stage), source=copy)
-    found = list(keywords(ast.parse(original)))
-    assert len(found) > 30
-    for stage, keyword in found:
+    actual = list(keywords(ast.parse(original)))
+    assert len(actual) > 30
+    for stage, keyword in actual:
         edited(path, keyword.value, "0")
         forget()
         where = f"stages.py:{keyword.value.lineno} {keyword.arg}"
         assert fingerprint._fingerprint("stages", stage, copy) != before[stage], where
         path.write_text(original, encoding="utf-8")
-    edited(path, found[0][1].value, "0")
-    changed = digest(found[0][0], copy)
+    edited(path, actual[0][1].value, "0")
+    changed = digest(actual[0][0], copy)
     path.write_text(original, encoding="utf-8")
-    assert changed != digest(found[0][0], copy)
+    assert changed != digest(actual[0][0], copy)
 
 
 def planned(source: Path) -> dict[str, object]:
@@ -158,7 +158,7 @@ def test_verbs_pass_a_stage_the_options_of_its_job_and_nothing_else_that_decides
                     continue
                 passed = {keyword.arg for keyword in call.keywords} - {None}
                 assert passed <= set(PASSED), f"{path.name}:{call.lineno}"
-                (options,) = (each.value for each in call.keywords if each.arg is None)
+                (options,) = (keyword.value for keyword in call.keywords if keyword.arg is None)
                 assert ast.unparse(options) in ("work.job.arguments", "arguments")
 
 
@@ -181,11 +181,11 @@ def test_messages_comments_and_annotations_are_no_part_of_a_digest(before, after
     path = copy / "stages.py"
     original = path.read_text(encoding="utf-8")
     anchor = "    outputs = classes if method.supervised else None\n"
-    found = set()
+    actual = set()
     for lines in (before, after):
         path.write_text(original.replace(anchor, f"{anchor}    {lines}\n"), encoding="utf-8")
-        found.add(digest("pretrain", copy))
-    assert len(found) == 1
+        actual.add(digest("pretrain", copy))
+    assert len(actual) == 1
 
 
 def test_the_kind_of_an_error_is_part_of_a_digest(copy):

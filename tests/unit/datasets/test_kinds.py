@@ -118,7 +118,7 @@ def message(dataset, into):
 
 
 @pytest.mark.parametrize("kind", DATASETS)
-def test_prepared_arrays_are_what_the_summary_says(kind, tmp_path, monkeypatch):
+def test_prepared_arrays_match_the_summary(kind, tmp_path, monkeypatch):
     dataset = MAKERS[kind](tmp_path / "raw", monkeypatch)
     summary = prepare(dataset, tmp_path / "made")
     assert sorted(path.name for path in (tmp_path / "made").iterdir()) == [
@@ -173,9 +173,9 @@ def test_digits_test_split_has_each_class_in_its_proportion_and_leaves_the_rest(
     pixels, labels = load_digits(return_X_y=True)
     share = np.bincount(labels) * 500 / 1797
     assert np.abs(np.bincount(test_labels) - share).max() < 1
-    found = sorted(image.tobytes() for image in [*train[:, 0], *test[:, 0]])
+    actual = sorted(image.tobytes() for image in [*train[:, 0], *test[:, 0]])
     scaled = np.rint(pixels * 255 / 16).astype(np.uint8)
-    assert found == sorted(image.tobytes() for image in scaled)
+    assert actual == sorted(image.tobytes() for image in scaled)
     assert sorted([*train_labels, *test_labels]) == sorted(labels)
 
 
@@ -184,13 +184,13 @@ def test_digits_are_enlarged_as_torch_interpolates(tmp_path):
     from sklearn.datasets import load_digits
 
     prepare(Digits(size=20, test=1), tmp_path / "made")
-    made, labels = open_split(tmp_path / "made", "test")
+    built, labels = open_split(tmp_path / "made", "test")
     pixels, targets = load_digits(return_X_y=True)
     candidates = torch.tensor(pixels[targets == labels[0]]).view(-1, 1, 8, 8) * 255 / 16
-    wanted = torch.nn.functional.interpolate(candidates, (20, 20), mode="bilinear")
-    error = (wanted - torch.tensor(made[0, :1])).abs().amax((1, 2, 3))
+    expected = torch.nn.functional.interpolate(candidates, (20, 20), mode="bilinear")
+    error = (expected - torch.tensor(built[0, :1])).abs().amax((1, 2, 3))
     assert error.min() <= 0.5 + 1e-9  # one of them, but for rounding
-    assert (made[:, :1] == made).all()  # gray
+    assert (built[:, :1] == built).all()  # gray
 
 
 def test_larger_test_split_keeps_the_images_of_a_smaller_one():
@@ -264,7 +264,7 @@ def test_root_comes_before_the_environment(tmp_path, monkeypatch):
     prepare(Cifar10(), tmp_path / "again")
 
 
-def test_failed_download_says_what_to_unpack_where(tmp_path, monkeypatch):
+def test_a_failed_download_reports_what_to_unpack_where(tmp_path, monkeypatch):
     from torchvision.datasets import CIFAR10
 
     def download(self):
@@ -390,10 +390,10 @@ def test_damaged_image_is_named(damage, tmp_path):
     whole = path.read_bytes()
     content = {"truncated": whole[: len(whole) // 2], "text": b"hello", "empty": b""}
     path.write_bytes(content[damage])
-    assert f"{path}: no image, or damaged" in message(Folder(str(root)), tmp_path / "made")
+    assert f"{path}: damaged, or no image" in message(Folder(str(root)), tmp_path / "made")
 
 
-def test_fewer_images_than_asked_for_says_both_numbers(tmp_path):
+def test_fewer_images_than_requested_reports_both_numbers(tmp_path):
     root = make_folder(tmp_path / "raw")
     text = message(Folder(str(root), test_images=7), tmp_path / "made")
     assert f"{root / 'val'}: test_images: expected 7, found 6" in text

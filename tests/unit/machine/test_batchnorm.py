@@ -24,8 +24,8 @@ def there_and_back(norm, x, upstream):
     y.backward(upstream)
     assert y.dtype == x.grad.dtype == x.dtype
     assert y.stride() == x.grad.stride() == x.stride()
-    found = (y.detach(), x.grad, norm.weight.grad, norm.bias.grad, *norm.buffers())
-    return [each.double() for each in found]
+    results = (y.detach(), x.grad, norm.weight.grad, norm.bias.grad, *norm.buffers())
+    return [tensor.double() for tensor in results]
 
 
 def given(layout, *, mean=0.0, dtype=torch.float32):
@@ -34,7 +34,7 @@ def given(layout, *, mean=0.0, dtype=torch.float32):
     x, upstream = torch.randn((2, *SHAPES[layout]), dtype=torch.float64, generator=generator)
     both = ((x + mean).to(dtype), upstream.to(dtype))
     if layout == "channels_last":
-        return [each.contiguous(memory_format=torch.channels_last) for each in both]
+        return [tensor.contiguous(memory_format=torch.channels_last) for tensor in both]
     return list(both)
 
 
@@ -55,11 +55,11 @@ def norms(layout, *, momentum=0.1):
 def test_it_is_as_exact_as_batch_norm_of_torch_where_the_mean_is_large(layout, dtype, mean):
     x, upstream = given(layout, mean=mean, dtype=dtype)
     theirs, ours = norms(layout)
-    found = there_and_back(ours, x, upstream)
+    actual = there_and_back(ours, x, upstream)
     like = there_and_back(theirs, x, upstream)
     truth, _ = norms(layout)
     expected = there_and_back(truth.double(), x.double(), upstream.double())
-    for mine, other, exact in zip(found, like, expected, strict=True):
+    for mine, other, exact in zip(actual, like, expected, strict=True):
         size = exact.abs().max()
         # Of a difference of two numbers near `mean` float32 has so much left.
         slack = (mean + 10) * torch.finfo(torch.float32).eps * 2 * size
@@ -81,12 +81,12 @@ def test_weights_that_want_no_gradient_get_none(layout):
     _, ours = norms(layout)
     ours.requires_grad_(False)
     x, upstream = given(layout)
-    wanted = x.clone().requires_grad_()
-    ours(wanted).backward(upstream)
+    own = x.clone().requires_grad_()
+    ours(own).backward(upstream)
     theirs, _ = norms(layout)
     expected = x.clone().requires_grad_()
     theirs(expected).backward(upstream)
-    torch.testing.assert_close(wanted.grad, expected.grad, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(own.grad, expected.grad, atol=1e-5, rtol=1e-5)
     assert ours.weight.grad is ours.bias.grad is None
 
 
@@ -115,4 +115,4 @@ def test_backward_gives_both_pairs_of_statistics_since_cuda_and_cpu_read_differe
     assert torch.equal(mean, saved_mean)
     torch.testing.assert_close(saved_inverse, (variance + eps).rsqrt())
     assert not train
-    assert {each.dtype for each in (d_y, inputs, weight, mean, variance)} == {torch.float32}
+    assert {tensor.dtype for tensor in (d_y, inputs, weight, mean, variance)} == {torch.float32}

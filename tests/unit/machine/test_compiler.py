@@ -58,7 +58,7 @@ def test_several_ranks_train_without_the_compiler_and_say_why(monkeypatch):
     assert encoder._compiled_call_impl is None
 
 
-def test_where_compiling_fails_the_encoder_stays_as_it_was_and_says_why():
+def test_a_failed_compilation_keeps_the_encoder_and_reports_the_reason():
     def broken(*_):
         raise RuntimeError("no compiler here\n" + "and much more " * 100)
 
@@ -81,11 +81,11 @@ def test_where_compiling_fails_the_encoder_stays_as_it_was_and_says_why():
 def test_the_trial_has_the_shapes_of_the_training_and_updates_nothing(
     method, views, regime, monkeypatch
 ):
-    seen, rounded = [], set()
+    shapes, rounded = [], set()
 
     def note(encoder, trial, **_):
         before = [parameter.detach().clone() for parameter in encoder.parameters()]
-        encoder.register_forward_hook(lambda _, images, __: seen.append(images[0].shape))
+        encoder.register_forward_hook(lambda _, images, __: shapes.append(images[0].shape))
         allowed = torch.backends.cuda.matmul
         encoder.register_forward_hook(lambda *_: rounded.add(allowed.allow_tf32))
         trial()
@@ -104,10 +104,10 @@ def test_the_trial_has_the_shapes_of_the_training_and_updates_nothing(
     )
     encoder.precision = "fp32"
     assert rounded == {True}
-    during = set(seen)
-    seen.clear()
+    during = set(shapes)
+    shapes.clear()
     train(encoder, method=method, regime=regime, views=views, epochs=1)
-    assert during == set(seen) != set()
+    assert during == set(shapes) != set()
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # the compiler looks at it
@@ -137,7 +137,7 @@ def test_nothing_is_compiled_after_the_trial_when_the_clock_runs(regime, precisi
     assert done.compile_seconds > 0
 
 
-def test_on_a_cpu_a_training_goes_on_without_and_its_record_says_so():
+def test_on_a_cpu_a_training_is_not_compiled_and_its_record_states_it():
     done = train(tiny_encoder(), method=SimClr(), regime=Free(), compiled=True, epochs=1)
     assert done.compilation == compiler.ON_CPU
     assert done.compile_seconds == 0

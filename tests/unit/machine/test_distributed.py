@@ -63,8 +63,8 @@ def study(tmp_path):
 def test_ranks_have_equal_parts_that_make_up_a_minibatch(name, ranks):
     method = METHODS[name]()
     shares = divide(method, views=4, batch_size=8, ranks=ranks)
-    seen = [(view, image) for share in shares for view in share.views for image in share.images]
-    assert len(seen) == len(set(seen)) == 4 * 8
+    slots = [(view, image) for share in shares for view in share.views for image in share.images]
+    assert len(slots) == len(set(slots)) == 4 * 8
     assert len({(len(share.views), len(share.images)) for share in shares}) == 1
     whole = (4, 8)[method.divided == "views"]  # of what is not divided each rank has all
     assert {(len(s.views), len(s.images))[method.divided == "views"] for s in shares} == {whole}
@@ -77,7 +77,7 @@ def test_ranks_have_equal_parts_that_make_up_a_minibatch(name, ranks):
         (SimClr(), "batch_size: 100 cannot be divided evenly among 3 ranks"),
     ],
 )
-def test_what_does_not_come_out_even_is_refused_by_its_key(method, message):
+def test_counts_that_cannot_be_divided_evenly_are_refused_by_key(method, message):
     with pytest.raises(DivisionError, match=message):
         divide(method, views=16, batch_size=100, ranks=3)
 
@@ -100,8 +100,8 @@ def test_views_of_an_image_are_the_same_whoever_makes_them():
         for share in divide(EmpSsl(), views=6, batch_size=5, ranks=3)
     ]
     assert {len(part.views) for part in parts} == {2}
-    found = torch.cat([part.views for part in parts])
-    torch.testing.assert_close(found, whole.views, rtol=0, atol=1e-6)
+    actual = torch.cat([part.views for part in parts])
+    torch.testing.assert_close(actual, whole.views, rtol=0, atol=1e-6)
     some = make_batch(images[2:4], labels[2:4], indices[2:4], **options)
     torch.testing.assert_close(some.views, whole.views[:, 2:4], rtol=0, atol=1e-6)
 
@@ -150,7 +150,7 @@ def test_each_rank_draws_its_own_start_of_a_perturbation_and_sends_nothing(monke
 
 
 @pytest.mark.parametrize(("device", "sharers"), [("cpu", 2), ("meta", 1)])
-def test_ranks_reckon_with_what_the_others_take_of_a_memory_that_they_share(
+def test_ranks_that_share_memory_count_the_needs_of_all_of_them(
     device, sharers, study, tmp_path, monkeypatch
 ):
     class Enough(Exception):  # noqa: N818  # it is no error
@@ -176,7 +176,7 @@ def test_ranks_reckon_with_what_the_others_take_of_a_memory_that_they_share(
     assert needed == sharers * 1000 + (sharers - 1) * images
 
 
-def test_a_process_on_its_own_gets_back_what_it_gives():
+def test_a_single_process_gets_its_inputs_back():
     x = torch.ones(3)
     for function in (
         distributed.total,
@@ -186,7 +186,7 @@ def test_a_process_on_its_own_gets_back_what_it_gives():
         distributed.share,
     ):
         assert function(x) is x
-    assert (distributed.ranks(), distributed.rank(), distributed.said_by_first(5)) == (1, 0, 5)
+    assert (distributed.ranks(), distributed.rank(), distributed.broadcast_first(5)) == (1, 0, 5)
     distributed.check_same(5, "minibatches")
     encoder = tiny_encoder()
     kinds = [type(module) for module in encoder.modules()]
@@ -215,11 +215,11 @@ def test_ranks_choose_their_gpus_themselves():
         pass
 
 
-def test_a_rank_without_a_gpu_of_its_own_is_told_how_many_there_are(torchrun):
+def test_a_rank_without_a_gpu_of_its_own_reports_how_many_there_are(torchrun):
     torchrun.setattr(torch.cuda, "device_count", lambda: 1)
     with (
         pytest.raises(
-            distributed.RankError, match=r"rank 1 finds no GPU .* sees 1 here; .*runtime.ranks"
+            distributed.RankError, match=r"rank 1 has no GPU .* sees 1 here; .*runtime.ranks"
         ),
         distributed.joined("cuda"),
     ):
@@ -233,7 +233,7 @@ def test_a_rank_that_fails_waits_for_nobody(error, torchrun):
     done = []
     torchrun.setattr(processes, "init_process_group", lambda _: done.append("joined"))
     torchrun.setattr(processes, "destroy_process_group", lambda: done.append("left together"))
-    torchrun.setattr(distributed.atexit, "register", lambda *told: done.append(told))
+    torchrun.setattr(distributed.atexit, "register", lambda *arguments: done.append(arguments))
     with (
         contextlib.nullcontext() if error is None else pytest.raises(type(error), match=str(error)),
         distributed.joined("cpu"),

@@ -51,7 +51,7 @@ def either(request, mapped):
 
 
 def threads_of_feeds():
-    return [each for each in threading.enumerate() if each.name.startswith("feed")]
+    return [thread for thread in threading.enumerate() if thread.name.startswith("feed")]
 
 
 # Both kinds
@@ -102,7 +102,7 @@ def test_reading_keeps_a_few_minibatches_ahead_and_no_more(mapped):
         assert asked == [0, 1, 2, 3]
 
 
-def test_reading_goes_on_while_a_minibatch_is_worked_on(mapped, monkeypatch):
+def test_reading_continues_while_a_minibatch_is_used(mapped, monkeypatch):
     read, all_read = [], threading.Event()
     of_mapped = Mapped._read
 
@@ -121,10 +121,10 @@ def test_reading_goes_on_while_a_minibatch_is_worked_on(mapped, monkeypatch):
 
 def test_a_file_is_read_from_front_to_back_within_a_minibatch(mapped):
     class Noting(np.ndarray):
-        seen: list[int] = []  # noqa: RUF012  # one list for all views of it
+        keys: list[int] = []  # noqa: RUF012  # one list for all views of it
 
         def __getitem__(self, key):
-            Noting.seen.append(int(key))
+            Noting.keys.append(int(key))
             return super().__getitem__(key)
 
     rows = np.asarray(mapped).view(Noting)
@@ -132,7 +132,7 @@ def test_a_file_is_read_from_front_to_back_within_a_minibatch(mapped):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("robustviews.machine.feed.np.asarray", lambda value: value)
         (_, batch), *_ = reader.batches([torch.tensor([9, 1, 4])])
-    assert Noting.seen == [1, 4, 9]
+    assert Noting.keys == [1, 4, 9]
     assert torch.equal(batch, noise_images(COUNT)[[9, 1, 4]])
 
 
@@ -180,7 +180,7 @@ def test_minibatches_that_nobody_wants_any_more_are_not_read(mapped, monkeypatch
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads a process's memory from /proc")
-def test_what_was_read_of_a_file_counts_no_longer_as_memory_of_the_process(tmp_path):
+def test_pages_read_from_a_file_do_not_count_as_memory_of_the_process(tmp_path):
     def of_files():
         status = Path("/proc/self/status").read_text().split()
         return int(status[status.index("RssFile:") + 1]) * 1024
@@ -207,7 +207,7 @@ def test_a_training_ends_in_the_same_bytes_from_memory_and_from_a_file(mapped):
     assert trained_weights(Mapped(mapped, CPU)) == trained_weights(Resident(noise_images()))
 
 
-def test_a_training_goes_on_with_either_feed_as_if_it_had_not_stopped(mapped):
+def test_a_training_resumes_with_either_feed_as_if_never_interrupted(mapped):
     uninterrupted = trained_weights(noise_images())
     state = Memory(dies_after=2)
     for images in (Mapped(mapped, CPU), Resident(noise_images())):
@@ -283,7 +283,7 @@ def test_images_are_copied_in_pieces(mapped, monkeypatch):
     assert torch.equal(feed.choose(mapped, CPU).rows, noise_images(COUNT))
 
 
-def test_a_line_says_which_was_chosen_and_why(mapped, monkeypatch, caplog):
+def test_a_log_line_names_the_chosen_feed_and_the_reason(mapped, monkeypatch, caplog):
     caplog.set_level(logging.INFO)
     feed.choose(mapped, CPU)
     monkeypatch.setattr(memory, "available", lambda _: 12 * 2**30)

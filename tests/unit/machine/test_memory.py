@@ -75,21 +75,21 @@ class Sum:
         return forward(adversarial.flatten(0, 1)).sum()
 
 
-def test_a_step_needs_weights_four_times_pixels_and_what_the_loss_keeps():
+def test_a_step_needs_four_times_the_weights_the_pixels_and_the_kept_activations():
     images, views, pixels = 8, 3, 3 * SIZE**2
-    found = needed(Plain(), Sum(), Standard(), Views(count=views))
+    actual = needed(Plain(), Sum(), Standard(), Views(count=views))
     floats = 4 * 1000 + images * pixels + images * views * pixels  # weights, images, views
     floats += images * views * pixels  # the exponential, which two operations keep: once
-    assert found == 4 * floats
+    assert actual == 4 * floats
 
 
-def test_an_adversary_needs_three_copies_of_what_it_perturbs():
+def test_an_adversary_needs_three_copies_of_its_target():
     clean, free, pgd = (needed(Plain(), Sum(), regime) for regime in (Standard(), Free(), Pgd()))
     assert free == pgd == clean + 3 * 4 * 8 * 2 * 3 * SIZE**2
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_what_is_measured_on_few_images_is_what_a_whole_minibatch_keeps(name):
+def test_a_measurement_on_few_images_predicts_that_of_a_whole_minibatch(name):
     method = METHODS[name]()
     views = Views(count=1 if method.supervised else 2)
     encoder = tiny_encoder(supervised=method.supervised, width=8)
@@ -114,8 +114,8 @@ def test_what_is_measured_on_few_images_is_what_a_whole_minibatch_keeps(name):
     truth += 4 * sum(parameter.numel() * 4 for parameter in encoder.parameters())
     truth += batch.images.numel() * 4 + batch.views.numel() * 4
     assert loss.isfinite()
-    found = needed(encoder, method, views=views, size=16, batch_size=batch_size)
-    assert found == pytest.approx(truth, rel=0.02)
+    actual = needed(encoder, method, views=views, size=16, batch_size=batch_size)
+    assert actual == pytest.approx(truth, rel=0.02)
 
 
 def test_bf16_needs_little_more_than_half():
@@ -246,16 +246,16 @@ SYSTEMS = {
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
-def test_what_is_left_is_the_least_of_machine_and_control_groups(name, tmp_path):
+def test_available_memory_is_the_least_of_machine_and_control_groups(name, tmp_path):
     files, expected = SYSTEMS[name]
     assert memory.available(CPU, system=system_of(tmp_path, files)) == expected
 
 
-def test_where_the_system_does_not_tell_the_whole_memory_counts(tmp_path):
+def test_the_whole_memory_counts_if_the_system_reports_no_free_memory(tmp_path):
     assert memory.available(CPU, system=tmp_path) >= memory.available(CPU)
 
 
-def test_on_a_gpu_what_torch_holds_unused_is_available(monkeypatch):
+def test_on_a_gpu_memory_that_torch_reserves_unused_is_available(monkeypatch):
     device = torch.device("cuda", 1)
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda which: {device: (1000, 9000)}[which])
     monkeypatch.setattr("torch.cuda.memory_reserved", lambda which: {device: 500}[which])
@@ -266,14 +266,14 @@ def test_on_a_gpu_what_torch_holds_unused_is_available(monkeypatch):
 # What is said
 
 
-def test_a_step_that_does_not_fit_is_refused_with_what_to_type(monkeypatch):
+def test_a_step_that_does_not_fit_is_refused_with_a_fix(monkeypatch):
     encoder = tiny_encoder()
     weights = sum(parameter.numel() * 4 for parameter in encoder.parameters())
     monkeypatch.setattr(memory, "available", lambda _: 12 * GIB)
     step.check_step(12 * GIB + weights, encoder, title="my-run")
     expected = (
         r"^my-run: a training step needs 12\.5 GiB, cpu has 12\.0 GiB available; lower batch_size "
-        r"or views\.count, or use precision: bf16; a micro-batch is no way out: batch norm"
+        r"or views\.count, or use precision: bf16; micro-batches would not help: batch norm"
     )
     with pytest.raises(ShortageError, match=expected):
         step.check_step(int(12.5 * GIB), encoder, title="my-run")
@@ -289,17 +289,19 @@ def test_a_step_that_does_not_fit_is_refused_with_what_to_type(monkeypatch):
     ],
     ids=["cuda", "cpu"],
 )
-def test_running_out_of_memory_says_what_to_type(error):
+def test_running_out_of_memory_reports_a_fix(error):
     with (
-        pytest.raises(ShortageError, match=r"^my-run: out of memory \(.*\); lower batch_s") as seen,
+        pytest.raises(
+            ShortageError, match=r"^my-run: out of memory \(.*\); lower batch_s"
+        ) as caught,
         memory.explained("my-run", step.SMALLER_STEP),
     ):
         raise error
-    assert "\n" not in str(seen.value)
-    assert seen.value.__cause__ is error
+    assert "\n" not in str(caught.value)
+    assert caught.value.__cause__ is error
 
 
-def test_an_allocation_that_torch_refuses_is_told_as_a_shortage():
+def test_an_allocation_that_torch_refuses_is_reported_as_a_shortage():
     with (
         pytest.raises(ShortageError, match=r"my-run: out of memory .*lower runtime\.evaluation_ba"),
         memory.explained("my-run", memory.SMALLER_BATCH),
@@ -309,11 +311,11 @@ def test_an_allocation_that_torch_refuses_is_told_as_a_shortage():
 
 def test_other_errors_stay_themselves():
     with (
-        pytest.raises(RuntimeError, match=r"^size mismatch$") as seen,
+        pytest.raises(RuntimeError, match=r"^size mismatch$") as caught,
         memory.explained("my-run", step.SMALLER_STEP),
     ):
         raise RuntimeError("size mismatch")
-    assert type(seen.value) is RuntimeError
+    assert type(caught.value) is RuntimeError
 
 
 # Micro-batches
@@ -331,17 +333,19 @@ def test_the_robust_probe_attacked_in_pieces_is_the_one_attacked_at_once(at_once
         start = nn.Linear(16, CLASSES, dtype=torch.float64)
         nn.init.eye_(start.weight)
         nn.init.zeros_(start.bias)
-        seen.clear()
-        encoder.backbone.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
+        observed.clear()
+        encoder.backbone.register_forward_hook(
+            lambda _, inputs, __: observed.append(len(inputs[0]))
+        )
         probe = RobustLinearProbe(epochs=2, batch_size=6, lr=0.01, steps=3)
         task = probe_task(noise_images(), labels_of(), batch=batch)
         return probe.train(encoder, task, start=start)[0]
 
-    seen = []
+    observed = []
     whole = head(6)
-    assert set(seen) == {6}
+    assert set(observed) == {6}
     pieces = head(at_once)
-    assert max(seen) == at_once
+    assert max(observed) == at_once
     assert torch.equal(whole.weight.isfinite(), torch.ones_like(whole.weight, dtype=torch.bool))
     torch.testing.assert_close(pieces.weight, whole.weight, rtol=0, atol=1e-12)
     torch.testing.assert_close(pieces.bias, whole.bias, rtol=0, atol=1e-12)
@@ -421,5 +425,5 @@ def test_pretraining_on_as_much_as_cifar_10_stays_below_three_gigabytes(tmp_path
 @pytest.mark.slow
 def test_pretraining_from_a_file_does_not_take_the_memory_of_the_images(tmp_path):
     size = write_split(tmp_path, 130_000)
-    found = peaks(tmp_path, 2, 2)
-    assert found["resident"] - found["mapped"] == pytest.approx(size, rel=0.15)
+    actual = peaks(tmp_path, 2, 2)
+    assert actual["resident"] - actual["mapped"] == pytest.approx(size, rel=0.15)

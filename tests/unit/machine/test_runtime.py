@@ -44,10 +44,10 @@ def test_the_finaliser_is_that_of_splitmix64():
 @pytest.mark.parametrize("key", [0, 1, -1, KEY, 2**63 - 1, -(2**63)])
 def test_draws_equal_a_reference_in_plain_integers(key):
     counters = [0, 1, 2, 49_999, 2**31, 2**62, -5]
-    found = runtime.counter_uniform(key, torch.tensor(counters), 4)
-    assert found.dtype == torch.float32
+    actual = runtime.counter_uniform(key, torch.tensor(counters), 4)
+    assert actual.dtype == torch.float32
     expected = [[splitmix(key, counter, draw) for draw in range(4)] for counter in counters]
-    assert found.tolist() == expected
+    assert actual.tolist() == expected
 
 
 def test_the_streams_never_change():
@@ -123,7 +123,7 @@ def test_a_key_is_a_hash_of_its_parts_and_fits_a_tensor():
     assert torch.tensor(key).item() == key
 
 
-def test_permutations_and_generators_depend_on_what_they_are_for_only():
+def test_permutations_and_generators_depend_only_on_their_purpose():
     one, again = runtime.permutation(100, 0, "order", 1), runtime.permutation(100, 0, "order", 1)
     assert torch.equal(one, again)
     assert sorted(one.tolist()) == list(range(100))
@@ -150,7 +150,7 @@ def test_frozen_parameters_get_no_gradient_and_inputs_do():
 
 
 @pytest.mark.parametrize("error", [None, KeyboardInterrupt])
-def test_what_was_frozen_is_as_it_was_even_after_an_error(error):
+def test_frozen_restores_requires_grad_even_after_an_error(error):
     net = network()
     net[2].weight.grad = torch.ones(2, 3)
     before = [parameter.requires_grad for parameter in net.parameters()]
@@ -178,7 +178,7 @@ def test_auto_takes_a_gpu_if_there_is_one(gpus, device, monkeypatch):
 
 
 @pytest.mark.parametrize(("name", "gpus"), [("cuda", 0), ("cuda:0", 0), ("cuda:2", 2)])
-def test_a_gpu_that_is_not_there_is_told_with_what_to_type(name, gpus, monkeypatch):
+def test_a_missing_gpu_is_reported_with_a_fix(name, gpus, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     expected = f"--device {name}: torch sees {gpus} CUDA devices here; use --device cpu"
@@ -187,7 +187,7 @@ def test_a_gpu_that_is_not_there_is_told_with_what_to_type(name, gpus, monkeypat
 
 
 @pytest.mark.parametrize("name", ["", "gpu", "mps", "meta", "cuda:", "cuda:one", "cuda:-1", "cpu0"])
-def test_a_device_that_is_none_is_told_with_those_that_are(name):
+def test_an_unknown_device_is_reported_with_the_known_ones(name):
     with pytest.raises(ValueError, match=f"^--device {name}: expected auto, cpu, cuda, or cuda:1"):
         runtime.choose_device(name)
 
@@ -231,16 +231,16 @@ def test_bf16_is_for_matrix_products_inside_the_context_only():
     assert layer(x).dtype == torch.float32
 
 
-def test_the_environment_names_what_numbers_depend_on():
-    found = runtime.environment(torch.device("cpu"))
-    assert found["python"] == sys.version.split()[0]
-    assert found["torch"] == torch.__version__
-    assert found["threads"] == torch.get_num_threads()
-    assert found["deterministic"] == torch.are_deterministic_algorithms_enabled()
-    assert found["driver"] is None
-    assert found["device"].startswith("cpu: ")
-    assert len(found["device"]) > len("cpu: ")
-    assert found["platform"]
+def test_the_environment_names_the_software_and_hardware_of_a_number():
+    actual = runtime.environment(torch.device("cpu"))
+    assert actual["python"] == sys.version.split()[0]
+    assert actual["torch"] == torch.__version__
+    assert actual["threads"] == torch.get_num_threads()
+    assert actual["deterministic"] == torch.are_deterministic_algorithms_enabled()
+    assert actual["driver"] is None
+    assert actual["device"].startswith("cpu: ")
+    assert len(actual["device"]) > len("cpu: ")
+    assert actual["platform"]
 
 
 class Terminal(io.StringIO):
@@ -263,7 +263,7 @@ def progress(monkeypatch, screen: io.StringIO) -> str:
     return screen.getvalue()
 
 
-def test_progress_tells_rate_and_time_left_on_a_terminal(monkeypatch):
+def test_progress_shows_rate_and_time_left_on_a_terminal(monkeypatch):
     lines = progress(monkeypatch, Terminal()).split("\r")[1:]
     assert len(lines) == 8, "no more than ten times a second"
     assert lines[5].rstrip() == "attack [###################.....] 8/10 0 image/s 0:04 left"
@@ -314,7 +314,7 @@ class OnCuda:
         return "float64"
 
 
-def test_what_cuda_would_round_is_widened_by_one_type_more():
+def test_factors_that_cuda_would_round_become_float64():
     for dtype in (torch.float32, torch.bfloat16):
         assert runtime.widen(OnCuda(dtype)) == "float32"
         with runtime.tf32(allowed=True):

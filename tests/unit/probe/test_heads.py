@@ -38,7 +38,7 @@ def undisturbed():
 
 
 @probes
-def test_a_fit_goes_on_from_any_minibatch_as_if_it_had_not_stopped(name, undisturbed):
+def test_a_fit_resumes_from_any_minibatch_as_if_never_interrupted(name, undisturbed):
     memory = Memory()
     assert fitted(name, memory) == undisturbed(name)
     assert len(memory.saved) == MINIBATCHES
@@ -50,7 +50,7 @@ def test_a_fit_goes_on_from_any_minibatch_as_if_it_had_not_stopped(name, undistu
 
 
 @probes
-def test_a_fit_that_is_interrupted_again_and_again_ends_alike(name, undisturbed):
+def test_a_fit_that_is_interrupted_repeatedly_has_the_same_result(name, undisturbed):
     memory = Memory(every=2)
     for dies_after in (1, 3, 4):  # with nothing saved, two minibatches, four
         memory.minibatches, memory.dies_after = 0, dies_after
@@ -61,7 +61,7 @@ def test_a_fit_that_is_interrupted_again_and_again_ends_alike(name, undisturbed)
     assert memory.minibatches == 2
 
 
-def test_where_a_fit_goes_on_is_told(caplog):
+def test_a_log_line_names_where_a_fit_resumes(caplog):
     caplog.set_level("INFO")
     memory = Memory(dies_after=5)
     with pytest.raises(InterruptedTraining):

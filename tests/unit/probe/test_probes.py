@@ -194,8 +194,8 @@ def test_every_epoch_sees_all_images_in_an_order_of_its_own():
     encoder = Pixels()
     task = probe_task(noise_images(), labels_of())
     RobustLinearProbe(epochs=2, batch_size=4, steps=1, eps=0.0).train(encoder, task)
-    seen = torch.cat(encoder.seen[1::2])  # each minibatch is attacked, then trained on
-    differences = (seen.unsqueeze(1) - noise_images() / 255).abs().flatten(2).sum(dim=2)
+    observed = torch.cat(encoder.seen[1::2])  # each minibatch is attacked, then trained on
+    differences = (observed.unsqueeze(1) - noise_images() / 255).abs().flatten(2).sum(dim=2)
     places = differences.argmin(dim=1).tolist()
     orders = places[:12], places[12:]
     assert sorted(orders[0]) == sorted(orders[1]) == list(range(12))
@@ -256,8 +256,8 @@ def test_the_robust_head_is_more_robust_than_the_linear_one():
     robust, _ = probe.train(Pixels(4), task, start=zero_head())
     # What is right for every image fails under attack; what holds is wrong for some images.
     assert [under_attack(linear, images, labels, name) for name in ("clean", "eps_16")] == [1, 0]
-    found = [under_attack(robust, images, labels, name) for name in ("clean", "eps_16")]
-    assert found == pytest.approx([0.9, 0.9])
+    actual = [under_attack(robust, images, labels, name) for name in ("clean", "eps_16")]
+    assert actual == pytest.approx([0.9, 0.9])
 
 
 def test_standard_epochs_at_the_end_undo_the_robustness():
@@ -311,8 +311,8 @@ def test_the_feature_of_a_stack_is_the_mean_over_its_views():
     stacks = torch.rand(3, 4, 3, SIZE, SIZE)
     for feature in ("prefeature", "backbone"):
         one_by_one = torch.stack([encoder.represent(stacks[:, i], feature) for i in range(4)])
-        found = represent(encoder, feature, stacks)
-        torch.testing.assert_close(found, one_by_one.mean(dim=0), rtol=1e-5, atol=1e-6)
+        actual = represent(encoder, feature, stacks)
+        torch.testing.assert_close(actual, one_by_one.mean(dim=0), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("n", [1, 3])
@@ -359,11 +359,11 @@ def test_an_attack_moves_every_view_of_a_stack_through_the_mean_alone():
     stacks = 0.25 + 0.5 * torch.rand(5, 3, 3, 4, 4)
     labels = torch.zeros(5, dtype=torch.int64)
     attack = PgdAttack(eps=(8.0,), steps=3, step_size=4)
-    found = attack.perturb(Classifier(encoder, head, probe), stacks, labels, eps=8 / 255, seed=0)
+    actual = attack.perturb(Classifier(encoder, head, probe), stacks, labels, eps=8 / 255, seed=0)
     # The gradient of a linear head on a mean is the same for each view: away from class 0.
     direction = (head.weight[1] - head.weight[0]).sign().view(3, 4, 4)
     expected = stacks + 8 / 255 * direction
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-6)
 
 
 def test_the_n_crop_rate_falls_to_zero_over_all_minibatches():
@@ -373,7 +373,7 @@ def test_the_n_crop_rate_falls_to_zero_over_all_minibatches():
     assert [row["lr"] for row in history] == pytest.approx(last)
 
 
-def test_whole_images_are_what_the_other_probes_see():
+def test_the_other_probes_read_whole_images():
     images = noise_images()
     for probe in (LinearProbe(), RobustLinearProbe(), OwnHead()):
         inputs = probe.inputs(images, torch.arange(12), Views(count=9), size=SIZE, seed=0)

@@ -1,4 +1,4 @@
-"""A small study without mistakes, and the mistakes that tests plant in it."""
+"""A small study without mistakes, and the mistakes that tests inject into it."""
 
 BASE = """\
 study: small
@@ -48,14 +48,14 @@ figures:
 RUN = "runs.emp-free"
 TABLE = "tables.main"
 
-# What is replaced, by what (`@` marks the line to blame, otherwise the first), the key to blame,
-# and what the message has to say of what was expected, what was found, and the way out.
+# Text to replace, its replacement (`@` marks the reported line, otherwise the first), reported key,
+# and part of the message: what was expected, what was found, and the fix.
 ONE_MISTAKE = {
     "neither table nor figure": (
         BASE[BASE.index("tables:") :],
         "tables: {}@\nfigures: {}\n",
         "tables",
-        "expected a table or a figure with what to compute, found none",
+        "expected a table or figure, found none: nothing to compute; add one",
     ),
     "unknown key at the top": ("seeds:", "seed:", "seed", "unknown key; did you mean `seeds`?"),
     "unknown key without a likely one": (
@@ -358,19 +358,19 @@ ONE_MISTAKE = {
         "attacks:",
         "attacks:\n  clean: {kind: pgd, eps: [1]}@",
         "attacks.clean",
-        "`clean` has a meaning of its own; choose another name",
+        "`clean` is a reserved name; choose another name",
     ),
     "reserved name of a probe": (
         "probes:",
         "probes:\n  fresh: linear@",
         "probes.fresh",
-        "`fresh` has a meaning of its own",
+        "`fresh` is a reserved name",
     ),
     "figure of the name of a table": (
         "  bars:",
         "  main:",
         "figures.main",
-        "a table has the name `main` too; choose another name",
+        "a table is also named `main`; choose another name",
     ),
     "unknown data set of a run": (
         "    epochs: 3",
@@ -457,19 +457,19 @@ ONE_MISTAKE = {
         "[75.9, unavailable, null]",
         "[75.9, null]",
         f"{TABLE}.rows.free.published",
-        "expected 3 values, one a column (null where the paper has none), found 2",
+        "expected 3 values, one per column (null if the paper has none), found 2",
     ),
     "trained probe on a supervised network": (
         "probe: own",
         "probe: rle",
         f"{TABLE}.rows.own.probe",
-        "run `supervised` is read through `own`, found `rle`",
+        "run `supervised` needs probe `own`, found `rle`",
     ),
     "own head of a network without one": (
         "probe: rle,",
         "probe: own,",
         f"{TABLE}.rows.free.probe",
-        "run `emp-free` is read through a trained probe, found `own`",
+        "run `emp-free` needs a trained probe, found `own`",
     ),
     "autoattack on several crops": (
         "digits/pgd20/8]\n    rows:\n",
@@ -487,7 +487,7 @@ ONE_MISTAKE = {
         "rle_start: central",
         "rle_start: crops",
         "probes.rle.rle_start",
-        "`crops` is no linear probe on whole images; use one of kind: linear",
+        "`crops` is not a linear probe on whole images; use kind: linear",
     ),
     "start at a probe of another feature": (
         "rle_start: central",
@@ -499,7 +499,7 @@ ONE_MISTAKE = {
         "rle_start: central",
         "rle_start: rle",
         "probes.rle.rle_start",
-        "`rle` is no",
+        "`rle` is not a linear probe",
     ),
     "too few views": (
         "{count: 4}",

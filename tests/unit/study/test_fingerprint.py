@@ -219,7 +219,7 @@ UNUSED = {
 
 
 @pytest.mark.parametrize("edit", USED)
-def test_an_edit_of_what_a_definition_uses_changes_its_digest(edit, digest):
+def test_an_edit_of_a_used_definition_changes_the_digest(edit, digest):
     root, module, old, new = USED[edit]
     assert digest(root) != digest(root, **{module: (old, new)})
 
@@ -255,7 +255,7 @@ def test_a_digest_is_the_same_for_all_versions_of_python(digest):
         ("print(1)", "runs at import"),
     ],
 )
-def test_what_cannot_be_followed_is_refused_with_its_line(statement, message, digest):
+def test_code_that_cannot_be_followed_is_refused_with_its_line(statement, message, digest):
     with pytest.raises(SyntaxError, match=r"train\.py:21: ") as caught:
         digest("train.train", train=("RATE = 0.1\n", f"RATE = 0.1\n{statement}\n"))
     assert message in str(caught.value)
@@ -275,7 +275,7 @@ def test_an_import_of_a_whole_module_inside_a_function_is_refused_too(digest):
         ("train.train", {"train": ("import scale", "import rescale as scale")}),
     ],
 )
-def test_what_does_not_exist_is_no_silent_nothing(root, changes, digest):
+def test_a_missing_definition_or_module_is_an_error(root, changes, digest):
     with pytest.raises(LookupError, match=r"missing|rescale"):
         digest(root, **changes)
 

@@ -57,14 +57,14 @@ STUDY = Study(
 
 def codes() -> dict[str, str]:
     """Return the digest of the code of every job, by a short name."""
-    found = {f"data {name}": specs.data_spec(STUDY, name)["code"] for name in STUDY.datasets}
+    digests = {f"data {name}": specs.data_spec(STUDY, name)["code"] for name in STUDY.datasets}
     for run, job in plan.pretrainings(STUDY).items():
-        found[f"pretrain {job.entry}"] = specs.pretrain_spec(STUDY, run)["code"]
+        digests[f"pretrain {job.entry}"] = specs.pretrain_spec(STUDY, run)["code"]
     for run, probe in plan.heads(STUDY):
-        found[f"probe {probe}"] = specs.probe_spec(STUDY, run, probe)["code"]
+        digests[f"probe {probe}"] = specs.probe_spec(STUDY, run, probe)["code"]
     for run, probe, attack in plan.evaluations(STUDY):
-        found[f"attack {probe} {attack}"] = specs.attack_spec(STUDY, run, probe, attack)["code"]
-    return found
+        digests[f"attack {probe} {attack}"] = specs.attack_spec(STUDY, run, probe, attack)["code"]
+    return digests
 
 
 @pytest.fixture
@@ -184,7 +184,7 @@ def test_comments_docstrings_and_annotations_rerun_nothing(changed):
     assert changed(edit) == set()
 
 
-def test_what_is_not_part_of_a_job_reruns_nothing(changed):
+def test_code_that_a_job_does_not_use_reruns_nothing(changed):
     """The command line, planning, reading of studies, and all that is made of results."""
 
     def edit(source: Path) -> None:
@@ -207,7 +207,7 @@ def test_a_backbone_reruns_everything_that_has_a_network(changed):
     assert changed(edit) == PRETRAIN | PROBE | ATTACK
 
 
-def test_a_recipe_of_colours_reruns_what_makes_views(changed):
+def test_a_recipe_of_colours_reruns_the_jobs_that_make_views(changed):
     edit = replaced(r"jitter=0\.8", "jitter=0.7", "augment")
     assert changed(edit) == PRETRAIN | {"probe crops", "attack crops pgd"}
 

@@ -1,4 +1,4 @@
-"""Studies: each mistake is told with its place and a way out; defaults are merged in order."""
+"""Studies: each mistake is reported with its place and a fix; defaults are merged in order."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def load(folder: Path, *changes: tuple[str, str]) -> Study:
 
 
 def mistakes(path: Path) -> list[tuple[int, str, str]]:
-    """Return line, key and message of everything that is wrong with a file."""
+    """Return line, key and message of every mistake in a file."""
     with pytest.raises(StudyError) as caught:
         load_study(path)
     assert {problem.file for problem in caught.value.problems} == {str(path)}
@@ -38,29 +38,29 @@ def mistakes(path: Path) -> list[tuple[int, str, str]]:
 
 
 def line_of(text: str, part: str) -> int:
-    """Return the line on which a part of a text first stands, counted from 1."""
+    """Return the line on which a part of a text first occurs, counted from 1."""
     return text[: text.index(part)].count("\n") + 1
 
 
 @pytest.mark.parametrize("mistake", ONE_MISTAKE)
-def test_a_mistake_is_told_once_with_its_line_its_key_and_the_way_out(mistake, tmp_path):
+def test_a_mistake_is_reported_once_with_its_line_its_key_and_the_fix(mistake, tmp_path):
     old, new, key, message = ONE_MISTAKE[mistake]
     changed = BASE.replace(old, new, 1)
     line = line_of(changed, "@") if "@" in changed else line_of(BASE, old)
-    [(told_line, told_key, told)] = mistakes(write(tmp_path, (BASE, changed.replace("@", ""))))
-    assert (told_line, told_key) == (line, key)
-    assert message in told
+    [reported] = mistakes(write(tmp_path, (BASE, changed.replace("@", ""))))
+    assert reported[:2] == (line, key)
+    assert message in reported[2]
 
 
-def test_the_study_that_the_mistakes_are_planted_in_has_none(tmp_path):
+def test_the_study_that_mistakes_are_injected_into_has_none(tmp_path):
     study = load(tmp_path)
     assert study.runs["emp-free"].regime == Free(replays=3, eps=4.0)
     assert study.probes["own"] is OWN_HEAD
 
 
-def test_each_row_is_told_which_data_set_its_run_lacks(tmp_path):
+def test_each_row_reports_which_data_set_its_run_lacks(tmp_path):
     path = write(tmp_path, ("digits/minutes]", "other/minutes]"))
-    expected = "a column asks for `other`, but run `{}` has only digits"
+    expected = "a column needs `other`, but run `{}` has only digits"
     assert mistakes(path) == [
         (36, f"{TABLE}.rows.free.run", expected.format("emp-free")),
         (37, f"{TABLE}.rows.own.run", expected.format("supervised")),
@@ -74,10 +74,10 @@ def test_two_runs_may_not_share_a_folder(tmp_path):
         ("  other: digits", "  free-digits: digits"),
         ("probes:", f"  emp: {other}\nprobes:"),
     )
-    message = "results on `free-digits` would lie where those of run `emp-free` do; rename one"
-    [(line, key, told)] = mistakes(path)
+    expected = "results on `free-digits` would use the folder of run `emp-free`; rename one"
+    [(line, key, message)] = mistakes(path)
     assert (line, key) == (24, "runs.emp")
-    assert message in told
+    assert expected in message
 
 
 def test_clean_accuracy_needs_an_attack(tmp_path):
@@ -93,8 +93,8 @@ def test_clean_accuracy_needs_an_attack(tmp_path):
     assert mistakes(path) == [(32, f"{TABLE}.columns[0]", message)]
 
 
-def test_all_mistakes_are_told_at_once_in_the_order_of_the_file(tmp_path):
-    planted = [
+def test_all_mistakes_are_reported_at_once_in_the_order_of_the_file(tmp_path):
+    injected = [
         ("title: A small study", "title: 12"),
         ("seeds: [0, 1]", "seeds: [0, one]"),
         ("test: 500", "tests: 500"),
@@ -107,8 +107,8 @@ def test_all_mistakes_are_told_at_once_in_the_order_of_the_file(tmp_path):
         ("title: Bars", "titel: Bars"),
         ("digits/pgd20/8]", "digits/pgd20/8, 7]"),
     ]
-    found = mistakes(write(tmp_path, *planted))
-    assert [(line, key) for line, key, _ in found] == [
+    reported = mistakes(write(tmp_path, *injected))
+    assert [(line, key) for line, key, _ in reported] == [
         (2, "title"),
         (3, "seeds[1]"),
         (5, "datasets.digits.tests"),
@@ -136,7 +136,7 @@ def test_an_error_counts_its_mistakes_and_names_the_file_in_each(tmp_path):
     ]
 
 
-def test_a_mistake_in_a_shared_block_is_told_once_and_where_it_stands(tmp_path):
+def test_a_mistake_in_a_shared_block_is_reported_once_at_its_place(tmp_path):
     path = write(tmp_path, ("{width: 8, hidden: 16}", "{width: 0, hidden: 0}"))
     assert [(line, key) for line, key, _ in mistakes(path)] == [
         (10, "defaults.all.encoder.width"),
@@ -213,14 +213,14 @@ def test_a_block_that_cannot_be_found_does_not_make_other_keys_missing(tmp_path)
 
 @pytest.mark.parametrize("block", ["datasets", "defaults", "runs", "probes", "attacks", "tables"])
 @pytest.mark.parametrize("wrong", ["12", "[1]", "text", "~"])
-def test_a_block_that_is_no_mapping_is_told_with_its_line(block, wrong, tmp_path):
+def test_a_block_that_is_not_a_mapping_is_reported_with_its_line(block, wrong, tmp_path):
     [whole] = re.findall(rf"^{block}:\n(?:  .*\n)+", BASE, re.MULTILINE)
     line, key, message = mistakes(write(tmp_path, (whole, f"{block}: {wrong}\n")))[0]
     assert (line, key) == (line_of(BASE, whole), block)
     assert re.search("expected .*, found ", message)
 
 
-def test_whatever_is_done_to_a_study_file_it_loads_or_is_refused(tmp_path):
+def test_a_randomly_changed_study_file_loads_or_is_refused(tmp_path):
     """Bytes are changed, dropped and inserted; lines are dropped, doubled, swapped and indented."""
     rng = random.Random(0)
     lines = BASE.encode().splitlines(keepends=True)
@@ -232,9 +232,9 @@ def test_whatever_is_done_to_a_study_file_it_loads_or_is_refused(tmp_path):
             load_study(path)
             outcomes.append("loaded")
         except StudyError as error:
-            outcomes.extend("told" for problem in error.problems if 1 <= problem.line < 50)
+            outcomes.extend("reported" for problem in error.problems if 1 <= problem.line < 50)
     assert outcomes.count("loaded") > 10
-    assert outcomes.count("told") > 150
+    assert outcomes.count("reported") > 150
 
 
 def _mutate_lines(rng: random.Random, lines: list[bytes]) -> list[bytes]:

@@ -1,4 +1,4 @@
-"""Reading YAML: every entry knows its place, and versions of YAML must agree on every value."""
+"""Reading YAML: every entry has its place, and versions of YAML must agree on every value."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from robustviews.study.problems import Place, Problems
 
 
 def read(folder: Path, text: str | bytes) -> tuple[LocatedDict | None, list[tuple[int, str, str]]]:
-    """Return what is read from YAML, and line, key and message of all that is wrong with it."""
+    """Return the tree of a YAML file, and line, key and message of all mistakes in it."""
     path = folder / "study.yaml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     problems, tree = Problems(str(path)), None
@@ -20,13 +20,13 @@ def read(folder: Path, text: str | bytes) -> tuple[LocatedDict | None, list[tupl
         tree = load_located(path, problems)
         problems.raise_if_any()
     except StudyError as error:
-        return tree, [(each.line, each.key, each.message) for each in error.problems]
+        return tree, [(problem.line, problem.key, problem.message) for problem in error.problems]
     return tree, []
 
 
-def test_every_entry_knows_its_line_and_key(tmp_path):
-    tree, found = read(tmp_path, "a: 1\nb:\n  c: [x,\n    y]\n  d:\n    - {e: 2}\n")
-    assert not found
+def test_every_entry_has_its_line_and_key(tmp_path):
+    tree, problems = read(tmp_path, "a: 1\nb:\n  c: [x,\n    y]\n  d:\n    - {e: 2}\n")
+    assert not problems
     assert tree.place == Place(1, "")
     assert tree.at == {"a": Place(1, "a"), "b": Place(2, "b")}
     assert tree["b"].at == {"c": Place(3, "b.c"), "d": Place(5, "b.d")}
@@ -59,15 +59,15 @@ def test_every_entry_knows_its_line_and_key(tmp_path):
         (">-\n  two\n  lines", "two lines"),
     ],
 )
-def test_what_all_versions_of_yaml_agree_on_is_read(text, value, tmp_path):
-    tree, found = read(tmp_path, f"a: {text}\n")
-    assert not found
+def test_values_that_all_versions_of_yaml_agree_on_are_read(text, value, tmp_path):
+    tree, problems = read(tmp_path, f"a: {text}\n")
+    assert not problems
     assert tree["a"] == value
     assert type(tree["a"]) is type(value)
 
 
 @pytest.mark.parametrize(
-    ("text", "old", "new", "ways"),
+    ("text", "old", "new", "choices"),
     [
         ("1e-3", "'1e-3'", "0.001", '0.001 or "1e-3"'),
         ("1E5", "'1E5'", "100000.0", '100000.0 or "1E5"'),
@@ -81,22 +81,22 @@ def test_what_all_versions_of_yaml_agree_on_is_read(text, value, tmp_path):
         ("on", "true", "'on'", 'true or "on"'),
         ("No", "false", "'No'", 'false or "No"'),
         ("2026-01-31", "a date", "'2026-01-31'", '"2026-01-31"'),
-        ("2026-13-31", "nothing that makes sense", "'2026-13-31'", '"2026-13-31"'),
-        ("=", "nothing that makes sense", "'='", '"="'),
+        ("2026-13-31", "an invalid value", "'2026-13-31'", '"2026-13-31"'),
+        ("=", "an invalid value", "'='", '"="'),
     ],
 )
-def test_what_versions_of_yaml_read_differently_is_refused_with_both_readings(
-    text, old, new, ways, tmp_path
+def test_values_that_versions_of_yaml_read_differently_are_refused_with_both(
+    text, old, new, choices, tmp_path
 ):
-    tree, found = read(tmp_path, f"x: 1\na: {text}\n")
-    message = f"YAML 1.1 reads {text} as {old}, YAML 1.2 as {new}; write {ways}"
-    assert found == [(2, "a", message)]
+    tree, problems = read(tmp_path, f"x: 1\na: {text}\n")
+    message = f"YAML 1.1 reads {text} as {old}, YAML 1.2 as {new}; write {choices}"
+    assert problems == [(2, "a", message)]
     assert tree["a"] is INVALID
 
 
 def test_keys_are_their_text_as_written(tmp_path):
-    tree, found = read(tmp_path, "no: 1\n1: 2\n010: 3\n")
-    assert not found
+    tree, problems = read(tmp_path, "no: 1\n1: 2\n010: 3\n")
+    assert not problems
     assert list(tree) == ["no", "1", "010"]
 
 
@@ -130,19 +130,19 @@ def test_keys_are_their_text_as_written(tmp_path):
         ("text", 1, "", "expected a mapping with keys such as"),
         (b"a: \xff\n", 1, "", "not UTF-8 text (invalid start byte at byte 3)"),
         (b"\x89PNG\r\n\x1a\n\x00", 1, "", "not UTF-8 text (invalid start byte at byte 0)"),
-        ("[" * 600, 1, "", "no study: mappings or lists nested hundreds of levels deep"),
-        ("a: " + "[" * 600 + "]" * 600, 1, "", "no study: mappings or lists nested hundreds"),
+        ("[" * 600, 1, "", "not a study: mappings or lists nested hundreds of levels deep"),
+        ("a: " + "[" * 600 + "]" * 600, 1, "", "not a study: mappings or lists nested hundreds"),
     ],
 )
-def test_what_is_no_plain_yaml_is_refused_with_its_place(text, line, key, message, tmp_path):
-    _, [(told_line, told_key, told)] = read(tmp_path, text)
-    assert (told_line, told_key) == (line, key)
-    assert message in told
+def test_yaml_that_is_not_plain_is_refused_with_its_place(text, line, key, message, tmp_path):
+    _, [problem] = read(tmp_path, text)
+    assert problem[:2] == (line, key)
+    assert message in problem[2]
 
 
-def test_aliases_may_repeat_a_value_but_not_explode(tmp_path):
-    tree, found = read(tmp_path, "a: &c [1, 2]\nb: *c\n")
-    assert not found
+def test_aliases_may_repeat_a_value_but_not_expand_without_limit(tmp_path):
+    tree, problems = read(tmp_path, "a: &c [1, 2]\nb: *c\n")
+    assert not problems
     assert tree["b"] == [1, 2]
     assert tree["b"].at[1] == Place(1, "b[1]")
     levels = ["l0: &l0 [x, x, x, x, x, x, x, x, x, x]"]

@@ -184,14 +184,14 @@ def test_a_wrong_value_of_any_option_is_blamed_on_its_line_and_key(mistake, tmp_
     path.write_text(text, encoding="utf-8")
     with pytest.raises(StudyError) as caught:
         load_study(path)
-    found = {(problem.line, problem.key): problem.message for problem in caught.value.problems}
+    reported = {(problem.line, problem.key): problem.message for problem in caught.value.problems}
     root = yaml.compose(text, Loader=yaml.SafeLoader)
     expected = {(line_of(root, place), ".".join(place).replace(".[", "[")) for place in planted}
     assert expected
-    assert found.keys() == expected
-    assert all("found" in message or "unknown" in message for message in found.values())
+    assert reported.keys() == expected
+    assert all("found" in message or "unknown" in message for message in reported.values())
 
 
-def test_every_option_is_planted_with_some_mistake():
+def test_every_option_gets_an_injected_mistake():
     assert len(OPTIONS) > 100
     assert all(any(wrong(option) for wrong in MISTAKES.values()) for option in OPTIONS)

@@ -1,4 +1,4 @@
-"""Plans: which jobs the cells of a study need, and what decides each of them."""
+"""Plans: which jobs the cells of a study need, and what decides each job."""
 
 from __future__ import annotations
 
@@ -78,12 +78,12 @@ def with_run(name: str, **changes: Any) -> Study:
 
 def all_specs(of: Study) -> dict[str, str]:
     """Return the spec of every job as text, by a readable name."""
-    every = {f"data {name}": specs.data_spec(of, name) for name in of.datasets}
-    every |= {f"pretrain {run}": specs.pretrain_spec(of, run) for run in plan.pretrainings(of)}
-    every |= {f"probe {' '.join(head)}": specs.probe_spec(of, *head) for head in plan.heads(of)}
+    by_name = {f"data {name}": specs.data_spec(of, name) for name in of.datasets}
+    by_name |= {f"pretrain {run}": specs.pretrain_spec(of, run) for run in plan.pretrainings(of)}
+    by_name |= {f"probe {' '.join(head)}": specs.probe_spec(of, *head) for head in plan.heads(of)}
     for names in plan.evaluations(of):
-        every[f"attack {' '.join(names)}"] = specs.attack_spec(of, *names)
-    return {name: specs.to_json(spec) for name, spec in every.items()}
+        by_name[f"attack {' '.join(names)}"] = specs.attack_spec(of, *names)
+    return {name: specs.to_json(spec) for name, spec in by_name.items()}
 
 
 def changed(of: Study) -> set[str]:
@@ -144,7 +144,7 @@ def test_minutes_alone_need_a_training_but_no_head_of_a_supervised_network_and_n
     assert plan.evaluations(only) == []
 
 
-def test_cells_come_row_by_row_with_all_that_they_stand_for():
+def test_cells_come_row_by_row_with_all_their_fields():
     cells = plan.cells(study(), TABLE)
     assert [(cell.row, cell.column) for cell in cells] == [
         (row, column) for row in ("first", "second") for column in TABLE.columns
@@ -175,13 +175,13 @@ def test_cells_come_row_by_row_with_all_that_they_stand_for():
         (("digits/clean", "digits/minutes"), "aa"),  # the first of the study
     ],
 )
-def test_clean_accuracy_stands_on_the_images_of_the_first_attack_on_its_data_set(columns, attack):
+def test_clean_accuracy_uses_the_images_of_the_first_attack_on_its_data_set(columns, attack):
     table = Table("A table", columns, {"one": Row("emp", "rle")})
     [clean] = [cell for cell in plan.cells(study(), table) if cell.column == "digits/clean"]
     assert (clean.attack, clean.eps) == (attack, None)
 
 
-def test_a_cell_is_called_after_its_row_else_its_run_else_the_name_of_the_run():
+def test_the_label_of_a_cell_is_that_of_its_row_else_its_run_else_the_run_name():
     rows = {"a": Row("simclr", "rle", label="A"), "b": Row("simclr", "rle"), "c": Row("emp", "rle")}
     table = Table("A table", ("digits/minutes",), rows)
     assert [cell.label for cell in plan.cells(study(), table)] == ["A", "SimCLR", "emp"]
@@ -192,7 +192,7 @@ def test_a_run_has_its_own_seeds_or_those_of_the_study():
     assert plan.seeds_of(study(), "supervised") == (0, 1)
 
 
-def test_results_lie_in_folders_that_name_them():
+def test_results_are_in_folders_that_name_them():
     of = study()
     assert folders.pretrain_folder(of, "r") == Path("results/small/pretrain/r")
     assert folders.probe_folder(of, "r", "p") == Path("results/small/probe/r/p")
@@ -212,13 +212,13 @@ def test_the_folder_of_a_data_set_names_it_and_follows_its_options():
 
 def test_specs_are_plain_json_on_one_sorted_line():
     of = study()
-    every = [
+    one_per_stage = [
         specs.data_spec(of, "digits"),
         specs.pretrain_spec(of, "emp-digits-s3"),
         specs.probe_spec(of, "emp-digits-s3", "crops"),
         specs.attack_spec(of, "emp-digits-s3", "crops", "pgd"),
     ]
-    for spec in every:
+    for spec in one_per_stage:
         text = specs.to_json(spec)
         assert json.loads(text) == spec
         assert "\n" not in text
@@ -258,7 +258,7 @@ SAME = {
 
 
 @pytest.mark.parametrize("what", SAME)
-def test_what_decides_no_number_changes_no_spec(what):
+def test_changes_that_decide_no_number_change_no_spec(what):
     assert changed(SAME[what]) == set()
 
 
@@ -292,22 +292,22 @@ def test_views_change_the_specs_of_trainings_and_of_heads_that_draw_from_them():
 
 
 def test_an_option_of_a_probe_changes_the_specs_of_its_heads_and_of_their_attacks():
-    found = changed(study(probes={**PROBES, "central": LinearProbe(lr=0.1)}))
-    assert found == {"probe emp-digits-s3 central", "probe emp-digits-s5 central"}
-    found = changed(study(probes={**PROBES, "crops": NcropProbe(n=4)}))
-    assert {name for name in found if name.startswith("probe")} == VIEWED
-    assert {name.split()[2] for name in found} == {"crops"}
+    actual = changed(study(probes={**PROBES, "central": LinearProbe(lr=0.1)}))
+    assert actual == {"probe emp-digits-s3 central", "probe emp-digits-s5 central"}
+    actual = changed(study(probes={**PROBES, "crops": NcropProbe(n=4)}))
+    assert {name for name in actual if name.startswith("probe")} == VIEWED
+    assert {name.split()[2] for name in actual} == {"crops"}
 
 
 def test_an_option_of_an_attack_changes_its_specs_only():
-    found = changed(study(attacks={**ATTACKS, "pgd": PgdAttack(eps=(4.0, 8.0), steps=10)}))
-    assert found
-    assert all(name.startswith("attack") and name.endswith(" pgd") for name in found)
+    actual = changed(study(attacks={**ATTACKS, "pgd": PgdAttack(eps=(4.0, 8.0), steps=10)}))
+    assert actual
+    assert all(name.startswith("attack") and name.endswith(" pgd") for name in actual)
 
 
-def test_an_option_of_a_data_set_changes_the_specs_of_what_is_trained_on_it():
-    found = changed(study(datasets={"digits": Digits(test=99), "other": Digits(test=100)}))
-    assert found == {"data digits"} | {
+def test_an_option_of_a_data_set_changes_the_specs_of_its_trainings():
+    actual = changed(study(datasets={"digits": Digits(test=99), "other": Digits(test=100)}))
+    assert actual == {"data digits"} | {
         f"pretrain {run}" for run in plan.pretrainings(study()) if "digits" in run
     }
 
@@ -319,7 +319,7 @@ def test_the_order_of_keys_in_a_study_changes_no_spec():
     )
 
 
-def test_the_specs_of_three_hundred_trainings_are_made_within_seconds():
+def test_the_specs_of_three_hundred_trainings_take_less_than_two_seconds():
     many = {f"run{number}": RUNS["emp"] for number in range(75)}
     rows = {name: Row(name, "rle") for name in many}
     columns = ("digits/clean", "digits/pgd/4", "digits/aa/8", "other/aa/8")
@@ -331,7 +331,7 @@ def test_the_specs_of_three_hundred_trainings_are_made_within_seconds():
     assert len(specs) == 2 + 300 + 600 + 450
 
 
-def test_a_table_is_made_again_when_its_words_change_and_not_when_a_figure_does():
+def test_a_table_is_rebuilt_when_its_text_changes_and_not_when_a_figure_does():
     def spec(of: Study, block: str) -> str:
         return specs.to_json(specs.report_spec(of, block))
 
@@ -345,7 +345,7 @@ def test_a_table_is_made_again_when_its_words_change_and_not_when_a_figure_does(
     assert spec(study(runtime=Runtime(threads=8)), "one") == spec(study(), "one")
 
 
-def test_only_the_report_is_made_again_when_the_code_of_the_audit_changes(monkeypatch):
+def test_only_the_report_is_rebuilt_when_the_code_of_the_audit_changes(monkeypatch):
     monkeypatch.setattr(specs.fingerprint, "files", lambda *parts: " ".join(parts))
     for part in ("provenance", "study", "machine/humanize"):
         assert part in specs.report_spec(study(), rule="report")["code"].split()
@@ -354,7 +354,7 @@ def test_only_the_report_is_made_again_when_the_code_of_the_audit_changes(monkey
         assert part not in specs.report_spec(study(), "one", rule="table")["code"].split()
 
 
-def test_what_some_tables_need_is_part_of_what_the_study_needs():
+def test_the_needs_of_some_tables_are_a_part_of_the_needs_of_the_study():
     of = study()
     assert list(plan.pretrainings_of(of, FIGURE)) == [
         "emp-other-s3",

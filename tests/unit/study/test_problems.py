@@ -1,4 +1,4 @@
-"""Mistakes: collected once each, told in the order of the file, with the name that was meant."""
+"""Mistakes: collected once each, reported in the order of the file, with the closest name."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ def raised(problems: Problems) -> str:
     return str(caught.value)
 
 
-def test_nothing_is_raised_when_nothing_is_wrong():
+def test_nothing_is_raised_without_mistakes():
     Problems("study.yaml").raise_if_any()
 
 
-def test_mistakes_are_told_in_the_order_of_the_file_and_counted():
+def test_mistakes_are_reported_in_the_order_of_the_file_and_counted():
     problems = Problems("study.yaml")
     problems.add(Place(7, "runs.a"), "second")
     problems.add(Place(3, ""), "first")
@@ -31,7 +31,7 @@ def test_mistakes_are_told_in_the_order_of_the_file_and_counted():
     ]
 
 
-def test_a_mistake_that_is_found_twice_is_told_once():
+def test_a_mistake_that_is_added_twice_is_reported_once():
     problems = Problems("study.yaml")
     problems.add(Place(7, "runs.a"), "wrong")
     problems.add(Place(7, "runs.a"), "wrong")

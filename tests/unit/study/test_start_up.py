@@ -59,11 +59,11 @@ def seconds(*arguments: str) -> float:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_quick_command_imports_nothing_that_computes(command):
-    found = python("-X", "importtime", "-m", "robustviews", *COMMANDS[command])
-    imported = {line.rpartition("|")[2].strip() for line in found.stderr.splitlines()}
+    finished = python("-X", "importtime", "-m", "robustviews", *COMMANDS[command])
+    imported = {line.rpartition("|")[2].strip() for line in finished.stderr.splitlines()}
     assert "robustviews.cli" in imported
     assert not HEAVY & {name.split(".")[0] for name in imported}
-    assert found.stdout
+    assert finished.stdout
 
 
 def test_planning_a_whole_study_imports_nothing_that_computes():

@@ -219,9 +219,9 @@ def test_published_values_stand_beside_the_probe_that_the_paper_names(
     study = studies[paper.study]
     for name, row in _published_rows(study, paper).items():
         # a row is named after its probe, where it is not r-LE
-        wanted = next((probe for probe in PROBES if name.startswith(probe)), "rle")
+        kind = next((probe for probe in PROBES if name.startswith(probe)), "rle")
         probe = study.probes[row.probe]
-        assert (type(probe).__name__, getattr(probe, "n", None)) == PROBES[wanted], name
+        assert (type(probe).__name__, getattr(probe, "n", None)) == PROBES[kind], name
 
 
 @transcribed
@@ -257,7 +257,7 @@ def test_figures_of_our_own_show_the_rows_of_table_1(studies: dict[str, Study]) 
     }
 
 
-def test_every_published_figure_and_table_without_values_says_unavailable(
+def test_every_published_table_and_figure_without_values_has_unavailable(
     studies: dict[str, Study],
 ) -> None:
     unread = ["table4", "table6", "imagenet100", "figure2", "figure3", "figure4", "figure5"]
@@ -280,7 +280,7 @@ def test_supervised_rows_have_published_values_in_table_4_alone(
     assert with_values == {("table4", "supervised-free3")}
 
 
-def test_supervised_yardsticks_cost_what_cf_amc_ssl_costs(studies: dict[str, Study]) -> None:
+def test_supervised_baselines_cost_as_much_as_cf_amc_ssl(studies: dict[str, Study]) -> None:
     runs = studies["cf-amc-ssl"].runs
     ours = runs["emp-crop16-free3"]
     cost = {"emp-crop16-free3": ours.epochs * 16 * 3}
@@ -398,11 +398,11 @@ def _all_tables(study: Study) -> dict[str, Table | Figure]:
 def _differences(ours: Any, theirs: Any) -> dict[str, tuple[Any, Any]]:
     """Return the options, by their own name, in which two dataclasses differ."""
     assert type(ours) is type(theirs)
-    found: dict[str, tuple[Any, Any]] = {}
+    differing: dict[str, tuple[Any, Any]] = {}
     for field in dataclasses.fields(ours):
         a, b = getattr(ours, field.name), getattr(theirs, field.name)
         if dataclasses.is_dataclass(a):
-            found.update(_differences(a, b))
+            differing.update(_differences(a, b))
         elif a != b:
-            found[field.name] = (a, b)
-    return found
+            differing[field.name] = (a, b)
+    return differing
