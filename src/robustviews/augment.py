@@ -38,8 +38,7 @@ class Views:
     Attributes:
         count: views V per image.
         crop: `resized` is a random window, resized to the view (RandomResizedCrop); `padded` is a
-            random window of the image with a black border (supervised recipe); `none` is the whole
-            image.
+            random window of the image with a black border (supervised recipe); `none` is all of it.
         scale: smallest and largest share of the area in a window. Patches: [0.25, 0.25].
         ratio: smallest and largest width / height of a window. Patches: [1, 1].
         padding: width of the border in pixels; only for `padded`.

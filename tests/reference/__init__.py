@@ -1,1 +1,1 @@
-"""Independent float64 truth: references from the equations, numbers of the published code."""
+"""Independent float64 references: from the equations, and numbers of the published code."""

@@ -1,8 +1,8 @@
 """The training steps of the published code as plain loops, with every switch that a variant needs.
 
 The network's own derivative is torch's; loss, optimiser, schedule and perturbation are those of
-`references.py`. The defaults are the rules of `vectors/README.md`, to whose numbers
-`test_references.py` holds them.
+`references.py`. The defaults are the rules of `vectors/README.md`; `test_references.py` compares
+them with the numbers there.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ Outputs = list[Tensor]
 
 
 class PublishedMethod(Protocol):
-    """What the loops ask of a method; `views` is (V, B, 3, H, W)."""
+    """What the loops need of a method; `views` is (V, B, 3, H, W)."""
 
     def target(self, views: Tensor) -> Tensor:
         """Return the images that are perturbed."""
 
     def train_outputs(self, net: TinyNetwork, views: Tensor, adversarial: Tensor) -> Outputs:
-        """Return what the training loss takes, one (B, D) a view."""
+        """Return the inputs of the training loss, one (B, D) per view."""
 
     def attack_outputs(self, net: TinyNetwork, views: Tensor) -> Callable[[Tensor], Outputs]:
-        """Return what the adversary's loss takes, as a function of the perturbed images."""
+        """Return the inputs of the adversary's loss, as a function of the perturbed images."""
 
     def loss(self, z: Array) -> ValueAndGradient:
         """Return the loss of z (V, B, D) and its gradient."""
@@ -55,7 +55,7 @@ class PublishedEmp:
         return views
 
     def train_outputs(self, net: TinyNetwork, views: Tensor, adversarial: Tensor) -> Outputs:
-        """Return the embeddings of each view, out of one pass view after view."""
+        """Return the embeddings of each view, from one pass with one view after the other."""
         return list(net(torch.cat(list(adversarial))).split(views.shape[1]))
 
     def attack_outputs(self, net: TinyNetwork, views: Tensor) -> Callable[[Tensor], Outputs]:
@@ -69,7 +69,7 @@ class PublishedEmp:
 
 @dataclass(frozen=True)
 class PublishedSimClr:
-    """SimCLR: one pass a view, only the second is perturbed."""
+    """SimCLR: one pass per view, only the second is perturbed."""
 
     temperature: float = 0.07
     base_temperature: float | None = 0.07
@@ -79,7 +79,7 @@ class PublishedSimClr:
     clean_branch: str = "recomputed"
 
     def target(self, views: Tensor) -> Tensor:
-        """Return x2, or the un-augmented images, for which the mean of the views stands in."""
+        """Return x2, or the un-augmented images, which the mean of the views replaces."""
         return views.mean(dim=0) if self.train_pair == "raw" else views[1]
 
     def train_outputs(self, net: TinyNetwork, views: Tensor, adversarial: Tensor) -> Outputs:
@@ -160,7 +160,7 @@ class Run:
 
 @contextmanager
 def attack_mode(net: TinyNetwork, batchnorm: str) -> Iterator[None]:
-    """Attack with statistics that move, that are put back afterwards, or that are only used."""
+    """Attack with statistics that are updated, restored afterwards, or only used."""
     before = {name: buffer.clone() for name, buffer in net.named_buffers()}
     net.train(batchnorm != "eval")
     yield
@@ -189,7 +189,7 @@ def pgd(
     steps: int = 5,
     step_size: float = STEP_SIZE,
 ) -> None:
-    """Train on what five steps of ascent make of each minibatch."""
+    """Train on each minibatch after five steps of ascent."""
     for views in minibatches:
         run.net.zero_grad()
         target = method.target(views)
@@ -220,7 +220,7 @@ def free(
     first_clip: bool = False,
     schedule: str = "update",
 ) -> None:
-    """Train on each minibatch several times; the same gradient moves a delta that lives on."""
+    """Train on each minibatch several times; the same gradient updates the carried delta."""
     delta = np.zeros(method.target(minibatches[0]).shape)
     for views, replay in itertools.product(minibatches, range(replays)):
         target = method.target(views)

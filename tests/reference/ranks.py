@@ -1,8 +1,8 @@
-"""Short trainings of one process and of several, in float64, and what each of them leaves.
+"""Short trainings of one process and of several, in float64, and their results.
 
-As in the golden trajectories all that is in float32 is exact, so that trainings can be compared to
-the last digits although adversaries take signs. The network is a small one: batch norm over a few
-pixels of a deep one would make ever more of the last digits.
+As in the golden trajectories all float32 values are exact, so that trainings can be compared to the
+last digits although adversaries take signs. The network is small: in a deep one, batch norm over a
+few pixels would amplify the last digits.
 """
 
 from __future__ import annotations
@@ -62,10 +62,10 @@ class Interruption(Exception):  # noqa: N818  # as people call it
 
 
 class Cut(Listening):
-    """A regime that listens to another one, and is cut short.
+    """A regime that records another one, and is interrupted.
 
     Attributes:
-        left: minibatches until then; None for no end.
+        left: minibatches until the interruption; None for none.
     """
 
     def __init__(self, regime: Regime, left: int | None) -> None:
@@ -73,7 +73,7 @@ class Cut(Listening):
         self.left = left
 
     def train_batch(self, *arguments: Any) -> tuple[list[Tensor], Tensor | None]:
-        """Train as the regime does, unless time is up."""
+        """Train like the regime, unless it is interrupted."""
         if self.left is not None:
             if self.left == 0:
                 raise Interruption
@@ -88,8 +88,8 @@ class Training:
     Attributes:
         method: name in METHODS.
         regime: name in REGIMES.
-        optimizer: its name.
-        folder: where its state lies, perhaps that of another one to go on from.
+        optimizer: name of the optimizer.
+        folder: folder of its state, perhaps that of another training to resume.
         left: minibatches until it is interrupted; None for no interruption.
     """
 
@@ -100,10 +100,10 @@ class Training:
     left: int | None = None
 
     def __call__(self, rank: int = 0) -> dict[str, Tensor]:
-        """Train; return this rank's weights and its share of each loss. Rank 0 leaves its state."""
+        """Train; return this rank's weights and its share of each loss. Rank 0 saves its state."""
         method, regime = METHODS[self.method], Cut(REGIMES[self.regime], self.left)
         net = tiny_network()
-        # Rank 0 saves after every minibatch; the clock of the others never says so.
+        # Rank 0 saves after every minibatch; the checkpoint of other ranks is never due.
         checkpoint = Resume(self.folder / "state", {}, [], 0 if rank == 0 else 60)
         try:
             pretrain(
@@ -130,7 +130,7 @@ class Training:
         return {**net.state_dict(), "losses": losses}
 
     def state(self) -> dict[str, Tensor]:
-        """Return what was saved last, with the position among it."""
+        """Return the last saved state, including the position."""
         saved = Resume(self.folder / "state", {}, [], 0).load()
         assert saved is not None
         tensors, position = saved
@@ -142,12 +142,12 @@ class Training:
 
 
 def normalise(rank: int, *, ranks: int, shape: tuple[int, ...], bf16: bool) -> dict[str, Tensor]:
-    """Normalise a rank's share of noise and go back; return what it has, under its rank's number.
+    """Normalise a rank's share of noise, forward and backward; return the results by name.
 
     Args:
-        rank: whose share of the first dimension it is.
-        ranks: that share it; with 1 torch's own batch norm normalises all of it.
-        shape: of all of it, (N, C) or (N, C, h, w).
+        rank: rank of the share, along the first dimension.
+        ranks: number of shares; with 1 torch's own batch norm normalises all noise.
+        shape: shape of all noise, (N, C) or (N, C, h, w).
         bf16: whether inputs are in bf16, or in float64.
     """
     generator = torch.Generator().manual_seed(0)
@@ -173,7 +173,7 @@ def normalise(rank: int, *, ranks: int, shape: tuple[int, ...], bf16: bool) -> d
 
 
 def agree(rank: int) -> dict[str, Tensor]:
-    """Return what ranks agree on, and what a rank says that stands elsewhere than rank 0."""
+    """Return the broadcast values, and the message of a rank at another position than rank 0."""
     broadcast = [distributed.broadcast_first(value) for value in (rank, 7 - rank)]
     distributed.check_same(5, "minibatches done")
     refused = ""
@@ -197,15 +197,15 @@ Work = Callable[[int], dict[str, Tensor]]
 
 
 def together(ranks: int, work: Sequence[Work], folder: Path) -> list[list[dict[str, Tensor]]]:
-    """Do some work one after the other in several processes, each time as the ranks of one.
+    """Run functions one after the other in several processes, as the ranks of one training.
 
     Args:
         ranks: processes.
         work: functions of the rank, which can be pickled.
-        folder: for files of theirs.
+        folder: folder for their files.
 
     Returns:
-        For each work what each rank returned.
+        For each function the results of all ranks.
     """
     folder.mkdir()
     server = multiprocessing.get_context("forkserver")

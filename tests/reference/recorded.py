@@ -1,4 +1,4 @@
-"""The recorded numbers of the published code, and how near a computation has to come to them."""
+"""The recorded numbers of the published code, and the tolerance of comparisons with them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def minibatches(recorded: Arrays) -> torch.Tensor:
 
 
 def outcome(recorded: Arrays) -> Arrays:
-    """Return what a training file says came out: all but start, images and settings."""
+    """Return the results in a training file: all but start, images and settings."""
     start = ("init_", "x1", "x2")
     return {k: v for k, v in recorded.items() if v.ndim and k != "x" and not k.startswith(start)}
 
@@ -58,6 +58,6 @@ def differences(actual: Mapping[str, Any], expected: Mapping[str, Any]) -> dict[
 def assert_all_near(
     actual: Mapping[str, Any], expected: Mapping[str, Any], tolerance: float
 ) -> None:
-    """Fail with the names of all arrays of `expected` from which `actual` is too far."""
+    """Fail with the names of all arrays in which `actual` is too far from `expected`."""
     far = {k: f"{d:.2e}" for k, d in differences(actual, expected).items() if not d <= tolerance}
     assert not far, f"expected differences of at most {tolerance:.0e}, found {far}"

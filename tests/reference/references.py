@@ -1,7 +1,7 @@
 """Losses, optimiser, schedule and attack step in numpy float64, gradients derived by hand.
 
 Written from the equations of arXiv 2501.03507 and the rules in `vectors/README.md`, never from the
-product; no automatic differentiation, no torch. `test_references.py` holds them against the numbers
+product; no automatic differentiation, no torch. `test_references.py` compares them with the numbers
 of the published code.
 """
 
@@ -101,7 +101,7 @@ def cosine_lr(step: int, *, base: float, horizon: int) -> float:
 def lars_gradient(
     parameter: Array, gradient: Array, *, lr: float, weight_decay: float, eta: float, eps: float
 ) -> Array:
-    """Return the gradient as LARS hands it to the momentum step."""
+    """Return the gradient that LARS passes to the momentum step."""
     parameter_norm = float(np.sqrt((parameter**2).sum()))
     gradient_norm = float(np.sqrt((gradient**2).sum()))
     if parameter.ndim == 1 or parameter_norm == 0.0 or gradient_norm == 0.0:

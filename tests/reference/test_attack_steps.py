@@ -86,7 +86,7 @@ class Quadratic(nn.Module):
         self.b = nn.Parameter(torch.tensor(rng.normal(size=features)))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return one loss an image: (B,)."""
+        """Return one loss per image: (B,)."""
         x = images.flatten(1)
         return 0.5 * (x @ self.a.T).square().sum(dim=1) + x @ self.b
 
@@ -108,7 +108,7 @@ def images(count: int = 4) -> Array:
     ("eps", "step_size", "steps"),
     [(8 / 255, 0.01, 5), (0.3, 0.07, 20), (0.01, 0.5, 3), (0.1, 0.01, 1), (0.1, 0.01, 0)],
 )
-def test_pgd_is_the_loop_of_the_reference(
+def test_pgd_equals_the_loop_of_the_reference(
     eps: float, step_size: float, steps: int, reduction: str
 ) -> None:
     loss, x = Quadratic(12), images()
@@ -161,20 +161,20 @@ def test_examples_stay_in_the_ball_and_the_range_of_pixels(
 
 
 @pytest.mark.parametrize("random_start", [False, True])
-def test_an_empty_ball_leaves_images_exactly_as_they_are(random_start: bool) -> None:
+def test_an_empty_ball_does_not_change_images(random_start: bool) -> None:
     x = torch.tensor(images())
     actual = pgd(Quadratic(12), x, eps=0.0, step_size=0.1, steps=3, random_start=random_start)
     assert torch.equal(actual, x)
 
 
-def test_the_attack_raises_the_loss_of_every_image() -> None:
+def test_the_attack_increases_the_loss_of_every_image() -> None:
     loss, x = Quadratic(12), torch.tensor(images())
     actual = pgd(loss, x, eps=8 / 255, step_size=0.01, steps=5)
     assert (loss(actual) > loss(x)).all()
 
 
 def start(x: Tensor, seed: int) -> Tensor:
-    """Return a random start alone: an attack of no steps."""
+    """Return only the random start: an attack without steps."""
     generator = torch.Generator().manual_seed(seed)
     options = {"eps": 0.1, "step_size": 0.01, "steps": 0}
     return pgd(Quadratic(12), x, random_start=True, generator=generator, **options)

@@ -92,7 +92,7 @@ def test_nt_xent_without_base_temperature_is_not_scaled() -> None:
 
 @pytest.mark.parametrize("name", PAIRS)
 @pytest.mark.parametrize("shape", [(2, 5, 9), (2, 9, 5), (2, 6, 6)])
-def test_losses_are_the_references(name: str, shape: tuple[int, int, int]) -> None:
+def test_losses_equal_the_references(name: str, shape: tuple[int, int, int]) -> None:
     loss, reference = PAIRS[name]
     z = np.random.default_rng(1).normal(size=shape)
     z = unit(z) if "nt_xent" in name else z
@@ -113,13 +113,13 @@ def test_emp_losses_take_any_number_of_views(name: str, views: int) -> None:
     assert_near(gradient, reference(z)[1], LOSS_TOLERANCE, floor=1e-3)
 
 
-def test_without_self_a_single_pair_has_no_alternative_and_loses_nothing() -> None:
+def test_without_self_a_single_pair_has_no_alternative_and_loss_zero() -> None:
     z = torch.tensor(unit(np.random.default_rng(3).normal(size=(2, 1, 3))))
     assert_near(losses.nt_xent(z).item(), 0.0, 1e-14)
     assert losses.nt_xent(z, with_self=True).item() > 0.1
 
 
-# What a lower loss must mean: a sign reversed in product and reference alike would pass all above.
+# What a lower loss must mean: a sign reversed in both product and reference would pass above.
 
 SPREAD = np.stack([np.eye(6), np.eye(6)])  # images orthogonal, views equal
 COLLAPSED = np.broadcast_to(np.eye(6)[0], (2, 6, 6))  # one point for everything
@@ -210,7 +210,7 @@ def test_float32_is_close(name: str, noise: float) -> None:
 
 
 @pytest.mark.parametrize("name", PAIRS)
-def test_half_precision_around_a_loss_does_not_reach_into_it(name: str) -> None:
+def test_half_precision_around_a_loss_does_not_affect_it(name: str) -> None:
     loss, reference = PAIRS[name]
     rng = np.random.default_rng(7)
     narrow = torch.tensor(unit(rng.normal(size=(2, 32, 64)))).bfloat16()

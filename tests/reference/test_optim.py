@@ -92,7 +92,7 @@ def test_each_parameter_group_has_its_own_options() -> None:
         assert_near(parameter.detach(), expected, LOSS_TOLERANCE)
 
 
-def test_a_parameter_without_gradient_is_left_alone() -> None:
+def test_a_parameter_without_gradient_is_not_changed() -> None:
     unused, used = (torch.ones(2, 2, requires_grad=True) for _ in range(2))
     used.grad = torch.ones(2, 2)
     Lars([unused, used], 0.3).step()
@@ -101,14 +101,14 @@ def test_a_parameter_without_gradient_is_left_alone() -> None:
 
 
 @pytest.mark.parametrize("shape", [(2, 2), (4,)], ids=["rescaled", "not rescaled"])
-def test_a_step_leaves_the_gradients_as_they_were(shape: Shape) -> None:
+def test_a_step_does_not_change_the_gradients(shape: Shape) -> None:
     parameter = torch.ones(shape, requires_grad=True)
     parameter.grad = torch.full(shape, 3.0)
     Lars([parameter], 0.3).step()
     assert torch.equal(parameter.grad, torch.full(shape, 3.0))
 
 
-def test_a_restored_optimizer_continues_as_if_it_had_not_stopped() -> None:
+def test_a_restored_optimizer_continues_as_if_never_interrupted() -> None:
     rng = np.random.default_rng(1)
     start, gradients = rng.normal(size=(3, 3)), rng.normal(size=(4, 3, 3))
 

@@ -1,6 +1,6 @@
-"""Several processes train as one does: parameters, statistics, losses and perturbation, in float64.
+"""Several processes train like one: parameters, statistics, losses and perturbation, in float64.
 
-All of it is done by the same few processes, once; the tests look at what came out.
+The same few processes run all trainings once; the tests compare the results.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.reference.ranks import (
     together,
 )
 
-TOLERANCE = 1e-9  # seen: 6e-12
+TOLERANCE = 1e-9  # observed: 6e-12
 CASES = [(method, regime) for method in ("emp", "simclr", "supervised") for regime in REGIMES]
 CASES += [
     (method, regime)
@@ -50,14 +50,14 @@ NORMS = [((12, 5), False), ((6, 3, 4, 2), False), ((6, 3, 4, 2), True)]
 
 
 class Outcome(NamedTuple):
-    """What a training left: `own` of each rank, and the state that rank 0 saved last."""
+    """Results of a training: `own` of each rank, and the state that rank 0 saved last."""
 
     own: list[dict[str, Tensor]]
     state: dict[str, Tensor]
 
 
 class Outcomes(NamedTuple):
-    """Outcomes by method and regime, or by method, regime and optimizer where one was cut."""
+    """Outcomes by method and regime, or by method, regime and optimizer if interrupted."""
 
     one: dict[tuple[str, ...], Outcome]
     two: dict[tuple[str, ...], Outcome]
@@ -122,7 +122,7 @@ def outcomes(tmp_path_factory):
 
 
 def assert_as_one(actual: Outcome, one: Outcome, *, minibatches: int = MINIBATCHES) -> None:
-    """Compare the last minibatches: shares of losses, every rank's weights, and what was saved."""
+    """Compare the last minibatches: shares of losses, every rank's weights, and saved states."""
     expected, *_ = one.own
     losses = sum(own.pop("losses") for own in map(dict, actual.own))
     updates = len(expected["losses"]) // MINIBATCHES * minibatches
@@ -143,12 +143,12 @@ def assert_close(actual: Tensor, expected: Tensor, name: str) -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids="-".join)
-def test_two_processes_train_as_one_does(case, outcomes):
+def test_two_processes_train_like_one(case, outcomes):
     assert_as_one(outcomes.two[case], outcomes.one[case])
 
 
 @pytest.mark.parametrize("case", CUT, ids="-".join)
-def test_three_processes_train_as_one_does(case, outcomes):
+def test_three_processes_train_like_one(case, outcomes):
     assert_as_one(outcomes.three[case], outcomes.one[case])
 
 

@@ -46,7 +46,7 @@ FILES = [f"{method}_{regime}_train" for method in METHODS for regime in REGIMES]
 
 
 class Trained:
-    """The product in training: what it does, under the names of the recorded files."""
+    """A training with the product: results by the names in the recorded files."""
 
     def __init__(
         self, net: nn.Module, *, horizon: int, weight_decay: float = 1e-4, schedule: str = "update"
@@ -82,7 +82,7 @@ class Trained:
             self.record[f"after_{name}"].append(value)
 
     def train(self, method: Method, regime: Regime, data: Tensor) -> None:
-        """Train on minibatches (count, V, B, 3, H, W); the views' mean stands in for raw images."""
+        """Train on minibatches (count, V, B, 3, H, W); the views' mean replaces raw images."""
         self.per_batch = regime.updates_per_batch
         delta = None
         for views in data:
@@ -99,7 +99,7 @@ class Trained:
             self._record_passes(target, len(values), delta)
 
     def _record_passes(self, target: Tensor, updates: int, delta: Tensor | None) -> None:
-        # One update is one or several passes; the perturbed target is what its last pass was given.
+        # One update is one or several passes; the perturbed target is the input of its last pass.
         step = len(self.passes) // updates
         last = self.passes[step - 1 :: step]
         adversarial = [images.view(target.shape) for images, _ in last]
@@ -146,7 +146,7 @@ def test_stale_perturbations_leave_the_range_of_pixels_as_in_the_published_code(
 
 @dataclass(frozen=True)
 class Switch:
-    """One switch turned: its options for the product, and the same for the reference loops."""
+    """One changed switch: its options for the product, and for the reference loops."""
 
     file: str
     method: dict[str, Any] = field(default_factory=dict)
@@ -248,7 +248,7 @@ SWITCHES = {
 
 
 @pytest.mark.parametrize("switch", SWITCHES.values(), ids=SWITCHES)
-def test_a_turned_switch_gives_the_reference_of_that_variant_and_not_the_recorded_numbers(
+def test_a_changed_switch_gives_the_reference_of_that_variant_and_not_the_recorded(
     switch: Switch,
 ) -> None:
     recorded = load(switch.file)
@@ -300,5 +300,5 @@ def test_a_uniform_start_fills_the_ball_only_at_the_first_minibatch_with_lifetim
     afresh = first_targets(Free(delta_start="uniform", delta_lifetime="minibatch"), 0, data)
     assert torch.equal(deltas[0], afresh[0])
     assert not torch.equal(afresh[0], afresh[1])
-    # Most entries of a carried perturbation lie on the surface of the ball.
+    # Most entries of a carried perturbation are on the surface of the ball.
     assert (deltas[1].abs() > 0.999 * eps).sum() > 5 * (afresh[1].abs() > 0.999 * eps).sum()

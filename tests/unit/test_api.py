@@ -37,7 +37,7 @@ def test_every_name_of_the_package_exists_and_others_are_refused():
         _ = robustviews.load_model
 
 
-def test_an_attack_stays_in_its_ball_and_leaves_the_network_as_it_was(model):
+def test_an_attack_stays_in_its_ball_and_does_not_change_the_network(model):
     buffers = [value.clone() for value in model.buffers()]
     attacked = attack(model, IMAGES, LABELS, eps=4, steps=3, batch=4)
     assert attacked.images.shape == IMAGES.shape

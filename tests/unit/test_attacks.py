@@ -1,4 +1,4 @@
-"""What every attack of the table must do to a classifier, and what each one runs.
+"""What every attack in the table must do to a classifier, and what each attack runs.
 
 The gradient steps of PGD are compared with a reference in `tests/reference`.
 """
@@ -31,7 +31,7 @@ attacks = pytest.mark.parametrize("attack", EXAMPLES.values(), ids=EXAMPLES)
 
 
 def classifier(classes=10):
-    """Return a convolutional classifier in eval mode, its batch norm with statistics to lose."""
+    """Return a convolutional classifier in eval mode, with non-trivial batch norm statistics."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         net = nn.Sequential(
@@ -78,7 +78,7 @@ def test_examples_are_in_the_ball_and_in_the_range_of_pixels(attack):
 
 
 @attacks
-def test_examples_fool_some_images_that_were_right(attack):
+def test_examples_change_some_correct_predictions(attack):
     net, x = classifier(), images()
     labels = predicted(net, x)
     assert (predicted(net, attacked(attack, net, x)) != labels).any()
@@ -104,7 +104,7 @@ def test_without_a_random_start_the_seed_of_pgd_decides_nothing():
 
 
 @attacks
-def test_an_attack_leaves_no_trace_in_network_images_labels_and_generators(attack):
+def test_an_attack_does_not_change_network_images_labels_or_generators(attack):
     net, x = classifier(), images()
     for parameter in net.parameters():
         parameter.grad = torch.ones_like(parameter)
@@ -129,7 +129,7 @@ def test_an_empty_ball_changes_no_prediction(attack):
 
 
 @attacks
-def test_an_attack_takes_a_single_image(attack):
+def test_an_attack_accepts_a_single_image(attack):
     net, x = classifier(), images(1)
     assert attacked(attack, net, x).shape == x.shape
 
@@ -137,7 +137,7 @@ def test_an_attack_takes_a_single_image(attack):
 # PGD
 
 
-def test_pgd_raises_the_cross_entropy_of_the_labels_it_is_given():
+def test_pgd_increases_the_cross_entropy_of_the_given_labels():
     net, x = classifier(), images()
     labels = torch.full((8,), 3)
     actual = EXAMPLES["pgd"].perturb(net, x, labels, eps=EPS, seed=0)
@@ -145,7 +145,7 @@ def test_pgd_raises_the_cross_entropy_of_the_labels_it_is_given():
     assert (loss(net(actual), labels) > loss(net(x), labels)).all()
 
 
-def test_pgd_hands_its_options_to_the_primitive_in_pixel_units():
+def test_pgd_passes_its_options_to_the_primitive_in_pixel_units():
     net, x = classifier(), images()
     labels = predicted(net, x)
     attack = PgdAttack(eps=(24,), steps=3, step_size=6, restarts=2, random_start=True)
@@ -162,7 +162,7 @@ def test_pgd_hands_its_options_to_the_primitive_in_pixel_units():
     assert torch.equal(attack.perturb(net, x, labels, eps=EPS, seed=5), expected)
 
 
-def test_images_of_a_batch_are_attacked_each_for_itself():
+def test_each_image_of_a_batch_is_attacked_on_its_own():
     net, x = classifier(), images()
     labels = predicted(net, x)
     attack = EXAMPLES["pgd"]
@@ -183,14 +183,14 @@ def test_restarts_without_a_random_start_are_refused():
 
 
 @pytest.mark.parametrize("options", [{"version": "custom"}, {"attacks": ("square",)}])
-def test_attacks_are_named_with_the_custom_version_and_only_then(options):
+def test_attacks_are_required_with_the_custom_version_only(options):
     with pytest.raises(ValueError, match="`attacks` is required with version: custom, and not"):
         AutoAttack(eps=(8,), **options)
 
 
 @pytest.fixture
 def official(monkeypatch):
-    """The official objects that are made, in place of running them."""
+    """The official objects that are created; none of them runs."""
     built = []
 
     class Recorded(pyautoattack.AutoAttack):
@@ -222,7 +222,7 @@ def test_the_standard_version_is_the_official_one(official):
     assert attack.square.n_queries == 5000
 
 
-def test_the_custom_version_runs_the_named_attacks_with_the_given_effort(official):
+def test_the_custom_version_runs_the_named_attacks_with_the_given_steps(official):
     attack = AutoAttack(
         eps=(8,), version="custom", attacks=("square", "apgd-t"), apgd_steps=10, square_queries=7
     )

@@ -1,4 +1,4 @@
-"""Views: what a sample's views depend on, and how often which change happens."""
+"""Views: what the views of a sample depend on, and how often each change is applied."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def close(actual, expected):
 # Options
 
 
-def test_importing_brings_in_neither_torch_nor_runtime():
+def test_importing_imports_neither_torch_nor_runtime():
     slow = "torch", "torchvision", "numpy", "robustviews.machine.runtime"
     code = f"import sys, robustviews.augment; sys.exit(str(sys.modules.keys() & {slow!r}))"
     done = subprocess.run(
@@ -142,7 +142,7 @@ def test_another_key_counter_or_view_gives_another_view():
     assert torch.pdist(everything).min() > 0.1
 
 
-def test_global_generator_is_neither_used_nor_moved():
+def test_global_generator_is_not_used():
     before = torch.random.get_rng_state()
     make(images())
     assert torch.equal(torch.random.get_rng_state(), before)
@@ -170,7 +170,7 @@ def test_autocast_of_the_caller_does_not_reach_the_views():
     assert torch.equal(inside, plain)
 
 
-def test_images_stay_as_they_are():
+def test_images_are_not_changed():
     pictures = images() / 255
     kept = pictures.clone()
     for crop in CROPS:
@@ -181,7 +181,7 @@ def test_images_stay_as_they_are():
 @pytest.mark.parametrize("colour", list(AUGMENTATIONS.values()), ids=list(AUGMENTATIONS))
 @pytest.mark.parametrize("crop", CROPS)
 def test_no_step_waits_for_values(crop, colour):
-    # A meta tensor has no values: whatever would copy one to the host raises.
+    # A meta tensor has no values: copying one to the host raises.
     numbers = torch.rand(4, 3, 36, device="meta")
     window = augment.draw_window(numbers[..., :23], Views(crop=crop), shape=(16, 16))
     change = augment.draw_change(numbers[..., 23:], colour)
@@ -253,7 +253,7 @@ def test_changes_have_the_frequencies_of_the_recipe(name):
     assert rate(change.solarize) == pytest.approx(colour.solarize, abs=0.01)
     flip = augment.draw_window(numbers[..., :23], Views(), shape=(16, 16)).flip
     assert rate(flip) == pytest.approx(0.5, abs=0.015)
-    together = rate((change.sigma > 0) & change.solarize)  # one does not bring the other
+    together = rate((change.sigma > 0) & change.solarize)  # one does not imply the other
     assert together == pytest.approx(colour.blur * colour.solarize, abs=0.005)
 
 
@@ -286,7 +286,7 @@ def test_the_draws_for_a_view_are_independent():
     )  # fmt: skip
     table = torch.stack([column.flatten().double() for column in columns])  # (14, 20000)
     correlation = torch.corrcoef(table).tril(-1)
-    correlation[-3:, -3:] = 0  # places in one order exclude each other
+    correlation[-3:, -3:] = 0  # positions in one order exclude each other
     assert correlation.abs().max() < 0.035  # 5 standard deviations
 
 

@@ -1,4 +1,4 @@
-"""Benchmarks time what they say: both sides do the same work, in turns, and records hold it all."""
+"""Benchmarks are fair: both sides do the same work, in turns, and records are complete."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def pair():
 
 @pytest.fixture(scope="module")
 def single():
-    """Both steps by name, with one replay a minibatch."""
+    """Both steps by name, with one replay per minibatch."""
     images, recipe = random_images(TINY.batch, TINY.size), dataclasses.replace(TINY, replays=1)
     return {
         "ours": OurStep(images, recipe, device=CPU, precision="fp32"),
@@ -82,7 +82,7 @@ def test_the_published_coding_rate_is_the_negative_of_our_loss():
     torch.testing.assert_close(published.coding_rate(list(z), eps=0.2), expected)
 
 
-def test_the_published_loader_gives_every_image_in_crops_of_the_right_size():
+def test_the_published_loader_yields_every_image_in_crops_of_the_right_size():
     loader = PublishedStep(random_images(8, 8), TINY, device=CPU, workers=0).loader
     batches = list(loader)
     assert len(batches) == 2
@@ -135,7 +135,7 @@ def test_all_parts_of_a_step_are_profiled_and_the_step_is_unchanged(single, kind
 @pytest.mark.parametrize(
     "module", [augmentation, coding_rate, precision, profile_step, ranks, scaling, step]
 )
-def test_every_benchmark_takes_the_options_of_all(module):
+def test_every_benchmark_accepts_the_common_options(module):
     options = module.parse(["--device", "cuda", "--quick"])
     assert (options.device, options.quick) == ("cuda", True)
     assert module.parse([]).quick is False

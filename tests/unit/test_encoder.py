@@ -1,4 +1,4 @@
-"""Encoders: torchvision's residual networks with other ends, reproducible, and strict."""
+"""Encoders: torchvision's residual networks with other heads, reproducible and strict."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_backbone_is_torchvisions_network(backbone, stem):
     size = 16 if stem == "cifar" else 64  # 2x2 at the end, for batch norm
     images = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(1)).double()
     with torch.no_grad():
-        for mode in (True, False):  # statistics of the batch first, then those it left
+        for mode in (True, False):  # statistics of the batch first, then the running ones
             torch.testing.assert_close(
                 ours.train(mode)(images), theirs.train(mode)(images), rtol=0, atol=1e-10
             )
@@ -52,7 +52,7 @@ def test_backbone_is_torchvisions_network(backbone, stem):
 
 @pytest.mark.parametrize("stem", ["cifar", "imagenet"])
 @pytest.mark.parametrize("backbone", BACKBONES)
-def test_features_and_projections_have_the_widths_that_were_asked_for(backbone, stem):
+def test_features_and_projections_have_the_requested_widths(backbone, stem):
     encoder = tiny_encoder(backbone=backbone, stem=stem).eval()
     backbone_width = 8 * WIDTH * EXPANSION[backbone]
     assert encoder.represent(IMAGES, "backbone").shape == (3, backbone_width)
@@ -127,7 +127,7 @@ def test_a_probe_sees_neither_the_projector_nor_the_precision_of_training():
 
 
 @pytest.mark.parametrize("feature", ["prefeature", "backbone"])
-def test_features_in_bf16_are_near_those_in_float32_and_come_out_as_such(feature):
+def test_features_in_bf16_are_near_those_in_float32_and_are_float32(feature):
     encoder = tiny_encoder().eval()
     exact, rounded = (
         encoder.represent(IMAGES, feature, precision=precision) for precision in ("fp32", "bf16")
@@ -144,7 +144,7 @@ def test_the_prefeature_is_computed_from_the_backbone_feature():
     assert encoder.represent(IMAGES).min() == 0  # after its ReLU
 
 
-def test_images_do_not_see_each_other_in_eval_mode():
+def test_images_do_not_affect_each_other_in_eval_mode():
     encoder = tiny_encoder().eval()
     torch.testing.assert_close(encoder(IMAGES)[1:2], encoder(IMAGES[1:2]), rtol=0, atol=1e-6)
 
@@ -159,7 +159,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_one_none_of_them(super
     assert not [name for name in matrices if torch.equal(other[name], weights[name])]
 
 
-def test_building_an_encoder_leaves_the_global_generator_alone():
+def test_building_an_encoder_does_not_use_the_global_generator():
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
@@ -184,7 +184,7 @@ def test_a_supervised_network_has_a_classifier_on_its_backbone_and_nothing_else(
     assert not torch.allclose(logits.norm(dim=1), torch.ones(3))
 
 
-def test_a_supervised_network_is_not_asked_for_a_pre_feature():
+def test_a_supervised_network_refuses_a_request_for_the_pre_feature():
     with pytest.raises(ValueError, match="no pre-feature; probe feature: backbone"):
         tiny_encoder(supervised=True).represent(IMAGES)
 
@@ -206,7 +206,7 @@ def test_weights_under_a_wrong_prefix_are_refused():
         tiny_encoder().load_state_dict(weights)
 
 
-# In a process of its own, which a write outside of memory ends.
+# In its own process, since a write outside of memory would end it.
 _NARROW = """
 import torch
 from torch import nn

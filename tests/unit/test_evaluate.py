@@ -1,4 +1,4 @@
-"""Evaluation: flags that follow from the model alone, and no trust in an attack."""
+"""Evaluation: flags that depend only on the model, and no trust in an attack."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def network(probe=None):
 
 
 def own_labels(classifier, images):
-    """Return what a network says of images, so that it is right about all of them."""
+    """Return the predictions of a network as labels, so that all predictions are correct."""
     with torch.no_grad():
         return classifier.eval()(images / 255).argmax(dim=1)
 
@@ -57,7 +57,7 @@ def accuracies(flags):
     return {k: v.double().mean().item() for k, v in flags.items() if k not in ("index", "labels")}
 
 
-# A linear model, of which everything is known
+# A linear model with a known robust accuracy
 
 
 def linear_model(size=4):
@@ -71,7 +71,7 @@ def linear_model(size=4):
 
 
 def exact_robust_accuracy(classifier, images, labels, eps):
-    """Return how many images no perturbation in the ball and in [0, 1] turns, in float64."""
+    """Return how many predictions no perturbation in the ball and [0, 1] changes, in float64."""
     weight = (classifier.head.weight[1] - classifier.head.weight[0]).double().detach()
     x = images.flatten(1).double() / 255
     sign = (2 * labels - 1).double()
@@ -196,7 +196,7 @@ def test_more_images_than_there_are_is_refused():
 
 
 @pytest.mark.parametrize("batch", [1, 5, 1000])
-def test_how_many_images_are_attacked_together_decides_nothing_in_pgd(batch):
+def test_the_batch_size_decides_nothing_in_pgd(batch):
     images, model = noise_images(COUNT), network()
     labels = own_labels(model, images)
     together, apart = (run(model, PGD, images, labels, batch=size) for size in (COUNT, batch))
@@ -283,7 +283,7 @@ def test_an_evaluation_that_is_interrupted_repeatedly_has_the_same_result(caplog
 
 
 def same_flags(actual, expected):
-    """Compare flags, their order and type included."""
+    """Compare flags, including their order and type."""
     assert list(actual) == list(expected)
     for name, flags in expected.items():
         assert actual[name].dtype == flags.dtype
@@ -293,10 +293,12 @@ def same_flags(actual, expected):
 # The n-crop probe
 
 
-def test_an_n_crop_classifier_is_shown_stacks_and_no_more_views_than_a_batch():
+def test_an_n_crop_classifier_reads_stacks_and_no_more_views_than_a_batch():
     model = Classifier(Pixels(), nn.Linear(3 * SIZE**2, CLASSES), NcropProbe(n=4))
     run(model, replace(PGD, eps=(4.0,), steps=1), noise_images(6), labels_of(6), batch=9)
-    assert [len(views) for views in model.encoder.seen] == [8] * 9  # two images, three times each
+    assert [len(views) for views in model.encoder.seen] == [
+        8
+    ] * 9  # two images per batch, three passes
 
 
 def test_views_of_a_test_image_are_the_same_in_every_evaluation():
@@ -314,12 +316,12 @@ def test_autoattack_refuses_an_n_crop_probe_with_a_fix():
         run(network(NcropProbe(n=2)), APGD, noise_images(4), labels_of(4))
 
 
-# The model stays as it is
+# The model is not changed
 
 
 @pytest.mark.parametrize("attack", [PGD, APGD], ids=["pgd", "autoattack"])
 @pytest.mark.parametrize("failing", [False, True])
-def test_an_evaluation_leaves_a_model_in_eval_mode_and_otherwise_as_it_was(attack, failing):
+def test_an_evaluation_sets_eval_mode_and_changes_nothing_else_of_a_model(attack, failing):
     model, images = network(), noise_images(COUNT)
     labels = own_labels(model, images)
     model.eval()
@@ -337,7 +339,7 @@ def test_an_evaluation_leaves_a_model_in_eval_mode_and_otherwise_as_it_was(attac
 
 
 @pytest.mark.parametrize("attack", [PGD, APGD], ids=["pgd", "autoattack"])
-def test_an_evaluation_leaves_images_and_the_global_generator_alone(attack):
+def test_an_evaluation_changes_neither_images_nor_the_global_generator(attack):
     model, images = network(), noise_images(COUNT)
     state = torch.get_rng_state()
     run(model, attack, images, labels_of(COUNT))
@@ -400,7 +402,7 @@ def test_an_attack_that_leaves_its_ball_or_the_range_of_pixels_is_refused(way):
 
 
 class Sloppy(PgdAttack):
-    """An attack that does not care where else its gradients go."""
+    """An attack that also computes gradients of parameters."""
 
     def perturb(self, model, images, labels, *, eps, seed):
         images = images.requires_grad_()

@@ -1,4 +1,4 @@
-"""Nothing inside a training step waits for the device: what it needs is decided beforehand."""
+"""Nothing inside a training step waits for the device."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from robustviews.optim import Adam, Lars, Sgd
 from robustviews.regimes import REGIMES, Free, Pgd, Standard
 from tests.unit.tiny_models import SIZE, labels_of, noise_images, tiny_encoder
 
-# Operators that a GPU has to answer before the host can go on.
+# Operators that make the host wait for a GPU.
 WAITS = (
     "_local_scalar_dense",  # .item(), bool(), float(), if tensor
     "nonzero",  # boolean masks as an index, where() with one argument
@@ -34,9 +34,9 @@ METHODS = {
 
 
 class Watch(TorchDispatchMode):
-    """Notes operators that wait for what lies on the device.
+    """Records operators that wait for values on the device.
 
-    Adam counts its steps on the host, whatever device it updates: `counters` says where.
+    Adam counts its steps on the host for every device: `counters` are those tensors.
     """
 
     def __init__(self, counters=frozenset) -> None:
@@ -133,7 +133,7 @@ def test_the_watch_detects_a_wait(wait):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="counts the waits of a CUDA device")
 @pytest.mark.parametrize("regime", [Standard(), Pgd(), Free()], ids=["standard", "pgd", "free"])
-def test_a_training_step_on_cuda_synchronises_nowhere(regime):
+def test_a_training_step_on_cuda_does_not_synchronise(regime):
     encoder = tiny_encoder().cuda()
     update = Lars(encoder.parameters(), 0.01)
     images, labels = noise_images().cuda(), labels_of().cuda()

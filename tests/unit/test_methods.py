@@ -1,4 +1,4 @@
-"""Methods: the views each takes, what an adversary moves, which passes a loss is made of.
+"""Methods: the views that each uses, what an adversary perturbs, and the passes of a loss.
 
 Losses and switches are compared with the published code in `tests/reference`.
 """
@@ -35,7 +35,7 @@ def network(name):
 
 
 class Watched:
-    """A network that remembers what it was shown, and whether gradient was wanted."""
+    """A network that records its inputs, and whether gradients were enabled."""
 
     def __init__(self, name):
         self.net = network(name)
@@ -71,7 +71,7 @@ def test_the_right_number_of_views_passes(name):
     EmpSsl().check_views(16)
 
 
-def test_an_adversary_moves_all_views_of_emp_ssl_and_one_image_of_the_others():
+def test_an_adversary_perturbs_all_views_of_emp_ssl_and_one_image_of_the_others():
     many, pair, one = batch_of(3), batch_of(2), batch_of(1)
     assert EmpSsl().target(many) is many.views
     assert torch.equal(SimClr().target(pair), pair.views[1])
@@ -97,7 +97,7 @@ def test_loss_is_a_scalar_with_gradient_for_every_parameter_and_every_perturbed_
 
 
 @methods
-def test_an_adversary_ascends_the_training_loss_unless_its_pair_is_another(name):
+def test_an_adversary_maximises_the_training_loss_unless_its_pair_differs(name):
     options = {"simclr_attack_pair": "train_pair"} if name == "simclr" else {}
     method, net, batch = METHODS[name](**options), network(name).eval(), batch_of(COUNTS[name])
     moved = method.target(batch) + 0.01
@@ -106,7 +106,7 @@ def test_an_adversary_ascends_the_training_loss_unless_its_pair_is_another(name)
 
 
 @pytest.mark.parametrize("name", ["emp_ssl", "simclr"])
-def test_self_supervised_losses_never_look_at_labels(name):
+def test_self_supervised_losses_never_use_labels(name):
     method, net, batch = METHODS[name](), network(name).eval(), batch_of(COUNTS[name])
     target = method.target(batch)
     blind = batch._replace(labels=None)

@@ -1,7 +1,7 @@
-"""The training loop: what a regime is given, when the rate ends, and going on as if uninterrupted.
+"""The training loop: the inputs of a regime, the schedule, and resuming as if uninterrupted.
 
-Most tests drive the loop with a regime that only notes what it gets; a real network is trained
-where its state matters.
+Most tests run the loop with a regime that only records its inputs; they train a real network if
+its state matters.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from tests.unit.tiny_models import (
 # What a minibatch is
 
 
-def test_each_pass_shows_every_image_once_but_those_of_the_last_smaller_minibatch():
+def test_each_pass_has_every_image_once_except_those_of_the_last_smaller_minibatch():
     progress, notes = note(count=13, epochs=3, batch_size=4)
     labels = [batch.labels for batch, _ in notes.given]
     assert [len(batch) for batch in labels] == [4] * 9
@@ -50,7 +50,7 @@ def test_each_pass_shows_every_image_once_but_those_of_the_last_smaller_minibatc
     assert progress.epoch == 3
 
 
-def test_minibatches_that_come_out_even_leave_no_image_out():
+def test_full_minibatches_leave_no_image_out():
     _, notes = note(count=12, epochs=1, batch_size=4)
     assert sorted(torch.cat([batch.labels for batch, _ in notes.given]).tolist()) == list(range(12))
 
@@ -68,13 +68,13 @@ def test_a_minibatch_holds_images_views_and_labels_of_the_same_samples():
             assert (mirrored | (view == expected).flatten(1).all(dim=1)).all()
 
 
-def test_views_and_images_have_the_size_that_was_asked_for():
+def test_views_and_images_have_the_requested_size():
     _, notes = note(size=12)
     batch, _ = notes.given[0]
     assert batch.views.shape[-2:] == batch.images.shape[-2:] == (12, 12)
 
 
-def test_views_of_an_image_depend_on_seed_pass_and_image_alone():
+def test_views_of_an_image_depend_only_on_seed_pass_and_image():
     def views_of_image_5(**options):
         _, notes = note(**options)
         shown = [
@@ -97,7 +97,7 @@ def test_views_of_an_image_depend_on_seed_pass_and_image_alone():
     assert not torch.equal(first, other)
 
 
-def test_a_perturbation_is_handed_from_minibatch_to_minibatch_and_over_passes():
+def test_a_perturbation_is_carried_from_minibatch_to_minibatch_and_over_passes():
     _, notes = note()
     assert [delta if delta is None else delta.item() for _, delta in notes.given] == [
         None,
@@ -115,7 +115,7 @@ def test_random_starts_depend_on_seed_pass_and_minibatch():
     assert len(torch.cat([draws[0], draws[2]]).unique(dim=0)) == 12
 
 
-def test_the_global_generator_is_neither_used_nor_moved():
+def test_the_global_generator_is_not_used():
     torch.manual_seed(0)
     state = torch.get_rng_state()
     train(tiny_encoder(), method=EmpSsl(), regime=Free(delta_start="uniform"))
@@ -247,7 +247,9 @@ def test_history_has_the_mean_loss_of_each_pass():
 
 
 def test_images_per_second_count_only_trained_images(monkeypatch):
-    clock = SimpleNamespace(monotonic=itertools.count(step=5).__next__)  # 5 s from look to look
+    clock = SimpleNamespace(
+        monotonic=itertools.count(step=5).__next__
+    )  # 5 s between readings of the clock
     monkeypatch.setattr("robustviews.pretrain.time", clock)
     progress, _ = note(count=13)
     assert [row["images_per_second"] for row in progress.history] == [12 / 5] * 2
@@ -345,7 +347,7 @@ def test_adam_is_that_of_kingma_and_ba_with_weight_decay():
 
 
 class InterruptedTraining(Exception):  # noqa: N818  # it is no error
-    """What ends a training in these tests."""
+    """The error that ends a training in these tests."""
 
 
 class Memory:
@@ -414,12 +416,12 @@ cases = pytest.mark.parametrize("case", CASES)
 
 @pytest.fixture(scope="module")
 def uninterrupted():
-    """Return weights and progress of a case that neither stopped nor saved anything."""
+    """Return weights and progress of a case that was neither interrupted nor saved."""
     return functools.cache(lambda case: CASES[case].train())
 
 
 def of_training(progress: Progress):
-    """Return what two trainings with the same result have in common: all but times."""
+    """Return the progress without times, which is the same for equal trainings."""
     kept = ("epoch", "loss", "lr")
     rows = [tuple(row[name] for name in kept) for row in progress.history]
     return progress.epoch, progress.position, progress.update, rows
@@ -443,7 +445,7 @@ def test_a_training_resumes_from_any_minibatch_as_if_never_interrupted(case, uni
 
 
 @cases
-def test_how_often_state_is_saved_decides_nothing(case, uninterrupted):
+def test_the_interval_of_saved_states_decides_nothing(case, uninterrupted):
     weights, progress = uninterrupted(case)
     memory = Memory(every=4)
     saving, saving_progress = CASES[case].train(memory)
@@ -453,7 +455,7 @@ def test_how_often_state_is_saved_decides_nothing(case, uninterrupted):
     assert saving_progress.resumed == 0
 
 
-# How often a result was taken up: from a state that a process saved before it was interrupted.
+# Number of resumes from a state that a process saved before it was interrupted.
 @pytest.mark.parametrize(("every", "resumed"), [(1, 2), (2, 1), (0, 0)])
 def test_a_training_that_is_interrupted_repeatedly_has_the_same_result(
     every, resumed, uninterrupted

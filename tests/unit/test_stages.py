@@ -15,13 +15,13 @@ import pytest
 from robustviews.study import fingerprint
 
 STAGES = ("prepare", "pretrain", "probe", "attack")
-# Keyword arguments that pass on what decides a number, and the stages that they may stand in.
+# Keyword arguments that pass on what decides a number, and the stages that may have them.
 DECIDING = {
     "attack", "batch", "batch_size", "classes", "compiled", "device", "encoder", "epochs",
     "epochs_meaning", "feature", "images", "labels", "method", "needed", "optimizer", "precision",
     "probe", "regime", "seed", "size", "start", "views",
 }  # fmt: skip
-# What a verb may pass to a stage beside the options of its job, and why no number depends on it.
+# What a verb may pass to a stage besides options of its job, and why no number depends on it.
 PASSED = {
     "classes": "read from the summary of the data, an input of the job with a hash in its record",
     "size": "as `classes`",

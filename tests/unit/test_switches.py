@@ -193,7 +193,7 @@ def test_every_switch_is_tested_here_or_against_the_published_code():
 
 
 def block_of(cls, option, value):
-    """Return where a study says an option: a block, and its content apart from what is required."""
+    """Return the block of an option in a study, and an entry without its required keys."""
     run = {"method": "emp_ssl", "regime": "standard", "datasets": ["digits"], "epochs": 1}
     kinds = {Pgd: "pgd", Free: "free", EmpSsl: "emp_ssl", SimClr: "simclr"}
     kinds |= {LinearProbe: "linear", RobustLinearProbe: "robust_linear", NcropProbe: "ncrop"}
@@ -358,7 +358,7 @@ def test_switch_rle_trailing_standard_continues_with_clean_images():
         probe = RobustLinearProbe(epochs=1, steps=1, batch_size=12, rle_trailing_standard=epochs)
         head[epochs], history = probe.train(encoder, task)
         assert len(history) == 1 + epochs
-        # Each attacked minibatch is seen twice; then come clean features, once for all epochs.
+        # Each attacked minibatch is encoded twice; then clean images, once for all epochs.
         assert len(encoder.seen) == (2 if epochs == 0 else 3)
         clean = torch.equal(encoder.seen[-1], noise_images() / 255)
         assert clean == (epochs > 0)

@@ -5,12 +5,11 @@ changed line of a loss reruns the trainings that use the loss. A new attack, ano
 better comment reruns nothing.
 
 The digest starts at given definitions, the roots. It follows the names in their bodies, within a
-module and through imports of this package, to all definitions that they use. Each reached
-definition is hashed as syntax, without the parts that decide no number: comments, docstrings,
-annotations, the messages of `raise`, log calls and warnings, and members of options marked
-`plan_only`. An object that is passed as an argument is not followed: its class must be a root. Only
-the command line reads the tables of all methods or attacks (METHODS, ATTACKS, ...); it passes one
-entry on, so that the tables do not connect the entries.
+module and through imports of this package, to all definitions that they use. Each of these is
+hashed as syntax, without the parts that decide no number: comments, docstrings, annotations,
+messages of `raise`, log calls and warnings, and members of options marked `plan_only`. An object
+that is passed as an argument is not followed: its class must be a root. Only the command line reads
+the tables of all methods or attacks (METHODS, ATTACKS, ...) and passes one entry on.
 
 No used definition may be missed. A module that is used as a whole, as in `getattr(losses, name)`,
 counts with all its definitions. Code that cannot be followed is refused: star imports, relative

@@ -1,4 +1,4 @@
-"""Data sets: what is prepared is what was verified, and whatever is wrong is named."""
+"""Data sets: prepared arrays equal the verified sources, and errors name their cause."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 
 @pytest.fixture(autouse=True)
 def no_data_at_hand(monkeypatch, tmp_path_factory):
-    """Keep the tests apart from the data and the environment of whoever runs them."""
+    """Isolate the tests from the data and the environment of their user."""
     monkeypatch.delenv("ROBUSTVIEWS_DATA", raising=False)
     monkeypatch.chdir(tmp_path_factory.mktemp("empty"))
 
@@ -51,7 +51,7 @@ def no_network(monkeypatch):
 
 
 def fake_cifar(kind, root, monkeypatch):
-    """Write files like the official ones, two images a class, and let torchvision expect them."""
+    """Write files like the official ones, two images per class; make torchvision expect them."""
     import torchvision.datasets
 
     name, _, classes, key, train, test = CIFAR[kind]
@@ -145,7 +145,7 @@ def test_preparing_twice_gives_the_same_bytes(kind, tmp_path, monkeypatch):
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
 
 
-def test_importing_brings_in_no_slow_library():
+def test_importing_imports_no_slow_library():
     slow = "torch", "torchvision", "sklearn", "PIL"
     code = f"import sys, robustviews.datasets; sys.exit(str(sys.modules.keys() & {slow!r}))"
     path = str(Path(datasets.__file__).parents[2])
@@ -189,7 +189,7 @@ def test_digits_are_enlarged_as_torch_interpolates(tmp_path):
     candidates = torch.tensor(pixels[targets == labels[0]]).view(-1, 1, 8, 8) * 255 / 16
     expected = torch.nn.functional.interpolate(candidates, (20, 20), mode="bilinear")
     error = (expected - torch.tensor(built[0, :1])).abs().amax((1, 2, 3))
-    assert error.min() <= 0.5 + 1e-9  # one of them, but for rounding
+    assert error.min() <= 0.5 + 1e-9  # equal to one of them up to rounding
     assert (built[:, :1] == built).all()  # gray
 
 

@@ -1,6 +1,6 @@
-"""The batch norm of several processes, in one: as exact as torch's own, and fit for CUDA too.
+"""The distributed batch norm in one process: as exact as torch's own, and valid on CUDA, too.
 
-tests/reference/test_ranks.py has what several processes make of it, in float64.
+tests/reference/test_ranks.py tests it in several processes, in float64.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def there_and_back(norm, x, upstream):
 
 
 def given(layout, *, mean=0.0, dtype=torch.float32):
-    """Return an input, and what comes back to its output."""
+    """Return an input, and a gradient of the output."""
     generator = torch.Generator().manual_seed(0)
     x, upstream = torch.randn((2, *SHAPES[layout]), dtype=torch.float64, generator=generator)
     both = ((x + mean).to(dtype), upstream.to(dtype))
@@ -39,7 +39,7 @@ def given(layout, *, mean=0.0, dtype=torch.float32):
 
 
 def norms(layout, *, momentum=0.1):
-    """Return a batch norm of torch and ours of the same weights."""
+    """Return torch's batch norm and ours, with the same weights."""
     kind = nn.BatchNorm1d if layout == "flat" else nn.BatchNorm2d
     theirs, copied = (kind(CHANNELS, momentum=momentum) for _ in range(2))
     for norm in (theirs, copied):
@@ -52,7 +52,7 @@ def norms(layout, *, momentum=0.1):
 @pytest.mark.parametrize("mean", [0.0, 10.0, 1000.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("layout", SHAPES)
-def test_it_is_as_exact_as_batch_norm_of_torch_where_the_mean_is_large(layout, dtype, mean):
+def test_it_is_as_exact_as_batch_norm_of_torch_if_the_mean_is_large(layout, dtype, mean):
     x, upstream = given(layout, mean=mean, dtype=dtype)
     theirs, ours = norms(layout)
     actual = there_and_back(ours, x, upstream)
@@ -61,13 +61,13 @@ def test_it_is_as_exact_as_batch_norm_of_torch_where_the_mean_is_large(layout, d
     expected = there_and_back(truth.double(), x.double(), upstream.double())
     for mine, other, exact in zip(actual, like, expected, strict=True):
         size = exact.abs().max()
-        # Of a difference of two numbers near `mean` float32 has so much left.
+        # Float32 error of the difference of two numbers near `mean`.
         slack = (mean + 10) * torch.finfo(torch.float32).eps * 2 * size
         assert (mine - exact).abs().max() <= 2 * (other - exact).abs().max() + slack
 
 
 @pytest.mark.parametrize("momentum", [0.1, 0.7])
-def test_running_statistics_move_as_those_of_torch(momentum):
+def test_running_statistics_equal_those_of_torch(momentum):
     theirs, ours = norms("flat", momentum=momentum)
     for norm in (theirs, ours):
         for scale in (1, 3):
@@ -77,7 +77,7 @@ def test_running_statistics_move_as_those_of_torch(momentum):
 
 
 @pytest.mark.parametrize("layout", SHAPES)
-def test_weights_that_want_no_gradient_get_none(layout):
+def test_weights_without_requires_grad_get_no_gradient(layout):
     _, ours = norms(layout)
     ours.requires_grad_(False)
     x, upstream = given(layout)
@@ -91,7 +91,7 @@ def test_weights_that_want_no_gradient_get_none(layout):
 
 
 class Listening(TorchDispatchMode):
-    """Notes what torch's own backward pass of batch norm is given."""
+    """Records the arguments of torch's backward pass of batch norm."""
 
     def __init__(self):
         super().__init__()

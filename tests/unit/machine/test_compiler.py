@@ -1,4 +1,4 @@
-"""Compilation: the same numbers as without, nothing moved by the trial, and a reason when not."""
+"""Compilation: equal numbers, no side effects of the trial, and a reason if it fails."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def test_the_forward_pass_is_one_graph(precision):
     torch.testing.assert_close(encoder(IMAGES), expected, rtol=0, atol=1e-6)
 
 
-def test_a_trial_moves_neither_statistics_nor_parameters_nor_gradients():
+def test_a_trial_changes_neither_statistics_nor_parameters_nor_gradients():
     encoder = tiny_encoder()
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
-    encoder(IMAGES).sum().backward()  # moves statistics and leaves gradients
+    encoder(IMAGES).sum().backward()  # changes statistics and leaves gradients
     encoder.load_state_dict(before)
     done = compiler.try_compiled(
         encoder, lambda: encoder(IMAGES).sum().backward(), backend="aot_eager"
@@ -48,7 +48,7 @@ def test_a_trial_moves_neither_statistics_nor_parameters_nor_gradients():
         assert torch.equal(value, before[name]), name
 
 
-def test_several_ranks_train_without_the_compiler_and_say_why(monkeypatch):
+def test_several_ranks_train_without_the_compiler_and_report_why(monkeypatch):
     monkeypatch.setattr(compiler, "EAGER_DEVICES", ())
     monkeypatch.setattr(distributed, "ranks", lambda: 2)
     encoder = tiny_encoder()
@@ -96,7 +96,7 @@ def test_the_trial_has_the_shapes_of_the_training_and_updates_nothing(
 
     monkeypatch.setattr(compiler, "try_compiled", note)
     encoder = tiny_encoder()
-    # Its parameters lie on the CPU: only the answer to where they lie is another.
+    # The parameters are on the CPU: only their reported device differs.
     monkeypatch.setattr(compiler, "EAGER_DEVICES", ())
     encoder.precision = "tf32"
     step.compile_encoder(
@@ -110,7 +110,7 @@ def test_the_trial_has_the_shapes_of_the_training_and_updates_nothing(
     assert during == set(shapes) != set()
 
 
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # the compiler looks at it
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # the compiler reads it
 @pytest.mark.parametrize(
     ("regime", "precision"),
     [

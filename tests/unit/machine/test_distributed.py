@@ -1,6 +1,6 @@
-"""Who of several processes does what, and what is refused; tests/reference has what they compute.
+"""Which rank does what, and what is refused; tests/reference checks what ranks compute.
 
-What one process does alone must be what it did before there were others.
+A single process must behave as without distributed training.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def test_ranks_have_equal_parts_that_make_up_a_minibatch(name, ranks):
     slots = [(view, image) for share in shares for view in share.views for image in share.images]
     assert len(slots) == len(set(slots)) == 4 * 8
     assert len({(len(share.views), len(share.images)) for share in shares}) == 1
-    whole = (4, 8)[method.divided == "views"]  # of what is not divided each rank has all
+    whole = (4, 8)[method.divided == "views"]  # each rank has all of what is not divided
     assert {(len(s.views), len(s.images))[method.divided == "views"] for s in shares} == {whole}
 
 
@@ -91,7 +91,7 @@ def test_a_study_names_each_run_that_its_ranks_cannot_divide(study):
     assert load_study(study(4)).runtime.ranks == 4
 
 
-def test_views_of_an_image_are_the_same_whoever_makes_them():
+def test_views_of_an_image_are_the_same_on_every_rank():
     options = {"views": Views(count=6, augmentation="emp_ssl"), "size": SIZE, "seed": 3, "epoch": 1}
     images, labels, indices = noise_images(5), labels_of(5), torch.arange(7, 12)
     whole = make_batch(images, labels, indices, **options)
@@ -200,7 +200,7 @@ def test_a_single_process_gets_its_inputs_back():
 
 @pytest.fixture
 def torchrun(monkeypatch):
-    """Look like one of two processes that torchrun started."""
+    """Set the environment of one of two processes that torchrun started."""
     for name, value in {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}.items():
         monkeypatch.setenv(name, value)
     return monkeypatch
@@ -229,7 +229,7 @@ def test_a_rank_without_a_gpu_of_its_own_reports_how_many_there_are(torchrun):
 @pytest.mark.parametrize(
     "error", [None, ValueError("no"), RuntimeError("no"), KeyboardInterrupt("no")]
 )
-def test_a_rank_that_fails_waits_for_nobody(error, torchrun):
+def test_a_rank_that_fails_does_not_wait_for_others(error, torchrun):
     done = []
     torchrun.setattr(processes, "init_process_group", lambda _: done.append("joined"))
     torchrun.setattr(processes, "destroy_process_group", lambda: done.append("left together"))

@@ -1,4 +1,4 @@
-"""Feeds: the same bytes from memory and from a file, and no thread that outlives its loop."""
+"""Feeds: the same bytes from memory and from a file, and a thread that ends with its loop."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ COUNT = 12
 
 @pytest.fixture
 def mapped(tmp_path):
-    """Return noise images as they are mapped from a file."""
+    """Return noise images, mapped from a file."""
     np.save(tmp_path / "images.npy", noise_images(COUNT).numpy())
     return np.load(tmp_path / "images.npy", mmap_mode="r")
 
@@ -57,7 +57,7 @@ def threads_of_feeds():
 # Both kinds
 
 
-def test_rows_come_in_the_order_that_was_asked_for_repeats_included(either):
+def test_rows_come_in_the_requested_order_including_repeats(either):
     orders = [torch.tensor([5, 0, 11]), torch.tensor([3, 3]), torch.arange(COUNT).flip(0)]
     batches = list(either.batches(orders))
     assert len(either) == COUNT
@@ -68,7 +68,7 @@ def test_rows_come_in_the_order_that_was_asked_for_repeats_included(either):
         assert torch.equal(rows, noise_images(COUNT)[order])
 
 
-def test_minibatches_that_were_handed_out_stay_as_they_are(either):
+def test_minibatches_do_not_change_after_they_are_yielded(either):
     orders = [torch.tensor([number]) for number in range(COUNT)]
     kept = [rows for _, rows in either.batches(orders)]
     assert torch.equal(torch.cat(kept), noise_images(COUNT))
@@ -78,7 +78,7 @@ def test_no_orders_give_no_minibatches(either):
     assert list(either.batches([])) == []
 
 
-def test_a_tensor_will_do_where_a_feed_is_taken(either):
+def test_a_tensor_is_accepted_in_place_of_a_feed(either):
     assert feed.of(either, CPU) is either
     ((_, rows),) = feed.of(noise_images(), CPU).batches([torch.tensor([2])])
     assert torch.equal(rows, noise_images()[2:3])
@@ -116,7 +116,7 @@ def test_reading_continues_while_a_minibatch_is_used(mapped, monkeypatch):
     orders = [torch.tensor([number]) for number in range(3)]
     with contextlib.closing(Mapped(mapped, CPU, depth=2).batches(orders)) as batches:
         next(batches)
-        assert all_read.wait(10)  # nobody asked for the others yet
+        assert all_read.wait(10)  # the others are not requested yet
 
 
 def test_a_file_is_read_from_front_to_back_within_a_minibatch(mapped):
@@ -139,7 +139,7 @@ def test_a_file_is_read_from_front_to_back_within_a_minibatch(mapped):
 def test_an_error_of_the_thread_reaches_the_caller_as_itself(mapped):
     batches = Mapped(mapped, CPU).batches([torch.tensor([1]), torch.tensor([COUNT])])
     _, rows = next(batches)
-    assert torch.equal(rows, noise_images(COUNT)[1:2])  # what came before it is whole
+    assert torch.equal(rows, noise_images(COUNT)[1:2])  # the minibatches before it are complete
     with pytest.raises(IndexError, match=f"index {COUNT} is out of bounds"):
         next(batches)
     assert threads_of_feeds() == []
@@ -156,7 +156,7 @@ def test_an_error_of_the_orders_reaches_the_caller_as_itself(either):
 
 
 @pytest.mark.parametrize("taken", [0, 1, 5, COUNT])
-def test_the_thread_ends_with_the_loop_wherever_that_ends(mapped, taken):
+def test_the_thread_ends_with_the_loop(mapped, taken):
     orders = [torch.tensor([number]) for number in range(COUNT)]
     with contextlib.closing(Mapped(mapped, CPU).batches(orders)) as batches:
         for _ in range(taken):
@@ -164,7 +164,7 @@ def test_the_thread_ends_with_the_loop_wherever_that_ends(mapped, taken):
     assert threads_of_feeds() == []
 
 
-def test_minibatches_that_nobody_wants_any_more_are_not_read(mapped, monkeypatch):
+def test_minibatches_are_not_read_after_the_feed_is_closed(mapped, monkeypatch):
     read, of_mapped = [], Mapped._read
 
     def slow(self, order):
@@ -267,7 +267,7 @@ def test_flags_are_the_same_from_memory_and_from_a_file(count, mapped):
     ("free", "needed", "kind"),
     [(2304 / 0.6 + 1, 0, Resident), (2304 / 0.6 - 1, 0, Mapped), (10_000, 8000, Mapped)],
 )
-def test_images_are_kept_where_they_take_no_more_than_their_share(
+def test_images_are_on_the_device_if_they_take_no_more_than_their_share(
     free, needed, kind, mapped, monkeypatch
 ):
     assert mapped.nbytes == 2304

@@ -1,4 +1,4 @@
-"""Memory: measured before it is needed, refused in words, and shared out in small pieces."""
+"""Memory: needs that are measured in advance, refusals with a fix, and work in small pieces."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def needed(encoder, method=None, regime=None, views=None, **options):
 
 
 class Plain(nn.Module):
-    """A network of which everything is known: it keeps x, exp(x) for itself, and no more.
+    """A network with known memory: it keeps x and exp(x), and no more.
 
     The exponential keeps its result, the product keeps both of its factors.
     """
@@ -136,7 +136,7 @@ def test_need_grows_with_the_minibatch_and_the_views():
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_measuring_leaves_no_trace(training, precision):
+def test_measuring_has_no_side_effects(training, precision):
     encoder = tiny_encoder()
     encoder.train(training)
     for parameter in encoder.parameters():
@@ -263,7 +263,7 @@ def test_on_a_gpu_memory_that_torch_reserves_unused_is_available(monkeypatch):
     assert memory.available(device) == 1300
 
 
-# What is said
+# Messages
 
 
 def test_a_step_that_does_not_fit_is_refused_with_a_fix(monkeypatch):
@@ -309,7 +309,7 @@ def test_an_allocation_that_torch_refuses_is_reported_as_a_shortage():
         torch.empty(2**60, dtype=torch.uint8)
 
 
-def test_other_errors_stay_themselves():
+def test_other_errors_are_not_changed():
     with (
         pytest.raises(RuntimeError, match=r"^size mismatch$") as caught,
         memory.explained("my-run", step.SMALLER_STEP),
@@ -322,7 +322,7 @@ def test_other_errors_stay_themselves():
 
 
 @pytest.mark.parametrize("at_once", [1, 3, 5])
-def test_the_robust_probe_attacked_in_pieces_is_the_one_attacked_at_once(at_once):
+def test_the_robust_probe_is_the_same_with_any_number_of_images_at_a_time(at_once):
     def head(batch):
         encoder = tiny_encoder().double().eval()
         encoder.register_forward_pre_hook(lambda _, inputs: (inputs[0].double(),))

@@ -1,4 +1,4 @@
-"""Random numbers that are a function of what they are for, and the state of the process."""
+"""Random numbers that are a function of their purpose, and the settings of the process."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_draws_equal_a_reference_in_plain_integers(key):
 
 
 def test_the_streams_never_change():
-    """Whoever changes these numbers makes every result so far one that cannot be repeated."""
+    """If these numbers change, no earlier result can be repeated."""
     assert runtime.counter_key(0, "views", 1) == -5103457511390675845
     draws = runtime.counter_uniform(KEY, torch.tensor([0, 1, 4999]), 2) * 2**24
     assert draws.tolist() == [[5964789, 3773993], [12281918, 13803085], [16575790, 5481240]]
@@ -60,7 +60,7 @@ def test_the_streams_never_change():
     assert numbers.tolist() == [7, 26, 63, 6, 47]
 
 
-def test_a_draw_does_not_depend_on_the_batch_around_it_nor_on_how_many_are_drawn():
+def test_a_draw_does_not_depend_on_its_batch_or_the_number_of_draws():
     counters = torch.arange(1000)
     whole = runtime.counter_uniform(KEY, counters, 8)
     shuffled = torch.randperm(1000, generator=torch.Generator().manual_seed(0))
@@ -166,7 +166,7 @@ def test_frozen_restores_requires_grad_even_after_an_error(error):
     assert torch.equal(net[2].weight.grad, torch.ones(2, 3))
 
 
-def test_the_cpu_is_always_there():
+def test_the_cpu_is_always_available():
     assert runtime.choose_device("cpu") == torch.device("cpu")
 
 
@@ -194,7 +194,7 @@ def test_an_unknown_device_is_reported_with_the_known_ones(name):
 
 @pytest.fixture
 def process():
-    """Put the settings of the process back."""
+    """Restore the settings of the process."""
     threads = torch.get_num_threads()
     deterministic = torch.are_deterministic_algorithms_enabled()
     benchmark = torch.backends.cudnn.benchmark
@@ -205,7 +205,7 @@ def process():
 
 
 @pytest.mark.usefixtures("process")
-def test_the_process_is_set_up_as_asked(monkeypatch):
+def test_the_process_is_configured_as_requested(monkeypatch):
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     runtime.configure(threads=2, deterministic=False)
     assert not torch.backends.cudnn.benchmark
@@ -249,7 +249,7 @@ class Terminal(io.StringIO):
 
 
 def progress(monkeypatch, screen: io.StringIO) -> str:
-    """Return what is drawn of ten images, two seconds each; the first two were done before."""
+    """Return the bar of ten images at two seconds each; two were done by an earlier process."""
     now = 0.0
     monkeypatch.setattr(sys, "stderr", screen)
     monkeypatch.setattr(runtime.time, "monotonic", lambda: now)
@@ -270,7 +270,7 @@ def test_progress_shows_rate_and_time_left_on_a_terminal(monkeypatch):
     assert lines[-1] == "attack [########################] 10/10 0 image/s 0:00 left\n"
 
 
-def test_progress_is_silent_where_nobody_watches(monkeypatch):
+def test_progress_is_silent_if_stderr_is_not_a_terminal(monkeypatch):
     assert progress(monkeypatch, io.StringIO()) == ""
 
 
@@ -286,7 +286,7 @@ def settings() -> tuple[bool, bool]:
 
 
 @pytest.mark.usefixtures("process")
-def test_float32_is_rounded_nowhere_but_where_tf32_is_asked_for():
+def test_float32_is_rounded_only_where_tf32_is_allowed():
     runtime.configure(threads=1, deterministic=False)
     assert settings() == (False, False)
     with runtime.tf32(allowed=True):
@@ -302,7 +302,7 @@ def test_float32_is_rounded_nowhere_but_where_tf32_is_asked_for():
 
 @dataclasses.dataclass
 class OnCuda:
-    """A tensor that says it lies on a GPU, and what is made of it."""
+    """A tensor that pretends to be on a GPU, as do its results."""
 
     dtype: torch.dtype
     is_cuda: bool = True

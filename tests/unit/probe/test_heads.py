@@ -1,4 +1,4 @@
-"""Fits of heads that are interrupted: they go on, and end with the bytes of undisturbed ones."""
+"""Interrupted fits of heads: they resume, and end with the bytes of uninterrupted fits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from robustviews.probe import LinearProbe, NcropProbe, RobustLinearProbe
 from tests.unit.test_pretrain import InterruptedTraining, Memory
 from tests.unit.tiny_models import labels_of, noise_images, probe_task, tiny_encoder, weights_of
 
-# Three minibatches an epoch, the last of two images.
+# Three minibatches per epoch, the last of two images.
 PROBES = {
     "linear": LinearProbe(epochs=2, batch_size=5, lr=0.01),
     "robust": RobustLinearProbe(epochs=2, batch_size=5, lr=0.01, steps=2),
@@ -33,7 +33,7 @@ def fitted(name, checkpoint=None):
 
 @pytest.fixture(scope="module")
 def undisturbed():
-    """Return what a probe gives that neither stopped nor saved anything."""
+    """Return the result of a probe that was neither interrupted nor saved."""
     return functools.cache(fitted)
 
 
@@ -52,7 +52,7 @@ def test_a_fit_resumes_from_any_minibatch_as_if_never_interrupted(name, undistur
 @probes
 def test_a_fit_that_is_interrupted_repeatedly_has_the_same_result(name, undisturbed):
     memory = Memory(every=2)
-    for dies_after in (1, 3, 4):  # with nothing saved, two minibatches, four
+    for dies_after in (1, 3, 4):  # resumed with nothing saved, after two minibatches, after four
         memory.minibatches, memory.dies_after = 0, dies_after
         with pytest.raises(InterruptedTraining):
             fitted(name, memory)

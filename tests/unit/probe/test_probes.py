@@ -1,4 +1,4 @@
-"""Probes: what a head is trained on, what it sees of an image, and that the encoder stays put."""
+"""Probes: what a head is trained on, what it reads of an image, and an unchanged encoder."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_probe_learns_classes_that_are_linear_in_the_features(probe):
     probe = replace(probe, epochs=30, lr=0.05)
     views = Views(crop="none", augmentation="geometry")
     encoder = Pixels(4)
-    # A mirror image has other columns: let the n-crop probe see both columns as one class.
+    # A mirror image has other columns: for the n-crop probe both columns are one class.
     labels = labels if not isinstance(probe, NcropProbe) else torch.minimum(labels, 3 - labels)
     head, history = probe.train(encoder, probe_task(images, labels, views=views))
     assert history[-1]["accuracy"] == 1
@@ -169,7 +169,7 @@ def test_the_linear_probe_sees_whole_images_in_their_order():
     assert torch.equal(torch.cat(encoder.seen), noise_images() / 255)
 
 
-def test_how_many_features_are_computed_at_a_time_decides_nothing():
+def test_the_batch_size_of_features_decides_nothing():
     heads = [
         weights_of(LinearProbe(epochs=2).train(Pixels(), task)[0])
         for task in (probe_task(noise_images(), labels_of(), batch=batch) for batch in (5, 500))
@@ -221,7 +221,7 @@ def test_the_robust_probe_trains_on_features_of_images_that_its_own_head_loses_o
     probe = RobustLinearProbe(epochs=1, batch_size=4, eps=4, step_size=1, steps=6, lr=1e-9)
     _, history = probe.train(encoder, task, start=start)
     clean, adversarial = encoder.seen[0], encoder.seen[-1]
-    assert len(encoder.seen) == 7  # six steps, and what the head is trained on
+    assert len(encoder.seen) == 7  # six steps, and the images that the head is trained on
     assert torch.equal(
         clean.sum((1, 2, 3)).sort().values, (task.images / 255).sum((1, 2, 3)).sort().values
     )
@@ -241,7 +241,7 @@ def test_the_robust_probe_attacks_through_the_head_as_it_is_at_that_update():
 
 
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
-def test_examples_may_be_crafted_in_less_but_a_head_reads_float32_features(precision):
+def test_examples_may_have_lower_precision_but_a_head_reads_float32_features(precision):
     encoder, task = Pixels(), probe_task(noise_images(4), labels_of(4))
     probe = RobustLinearProbe(epochs=1, batch_size=4, steps=2, craft_precision=precision)
     probe.train(encoder, task)
@@ -254,7 +254,7 @@ def test_the_robust_head_is_more_robust_than_the_linear_one():
     linear, _ = LinearProbe(**options).train(Pixels(4), task, start=zero_head())
     probe = RobustLinearProbe(**options, eps=16, step_size=8, steps=3)
     robust, _ = probe.train(Pixels(4), task, start=zero_head())
-    # What is right for every image fails under attack; what holds is wrong for some images.
+    # A feature that is right for every image fails under attack; a robust one is wrong for some.
     assert [under_attack(linear, images, labels, name) for name in ("clean", "eps_16")] == [1, 0]
     actual = [under_attack(robust, images, labels, name) for name in ("clean", "eps_16")]
     assert actual == pytest.approx([0.9, 0.9])
@@ -282,9 +282,9 @@ def zero_head():
 
 
 def shortcut(count=120):
-    """Return images of two classes: a strong pixel, wrong in a tenth of them, and weak right ones.
+    """Return images of two classes: a strong pixel, wrong in 10 %, and weak right pixels.
 
-    Together the weak ones say more, but each is worth 12/255: less than the 16/255 of an attack.
+    Together the weak pixels predict better, but each differs by 12/255: less than an attack's 16/255.
     """
     labels = torch.arange(count) % 2
     signs = (2 * labels - 1).view(-1, 1, 1, 1)
@@ -322,7 +322,7 @@ def test_the_n_crop_probe_sees_n_views_of_the_pretraining_s_kind(n):
     assert inputs.shape == (12, n, 3, SIZE, SIZE)
     first = NcropProbe(n=1).inputs(images, torch.arange(12), views, size=SIZE, seed=4)
     assert torch.equal(inputs[:, :1], first)
-    # A view of an image alone is the same: it belongs to that image, not to its batch.
+    # A view of a single image is the same: it depends on that image, not on its batch.
     alone = NcropProbe(n=n).inputs(images[5:6], torch.tensor([5]), views, size=SIZE, seed=4)
     assert torch.equal(inputs[5:6], alone)
 
@@ -353,7 +353,7 @@ def test_training_and_test_views_of_the_same_image_differ():
     assert not (in_testing == in_training).flatten(1).all(dim=1).any()
 
 
-def test_an_attack_moves_every_view_of_a_stack_through_the_mean_alone():
+def test_an_attack_perturbs_every_view_of_a_stack_only_through_the_mean():
     encoder, probe = Pixels(4), NcropProbe(n=3)
     head = nn.Linear(encoder.features, 2)
     stacks = 0.25 + 0.5 * torch.rand(5, 3, 3, 4, 4)
@@ -367,7 +367,7 @@ def test_an_attack_moves_every_view_of_a_stack_through_the_mean_alone():
 
 
 def test_the_n_crop_rate_falls_to_zero_over_all_minibatches():
-    probe = NcropProbe(n=1, epochs=4, batch_size=5, lr=0.03)  # 3 minibatches an epoch
+    probe = NcropProbe(n=1, epochs=4, batch_size=5, lr=0.03)  # 3 minibatches per epoch
     _, history = probe.train(Pixels(), probe_task(noise_images(), labels_of()))
     last = [0.03 * (1 + math.cos(math.pi * update / 12)) / 2 for update in (2, 5, 8, 11)]
     assert [row["lr"] for row in history] == pytest.approx(last)
@@ -385,7 +385,7 @@ def test_the_other_probes_read_whole_images():
 # The classifier of a supervised network
 
 
-def test_the_own_head_is_the_classifier_of_the_network_untrained():
+def test_the_own_head_is_the_classifier_of_the_network_without_training():
     encoder = tiny_encoder(supervised=True).eval()
     before = inventory(encoder)
     head, history = OwnHead().train(encoder, probe_task(noise_images(), labels_of()))

@@ -1,4 +1,4 @@
-"""Digests of code: an edit changes the digests of what uses the code, and no others."""
+"""Digests of code: an edit changes the digests of jobs that use the code, and no others."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def digest(tmp_path):
     return run
 
 
-# What is edited, from what to what, and a definition that uses it.
+# Each edit: old text, new text, and a definition that uses the text.
 USED = {
     "body": ("train.clip", "train", "min(max(x, LOW), HIGH)", "max(min(x, HIGH), LOW)"),
     "helper": ("train.train", "train", "min(max(x, LOW), HIGH)", "max(min(x, HIGH), LOW)"),

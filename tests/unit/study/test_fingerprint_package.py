@@ -69,7 +69,7 @@ def codes() -> dict[str, str]:
 
 @pytest.fixture
 def changed(tmp_path, monkeypatch):
-    """Return a function that edits a copy of the package and says which jobs it would rerun."""
+    """Return a function that edits a copy of the package and returns the jobs that rerun."""
     copy = tmp_path / "robustviews"
     shutil.copytree(fingerprint.SOURCE, copy, ignore=shutil.ignore_patterns("__pycache__"))
     before = codes()
@@ -109,7 +109,7 @@ def statement(module: str, name: str) -> Callable[[Path], None]:
 
 
 def replaced(pattern: str, new: str, *names: str) -> Callable[[Path], None]:
-    """Return an edit that replaces a pattern in modules, in all when none is named."""
+    """Return an edit that replaces a pattern in modules, or in all modules by default."""
 
     def edit(source: Path) -> None:
         paths = [source / f"{name}.py" for name in names] or list(source.rglob("*.py"))
@@ -185,7 +185,7 @@ def test_comments_docstrings_and_annotations_rerun_nothing(changed):
 
 
 def test_code_that_a_job_does_not_use_reruns_nothing(changed):
-    """The command line, planning, reading of studies, and all that is made of results."""
+    """The command line, planning, reading of studies, and reporting."""
 
     def edit(source: Path) -> None:
         reached = {name for name, _ in every_definition()}

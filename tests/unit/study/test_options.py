@@ -1,6 +1,6 @@
-"""Every option of every dataclass that a study can hold: a wrong value is blamed on its own line.
+"""Every option of every dataclass that a study can hold: a wrong value is reported at its line.
 
-Wrong values are planted in a copy of the default study, each in an entry of its own, all at once.
+Wrong values are injected into a copy of the default study, each into its own entry, all at once.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ class Option:
     """One field of a study.
 
     Attributes:
-        path: keys that lead to it.
-        content: of the entry at the first two keys, which holds nothing else that is wrong; None
-            where the option belongs to no entry of a block.
-        type: its type hint.
-        bounds: of its numbers.
+        path: keys that lead to the field.
+        content: content of the entry at the first two keys, without other mistakes; None if the
+            option belongs to no entry of a block.
+        type: type hint of the field.
+        bounds: bounds of its numbers.
     """
 
     path: tuple[str, ...]
@@ -62,14 +62,14 @@ class Option:
 
     @property
     def kinds(self) -> set[Any]:
-        """The types that it may have, without generic arguments."""
+        """The allowed types, without generic arguments."""
         union = typing.get_origin(self.type) in (typing.Union, types.UnionType)
         kinds = typing.get_args(self.type) if union else (self.type,)
         return {dict if _is_mapping(kind) else typing.get_origin(kind) or kind for kind in kinds}
 
     @property
     def length(self) -> int:
-        """How many entries it takes, when it is a list."""
+        """The number of entries, if the field is a list."""
         [entries] = [
             typing.get_args(kind)
             for kind in (self.type, *typing.get_args(self.type))
@@ -135,14 +135,14 @@ MISTAKES = {
 
 
 def _outside(option: Option) -> list[float]:
-    """Return a value just outside of each bound of a range."""
+    """Return a value just outside each bound of a range."""
     by = 1 if int in option.kinds else 1e-6
     beyond = {"ge": -by, "gt": 0, "le": by, "lt": 0}
     return [bound + beyond[name] for name, bound in option.bounds.items()]
 
 
 def plant(study: dict[str, Any], mistake: str) -> set[tuple[str, ...]]:
-    """Plant a mistake in every option that can have it, and return where mistakes now are."""
+    """Inject a mistake into every option that can have it; return the places of the mistakes."""
     planted: set[tuple[str, ...]] = set()
     for option in OPTIONS:
         for value in MISTAKES[mistake](option):
@@ -175,7 +175,7 @@ def line_of(root: yaml.Node, path: tuple[str, ...]) -> int:
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_wrong_value_of_any_option_is_blamed_on_its_line_and_key(mistake, tmp_path):
+def test_a_wrong_value_of_any_option_is_reported_at_its_line_and_key(mistake, tmp_path):
     study = yaml.safe_load(STUDY.read_text(encoding="utf-8"))
     study["datasets"]["planted"] = "digits"
     planted = plant(study, mistake)
@@ -192,6 +192,6 @@ def test_a_wrong_value_of_any_option_is_blamed_on_its_line_and_key(mistake, tmp_
     assert all("found" in message or "unknown" in message for message in reported.values())
 
 
-def test_every_option_gets_an_injected_mistake():
+def test_every_option_has_an_injected_mistake():
     assert len(OPTIONS) > 100
     assert all(any(wrong(option) for wrong in MISTAKES.values()) for option in OPTIONS)

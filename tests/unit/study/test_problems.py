@@ -49,5 +49,5 @@ def test_a_mistake_that_is_added_twice_is_reported_once():
         ("zzz", (), "none is defined"),
     ],
 )
-def test_a_wrong_name_is_answered_by_the_nearest_or_by_all(name, known, words):
+def test_a_wrong_name_gives_the_nearest_name_or_all_names(name, known, words):
     assert nearest(name, known) == words

@@ -1,4 +1,4 @@
-"""Looking at a study is quick: what only computing needs is not imported."""
+"""Reading a study is quick: modules that only computations need are not imported."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def seconds(*arguments: str) -> float:
-    """Return the CPU seconds of a process of python, the least of two tries."""
+    """Return the CPU seconds of a Python process, the lower of two tries."""
     tries = []
     for _ in range(2):
         before = os.times()
@@ -72,6 +72,6 @@ def test_planning_a_whole_study_imports_nothing_that_computes():
     assert not HEAVY & imported
 
 
-def test_checking_a_study_takes_little_more_than_reading_yaml():
+def test_checking_a_study_takes_little_longer_than_reading_yaml():
     check = seconds("-m", "robustviews", "check", "params.yaml")
     assert check < 5 * seconds("-c", "import argparse, numpy, yaml")

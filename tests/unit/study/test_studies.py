@@ -1,6 +1,6 @@
-"""The shipped studies: they load, and say what the paper (arXiv 2501.03507v1) and its code say.
+"""The shipped studies: they load, and agree with the paper (arXiv 2501.03507v1) and its code.
 
-The numbers below were typed from the paper's tables a second time, not taken from a study file.
+The numbers below were typed from the paper's tables a second time, not copied from a study file.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ ENCODERS_5 = {
 
 
 class Transcribed(NamedTuple):
-    """What a study's tables must say."""
+    """Expected tables of a study."""
 
     study: str
     tables: list[str]
@@ -119,7 +119,7 @@ transcribed = pytest.mark.parametrize(
     "paper", TRANSCRIBED, ids=lambda paper: f"{paper.study}-{paper.tables[0]}"
 )
 
-# Section 4 of the notes on the paper: every place where paper and code disagree.
+# Every place where paper and code disagree.
 SWITCHES = [
     "pgd_weight_grads",
     "schedule_horizon",
@@ -202,7 +202,7 @@ def test_published_values_are_those_of_the_paper(
 
 
 @transcribed
-def test_published_values_stand_beside_the_encoder_that_the_paper_names(
+def test_published_values_are_in_rows_of_the_encoder_that_the_paper_names(
     studies: dict[str, Study], paper: Transcribed
 ) -> None:
     study = studies[paper.study]
@@ -213,12 +213,12 @@ def test_published_values_stand_beside_the_encoder_that_the_paper_names(
 
 
 @transcribed
-def test_published_values_stand_beside_the_probe_that_the_paper_names(
+def test_published_values_are_in_rows_of_the_probe_that_the_paper_names(
     studies: dict[str, Study], paper: Transcribed
 ) -> None:
     study = studies[paper.study]
     for name, row in _published_rows(study, paper).items():
-        # a row is named after its probe, where it is not r-LE
+        # a row is named after its probe if that is not r-LE
         kind = next((probe for probe in PROBES if name.startswith(probe)), "rle")
         probe = study.probes[row.probe]
         assert (type(probe).__name__, getattr(probe, "n", None)) == PROBES[kind], name
@@ -232,7 +232,7 @@ def test_source_names_the_table_of_the_paper(studies: dict[str, Study], paper: T
 
 
 @pytest.mark.parametrize("name", ["cf-amc-ssl", "reference-code"])
-def test_no_number_is_published_but_those_of_tables_1_2_3_and_5(
+def test_only_tables_1_2_3_and_5_have_published_numbers(
     studies: dict[str, Study], name: str
 ) -> None:
     study = studies[name]
@@ -267,7 +267,7 @@ def test_every_published_table_and_figure_without_values_has_unavailable(
         assert any("unavailable" in row.published for row in rows), name
 
 
-def test_supervised_rows_have_published_values_in_table_4_alone(
+def test_supervised_rows_have_published_values_only_in_table_4(
     studies: dict[str, Study],
 ) -> None:
     study = studies["cf-amc-ssl"]
@@ -289,7 +289,7 @@ def test_supervised_baselines_cost_as_much_as_cf_amc_ssl(studies: dict[str, Stud
     assert set(cost.values()) == {480}
 
 
-def test_reference_code_trains_otherwise_in_three_switches_only(
+def test_reference_code_trains_differently_in_three_switches_only(
     studies: dict[str, Study],
 ) -> None:
     ours, code = studies["cf-amc-ssl"].runs, studies["reference-code"].runs
@@ -323,7 +323,7 @@ def test_reference_code_trains_otherwise_in_three_switches_only(
         ("own", "own", {}),
     ],
 )
-def test_reference_code_probes_otherwise_in_three_switches_only(
+def test_reference_code_probes_differently_in_three_switches_only(
     studies: dict[str, Study], ours: str, code: str, expected: dict[str, Any]
 ) -> None:
     probes = studies["cf-amc-ssl"].probes, studies["reference-code"].probes
@@ -332,7 +332,7 @@ def test_reference_code_probes_otherwise_in_three_switches_only(
     assert len(probes[1]) == 7
 
 
-def test_reference_code_attacks_otherwise_in_two_switches_only(
+def test_reference_code_attacks_differently_in_two_switches_only(
     studies: dict[str, Study],
 ) -> None:
     ours, code = studies["cf-amc-ssl"].attacks, studies["reference-code"].attacks
@@ -361,7 +361,7 @@ def test_each_script_of_the_reference_code_has_its_own_head_and_attack(
 
 
 @pytest.mark.parametrize("switch", SWITCHES)
-def test_every_switch_is_decided_in_writing(switch: str) -> None:
+def test_every_switch_has_a_comment_with_its_decision(switch: str) -> None:
     lines = (ROOT / "studies/cf-amc-ssl.yaml").read_text(encoding="utf-8").splitlines()
     text = " ".join(line.strip().removeprefix("#").strip() for line in lines)
     assert re.search(rf"\b{switch}: code [^;]+; (or|paper) [^:]+?; we take \w", text)
