@@ -100,14 +100,14 @@ def rank_bytes(
     )
 
 
-def kept_bytes(work: Callable[[], object], *, beside: Iterable[Tensor] = ()) -> int:
+def kept_bytes(work: Callable[[], object], *, excluding: Iterable[Tensor] = ()) -> int:
     """Return the bytes that are kept for the backward pass of a computation.
 
     Args:
         work: the computation; returns the start of its backward pass.
-        beside: tensors that do not count.
+        excluding: tensors that do not count.
     """
-    excluded = {_address(value) for value in beside}
+    excluded = {_address(value) for value in excluding}
     kept: dict[int, int] = {}
 
     def keep(value: Tensor) -> Tensor:
@@ -152,7 +152,7 @@ def _loss_bytes(encoder: Encoder, method: Method, batch: Batch, *, precision: st
         with attack_mode(encoder, "frozen"), torch.random.fork_rng(devices):
             return kept_bytes(
                 lambda: method.train_loss(encoder, batch, target),
-                beside=(*encoder.parameters(), *batch),
+                excluding=(*encoder.parameters(), *batch),
             )
     finally:
         encoder.train(training)

@@ -284,7 +284,7 @@ def zero_head():
 def shortcut(count=120):
     """Return images of two classes: a strong pixel, wrong in 10 %, and weak right pixels.
 
-    Together the weak pixels predict better, but each differs by 12/255: less than an attack's 16/255.
+    Together the weak pixels predict better, but each differs by only 12/255, an attack by 16/255.
     """
     labels = torch.arange(count) % 2
     signs = (2 * labels - 1).view(-1, 1, 1, 1)
