@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from robustviews.regimes import passes_over_data
 from robustviews.study import folders, plan
 from robustviews.study.jobs import REPORTING, Job
 from robustviews.study.schema import Run, Study
 from robustviews.study.shapes import Shape, shape_of
+from robustviews.study.work import Evaluation, Fit, Training
 
 Answer = dict[str, float]  # seconds, bytes and counts, by name
 About = dict[str, Any]  # everything that the amount of work depends on, as options
@@ -173,11 +173,10 @@ def _pretrain(
     about = {name: value for name, value in options.items() if name not in _NO_WORK | _NOT_MEASURED}
     about["classes"] = shape.classes if run.method.supervised else 0
     step = ask("pretrain", **about, size=shape.size)
-    replays, views = run.regime.updates_per_batch, run.views.count
-    passes = passes_over_data(run.epochs, run.epochs_meaning, replays, views)
+    minibatches = Training.of(run, shape).minibatches
     ranks, places = study.runtime.ranks, min(study.runtime.ranks, at_once)
     faster = ranks if own else places
-    seconds = start["seconds"] + passes * (shape.train // run.batch_size) * step["seconds"] / faster
+    seconds = start["seconds"] + minibatches * step["seconds"] / faster
     memory = start["bytes"] + shape.train * shape.image  # of each process
     memory = memory + step["step_bytes"] / ranks if own else ranks * memory + step["step_bytes"]
     notes = ["what compiling takes and gains on a GPU is not counted"] * run.compile
@@ -195,10 +194,8 @@ def _probe(study: Study, job: Job, shape: Shape, ask: Callable[..., Answer]) -> 
     start = ask("start", kind="train")
     about = _seen(study, run, job, shape) | {"probe": _without(probe, "epochs")}
     fit = ask("probe", **about)
-    images = probe.batch_size or shape.train
-    updates = (probe.epochs or 1) * -(-shape.train // images)
     seconds = start["seconds"] + shape.train * fit["image_seconds"]
-    seconds += updates * fit["update_seconds"]
+    seconds += Fit.of(probe, shape).updates * fit["update_seconds"]
     memory = start["bytes"] + shape.train * (shape.image + 4 * fit["width"]) + fit["work_bytes"]
     return Amount(seconds, memory, 4 * fit["width"] * shape.classes)
 
@@ -209,8 +206,7 @@ def _attack(study: Study, job: Job, shape: Shape, ask: Callable[..., Answer]) ->
         study.probes[job.parts[1]],
     )
     attack = study.attacks[job.parts[2]]
-    images = min(attack.images or shape.test, shape.test)
-    at_once = min(images, max(1, study.runtime.evaluation_batch // probe.stack))
+    counted = Evaluation.of(attack, probe, shape, batch=study.runtime.evaluation_batch)
     options = dataclasses.replace(_without(attack, "images"), eps=attack.eps[:1])
     seen = _seen(study, run, job, shape)
     start = ask("start", kind="train")
@@ -226,15 +222,14 @@ def _attack(study: Study, job: Job, shape: Shape, ask: Callable[..., Answer]) ->
             for way in ("forward", "backward")
         )
 
-    calls = len(attack.eps) * -(-images // at_once) * seconds("alive", "call")
-    alive, fallen = (
-        len(attack.eps) * images * seconds(part, "image") for part in ("alive", "fallen")
-    )
+    calls = counted.calls * seconds("alive", "call")
+    images = counted.radii * counted.images
+    alive, fallen = (images * seconds(part, "image") for part in ("alive", "fallen"))
     memory = start["bytes"] + shape.test * shape.image
     return Amount(
         seconds=start["seconds"] + calls + SURVIVORS * alive + (1 - SURVIVORS) * fallen,
-        memory=memory + at_once * probe.stack * network["view_bytes"],
-        disk=images * (17 + len(attack.eps)),  # index and label 8 bytes each, a flag 1
+        memory=memory + counted.at_once * probe.stack * network["view_bytes"],
+        disk=counted.images * (17 + counted.radii),  # index and label 8 bytes each, a flag 1
         note=_SURVIVING if alive > fallen else "",
     )
 

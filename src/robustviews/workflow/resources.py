@@ -10,10 +10,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from robustviews.regimes import passes_over_data
 from robustviews.study import plan
 from robustviews.study.schema import Run, Study
 from robustviews.study.shapes import Shape, shape_of
+from robustviews.study.work import Evaluation, Fit, Training
 
 LONGEST = 24 * 60
 """Minutes at most that a job asks for, however often it was tried.
@@ -136,35 +136,34 @@ def _pixels(run: Run, shape: Shape) -> float:
 
 
 def _training(run: Run, shape: Shape) -> _Work:
-    replays, views = run.regime.updates_per_batch, run.views.count
-    passes = passes_over_data(run.epochs, run.epochs_meaning, replays, views)
-    calls = passes * replays * (1 + run.regime.steps)
-    minibatches = shape.train // run.batch_size
+    work = Training.of(run, shape)
     return _Work(
-        views=minibatches * run.batch_size * views,
-        passes=_BOTH * calls,
-        calls=minibatches * calls,
-        at_once=run.batch_size * views,
+        views=work.minibatches * work.views,
+        passes=_BOTH * work.passes,
+        calls=work.minibatches * work.passes,
+        at_once=work.views,
     )
 
 
 def _probe(study: Study, shape: Shape, name: str) -> _Work:
-    probe = study.probes[name]
-    images, steps, epochs = probe.batch_size or shape.train, probe.steps, probe.epochs or 1
+    work, epochs = Fit.of(study.probes[name], shape), study.probes[name].epochs or 1
     return _Work(
-        views=shape.train * probe.stack,
-        passes=_BOTH * epochs * (steps + 1) if steps else 1,  # else features stay as they are
-        calls=epochs * (steps + 1) * math.ceil(shape.train / images),
-        at_once=max(study.runtime.evaluation_batch, images if steps else 1),
+        views=work.images * work.stack,
+        passes=_BOTH * epochs * work.passes or 1,
+        calls=work.updates * max(1, work.passes),
+        at_once=max(study.runtime.evaluation_batch, work.batch if work.passes else 1),
     )
 
 
 def _attack(study: Study, shape: Shape, probe: str, name: str) -> _Work:
-    attack, batch = study.attacks[name], study.runtime.evaluation_batch
-    views = min(attack.images or shape.test, shape.test) * study.probes[probe].stack
-    calls = len(attack.eps) * attack.passes + 1
+    batch = study.runtime.evaluation_batch
+    work = Evaluation.of(study.attacks[name], study.probes[probe], shape, batch=batch)
+    passes = work.radii * work.passes + 1
     return _Work(
-        views=views, passes=_BOTH * calls, calls=calls * math.ceil(views / batch), at_once=batch
+        views=work.images * work.stack,
+        passes=_BOTH * passes,
+        calls=passes * math.ceil(work.images / work.at_once),
+        at_once=batch,
     )
 
 

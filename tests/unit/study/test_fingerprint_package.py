@@ -142,7 +142,7 @@ RERUNS = {
     "methods.divide": PRETRAIN,
     "machine.runtime.counter_uniform": PRETRAIN | {"probe crops", "attack crops pgd"},
     "machine.runtime.configure": PRETRAIN | PROBE | ATTACK,
-    "datasets.kinds.open_split": PRETRAIN | PROBE | ATTACK,
+    "datasets.splits.open_split": PRETRAIN | PROBE | ATTACK,
     "datasets.kinds.Digits.prepare": {"data digits"},
     "datasets.sources.source_folder": {"data cifar10"},
     "attacks.ascend": FREE_AND_PGD | {"probe rle"} | ATTACK - {"attack lin aa", "attack own aa"},
@@ -221,8 +221,8 @@ def test_the_code_that_decides_numbers_is_reached():
     for module, names in {
         "attacks": {"ascend"},
         "augment": {"make_views", "draw_window", "apply_window", "draw_change", "apply_change"},
-        "optim": {"Lars", "_rescale", "cosine_lr"},
-        "pretrain": {"Training", "build_optimizer"},
+        "optim": {"Lars", "_rescale", "build_optimizer", "cosine_lr"},
+        "pretrain": {"Training"},
         "regimes": {"passes_over_data"},
         "machine.runtime": {"counter_uniform", "_mix", "_GOLDEN", "permutation", "generator"},
     }.items():

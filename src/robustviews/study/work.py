@@ -1,0 +1,99 @@
+"""How much work a job is, counted from its options: for estimates and for what a cluster is asked.
+
+A pass is a forward and a backward pass of the network.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from robustviews.attacks import Attack
+from robustviews.probe import Probe
+from robustviews.regimes import passes_over_data
+from robustviews.study.schema import Run
+from robustviews.study.shapes import Shape
+
+
+@dataclass(frozen=True)
+class Training:
+    """Work of a pretraining.
+
+    Attributes:
+        minibatches: of all passes over the data.
+        views: of a minibatch.
+        passes: of each view, in each minibatch.
+    """
+
+    minibatches: int
+    views: int
+    passes: int
+
+    @classmethod
+    def of(cls, run: Run, shape: Shape) -> Training:
+        """Count the work of a run on a data set."""
+        replays, views = run.regime.updates_per_batch, run.views.count
+        passes = passes_over_data(run.epochs, run.epochs_meaning, replays, views)
+        return cls(
+            minibatches=passes * (shape.train // run.batch_size),
+            views=run.batch_size * views,
+            passes=replays * (1 + run.regime.steps),
+        )
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Work of a probe.
+
+    Attributes:
+        images: training images, each encoded in `stack` views.
+        stack: views of an image.
+        updates: of the head.
+        batch: images of an update.
+        passes: of the encoder for each image of an update; 0 where features are computed once.
+    """
+
+    images: int
+    stack: int
+    updates: int
+    batch: int
+    passes: int
+
+    @classmethod
+    def of(cls, probe: Probe, shape: Shape) -> Fit:
+        """Count the work of a probe on a data set."""
+        batch = probe.batch_size or shape.train
+        updates = (probe.epochs or 1) * math.ceil(shape.train / batch)
+        passes = probe.steps + 1 if probe.steps else 0
+        return cls(shape.train, probe.stack, updates, batch, passes)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Work of an attack.
+
+    Attributes:
+        images: attacked, at each radius.
+        stack: views of an image.
+        at_once: images attacked at a time.
+        radii: number of radii.
+        passes: of an image at one radius, if no try succeeds.
+    """
+
+    images: int
+    stack: int
+    at_once: int
+    radii: int
+    passes: float
+
+    @classmethod
+    def of(cls, attack: Attack, probe: Probe, shape: Shape, *, batch: int) -> Evaluation:
+        """Count the work of an attack through a probe, `batch` views at a time."""
+        images = min(attack.images or shape.test, shape.test)
+        at_once = min(images, max(1, batch // probe.stack))
+        return cls(images, probe.stack, at_once, len(attack.eps), attack.passes)
+
+    @property
+    def calls(self) -> int:
+        """Minibatches of all radii."""
+        return self.radii * math.ceil(self.images / self.at_once)
