@@ -22,7 +22,7 @@ from safetensors.numpy import load_file, save_file
 
 from robustviews import artifacts
 from robustviews.study import folders, load_study
-from robustviews.workflow.metadata import Notes
+from robustviews.workflow.metadata import ProjectMetadata
 from tests.workflow.project import TINY, Project
 
 STUDY = load_study(TINY)
@@ -239,11 +239,11 @@ def no_radius(arrays: Flags) -> None:
     del arrays["eps_16"]
 
 
-def note(output: str, change: Callable[[dict[str, Any]], None]) -> Plant:
-    """Change Snakemake's note of an output."""
+def metadata(output: str, change: Callable[[dict[str, Any]], None]) -> Plant:
+    """Change Snakemake metadata of an output."""
 
     def plant(project: Project) -> None:
-        path = note_of(project, output)
+        path = metadata_of(project, output)
         with unnoticed(path):
             said = json.loads(path.read_text(encoding="utf-8"))
             change(said)
@@ -252,9 +252,9 @@ def note(output: str, change: Callable[[dict[str, Any]], None]) -> Plant:
     return plant
 
 
-def note_of(project: Project, output: str, kind: str = "metadata") -> Path:
-    """Return where Snakemake keeps what it knows of an output."""
-    return project.folder / Notes(project.folder).path(Path(output), kind)
+def metadata_of(project: Project, output: str, kind: str = "metadata") -> Path:
+    """Return where Snakemake keeps the metadata of an output."""
+    return project.folder / ProjectMetadata(project.folder).path(Path(output), kind)
 
 
 def other_checksum(said: dict[str, Any]) -> None:
@@ -277,16 +277,16 @@ def other_rule(said: dict[str, Any]) -> None:
     said["rule"] = "examples"
 
 
-def lose_note(project: Project) -> None:
-    note_of(project, ENCODER).unlink()
+def lose_metadata(project: Project) -> None:
+    metadata_of(project, ENCODER).unlink()
 
 
-def damage_note(project: Project) -> None:
-    note_of(project, ENCODER).write_text("{", encoding="utf-8")
+def damage_metadata(project: Project) -> None:
+    metadata_of(project, ENCODER).write_text("{", encoding="utf-8")
 
 
 def interrupt(project: Project) -> None:
-    artifacts.write_text(note_of(project, ENCODER, "incomplete"), "{}")
+    artifacts.write_text(metadata_of(project, ENCODER, "incomplete"), "{}")
 
 
 def name_another_commit(project: Project) -> None:

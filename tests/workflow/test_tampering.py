@@ -58,7 +58,7 @@ CASES = {
     "a bit of a training curve": changed(f"{TRAINED}/training.jsonl"),
     "truncated flags": Case(t.truncate(FLAGS), "flags", FLAGS, "cannot be read"),
     "better flags, their record made to fit": Case(
-        t.flags(t.all_right), "note", FLAGS, "not what Snakemake noted"
+        t.flags(t.all_right), "metadata", FLAGS, "differs from Snakemake metadata"
     ),
     "better flags than their record repeats": Case(
         t.flags(t.all_right), "flags", FLAGS, "record.json says that eps_8 is"
@@ -67,20 +67,20 @@ CASES = {
         t.flags(t.other_labels),
         "flags",
         FLAGS,
-        f"its labels are not those of {DATA}/test_labels.npy",
+        f"its labels differ from {DATA}/test_labels.npy",
     ),
     "flags of fewer images": Case(
-        t.flags(t.fewer), "flags", FLAGS, "has 20 images, the attack is of 40"
+        t.flags(t.fewer), "flags", FLAGS, "has 20 images, the study attacks 40"
     ),
     "flags that count an image twice": Case(
-        t.flags(t.twice_the_same), "flags", FLAGS, "no choice of 1000 test images, each once"
+        t.flags(t.twice_the_same), "flags", FLAGS, "not list some of 1000 test images, each once"
     ),
     "flags that are neither 0 nor 1": Case(
         t.flags(t.half_right), "flags", FLAGS, "eps_8 holds values other than 0 and 1"
     ),
     "flags without a radius": Case(t.flags(t.no_radius), "flags", FLAGS, "expected clean, eps_16"),
     "another encoder, all records made to fit": Case(
-        t.fitting(t.flip(ENCODER), ENCODER), "note", ENCODER, "not what Snakemake noted"
+        t.fitting(t.flip(ENCODER), ENCODER), "metadata", ENCODER, "differs from Snakemake metadata"
     ),
     "encoders of two runs swapped": Case(
         t.swap(ENCODER, f"{OTHER}/encoder.safetensors"), "bytes", ENCODER, "changed bytes"
@@ -98,10 +98,13 @@ CASES = {
         t.record(HEAD, "stage", to="pretrain"), "record", HEAD, "foreign record: stage is"
     ),
     "no record": of_record(
-        t.remove(f"{TRAINED}/record.json"), "record", TRAINED, "missing, though outputs are there"
+        t.remove(f"{TRAINED}/record.json"), "record", TRAINED, "missing, though outputs exist"
     ),
     "a record that is none": of_record(
-        t.write(f"{TRAINED}/record.json", "{}"), "record", TRAINED, "no record of a job, it lacks"
+        t.write(f"{TRAINED}/record.json", "{}"),
+        "record",
+        TRAINED,
+        "not a record of a job, it lacks",
     ),
     "a truncated record": of_record(
         t.truncate(f"{TRAINED}/record.json"), "record", TRAINED, "damaged"
@@ -132,7 +135,7 @@ CASES = {
         t.record(TRAINED, "inputs", f"{DATA}/test_labels.npy", to="sha256:0"),
         "inputs",
         f"{DATA}/test_labels.npy",
-        f"{TRAINED}/record.json says it was read, but it should not",
+        f"{TRAINED}/record.json says it was read, but it should not be",
     ),
     "another input hash": Case(
         t.record(HEAD, "inputs", ENCODER, to="sha256:0"),
@@ -141,25 +144,31 @@ CASES = {
         f"{HEAD}/record.json was made from sha256:0",
     ),
     "fewer seconds": of_record(
-        t.record(TRAINED, "seconds", to=0.001), "note", TRAINED, "not what Snakemake noted"
+        t.record(TRAINED, "seconds", to=0.001),
+        "metadata",
+        TRAINED,
+        "differs from Snakemake metadata",
     ),
     "far more seconds": of_record(
-        t.record(TRAINED, "seconds", to=6e4), "times", TRAINED, "it took 60000 s, Snakemake saw it"
+        t.record(TRAINED, "seconds", to=6e4),
+        "times",
+        TRAINED,
+        "it took 60000 s, Snakemake metadata",
     ),
     "seconds that are no number": of_record(
-        t.record(TRAINED, "seconds", to="fast"), "times", TRAINED, "no times"
+        t.record(TRAINED, "seconds", to="fast"), "times", TRAINED, "invalid times"
     ),
     "an attack before its encoder": of_record(
         t.record(ATTACK, "started", to="2020-01-01T00:00:00Z"),
         "times",
         ATTACK,
-        "it started 2020-01-01T00:00:00Z, Snakemake saw it from",
+        "it started 2020-01-01T00:00:00Z, Snakemake metadata says from",
     ),
     "another device": of_record(
         t.record(TRAINED, "environment", "device", to="cuda: fast"),
-        "note",
+        "metadata",
         TRAINED,
-        "not what Snakemake noted",
+        "differs from Snakemake metadata",
     ),
     "no device": of_record(
         t.without(TRAINED, "environment", "device"),
@@ -197,19 +206,19 @@ CASES = {
         t.record(CENTRAL, "code", "commit", to="main"),
         "commit",
         CENTRAL,
-        "'main' is no name of a commit",
+        "'main' is not a commit",
     ),
     "a commit with other code": of_record(
-        t.name_another_commit, "commit", OTHER, "it did not run from that commit, clean"
+        t.name_another_commit, "commit", OTHER, "the job did not run from that clean commit"
     ),
     "a commit of later": of_record(
-        t.name_a_later_commit, "commit", TRAINED, "was made only after the job had ended"
+        t.name_a_later_commit, "commit", TRAINED, "was made after the job had ended"
     ),
     "uncommitted sources": of_record(
         t.record(CENTRAL, "code", "dirty", to=True),
         "commit",
         CENTRAL,
-        "sources had uncommitted changes",
+        "sources had unknown uncommitted changes",
         "unknown",
     ),
     "a removed encoder": Case(t.remove(ENCODER), "bytes", ENCODER, "missing; make it again"),
@@ -232,54 +241,60 @@ CASES = {
         t.field(f"{RESULTS}/frame.csv", "accuracy"),
         "frame",
         f"{RESULTS}/frame.csv",
-        "not what the results give, from line 2 on",
+        "differs from the results, first in line 2",
     ),
     "a table in Markdown": Case(
-        t.number(f"{TABLE}.md"), "table", f"{TABLE}.md", "not what the results give"
+        t.number(f"{TABLE}.md"), "table", f"{TABLE}.md", "differs from the results"
     ),
     "a table in LaTeX": Case(
-        t.number(f"{TABLE}.tex"), "table", f"{TABLE}.tex", "not what the results give"
+        t.number(f"{TABLE}.tex"), "table", f"{TABLE}.tex", "differs from the results"
     ),
     "a table in CSV": Case(
         t.field(f"{TABLE}.csv", "ours"),
         "value",
         "accuracies:emp:digits/clean",
-        f"{TABLE}.csv says 99.9, its flags and records give",
+        f"{TABLE}.csv says 99.9, flags and records give",
     ),
     "a figure": Case(
         t.flip(f"{RESULTS}/figures/cost.svg"),
-        "note",
+        "metadata",
         f"{RESULTS}/figures/cost.svg",
-        f"not what Snakemake noted: {RESULTS}/report.html",
+        f"differs from Snakemake metadata: {RESULTS}/report.html",
     ),
-    "a checksum in a note": Case(
-        t.note(f"{HEAD}/head.safetensors", t.other_checksum),
-        "note",
+    "a checksum in metadata": Case(
+        t.metadata(f"{HEAD}/head.safetensors", t.other_checksum),
+        "metadata",
         ENCODER,
         f"{HEAD}/head.safetensors was made from sha256:000000000000",
     ),
-    "a checksum missing in a note": Case(
-        t.note(f"{HEAD}/head.safetensors", t.no_checksum),
-        "note",
+    "a checksum missing in metadata": Case(
+        t.metadata(f"{HEAD}/head.safetensors", t.no_checksum),
+        "metadata",
         f"{HEAD}/head.safetensors",
         f"has no checksum of {ENCODER}",
         "unknown",
     ),
-    "parameters in a note": Case(
-        t.note(ENCODER, t.other_parameters),
-        "note",
+    "parameters in metadata": Case(
+        t.metadata(ENCODER, t.other_parameters),
+        "metadata",
         ENCODER,
         "other parameters: run.epochs was 9, its record says 1",
     ),
-    "inputs in a note": Case(
-        t.note(ENCODER, t.fewer_inputs), "note", ENCODER, f"other inputs than it should: {DATA}/sum"
+    "inputs in metadata": Case(
+        t.metadata(ENCODER, t.fewer_inputs),
+        "metadata",
+        ENCODER,
+        f"other inputs than expected: {DATA}/sum",
     ),
-    "the rule in a note": Case(
-        t.note(ENCODER, t.other_rule), "note", ENCODER, "of rule 'examples', expected 'pretrain'"
+    "the rule in metadata": Case(
+        t.metadata(ENCODER, t.other_rule),
+        "metadata",
+        ENCODER,
+        "names the rule 'examples', expected 'pretrain'",
     ),
-    "a lost note": Case(t.lose_note, "note", ENCODER, "no note of Snakemake", "unknown"),
-    "a damaged note": Case(t.damage_note, "note", ENCODER, "is damaged"),
-    "an interrupted job": Case(t.interrupt, "note", ENCODER, "Snakemake was interrupted"),
+    "lost metadata": Case(t.lose_metadata, "metadata", ENCODER, "no Snakemake metadata", "unknown"),
+    "damaged metadata": Case(t.damage_metadata, "metadata", ENCODER, "is damaged"),
+    "an interrupted job": Case(t.interrupt, "metadata", ENCODER, "Snakemake was interrupted"),
     "the lock": of_record(
         t.replace("requirements.lock", "numpy==", "numpy==1"),
         "lock",
@@ -294,7 +309,7 @@ CASES = {
     ),
     "the title of a table": Case(
         t.replace("params.yaml", "Clean and robust accuracy", "Robust accuracy"),
-        "note",
+        "metadata",
         f"{TABLE}.md",
         "block.title was Clean and robust accuracy, the study now says Robust accuracy",
     ),
@@ -320,10 +335,10 @@ LOCKED = {
         t.record(DATA, "seconds", to=1.0), "dvc", f"{DATA}/record.json", "dvc.lock states md5"
     ),
     "an md5 in dvc.lock": Case(
-        t.tamper_with_lock, "dvc", f"{RESULTS}/frame.csv", "dvc.lock states md5 aaaaaaaa, here lies"
+        t.tamper_with_lock, "dvc", f"{RESULTS}/frame.csv", "dvc.lock states md5 aaaaaaaa, found"
     ),
     "the md5 of a folder in dvc.lock": Case(
-        t.tamper_with_folder_in_lock, "dvc", f"{RESULTS}/pretrain", "not what dvc.lock states"
+        t.tamper_with_folder_in_lock, "dvc", f"{RESULTS}/pretrain", "differs from dvc.lock"
     ),
     "damaged dvc.lock": Case(
         t.write("dvc.lock", "stages: ["), "dvc", "dvc.lock", "expected stages with outs"
