@@ -1,4 +1,4 @@
-"""What the audit catches, by name, in copies of a finished study; and what raises no alarm."""
+"""Faults that the audit reports in copies of a finished study, and benign copies without alarm."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from tests.workflow.tampering import (
 
 
 class Case(NamedTuple):
-    """What is planted, and what the audit has to say: check, file, words about it, and state."""
+    """An injected fault and the expected finding: check, file, words of its text, and state."""
 
-    plant: t.Plant
+    inject: t.Injection
     check: str
     file: str
     words: str
@@ -43,8 +43,10 @@ def changed(file: str) -> Case:
     return Case(t.flip(file), "bytes", file, "changed bytes: its record states")
 
 
-def of_record(plant: t.Plant, check: str, folder: str, words: str, state: str = "failed") -> Case:
-    return Case(plant, check, f"{folder}/record.json", words, state)
+def of_record(
+    inject: t.Injection, check: str, folder: str, words: str, state: str = "failed"
+) -> Case:
+    return Case(inject, check, f"{folder}/record.json", words, state)
 
 
 CASES = {
@@ -73,7 +75,10 @@ CASES = {
         t.flags(t.fewer), "flags", FLAGS, "has 20 images, the study attacks 40"
     ),
     "flags that count an image twice": Case(
-        t.flags(t.twice_the_same), "flags", FLAGS, "not list some of 1000 test images, each once"
+        t.flags(t.twice_the_same),
+        "flags",
+        FLAGS,
+        "list test images in order, each once, below 1000",
     ),
     "flags that are neither 0 nor 1": Case(
         t.flags(t.half_right), "flags", FLAGS, "eps_8 holds values other than 0 and 1"
@@ -314,7 +319,7 @@ CASES = {
         "block.title was Clean and robust accuracy, the study now says Robust accuracy",
     ),
 }
-# The same where DVC locked what Snakemake made.
+# The same with the results locked by DVC.
 LOCKED = {
     "DVC's copy of an encoder": Case(
         t.tamper_with_cache,
@@ -348,7 +353,7 @@ LOCKED = {
 
 @pytest.fixture(scope="module")
 def study(finished, tmp_path_factory):
-    """The finished study, committed as its users are told to."""
+    """The finished study, committed as the documentation asks."""
     project = finished.copy(tmp_path_factory.mktemp("study") / "project")
     project.commit("Run the study")
     return project
@@ -377,24 +382,24 @@ def audited(monkeypatch, capsys):
 
 
 def lines(text: str, case: Case) -> list[str]:
-    """Return the lines that name what was planted."""
+    """Return the lines that report the injected fault."""
     begin = f"{case.state}: {case.check}: {case.file}"
     return [line for line in text.splitlines() if line.startswith(begin) and case.words in line]
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_tampering_is_caught_and_named(name, study, audited, tmp_path):
+def test_tampering_is_reported(name, study, audited, tmp_path):
     case, copy = CASES[name], study.copy(tmp_path / "project")
-    case.plant(copy)
+    case.inject(copy)
     status, text = audited(copy.folder)
     assert lines(text, case), text
     assert status in ({1} if case.state == "failed" else {1, 2}), text
 
 
 @pytest.mark.parametrize("name", LOCKED)
-def test_tampering_with_what_dvc_keeps_is_caught_and_named(name, locked, audited, tmp_path):
+def test_tampering_with_files_of_dvc_is_reported(name, locked, audited, tmp_path):
     case, copy = LOCKED[name], locked.copy(tmp_path / "project")
-    case.plant(copy)
+    case.inject(copy)
     status, text = audited(copy.folder)
     assert lines(text, case), text
     assert status == 1
@@ -497,7 +502,7 @@ def leave_files_of_tools(project: Project, _folder: Path) -> Project:
     return project
 
 
-HONEST = {
+BENIGN = {
     "as it is": lambda project, _folder: project,
     "moved": move,
     "touched": touch,
@@ -521,11 +526,11 @@ def results_of(project: Project) -> list[Path]:
 
 
 @pytest.mark.parametrize("base", ["study", "locked"])
-@pytest.mark.parametrize("name", HONEST)
-def test_an_honest_copy_raises_no_alarm(name, base, audited, tmp_path, request):
+@pytest.mark.parametrize("name", BENIGN)
+def test_a_benign_copy_raises_no_alarm(name, base, audited, tmp_path, request):
     copy = request.getfixturevalue(base).copy(tmp_path / "project")
     (tmp_path / "elsewhere").mkdir()
-    project = HONEST[name](copy, tmp_path / "elsewhere")
+    project = BENIGN[name](copy, tmp_path / "elsewhere")
     for verb in ("audit", "verify"):
         status, text = audited(project.folder, verb)
         assert status == 0, text
@@ -541,20 +546,20 @@ def test_a_study_that_was_just_run_from_a_clean_clone_is_verified(finished, audi
 def test_an_edited_source_is_caught_where_it_decides_and_nowhere_else(study, tmp_path):
     copy = study.copy(tmp_path / "project")
     copy.edit("src/robustviews/losses.py", "def nt_xent(", "OFFSET = 0.0\n\n\ndef nt_xent(")
-    said = copy.robustviews("audit")
-    assert said.status == 0, said.text
-    assert "sources differ from it: src/robustviews/losses.py" in said.text
+    result = copy.robustviews("audit")
+    assert result.status == 0, result.text
+    assert "sources differ from it: src/robustviews/losses.py" in result.text
     path = copy.folder / "src/robustviews/losses.py"
     text = path.read_text(encoding="utf-8")
     begin = text.index("    return", text.index("def nt_xent("))
     path.write_text(f"{text[:begin]}    OFFSET + 1\n{text[begin:]}", encoding="utf-8")
-    said = copy.robustviews("audit")
-    assert said.status == 1, said.text
+    result = copy.robustviews("audit")
+    assert result.status == 1, result.text
     record = f"{OTHER}/record.json"
-    assert f"failed: code: {record}: the code that decides it has changed since" in said.text
-    assert f"failed: code: {TRAINED}/record.json" not in said.text
+    assert f"failed: code: {record}: the code that decides it has changed since" in result.text
+    assert f"failed: code: {TRAINED}/record.json" not in result.text
     # The commit is still the one that it ran from.
-    assert f"failed: commit: {record}" not in said.text
+    assert f"failed: commit: {record}" not in result.text
 
 
 def test_data_that_were_lost_and_prepared_again_raise_no_alarm(study, tmp_path):
@@ -562,8 +567,8 @@ def test_data_that_were_lost_and_prepared_again_raise_no_alarm(study, tmp_path):
     lost = f"{DATA}/test_labels.npy"
     (copy.folder / lost).unlink()
     assert copy.snakemake(lost).jobs() == {f"data {Path(DATA).name}"}
-    said = copy.robustviews("audit")
-    assert said.status == 0, said.text
+    result = copy.robustviews("audit")
+    assert result.status == 0, result.text
 
 
 def test_verify_looks_at_the_stages_asked_for_alone(study, audited, tmp_path):
@@ -582,7 +587,7 @@ def test_verify_does_not_read_dvc_lock_which_is_not_written_yet(locked, audited,
     assert audited(copy.folder, "verify")[0] == 0
 
 
-def test_a_cell_alone_is_judged_by_its_own_chain(study, audited, tmp_path):
+def test_a_cell_alone_is_checked_by_its_own_chain(study, audited, tmp_path):
     copy = study.copy(tmp_path / "project")
     t.flip(ENCODER)(copy)
     assert audited(copy.folder, "audit", "--cell", "accuracies:simclr:digits/clean")[0] == 0
@@ -595,5 +600,5 @@ def test_the_audit_needs_neither_torch_nor_matplotlib_nor_the_tools_that_it_chec
     heavy = "{'torch', 'matplotlib', 'snakemake', 'dvc'}"
     code = "import sys; from robustviews import cli; cli.main(['audit']); "
     code += f"assert not {heavy} & {{*sys.modules}}"
-    said = study.run(sys.executable, "-c", code)
-    assert said.status == 0, said.text
+    result = study.run(sys.executable, "-c", code)
+    assert result.status == 0, result.text

@@ -174,7 +174,7 @@ def _wrong_images(
     if not (np.diff(index) > 0).all() or (
         len(index) and not 0 <= index[0] <= index[-1] < len(test)
     ):
-        yield f"its index does not list some of {len(test)} test images, each once, in order"
+        yield f"its index must list test images in order, each once, below {len(test)}"
     elif not np.array_equal(labels, test[index]):
         yield f"its labels differ from {folder / 'test_labels.npy'}"
 
