@@ -1,6 +1,6 @@
-"""Ways to tamper with a finished study, by somebody who knows it: times of files stay as they were.
+"""Faults to inject into a finished study; most keep the times of files.
 
-Each function returns one that changes a project.
+A function takes a project, or returns a function that does.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from safetensors.numpy import load_file, save_file
 
 from robustviews import artifacts
 from robustviews.study import folders, load_study
-from robustviews.workflow.metadata import Notes
+from robustviews.workflow.metadata import ProjectMetadata
 from tests.workflow.project import TINY, Project
 
 STUDY = load_study(TINY)
@@ -35,13 +35,13 @@ ATTACK = f"{RESULTS}/attack/{EMP}/rle/pgd2"
 ENCODER, FLAGS = f"{TRAINED}/encoder.safetensors", f"{ATTACK}/flags.safetensors"
 TABLE = f"{RESULTS}/tables/accuracies"
 
-Plant = Callable[[Project], None]
+Injection = Callable[[Project], None]
 Flags = dict[str, np.ndarray]
 
 
 @contextlib.contextmanager
 def unnoticed(path: Path) -> Iterator[None]:
-    """Let a file keep its times, whatever is done to it; a link is made a file of its own."""
+    """Keep the times of a file that changes; replace a link by a copy of its file."""
     before, data = path.stat(), path.read_bytes()
     path.unlink()
     path.write_bytes(data)
@@ -49,36 +49,36 @@ def unnoticed(path: Path) -> Iterator[None]:
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
-def flip(name: str) -> Plant:
+def flip(name: str) -> Injection:
     """Change one bit."""
 
-    def plant(project: Project) -> None:
+    def inject(project: Project) -> None:
         path = project.folder / name
         with unnoticed(path):
             data = bytearray(path.read_bytes())
             data[len(data) * 3 // 4] ^= 1
             path.write_bytes(data)
 
-    return plant
+    return inject
 
 
-def replace(name: str, old: str, new: str) -> Plant:
+def replace(name: str, old: str, new: str) -> Injection:
     """Replace a text wherever it stands in a file."""
 
-    def plant(project: Project) -> None:
+    def inject(project: Project) -> None:
         path = project.folder / name
         with unnoticed(path):
             text = path.read_text(encoding="utf-8")
             assert old in text
             path.write_text(text.replace(old, new), encoding="utf-8")
 
-    return plant
+    return inject
 
 
-def number(name: str) -> Plant:
+def number(name: str) -> Injection:
     """Replace the first accuracy of a table in Markdown or LaTeX."""
 
-    def plant(project: Project) -> None:
+    def inject(project: Project) -> None:
         path = project.folder / name
         with unnoticed(path):
             text, count = re.subn(
@@ -87,13 +87,13 @@ def number(name: str) -> Plant:
             assert count
             path.write_text(text, encoding="utf-8")
 
-    return plant
+    return inject
 
 
-def field(name: str, column: str) -> Plant:
+def field(name: str, column: str) -> Injection:
     """Replace what stands in a column of the first line of a CSV file."""
 
-    def plant(project: Project) -> None:
+    def inject(project: Project) -> None:
         path = project.folder / name
         with unnoticed(path):
             lines = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
@@ -104,42 +104,42 @@ def field(name: str, column: str) -> Plant:
             writer.writerows(lines)
             path.write_text(text.getvalue(), encoding="utf-8")
 
-    return plant
+    return inject
 
 
 def metric(project: Project) -> None:
     """Replace an accuracy in metrics.json."""
     path = project.folder / RESULTS / "metrics.json"
     with unnoticed(path):
-        said = artifacts.read_json(path)
-        said["accuracies"]["emp"]["digits/clean"] = 99.9
-        artifacts.write_json(path, said)
+        metrics = artifacts.read_json(path)
+        metrics["accuracies"]["emp"]["digits/clean"] = 99.9
+        artifacts.write_json(path, metrics)
 
 
-def truncate(name: str) -> Plant:
+def truncate(name: str) -> Injection:
     """Cut the end of a file off."""
 
-    def plant(project: Project) -> None:
+    def inject(project: Project) -> None:
         path = project.folder / name
         path.write_bytes(path.read_bytes()[:-100])
 
-    return plant
+    return inject
 
 
-def write(name: str, text: str) -> Plant:
+def write(name: str, text: str) -> Injection:
     """Write a file."""
     return lambda project: artifacts.write_text(project.folder / name, text)
 
 
-def remove(name: str) -> Plant:
+def remove(name: str) -> Injection:
     """Remove a file."""
     return lambda project: (project.folder / name).unlink()
 
 
-def swap(one: str, other: str) -> Plant:
-    """Let two files or folders change places."""
+def swap(one: str, other: str) -> Injection:
+    """Swap two files or folders."""
 
-    def plant(project: Project) -> None:
+    def inject(project: Project) -> None:
         first, second, aside = (project.folder / name for name in (one, other, "aside"))
         times = first.stat().st_mtime_ns, second.stat().st_mtime_ns
         first.rename(aside)
@@ -148,70 +148,70 @@ def swap(one: str, other: str) -> Plant:
         os.utime(first, ns=times[:1] * 2)
         os.utime(second, ns=times[1:] * 2)
 
-    return plant
+    return inject
 
 
-def record(folder: str, *keys: str, to: Any) -> Plant:
-    """Set what a record says."""
+def record(folder: str, *keys: str, to: Any) -> Injection:
+    """Set an entry of a record."""
 
-    def plant(project: Project) -> None:
+    def inject(project: Project) -> None:
         path = project.folder / folder / "record.json"
         with unnoticed(path):
-            said = part = artifacts.read_json(path)
+            content = section = artifacts.read_json(path)
             for key in keys[:-1]:
-                part = part[key]
-            assert part.get(keys[-1]) != to or to is None
-            part[keys[-1]] = to
-            artifacts.write_json(path, said)
+                section = section[key]
+            assert section.get(keys[-1]) != to or to is None
+            section[keys[-1]] = to
+            artifacts.write_json(path, content)
 
-    return plant
+    return inject
 
 
-def without(folder: str, *keys: str) -> Plant:
-    """Remove what a record says."""
+def without(folder: str, *keys: str) -> Injection:
+    """Remove an entry of a record."""
 
-    def plant(project: Project) -> None:
+    def inject(project: Project) -> None:
         path = project.folder / folder / "record.json"
         with unnoticed(path):
-            said = part = artifacts.read_json(path)
+            content = section = artifacts.read_json(path)
             for key in keys[:-1]:
-                part = part[key]
-            del part[keys[-1]]
-            artifacts.write_json(path, said)
+                section = section[key]
+            del section[keys[-1]]
+            artifacts.write_json(path, content)
 
-    return plant
+    return inject
 
 
-def fitting(plant_first: Plant, name: str) -> Plant:
+def fitting(first: Injection, name: str) -> Injection:
     """Make all records fit a file after it was changed."""
 
-    def plant(project: Project) -> None:
-        plant_first(project)
+    def inject(project: Project) -> None:
+        first(project)
         changed = project.folder / name
-        found = artifacts.sha256(changed)
+        digest = artifacts.sha256(changed)
         for path in (project.folder / RESULTS).rglob("record.json"):
-            said = artifacts.read_json(path)
-            if name in said["inputs"]:
-                said["inputs"][name] = found
+            content = artifacts.read_json(path)
+            if name in content["inputs"]:
+                content["inputs"][name] = digest
             if path.parent == changed.parent:
-                said["outputs"][changed.name] = found
+                content["outputs"][changed.name] = digest
             with unnoticed(path):
-                artifacts.write_json(path, said)
+                artifacts.write_json(path, content)
 
-    return plant
+    return inject
 
 
-def flags(change: Callable[[Flags], None]) -> Plant:
+def flags(change: Callable[[Flags], None]) -> Injection:
     """Change flags, and make their record fit."""
 
-    def plant(project: Project) -> None:
+    def inject(project: Project) -> None:
         path = project.folder / FLAGS
         with unnoticed(path):
             arrays = load_file(path)
             change(arrays)
             save_file(arrays, path)
 
-    return fitting(plant, FLAGS)
+    return fitting(inject, FLAGS)
 
 
 def all_right(arrays: Flags) -> None:
@@ -239,58 +239,58 @@ def no_radius(arrays: Flags) -> None:
     del arrays["eps_16"]
 
 
-def note(output: str, change: Callable[[dict[str, Any]], None]) -> Plant:
-    """Change Snakemake's note of an output."""
+def metadata(output: str, change: Callable[[dict[str, Any]], None]) -> Injection:
+    """Change Snakemake metadata of an output."""
 
-    def plant(project: Project) -> None:
-        path = note_of(project, output)
+    def inject(project: Project) -> None:
+        path = metadata_of(project, output)
         with unnoticed(path):
-            said = json.loads(path.read_text(encoding="utf-8"))
-            change(said)
-            path.write_text(json.dumps(said), encoding="utf-8")
+            entry = json.loads(path.read_text(encoding="utf-8"))
+            change(entry)
+            path.write_text(json.dumps(entry), encoding="utf-8")
 
-    return plant
-
-
-def note_of(project: Project, output: str, kind: str = "metadata") -> Path:
-    """Return where Snakemake keeps what it knows of an output."""
-    return project.folder / Notes(project.folder).path(Path(output), kind)
+    return inject
 
 
-def other_checksum(said: dict[str, Any]) -> None:
-    said["input_checksums"][ENCODER] = "sha256:" + 64 * "0"
+def metadata_of(project: Project, output: str, kind: str = "metadata") -> Path:
+    """Return where Snakemake keeps the metadata of an output."""
+    return project.folder / ProjectMetadata(project.folder).path(Path(output), kind)
 
 
-def no_checksum(said: dict[str, Any]) -> None:
-    del said["input_checksums"][ENCODER]
+def other_checksum(entry: dict[str, Any]) -> None:
+    entry["input_checksums"][ENCODER] = "sha256:" + 64 * "0"
 
 
-def other_parameters(said: dict[str, Any]) -> None:
-    said["params"] = [text.replace('"epochs":1', '"epochs":9') for text in said["params"]]
+def no_checksum(entry: dict[str, Any]) -> None:
+    del entry["input_checksums"][ENCODER]
 
 
-def fewer_inputs(said: dict[str, Any]) -> None:
-    said["input"].remove(f"{DATA}/summary.json")
+def other_parameters(entry: dict[str, Any]) -> None:
+    entry["params"] = [text.replace('"epochs":1', '"epochs":9') for text in entry["params"]]
 
 
-def other_rule(said: dict[str, Any]) -> None:
-    said["rule"] = "examples"
+def fewer_inputs(entry: dict[str, Any]) -> None:
+    entry["input"].remove(f"{DATA}/summary.json")
 
 
-def lose_note(project: Project) -> None:
-    note_of(project, ENCODER).unlink()
+def other_rule(entry: dict[str, Any]) -> None:
+    entry["rule"] = "examples"
 
 
-def damage_note(project: Project) -> None:
-    note_of(project, ENCODER).write_text("{", encoding="utf-8")
+def lose_metadata(project: Project) -> None:
+    metadata_of(project, ENCODER).unlink()
+
+
+def damage_metadata(project: Project) -> None:
+    metadata_of(project, ENCODER).write_text("{", encoding="utf-8")
 
 
 def interrupt(project: Project) -> None:
-    artifacts.write_text(note_of(project, ENCODER, "incomplete"), "{}")
+    artifacts.write_text(metadata_of(project, ENCODER, "incomplete"), "{}")
 
 
 def name_another_commit(project: Project) -> None:
-    """Claim to have run from an earlier commit, whose losses are others."""
+    """Let a record name an earlier commit with other losses."""
     losses = project.folder / "src/robustviews/losses.py"
     before = losses.read_text(encoding="utf-8")
     losses.write_text(before.replace("def nt_xent(", "def no_longer_nt_xent("), encoding="utf-8")
@@ -301,7 +301,7 @@ def name_another_commit(project: Project) -> None:
 
 
 def name_a_later_commit(project: Project) -> None:
-    """Claim to have run from a commit that was made long after the run."""
+    """Let a record name a commit that was made long after the run."""
     commit = commit_at(project, "2099-01-01T00:00:00Z")
     record(TRAINED, "code", "commit", to=commit)(project)
 
@@ -342,7 +342,7 @@ def tamper_with_lock(project: Project) -> None:
     path = project.folder / "dvc.lock"
     text, count = re.subn(
         r"(path: results/tiny/frame\.csv\n\s+hash: md5\n\s+md5: )\w+",
-        lambda found: found[1] + 32 * "a",
+        lambda match: match[1] + 32 * "a",
         path.read_text(encoding="utf-8"),
     )
     assert count == 1
@@ -350,11 +350,11 @@ def tamper_with_lock(project: Project) -> None:
 
 
 def tamper_with_folder_in_lock(project: Project) -> None:
-    """Let dvc.lock state another md5 of the folder of encoders, whose list nobody has."""
+    """Let dvc.lock state another md5 of the folder of encoders, whose list is not in the cache."""
     path = project.folder / "dvc.lock"
     text, count = re.subn(
         r"(outs:\n\s+- path: results/tiny/pretrain\n\s+hash: md5\n\s+md5: )\w+",
-        lambda found: found[1] + 32 * "a",
+        lambda match: match[1] + 32 * "a",
         path.read_text(encoding="utf-8"),
     )
     assert count == 1

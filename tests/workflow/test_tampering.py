@@ -1,4 +1,4 @@
-"""What the audit catches, by name, in copies of a finished study; and what raises no alarm."""
+"""Faults that the audit reports in copies of a finished study, and benign copies without alarm."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from tests.workflow.tampering import (
 
 
 class Case(NamedTuple):
-    """What is planted, and what the audit has to say: check, file, words about it, and state."""
+    """An injected fault and the expected finding: check, file, words of its text, and state."""
 
-    plant: t.Plant
+    inject: t.Injection
     check: str
     file: str
     words: str
@@ -43,8 +43,10 @@ def changed(file: str) -> Case:
     return Case(t.flip(file), "bytes", file, "changed bytes: its record states")
 
 
-def of_record(plant: t.Plant, check: str, folder: str, words: str, state: str = "failed") -> Case:
-    return Case(plant, check, f"{folder}/record.json", words, state)
+def of_record(
+    inject: t.Injection, check: str, folder: str, words: str, state: str = "failed"
+) -> Case:
+    return Case(inject, check, f"{folder}/record.json", words, state)
 
 
 CASES = {
@@ -58,7 +60,7 @@ CASES = {
     "a bit of a training curve": changed(f"{TRAINED}/training.jsonl"),
     "truncated flags": Case(t.truncate(FLAGS), "flags", FLAGS, "cannot be read"),
     "better flags, their record made to fit": Case(
-        t.flags(t.all_right), "note", FLAGS, "not what Snakemake noted"
+        t.flags(t.all_right), "metadata", FLAGS, "differs from Snakemake metadata"
     ),
     "better flags than their record repeats": Case(
         t.flags(t.all_right), "flags", FLAGS, "record.json says that eps_8 is"
@@ -67,20 +69,23 @@ CASES = {
         t.flags(t.other_labels),
         "flags",
         FLAGS,
-        f"its labels are not those of {DATA}/test_labels.npy",
+        f"its labels differ from {DATA}/test_labels.npy",
     ),
     "flags of fewer images": Case(
-        t.flags(t.fewer), "flags", FLAGS, "has 20 images, the attack is of 40"
+        t.flags(t.fewer), "flags", FLAGS, "has 20 images, the study attacks 40"
     ),
     "flags that count an image twice": Case(
-        t.flags(t.twice_the_same), "flags", FLAGS, "no choice of 1000 test images, each once"
+        t.flags(t.twice_the_same),
+        "flags",
+        FLAGS,
+        "list test images in order, each once, below 1000",
     ),
     "flags that are neither 0 nor 1": Case(
         t.flags(t.half_right), "flags", FLAGS, "eps_8 holds values other than 0 and 1"
     ),
     "flags without a radius": Case(t.flags(t.no_radius), "flags", FLAGS, "expected clean, eps_16"),
     "another encoder, all records made to fit": Case(
-        t.fitting(t.flip(ENCODER), ENCODER), "note", ENCODER, "not what Snakemake noted"
+        t.fitting(t.flip(ENCODER), ENCODER), "metadata", ENCODER, "differs from Snakemake metadata"
     ),
     "encoders of two runs swapped": Case(
         t.swap(ENCODER, f"{OTHER}/encoder.safetensors"), "bytes", ENCODER, "changed bytes"
@@ -98,10 +103,13 @@ CASES = {
         t.record(HEAD, "stage", to="pretrain"), "record", HEAD, "foreign record: stage is"
     ),
     "no record": of_record(
-        t.remove(f"{TRAINED}/record.json"), "record", TRAINED, "missing, though outputs are there"
+        t.remove(f"{TRAINED}/record.json"), "record", TRAINED, "missing, though outputs exist"
     ),
     "a record that is none": of_record(
-        t.write(f"{TRAINED}/record.json", "{}"), "record", TRAINED, "no record of a job, it lacks"
+        t.write(f"{TRAINED}/record.json", "{}"),
+        "record",
+        TRAINED,
+        "not a record of a job, it lacks",
     ),
     "a truncated record": of_record(
         t.truncate(f"{TRAINED}/record.json"), "record", TRAINED, "damaged"
@@ -132,7 +140,7 @@ CASES = {
         t.record(TRAINED, "inputs", f"{DATA}/test_labels.npy", to="sha256:0"),
         "inputs",
         f"{DATA}/test_labels.npy",
-        f"{TRAINED}/record.json says it was read, but it should not",
+        f"{TRAINED}/record.json says it was read, but it should not be",
     ),
     "another input hash": Case(
         t.record(HEAD, "inputs", ENCODER, to="sha256:0"),
@@ -141,25 +149,31 @@ CASES = {
         f"{HEAD}/record.json was made from sha256:0",
     ),
     "fewer seconds": of_record(
-        t.record(TRAINED, "seconds", to=0.001), "note", TRAINED, "not what Snakemake noted"
+        t.record(TRAINED, "seconds", to=0.001),
+        "metadata",
+        TRAINED,
+        "differs from Snakemake metadata",
     ),
     "far more seconds": of_record(
-        t.record(TRAINED, "seconds", to=6e4), "times", TRAINED, "it took 60000 s, Snakemake saw it"
+        t.record(TRAINED, "seconds", to=6e4),
+        "times",
+        TRAINED,
+        "it took 60000 s, Snakemake metadata",
     ),
     "seconds that are no number": of_record(
-        t.record(TRAINED, "seconds", to="fast"), "times", TRAINED, "no times"
+        t.record(TRAINED, "seconds", to="fast"), "times", TRAINED, "invalid times"
     ),
     "an attack before its encoder": of_record(
         t.record(ATTACK, "started", to="2020-01-01T00:00:00Z"),
         "times",
         ATTACK,
-        "it started 2020-01-01T00:00:00Z, Snakemake saw it from",
+        "it started 2020-01-01T00:00:00Z, Snakemake metadata says from",
     ),
     "another device": of_record(
         t.record(TRAINED, "environment", "device", to="cuda: fast"),
-        "note",
+        "metadata",
         TRAINED,
-        "not what Snakemake noted",
+        "differs from Snakemake metadata",
     ),
     "no device": of_record(
         t.without(TRAINED, "environment", "device"),
@@ -197,19 +211,19 @@ CASES = {
         t.record(CENTRAL, "code", "commit", to="main"),
         "commit",
         CENTRAL,
-        "'main' is no name of a commit",
+        "'main' is not a commit",
     ),
     "a commit with other code": of_record(
-        t.name_another_commit, "commit", OTHER, "it did not run from that commit, clean"
+        t.name_another_commit, "commit", OTHER, "the job did not run from that clean commit"
     ),
     "a commit of later": of_record(
-        t.name_a_later_commit, "commit", TRAINED, "was made only after the job had ended"
+        t.name_a_later_commit, "commit", TRAINED, "was made after the job had ended"
     ),
     "uncommitted sources": of_record(
         t.record(CENTRAL, "code", "dirty", to=True),
         "commit",
         CENTRAL,
-        "sources had uncommitted changes",
+        "sources had unknown uncommitted changes",
         "unknown",
     ),
     "a removed encoder": Case(t.remove(ENCODER), "bytes", ENCODER, "missing; make it again"),
@@ -232,54 +246,60 @@ CASES = {
         t.field(f"{RESULTS}/frame.csv", "accuracy"),
         "frame",
         f"{RESULTS}/frame.csv",
-        "not what the results give, from line 2 on",
+        "differs from the results, first in line 2",
     ),
     "a table in Markdown": Case(
-        t.number(f"{TABLE}.md"), "table", f"{TABLE}.md", "not what the results give"
+        t.number(f"{TABLE}.md"), "table", f"{TABLE}.md", "differs from the results"
     ),
     "a table in LaTeX": Case(
-        t.number(f"{TABLE}.tex"), "table", f"{TABLE}.tex", "not what the results give"
+        t.number(f"{TABLE}.tex"), "table", f"{TABLE}.tex", "differs from the results"
     ),
     "a table in CSV": Case(
         t.field(f"{TABLE}.csv", "ours"),
         "value",
         "accuracies:emp:digits/clean",
-        f"{TABLE}.csv says 99.9, its flags and records give",
+        f"{TABLE}.csv says 99.9, flags and records give",
     ),
     "a figure": Case(
         t.flip(f"{RESULTS}/figures/cost.svg"),
-        "note",
+        "metadata",
         f"{RESULTS}/figures/cost.svg",
-        f"not what Snakemake noted: {RESULTS}/report.html",
+        f"differs from Snakemake metadata: {RESULTS}/report.html",
     ),
-    "a checksum in a note": Case(
-        t.note(f"{HEAD}/head.safetensors", t.other_checksum),
-        "note",
+    "a checksum in metadata": Case(
+        t.metadata(f"{HEAD}/head.safetensors", t.other_checksum),
+        "metadata",
         ENCODER,
         f"{HEAD}/head.safetensors was made from sha256:000000000000",
     ),
-    "a checksum missing in a note": Case(
-        t.note(f"{HEAD}/head.safetensors", t.no_checksum),
-        "note",
+    "a checksum missing in metadata": Case(
+        t.metadata(f"{HEAD}/head.safetensors", t.no_checksum),
+        "metadata",
         f"{HEAD}/head.safetensors",
         f"has no checksum of {ENCODER}",
         "unknown",
     ),
-    "parameters in a note": Case(
-        t.note(ENCODER, t.other_parameters),
-        "note",
+    "parameters in metadata": Case(
+        t.metadata(ENCODER, t.other_parameters),
+        "metadata",
         ENCODER,
         "other parameters: run.epochs was 9, its record says 1",
     ),
-    "inputs in a note": Case(
-        t.note(ENCODER, t.fewer_inputs), "note", ENCODER, f"other inputs than it should: {DATA}/sum"
+    "inputs in metadata": Case(
+        t.metadata(ENCODER, t.fewer_inputs),
+        "metadata",
+        ENCODER,
+        f"other inputs than expected: {DATA}/sum",
     ),
-    "the rule in a note": Case(
-        t.note(ENCODER, t.other_rule), "note", ENCODER, "of rule 'examples', expected 'pretrain'"
+    "the rule in metadata": Case(
+        t.metadata(ENCODER, t.other_rule),
+        "metadata",
+        ENCODER,
+        "names the rule 'examples', expected 'pretrain'",
     ),
-    "a lost note": Case(t.lose_note, "note", ENCODER, "no note of Snakemake", "unknown"),
-    "a damaged note": Case(t.damage_note, "note", ENCODER, "is damaged"),
-    "an interrupted job": Case(t.interrupt, "note", ENCODER, "Snakemake was interrupted"),
+    "lost metadata": Case(t.lose_metadata, "metadata", ENCODER, "no Snakemake metadata", "unknown"),
+    "damaged metadata": Case(t.damage_metadata, "metadata", ENCODER, "is damaged"),
+    "an interrupted job": Case(t.interrupt, "metadata", ENCODER, "Snakemake was interrupted"),
     "the lock": of_record(
         t.replace("requirements.lock", "numpy==", "numpy==1"),
         "lock",
@@ -294,12 +314,12 @@ CASES = {
     ),
     "the title of a table": Case(
         t.replace("params.yaml", "Clean and robust accuracy", "Robust accuracy"),
-        "note",
+        "metadata",
         f"{TABLE}.md",
         "block.title was Clean and robust accuracy, the study now says Robust accuracy",
     ),
 }
-# The same where DVC locked what Snakemake made.
+# The same with the results locked by DVC.
 LOCKED = {
     "DVC's copy of an encoder": Case(
         t.tamper_with_cache,
@@ -320,10 +340,10 @@ LOCKED = {
         t.record(DATA, "seconds", to=1.0), "dvc", f"{DATA}/record.json", "dvc.lock states md5"
     ),
     "an md5 in dvc.lock": Case(
-        t.tamper_with_lock, "dvc", f"{RESULTS}/frame.csv", "dvc.lock states md5 aaaaaaaa, here lies"
+        t.tamper_with_lock, "dvc", f"{RESULTS}/frame.csv", "dvc.lock states md5 aaaaaaaa, found"
     ),
     "the md5 of a folder in dvc.lock": Case(
-        t.tamper_with_folder_in_lock, "dvc", f"{RESULTS}/pretrain", "not what dvc.lock states"
+        t.tamper_with_folder_in_lock, "dvc", f"{RESULTS}/pretrain", "differs from dvc.lock"
     ),
     "damaged dvc.lock": Case(
         t.write("dvc.lock", "stages: ["), "dvc", "dvc.lock", "expected stages with outs"
@@ -333,7 +353,7 @@ LOCKED = {
 
 @pytest.fixture(scope="module")
 def study(finished, tmp_path_factory):
-    """The finished study, committed as its users are told to."""
+    """The finished study, committed as the documentation asks."""
     project = finished.copy(tmp_path_factory.mktemp("study") / "project")
     project.commit("Run the study")
     return project
@@ -362,24 +382,24 @@ def audited(monkeypatch, capsys):
 
 
 def lines(text: str, case: Case) -> list[str]:
-    """Return the lines that name what was planted."""
+    """Return the lines that report the injected fault."""
     begin = f"{case.state}: {case.check}: {case.file}"
     return [line for line in text.splitlines() if line.startswith(begin) and case.words in line]
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_tampering_is_caught_and_named(name, study, audited, tmp_path):
+def test_tampering_is_reported(name, study, audited, tmp_path):
     case, copy = CASES[name], study.copy(tmp_path / "project")
-    case.plant(copy)
+    case.inject(copy)
     status, text = audited(copy.folder)
     assert lines(text, case), text
     assert status in ({1} if case.state == "failed" else {1, 2}), text
 
 
 @pytest.mark.parametrize("name", LOCKED)
-def test_tampering_with_what_dvc_keeps_is_caught_and_named(name, locked, audited, tmp_path):
+def test_tampering_with_files_of_dvc_is_reported(name, locked, audited, tmp_path):
     case, copy = LOCKED[name], locked.copy(tmp_path / "project")
-    case.plant(copy)
+    case.inject(copy)
     status, text = audited(copy.folder)
     assert lines(text, case), text
     assert status == 1
@@ -482,7 +502,7 @@ def leave_files_of_tools(project: Project, _folder: Path) -> Project:
     return project
 
 
-HONEST = {
+BENIGN = {
     "as it is": lambda project, _folder: project,
     "moved": move,
     "touched": touch,
@@ -506,11 +526,11 @@ def results_of(project: Project) -> list[Path]:
 
 
 @pytest.mark.parametrize("base", ["study", "locked"])
-@pytest.mark.parametrize("name", HONEST)
-def test_an_honest_copy_raises_no_alarm(name, base, audited, tmp_path, request):
+@pytest.mark.parametrize("name", BENIGN)
+def test_a_benign_copy_raises_no_alarm(name, base, audited, tmp_path, request):
     copy = request.getfixturevalue(base).copy(tmp_path / "project")
     (tmp_path / "elsewhere").mkdir()
-    project = HONEST[name](copy, tmp_path / "elsewhere")
+    project = BENIGN[name](copy, tmp_path / "elsewhere")
     for verb in ("audit", "verify"):
         status, text = audited(project.folder, verb)
         assert status == 0, text
@@ -526,20 +546,20 @@ def test_a_study_that_was_just_run_from_a_clean_clone_is_verified(finished, audi
 def test_an_edited_source_is_caught_where_it_decides_and_nowhere_else(study, tmp_path):
     copy = study.copy(tmp_path / "project")
     copy.edit("src/robustviews/losses.py", "def nt_xent(", "OFFSET = 0.0\n\n\ndef nt_xent(")
-    said = copy.robustviews("audit")
-    assert said.status == 0, said.text
-    assert "sources differ from it: src/robustviews/losses.py" in said.text
+    result = copy.robustviews("audit")
+    assert result.status == 0, result.text
+    assert "sources differ from it: src/robustviews/losses.py" in result.text
     path = copy.folder / "src/robustviews/losses.py"
     text = path.read_text(encoding="utf-8")
     begin = text.index("    return", text.index("def nt_xent("))
     path.write_text(f"{text[:begin]}    OFFSET + 1\n{text[begin:]}", encoding="utf-8")
-    said = copy.robustviews("audit")
-    assert said.status == 1, said.text
+    result = copy.robustviews("audit")
+    assert result.status == 1, result.text
     record = f"{OTHER}/record.json"
-    assert f"failed: code: {record}: the code that decides it has changed since" in said.text
-    assert f"failed: code: {TRAINED}/record.json" not in said.text
+    assert f"failed: code: {record}: the code that decides it has changed since" in result.text
+    assert f"failed: code: {TRAINED}/record.json" not in result.text
     # The commit is still the one that it ran from.
-    assert f"failed: commit: {record}" not in said.text
+    assert f"failed: commit: {record}" not in result.text
 
 
 def test_data_that_were_lost_and_prepared_again_raise_no_alarm(study, tmp_path):
@@ -547,8 +567,8 @@ def test_data_that_were_lost_and_prepared_again_raise_no_alarm(study, tmp_path):
     lost = f"{DATA}/test_labels.npy"
     (copy.folder / lost).unlink()
     assert copy.snakemake(lost).jobs() == {f"data {Path(DATA).name}"}
-    said = copy.robustviews("audit")
-    assert said.status == 0, said.text
+    result = copy.robustviews("audit")
+    assert result.status == 0, result.text
 
 
 def test_verify_looks_at_the_stages_asked_for_alone(study, audited, tmp_path):
@@ -567,7 +587,7 @@ def test_verify_does_not_read_dvc_lock_which_is_not_written_yet(locked, audited,
     assert audited(copy.folder, "verify")[0] == 0
 
 
-def test_a_cell_alone_is_judged_by_its_own_chain(study, audited, tmp_path):
+def test_a_cell_alone_is_checked_by_its_own_chain(study, audited, tmp_path):
     copy = study.copy(tmp_path / "project")
     t.flip(ENCODER)(copy)
     assert audited(copy.folder, "audit", "--cell", "accuracies:simclr:digits/clean")[0] == 0
@@ -580,5 +600,5 @@ def test_the_audit_needs_neither_torch_nor_matplotlib_nor_the_tools_that_it_chec
     heavy = "{'torch', 'matplotlib', 'snakemake', 'dvc'}"
     code = "import sys; from robustviews import cli; cli.main(['audit']); "
     code += f"assert not {heavy} & {{*sys.modules}}"
-    said = study.run(sys.executable, "-c", code)
-    assert said.status == 0, said.text
+    result = study.run(sys.executable, "-c", code)
+    assert result.status == 0, result.text

@@ -178,7 +178,7 @@ VERBS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     ),
     "verify": (
         "audit",
-        "check bytes, records and the workflow's notes against each other",
+        "check bytes, records and Snakemake metadata against each other",
         ("--stages",),
     ),
     "audit": (

@@ -32,7 +32,7 @@ _LISTED = {State.FAILED: 12, State.UNKNOWN: 3}  # findings of one check, before 
 
 
 def verify(options: argparse.Namespace) -> int:
-    """Check bytes, records and the workflow's notes of some stages against each other."""
+    """Check bytes, records and Snakemake metadata of some stages against each other."""
     study = load_study(options.study)
     stages = options.stages or list(STAGES)
     for stage in stages:

@@ -83,7 +83,7 @@ def report(options: argparse.Namespace) -> None:
         tables={name: _make_table(study, name, partial=options.partial) for name in study.tables},
         figures={name: data for name, data in pictures.items() if data is not None},
         records=results.records(study),
-        seen=seen,
+        audited=seen,
         curves=picture("training/curves"),
         examples=picture("examples/views"),
     )

@@ -1,1 +1,1 @@
-"""Both HTML pages: the report and the audit."""
+"""The HTML pages: report and audit."""

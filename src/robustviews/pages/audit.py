@@ -1,6 +1,6 @@
-"""The audit as a page: each cell of each table with the jobs behind it, and what was seen of them.
+"""The audit as a page: each cell of each table with the jobs behind it, and their findings.
 
-One page without script or request, beside the report, whose cells link to their entries here.
+One HTML page beside the report, without scripts or requests. Each cell of the report links here.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from robustviews.artifacts import ArtifactError
 from robustviews.machine.humanize import duration
 from robustviews.pages.rendering import environment
 from robustviews.provenance.audit import Audit
-from robustviews.provenance.disk import Disk, record_of
+from robustviews.provenance.disk import Disk
 from robustviews.provenance.findings import Finding, State
 from robustviews.reporting.tables.writers import minutes, percent
 from robustviews.study import cells as cells_of_tables
@@ -27,8 +27,8 @@ from robustviews.study.schema import Study
 
 NAME = "audit.html"
 UNKNOWN = "unknown"
-_SHOWN = 12  # hexadecimal digits that tell a hash from others
-_COMMIT = 7
+_SHOWN = 12  # hexadecimal digits of a hash that the page shows
+_COMMIT = 7  # digits of a commit
 
 
 @dataclass(frozen=True)
@@ -45,29 +45,29 @@ class File:
 
     @property
     def short(self) -> str:
-        """Enough of the hash to tell it from others."""
+        """First digits of the hash."""
         return self.hash[:_SHOWN]
 
 
 @dataclass(frozen=True)
 class JobEntry:
-    """One job, as the page shows it; what no record says is `unknown`.
+    """One job, as the page shows it; a value that no record states is `unknown`.
 
     Attributes:
         key: rule and name.
         anchor: id of its entry.
-        state: what the audit came to.
-        record: path of its record; empty where there is none.
-        seed: of its randomness; empty for data, which have none.
-        device: that it ran on; empty for data.
-        commit: of the code, in full.
-        changed: said where sources differed from the commit, or may have.
-        digest: of the code that decides it.
-        started: when.
-        took: for how long, and how often it was resumed.
+        state: result of its audit.
+        record: path of its record; empty if there is none.
+        seed: seed of the job; empty for data, which have none.
+        device: device that it ran on; empty for data.
+        commit: commit of the code, in full.
+        changed: text if sources differed from the commit, or may have; else empty.
+        digest: digest of the code that decides its result.
+        started: start time.
+        took: duration, and how often it was resumed.
         inputs: files that it read.
         outputs: files that it wrote.
-        findings: of the audit.
+        findings: findings of the audit.
     """
 
     key: Key
@@ -87,13 +87,13 @@ class JobEntry:
 
     @property
     def short_commit(self) -> str:
-        """Enough of the commit to tell it from others."""
+        """First digits of the commit."""
         return self.commit if self.commit == UNKNOWN else self.commit[:_COMMIT]
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What is not verified, and of how many jobs or files it was seen."""
+    """A finding that is not verified, and all jobs or files with this finding."""
 
     state: State
     check: str
@@ -108,7 +108,7 @@ class CellEntry:
     address: Address
     anchor: str
     label: str
-    asked: str
+    column: str
     value: str
     state: State
     jobs: tuple[JobEntry, ...]
@@ -116,44 +116,44 @@ class CellEntry:
     problems: tuple[Problem, ...]
 
 
-def render(study: Study, seen: Audit, *, root: Path = Path()) -> str:
-    """Write the page of an audit.
+def render(study: Study, result: Audit, *, root: Path = Path()) -> str:
+    """Render the page of an audit.
 
     Args:
-        study: that was audited.
-        seen: what the audit saw, of all cells.
-        root: project folder, whose records are shown.
+        study: the audited study.
+        result: audit of all cells.
+        root: project folder, which holds the records.
 
     Returns:
-        HTML, to be written to results/<study>/audit.html, where its relative links lead somewhere.
+        HTML for results/<study>/audit.html; its links are relative to this path.
     """
     disk = Disk(study, root)
-    jobs = {key: _job(disk, seen, disk.jobs[key]) for key in seen.jobs}
-    entries = [_cell(seen, jobs, *each) for each in cells_of_tables.every(study)]
+    jobs = {key: _job(disk, result, disk.jobs[key]) for key in result.jobs}
+    entries = [_cell(result, jobs, address, cell) for address, cell in cells_of_tables.every(study)]
     return (
         environment(study)
         .get_template("audit.html.j2")
         .render(
             study=study,
-            state_of_all=seen.state,
-            said=summary(seen),
+            state_of_all=result.state,
+            summary=summary(result),
             tables={
                 name: [entry for entry in entries if entry.address.table == name]
                 for name in study.tables
             },
-            troubled=[entry for entry in entries if entry.state is not State.VERIFIED],
+            not_verified=[entry for entry in entries if entry.state is not State.VERIFIED],
             jobs=list(jobs.values()),
-            problems=_problems(seen.findings),
-            sound=sum(finding.state is State.VERIFIED for finding in seen.findings),
-            remarks=seen.remarks,
+            problems=_problems(result.findings),
+            verified=sum(finding.state is State.VERIFIED for finding in result.findings),
+            remarks=result.remarks,
             mark=mark,
-            own=naming(study.file),
+            study_option=study_option(study.file),
         )
     )
 
 
 def anchor(address: Address) -> str:
-    """Return the id of a cell's entry; the names in an address hold nothing that an id may not."""
+    """Return the id of a cell's entry; an address holds only characters that an id may hold."""
     return str(address)
 
 
@@ -162,42 +162,42 @@ def href(address: Address) -> str:
     return f"{NAME}#{quote(anchor(address), safe=':/')}"
 
 
-def naming(file: str) -> str:
-    """Return what commands need to find a study; of a path of this machine nothing is told."""
+def study_option(file: str) -> str:
+    """Return the option by which commands find a study; empty for a path outside the project."""
     return (
         "" if Path(file).is_absolute() else commands.robustviews(file).removeprefix("robustviews")
     )
 
 
 def mark(state: State) -> str:
-    """Return the sign that stands before a state, so that colour does not tell it alone."""
+    """Return the sign before a state, for readers who do not see its colour."""
     return {State.VERIFIED: "✓", State.UNKNOWN: "?", State.FAILED: "✗"}[state]
 
 
-def summary(seen: Audit) -> str:
-    """Say what an audit came to: `40 of 45 cells verified, 5 unknown`."""
-    counts = Counter(seen.state_of(address) for address in seen.cells)
+def summary(result: Audit) -> str:
+    """Return the counts of an audit: `40 of 45 cells verified, 5 unknown`."""
+    counts = Counter(result.state_of(address) for address in result.cells)
     others = [
         f"{counts[state]} {state}" for state in (State.UNKNOWN, State.FAILED) if counts[state]
     ]
-    first = f"{counts[State.VERIFIED]} of {len(seen.cells)} cells verified"
-    return ", ".join([first, *others])
+    verified = f"{counts[State.VERIFIED]} of {len(result.cells)} cells verified"
+    return ", ".join([verified, *others])
 
 
-def _cell(seen: Audit, jobs: dict[Key, JobEntry], address: Address, cell: Cell) -> CellEntry:
-    found = seen.cells[address]
-    chain = tuple(jobs[key] for key in found.jobs)
-    told = (finding for job in chain for finding in job.findings)
+def _cell(result: Audit, jobs: dict[Key, JobEntry], address: Address, cell: Cell) -> CellEntry:
+    audited = result.cells[address]
+    chain = tuple(jobs[key] for key in audited.jobs)
+    of_jobs = (finding for job in chain for finding in job.findings)
     return CellEntry(
         address=address,
         anchor=anchor(address),
         label=cell.label,
-        asked=cell.measure.label,
-        value=_value(cell, found.value),
-        state=seen.state_of(address),
+        column=cell.measure.label,
+        value=_value(cell, audited.value),
+        state=result.state_of(address),
         jobs=chain,
-        findings=tuple(each for each in found.findings if each.state is State.VERIFIED),
-        problems=_problems((*found.findings, *told)),
+        findings=tuple(finding for finding in audited.findings if finding.state is State.VERIFIED),
+        problems=_problems((*audited.findings, *of_jobs)),
     )
 
 
@@ -208,38 +208,38 @@ def _value(cell: Cell, value: float | None) -> str:
 
 
 def _problems(findings: Iterable[Finding]) -> tuple[Problem, ...]:
-    """Return what is not verified, the worst first; what was seen of many files once."""
+    """Return what is not verified, the worst first; one problem for many files with one finding."""
     grouped: dict[tuple[State, str, str], list[str]] = {}
     for finding in findings:
         if finding.state is not State.VERIFIED:
             key = finding.state, finding.check, finding.text
             grouped.setdefault(key, []).append(finding.subject)
-    found = [Problem(*key, tuple(dict.fromkeys(names))) for key, names in grouped.items()]
-    return tuple(sorted(found, key=lambda problem: -problem.state))
+    problems = [Problem(*key, tuple(dict.fromkeys(names))) for key, names in grouped.items()]
+    return tuple(sorted(problems, key=lambda problem: -problem.state))
 
 
-def _job(disk: Disk, seen: Audit, job: Job) -> JobEntry:
-    record = disk.record(job)
-    there = not isinstance(record, ArtifactError)
-    code, surroundings = disk.section(job, "code"), disk.section(job, "environment")
-    said = {} if isinstance(record, ArtifactError) else record
-    data = job.rule == "data"
-    folder = record_of(job).parent.as_posix()
+def _job(disk: Disk, result: Audit, job: Job) -> JobEntry:
+    read = disk.record(job)
+    is_readable = not isinstance(read, ArtifactError)
+    record = {} if isinstance(read, ArtifactError) else read
+    code, machine = disk.section(job, "code"), disk.section(job, "environment")
+    is_data = job.rule == "data"
+    folder = job.record.parent.as_posix()
     return JobEntry(
         key=job.key,
         anchor=f"job-{job.rule}/{job.name}",
-        state=seen.jobs[job.key].state,
-        record=record_of(job).as_posix() if there else "",
-        seed="" if data else _said(said.get("seed")),
-        device="" if data else _said(surroundings.get("device")),
-        commit=_said(code.get("commit")),
+        state=result.jobs[job.key].state,
+        record=job.record.as_posix() if is_readable else "",
+        seed="" if is_data else _text(record.get("seed")),
+        device="" if is_data else _text(machine.get("device")),
+        commit=_text(code.get("commit")),
         changed=_changed(code.get("commit"), code.get("dirty")),
-        digest=_said(code.get("digest")),
-        started=_said(said.get("started")),
-        took=_took(said.get("seconds"), said.get("resumed")),
+        digest=_text(code.get("digest")),
+        started=_text(record.get("started")),
+        took=_took(record.get("seconds"), record.get("resumed")),
         inputs=tuple(_files(disk.section(job, "inputs"), "")),
         outputs=tuple(_files(disk.section(job, "outputs"), f"{folder}/")),
-        findings=seen.jobs[job.key].findings,
+        findings=result.jobs[job.key].findings,
     )
 
 
@@ -262,5 +262,5 @@ def _took(seconds: object, resumed: object) -> str:
     return duration(seconds) + (f", resumed {resumed} times" if resumed else "")
 
 
-def _said(value: object) -> str:
+def _text(value: object) -> str:
     return UNKNOWN if value is None else str(value)

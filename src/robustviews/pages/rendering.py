@@ -1,4 +1,4 @@
-"""How pages are made of templates: report and audit look alike, and escape what studies say."""
+"""Rendering of HTML templates, shared by report and audit; all text of studies is escaped."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
 
 
 def environment(study: Study) -> Environment:
-    """Return what renders a page of a study that lies in its folder of results.
+    """Return the Jinja environment for pages in the results folder of a study.
 
-    Templates have the filter `href`, which makes a path relative to the project a link, and
+    Templates have the filter `href`, which turns a path relative to the project into a link, and
     `version`.
     """
-    made = Environment(
+    result = Environment(
         loader=PackageLoader("robustviews.pages"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    made.filters["href"] = lambda path: _href(study, path)
-    made.globals["version"] = __version__
-    return made
+    result.filters["href"] = lambda path: _href(study, path)
+    result.globals["version"] = __version__
+    return result
 
 
 def _href(study: Study, path: str) -> str:

@@ -1,4 +1,4 @@
-"""The report: everything a study found on one HTML page that needs no network and no script."""
+"""The report: all results of a study on one HTML page, without scripts or requests."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class Picture:
     """An image of the page.
 
     Attributes:
-        uri: the image itself.
-        alt: what it shows, in words.
-        title: of the caption.
+        uri: the image itself, as a data URI.
+        alt: description for people who do not see it.
+        title: title of the caption.
         text: rest of the caption.
-        href: file of the same drawing, relative to the report; empty without one.
+        href: file of the same drawing, relative to the report; empty if there is none.
     """
 
     uri: str
@@ -46,7 +46,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Entry:
-    """One way of pretraining: its options, once, and the jobs that ran it."""
+    """One run of the study: its options, and its trainings, one per data set and seed."""
 
     name: str
     label: str
@@ -59,16 +59,16 @@ class Entry:
 
 @dataclass(frozen=True)
 class Audited:
-    """What the audit came to, of a cell or of all, and where it is told in full."""
+    """Result of the audit for a cell or for all cells, with a link to its full text."""
 
     state: State
-    said: str
+    text: str
     href: str
-    own: str = ""  # of commands, to find the study
+    study_option: str = ""  # by which commands find the study
 
     @property
     def mark(self) -> str:
-        """A sign, so that colour does not tell it alone."""
+        """A sign, for readers who do not see the colour."""
         return audit.mark(self.state)
 
 
@@ -79,24 +79,24 @@ def render(
     tables: Mapping[str, TableData],
     figures: Mapping[str, bytes],
     records: Mapping[str, Record],
-    seen: Audit,
+    audited: Audit,
     curves: bytes | None = None,
     examples: bytes | None = None,
 ) -> str:
-    """Write the report.
+    """Render the report.
 
     Args:
-        study: that is reported.
+        study: the study to report.
         frame: its results.
         tables: by name, in the order in which they appear.
         figures: SVG or PNG of each figure of the study, by name.
-        records: of all jobs, by path relative to the project, as `results.records` gives them.
-        seen: what the audit saw, of all cells.
+        records: of all jobs, by path relative to the project, from `results.records`.
+        audited: audit of all cells.
         curves: SVG or PNG of the training curves.
         examples: SVG or PNG of the example views.
 
     Returns:
-        HTML, to be written to results/<study>/report.html, where its relative links lead somewhere.
+        HTML for results/<study>/report.html; its links are relative to this path.
     """
     pages = environment(study)
     pages.filters |= {
@@ -108,8 +108,10 @@ def render(
     cells = [cell for table in tables.values() for row in table.rows for cell in row.cells]
     return pages.get_template("report.html.j2").render(
         study=study,
-        audit=Audited(seen.state, audit.summary(seen), audit.NAME, audit.naming(study.file)),
-        audits=_audits(study, seen),
+        audit=Audited(
+            audited.state, audit.summary(audited), audit.NAME, audit.study_option(study.file)
+        ),
+        audits=_audits(study, audited),
         facts=_facts(study, frame, records),
         missing=sum(len(cell.evidence) < cell.planned for cell in cells),
         cells=len(cells),
@@ -123,13 +125,13 @@ def render(
     )
 
 
-def _audits(study: Study, seen: Audit) -> dict[tuple[str, str, int], Audited]:
-    """Return what the audit came to for each cell, by table, row and number of the column."""
+def _audits(study: Study, audited: Audit) -> dict[tuple[str, str, int], Audited]:
+    """Return the result of the audit for each cell, by table, row and number of the column."""
     return {
         (address.table, address.row, study.tables[address.table].columns.index(address.column)): (
-            Audited(seen.state_of(address), str(seen.state_of(address)), audit.href(address))
+            Audited(audited.state_of(address), str(audited.state_of(address)), audit.href(address))
         )
-        for address in seen.cells
+        for address in audited.cells
     }
 
 
@@ -193,20 +195,20 @@ def _job(study: Study, job: plan.Pretraining, records: Mapping[str, Record]) -> 
 
 def _protocols(study: Study) -> dict[str, list[tuple[str, str]]]:
     """Return the options of each probe, attack and data set that some job used."""
-    found: dict[str, list[tuple[str, str]]] = {}
+    options: dict[str, list[tuple[str, str]]] = {}
     for run, probe in plan.heads(study):
-        found.setdefault(f"Probe {probe}", _flat(specs.probe_spec(study, run, probe)["probe"]))
+        options.setdefault(f"Probe {probe}", _flat(specs.probe_spec(study, run, probe)["probe"]))
     for run, probe, attack in plan.evaluations(study):
         spec = specs.attack_spec(study, run, probe, attack)
-        found.setdefault(f"Attack {attack}", _flat(spec["attack"]))
+        options.setdefault(f"Attack {attack}", _flat(spec["attack"]))
     for job in plan.pretrainings(study).values():
         spec = specs.data_spec(study, job.dataset)
-        found.setdefault(f"Data set {job.dataset}", _flat(spec["dataset"]))
-    return found
+        options.setdefault(f"Data set {job.dataset}", _flat(spec["dataset"]))
+    return options
 
 
 def _environments(records: Mapping[str, Record]) -> list[tuple[int, list[tuple[str, str]]]]:
-    """Return each different environment with the number of jobs that ran in it."""
+    """Return the number of jobs and the options of each environment."""
     counts: dict[str, int] = {}
     for record in records.values():
         key = json.dumps(record["environment"], sort_keys=True)
@@ -225,31 +227,33 @@ def _flat(options: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]
     return lines
 
 
-def _evidence_text(each: Evidence) -> str:
-    """Say what one run found, in one line."""
-    if each.low is None or each.high is None:
-        return f"{minutes(each.value)} minutes on {each.device}"
-    interval = f"{percent(each.low)} to {percent(each.high)}"
-    return f"{percent(each.value)} % ({interval}), n = {each.n:,}, {each.device}"
+def _evidence_text(evidence: Evidence) -> str:
+    """Return the result of one run in one line."""
+    if evidence.low is None or evidence.high is None:
+        return f"{minutes(evidence.value)} minutes on {evidence.device}"
+    interval = f"{percent(evidence.low)} to {percent(evidence.high)}"
+    return f"{percent(evidence.value)} % ({interval}), n = {evidence.n:,}, {evidence.device}"
 
 
 def _hover(cell: CellValue) -> str:
-    return "\n".join(f"{each.run}: {_evidence_text(each)}" for each in cell.evidence)
+    return "\n".join(f"{evidence.run}: {_evidence_text(evidence)}" for evidence in cell.evidence)
 
 
 def _figure(study: Study, name: str, data: bytes) -> Picture:
     figure = study.figures[name]
     rows = ", ".join(row.label or plan.label(study, row.run) for row in figure.rows.values())
     alt = f"{figure.kind} of {', '.join(figure.columns)} for {rows}; the numbers are in frame.csv"
-    text = " ".join(filter(None, (figure.source and f"Stands for {figure.source}.", figure.note)))
+    text = " ".join(
+        filter(None, (figure.source and f"Corresponds to {figure.source}.", figure.note))
+    )
     return Picture(_uri(data), alt, figure.title, text, f"figures/{name}.svg")
 
 
 def _curves(data: bytes) -> Picture:
-    text = "Each panel has its own scale: the losses of different methods do not compare."
+    text = "Each panel has its own scale, because losses of different methods are not comparable."
     return Picture(
         _uri(data),
-        "loss over epochs, a panel a run; the numbers are in the training.jsonl of each run",
+        "loss over epochs, one panel per run; the numbers are in the training.jsonl of each run",
         "Training loss of every run",
         text,
     )
@@ -259,8 +263,8 @@ def _examples(data: bytes) -> Picture:
     return Picture(
         _uri(data),
         "images, their views, the views after an attack, and the perturbation amplified on grey",
-        "What an encoder is shown",
-        "An image, its views, the views as an adversary leaves them, what was added, amplified.",
+        "Views that an encoder sees",
+        "An image, its views, the views after an attack, and the perturbation, amplified.",
         "examples/views.png",
     )
 

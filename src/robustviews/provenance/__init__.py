@@ -1,1 +1,1 @@
-"""Provenance: the way from a cell of a table back to the bytes that made it, and what is wrong."""
+"""Provenance: from a cell of a table back to the bytes that made it, and the checks on the way."""

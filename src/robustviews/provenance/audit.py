@@ -1,4 +1,4 @@
-"""The audit: every cell of every table walked back to its bytes, and what was seen on the way."""
+"""The audit: walks every cell of every table back to its bytes, and reports what it finds."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from robustviews.provenance import (
     dvc,
     environment,
     history,
-    notes,
+    metadata,
     published,
     times,
     values,
 )
-from robustviews.provenance.disk import Disk, files
+from robustviews.provenance.disk import Disk
 from robustviews.provenance.findings import Finding, State, worst
 from robustviews.provenance.history import History
 from robustviews.study import cells as cells_of_tables
@@ -27,20 +27,20 @@ from robustviews.study.jobs import Job, Key
 from robustviews.study.plan import Cell
 from robustviews.study.schema import Study
 from robustviews.study.unused import unused
-from robustviews.workflow.metadata import Notes
+from robustviews.workflow.metadata import ProjectMetadata
 
 _LAST = ("frame", "metrics", "report")  # rules that end with the report or after it
-_MADE_AGAIN = ("frame", "metrics", "table")  # rules whose outputs are compared whole
-_NAMED = 6  # files, before they are counted
+_RECOMPUTED = ("frame", "metrics", "table")  # rules whose outputs the audit computes again
+_NAMED = 6  # files that a remark names; it counts the others
 
 
 @dataclass(frozen=True)
 class JobAudit:
-    """What was seen of one job.
+    """Findings of one job.
 
     Attributes:
         key: rule and name of the job.
-        findings: one a check, and one for each thing that is wrong.
+        findings: one per check that passed, and one per problem.
     """
 
     key: Key
@@ -48,19 +48,19 @@ class JobAudit:
 
     @property
     def state(self) -> State:
-        """The worst of its findings."""
+        """The worst state of its findings."""
         return worst(self.findings)
 
 
 @dataclass(frozen=True)
 class CellAudit:
-    """What was seen of one cell itself; `Audit.state_of` knows its jobs too.
+    """Findings of one cell itself; `Audit.state_of` includes its jobs.
 
     Attributes:
-        address: where it stands.
-        jobs: behind it, each after those that it needs.
-        value: computed again: an accuracy, a fraction, or minutes; None where it cannot be.
-        findings: of the cell alone.
+        address: table, row and column.
+        jobs: behind the cell, each after the jobs that it needs.
+        value: computed again: an accuracy as a fraction, or minutes; None if it cannot be.
+        findings: of the cell, without its jobs.
     """
 
     address: Address
@@ -71,15 +71,16 @@ class CellAudit:
 
 @dataclass(frozen=True)
 class Audit:
-    """What was seen of a study.
+    """Findings of a study.
 
     Attributes:
         study: slug.
-        jobs: those that leave a record; with some cells alone, those behind them.
-        cells: of all tables, or those asked for.
+        jobs: all jobs that write a record, or only those behind the requested cells.
+        cells: all cells of all tables, or the requested cells.
         findings: of the study as a whole.
-        remarks: in words, what decides nothing: what is not in use, unused parameters, what differs
-            from the commit that is checked out.
+        remarks: lines that decide no state: tools not in use, unused parameters, differences from
+            the commit that is checked out.
+        file: study file, for suggested commands.
     """
 
     study: str
@@ -91,11 +92,11 @@ class Audit:
 
     @property
     def state(self) -> State:
-        """The worst of everything."""
+        """The worst state of all findings."""
         return worst(self.all_findings())
 
     def state_of(self, address: Address) -> State:
-        """Return the worst of what was seen of a cell and of the jobs behind it."""
+        """Return the worst state of a cell's findings and of the jobs behind the cell."""
         cell = self.cells[address]
         jobs = (finding for key in cell.jobs for finding in self.jobs[key].findings)
         return worst((*cell.findings, *jobs))
@@ -144,27 +145,27 @@ def audit(
     """Check every number of a study against the bytes that it was made from.
 
     Args:
-        study: as it now stands.
+        study: as it is now.
         root: project folder.
-        cells: look at these alone; None for all cells and all jobs.
-        settled: False while the workflow still runs, in the job that writes the report: what is
-            right only afterwards (frame.csv, metrics.json, the report's notes, dvc.lock) is left
-            out.
+        cells: cells to check; None for all cells and all jobs.
+        settled: False while the workflow still runs, in the job that writes the report. The audit
+            then leaves out what only becomes right later: frame.csv, metrics.json, the metadata of
+            the report, dvc.lock.
 
     Returns:
-        What was seen. Nothing is raised for what is wrong with results.
+        The findings. Problems of results raise nothing.
     """
     return _Auditor(study, root, settled=settled).audit(cells)
 
 
 def verified(study: Study, root: Path = Path(), *, rules: Collection[str]) -> list[Finding]:
-    """Check what the jobs of some rules left: bytes, records, notes, and what tables show.
+    """Check the files of the jobs of some rules: bytes, records, metadata, and tables.
 
-    The last step of each stage of dvc.yaml, before DVC locks anything: so neither dvc.lock nor the
-    repository is looked at, and nothing that only matters to who reads the numbers.
+    This is the last step of each stage of dvc.yaml, before DVC locks anything. So it reads neither
+    dvc.lock nor the repository, and it skips checks that only matter to readers of the numbers.
 
     Args:
-        study: as it now stands.
+        study: as it is now.
         root: project folder.
         rules: of the workflow.
 
@@ -175,26 +176,26 @@ def verified(study: Study, root: Path = Path(), *, rules: Collection[str]) -> li
 
 
 class _Auditor:
-    """Looks at one study, at everything once."""
+    """Audit of one study; reads each file once."""
 
     def __init__(self, study: Study, root: Path, *, settled: bool) -> None:
         self._disk = Disk(study, root)
-        self._notes = Notes(root)
+        self._metadata = ProjectMetadata(root)
         self._history = History(root)
         self._lock = dvc.locked(self._disk) if settled else None
         self._settled = settled
 
     def audit(self, cells: Iterable[Address] | None) -> Audit:
         every = dict(self._cells())
-        wanted = every if cells is None else {address: every[address] for address in cells}
+        requested = every if cells is None else {address: every[address] for address in cells}
         chains = {
             address: cells_of_tables.chain(self._disk.study, cell)
-            for address, cell in wanted.items()
+            for address, cell in requested.items()
         }
         scope = self._scope(None if cells is None else chains)
         by_key = self._by_key(scope)
-        values_of = self._values(wanted)
-        shown = self._shown(scope)
+        values_of = self._values(requested)
+        shown = self._published(scope)
         if cells is None and self._settled and ("metrics", "") in self._disk.jobs:
             shown += published.metrics(self._disk, values_of)
         return Audit(
@@ -220,7 +221,7 @@ class _Auditor:
 
     def verify(self, rules: Collection[str]) -> list[Finding]:
         scope = [job for job in self._disk.jobs.values() if job.rule in rules]
-        found = [
+        result = [
             finding
             for job in scope
             if job.folder is not None
@@ -230,17 +231,17 @@ class _Auditor:
                 *environment.determinism(self._disk, job),
             )
         ]
-        for findings in notes.check(self._disk, self._notes, scope).values():
-            found += findings
+        for findings in metadata.check(self._disk, self._metadata, scope).values():
+            result += findings
         if ("metrics", "") in {job.key for job in scope}:
-            found += published.metrics(self._disk, self._values(dict(self._cells())))
-        if not scope:  # as of `probe`, where every row reads a supervised network's own classifier
+            result += published.metrics(self._disk, self._values(dict(self._cells())))
+        if not scope:  # such as `probe` if every row uses a supervised network's own classifier
             name, text = self._disk.study.study, "the study has no such job, so nothing to check"
-            found.append(Finding("jobs", name, State.VERIFIED, text))
-        return [*found, *self._shown(scope), *history.package(self._disk.root)]
+            result.append(Finding("jobs", name, State.VERIFIED, text))
+        return [*result, *self._published(scope), *history.package(self._disk.root)]
 
     def _scope(self, chains: dict[Address, list[Job]] | None) -> list[Job]:
-        """Return the jobs to look at: with some cells alone, their chains and their tables."""
+        """Return the jobs to check: all, or the chains and tables of the requested cells."""
         jobs = list(self._disk.jobs.values())
         if chains is not None:
             needed = {job.key for chain in chains.values() for job in chain}
@@ -251,8 +252,10 @@ class _Auditor:
     def _cells(self) -> Iterator[tuple[Address, Cell]]:
         return cells_of_tables.every(self._disk.study)
 
-    def _values(self, wanted: dict[Address, Cell]) -> dict[Address, tuple[Cell, float | None]]:
-        return {address: (cell, values.value(self._disk, cell)) for address, cell in wanted.items()}
+    def _values(self, requested: dict[Address, Cell]) -> dict[Address, tuple[Cell, float | None]]:
+        return {
+            address: (cell, values.value(self._disk, cell)) for address, cell in requested.items()
+        }
 
     def _flags(self, job: Job) -> list[Finding]:
         if job.rule != "attack" or not checks.is_readable(self._disk, job):
@@ -260,27 +263,27 @@ class _Auditor:
         return values.check_flags(self._disk, job)
 
     def _by_key(self, scope: list[Job]) -> dict[Key, list[Finding]]:
-        """Return the findings of each job, and of what is said of its files elsewhere."""
-        found: dict[Key, list[Finding]] = {job.key: [] for job in scope}
+        """Return the findings of each job, those of its files' metadata and locks included."""
+        result: dict[Key, list[Finding]] = {job.key: [] for job in scope}
         for job in scope:
             if job.folder is not None:
-                found[job.key] += self._of_job(job)
-        told = [notes.check(self._disk, self._notes, scope)]
+                result[job.key] += self._of_job(job)
+        by_tool = [metadata.check(self._disk, self._metadata, scope)]
         if self._lock:
-            told.append(dvc.check(self._disk, self._lock, scope))
-        for each in told:
-            for key, findings in each.items():
-                if key in found:  # a table's note also knows the records of other cells
-                    found[key] += findings
-        return found
+            by_tool.append(dvc.check(self._disk, self._lock, scope))
+        for findings_by_key in by_tool:
+            for key, findings in findings_by_key.items():
+                if key in result:  # metadata of a table also lists records of other cells
+                    result[key] += findings
+        return result
 
     def _of_job(self, job: Job) -> list[Finding]:
         findings = checks.of_job(self._disk, job)
         if checks.is_readable(self._disk, job):
             findings += self._flags(job)
-            findings.append(history.check(self._disk, self._history, self._notes, job))
+            findings.append(history.check(self._disk, self._history, self._metadata, job))
             findings += environment.check(self._disk, self._history, job)
-            findings += times.check(self._disk, self._notes, job)
+            findings += times.check(self._disk, self._metadata, job)
         return findings
 
     def _cell(
@@ -289,38 +292,41 @@ class _Auditor:
         finding = values.check_cell(self._disk, address, cell, value)
         return CellAudit(address, tuple(job.key for job in chain), value, (finding,))
 
-    def _shown(self, scope: list[Job]) -> list[Finding]:
+    def _published(self, scope: list[Job]) -> list[Finding]:
         jobs = [job for job in scope if job.folder is None]
-        found = [
-            finding for job in jobs for finding in published.outputs(self._disk, self._notes, job)
+        result = [
+            finding
+            for job in jobs
+            for finding in published.outputs(self._disk, self._metadata, job)
         ]
-        found += published.tables(self._disk, [job.name for job in jobs if job.rule == "table"])
+        result += published.tables(self._disk, [job.name for job in jobs if job.rule == "table"])
         if any(job.rule == "frame" for job in jobs):
-            found += published.frame(self._disk)
-        return found
+            result += published.frame(self._disk)
+        return result
 
     def _remarks(self) -> Iterator[str]:
-        """Say what decides nothing, and yet a reader may take for checked."""
+        """Yield what decides no state, such as what a reader may wrongly believe was checked."""
         yield from self._history.remarks()
         if not self._settled:
-            yield "while the workflow runs, dvc.lock and the report's own notes are not looked at"
+            yield "not checked while the workflow runs: dvc.lock and the metadata of the report"
         elif self._lock is None:
             yield "not used: DVC (there is no dvc.lock)"
         elif not dvc.covers(self._disk, self._lock):
             yield f"not used: DVC (dvc.lock names no file of {self._disk.study.study})"
-        loose = self._loose() if self._settled else []
-        if loose:
-            more = f" and {len(loose) - _NAMED} more" if len(loose) > _NAMED else ""
-            named = ", ".join(loose[:_NAMED]) + more
-            yield f"nothing keeps a hash of {named}; where DVC is used, dvc.lock does"
+        uncovered = self._uncovered() if self._settled else []
+        if uncovered:
+            more = f" and {len(uncovered) - _NAMED} more" if len(uncovered) > _NAMED else ""
+            names = ", ".join(uncovered[:_NAMED]) + more
+            yield f"no checksum covers {names}; with DVC, dvc.lock does"
         yield from unused(self._disk.study)
 
-    def _loose(self) -> list[str]:
-        """Return the files that could be edited without a trace: no later job reads them."""
+    def _uncovered(self) -> list[str]:
+        """Return the files that nobody would see edited: no later job reads them."""
         jobs = self._disk.jobs.values()
-        held = notes.vouched_for(self._notes, jobs) | (set(self._lock.md5) if self._lock else set())
+        covered = metadata.covered(self._metadata, jobs)
+        covered |= set(self._lock.md5) if self._lock else set()
         for job in jobs:
-            own = files(job)[:-1] if job.folder is not None else job.writes
-            if job.folder is not None or job.rule in _MADE_AGAIN:
-                held |= {path.as_posix() for path in own}
-        return [name for name in self._disk.owners if name not in held]
+            checked = job.writes[:-1] if job.folder is not None else job.writes
+            if job.folder is not None or job.rule in _RECOMPUTED:
+                covered |= {path.as_posix() for path in checked}
+        return [name for name in self._disk.owners if name not in covered]

@@ -1,4 +1,4 @@
-"""Checks of one job: its record against the study, the bytes on disk, and the records before it."""
+"""Checks of one job: its record compared with the study, the bytes on disk, and earlier records."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from robustviews.artifacts import RECORD, ArtifactError, Record
-from robustviews.provenance.disk import Disk, inputs, record_of, removal, short
+from robustviews.provenance.disk import Disk, removal, short
 from robustviews.provenance.findings import Finding, State
 from robustviews.study import differences
 from robustviews.study.folders import OUTPUTS
@@ -17,23 +17,23 @@ _NAMES = ("stage", "name", "study", "seed", "started", "seconds")
 
 
 def of_job(disk: Disk, job: Job) -> list[Finding]:
-    """Check a finished job: bytes, record, spec, seed, code, and what it was made from.
+    """Check a finished job: record, spec, code, seed, bytes and inputs.
 
     Args:
         disk: files of the study.
-        job: a computing one.
+        job: a computing job.
 
     Returns:
-        One finding a check, and one for each thing that is wrong.
+        One finding per check that passed, and one per problem.
     """
     record = disk.record(job)
     if isinstance(record, ArtifactError):
         return [_unreadable(disk, job, record)]
-    broken = _broken(record)
-    if broken:
-        return [_failed("record", record_of(job), f"{broken}; {mend(disk, job)}")]
+    fault = _fault(record)
+    if fault:
+        return [_failed("record", job.record, f"{fault}; {remake(disk, job)}")]
     return [
-        *_whose(disk, job, record),
+        *_identity(disk, job, record),
         *_spec(disk, job, record),
         *_code(disk, job, record),
         *_seed(disk, job, record),
@@ -43,24 +43,24 @@ def of_job(disk: Disk, job: Job) -> list[Finding]:
 
 
 def is_readable(disk: Disk, job: Job) -> bool:
-    """Return whether a job left a record of which more can be asked."""
+    """Return whether a job has a record with all sections."""
     record = disk.record(job)
-    return not isinstance(record, ArtifactError) and not _broken(record)
+    return not isinstance(record, ArtifactError) and not _fault(record)
 
 
-def mend(disk: Disk, job: Job) -> str:
-    """Return what to type to have a job's files right again, whatever lies there now."""
+def remake(disk: Disk, job: Job) -> str:
+    """Return the suggested command for wrong files of a job: restore them, or make them again."""
     assert job.folder is not None
     return f"{disk.restore(job.folder)}{removal(job.folder, '-r')} && {_snakemake(disk, job)}"
 
 
 def rerun(disk: Disk, job: Job) -> str:
-    """Return what to type to have a job done again where Snakemake itself sees that it must."""
+    """Return the suggested command for a job that Snakemake itself knows to be out of date."""
     return f"run it again: {_snakemake(disk, job)}"
 
 
-def again(disk: Disk, job: Job) -> str:
-    """Return what to type where only what a record says is wrong, and its files may be right."""
+def force_rerun(disk: Disk, job: Job) -> str:
+    """Return the suggested command for a wrong statement in a record; the files may be right."""
     assert job.folder is not None
     return f"{disk.restore(job.folder)}run it again: {_snakemake(disk, job, '--force')}"
 
@@ -71,63 +71,62 @@ def _snakemake(disk: Disk, job: Job, *options: str) -> str:
 
 
 def _unreadable(disk: Disk, job: Job, error: ArtifactError) -> Finding:
-    path = record_of(job)
+    path = job.record
     if disk.exists(path):
-        return _failed("record", path, f"{error}; {mend(disk, job)}")
+        return _failed("record", path, f"{error}; {remake(disk, job)}")
     assert job.folder is not None
     if any(disk.exists(job.folder / name) for name in OUTPUTS[job.rule]):
-        return _failed("record", path, f"missing, though outputs are there; {mend(disk, job)}")
-    text = f"no record and no outputs: not run yet, or removed; {_snakemake(disk, job)}"
+        return _failed("record", path, f"missing, though outputs exist; {remake(disk, job)}")
+    text = f"no record and no outputs: not run yet, or removed; run: {_snakemake(disk, job)}"
     return Finding("record", path.as_posix(), State.UNKNOWN, text)
 
 
-def _broken(record: Record) -> str:
-    """Say in which way a file is no record of a job, or nothing when it is one."""
+def _fault(record: Record) -> str:
+    """Return why a file is not a record of a job; empty if it is one."""
     lacking = [name for name in (*_NAMES, *_SECTIONS) if name not in record]
     if lacking:
-        return f"no record of a job, it lacks {', '.join(lacking)}"
+        return f"not a record of a job, it lacks {', '.join(lacking)}"
     wrong = [name for name in _SECTIONS if not isinstance(record[name], dict)]
     if wrong:
-        return f"no record of a job: expected a mapping as {', '.join(wrong)}"
+        return f"not a record of a job: expected a mapping as {', '.join(wrong)}"
     return ""
 
 
-def _whose(disk: Disk, job: Job, record: Record) -> Iterator[Finding]:
-    """Check that a record is this job's, and not one of another job or study."""
-    wanted = {"stage": job.rule, "name": job.name, "study": disk.study.study}
+def _identity(disk: Disk, job: Job, record: Record) -> Iterator[Finding]:
+    """Check that a record belongs to this job, not to another job or study."""
+    expected = {"stage": job.rule, "name": job.name, "study": disk.study.study}
     if job.rule == "data":
-        del wanted["study"]  # studies share prepared data
-    wrong = [
+        del expected["study"]  # studies share prepared data
+    problems = [
         f"foreign record: {key} is {record[key]!r}, expected {value!r}"
-        for key, value in wanted.items()
+        for key, value in expected.items()
         if record[key] != value
     ]
-    yield from _result(
-        "record", job, wrong, "the record is this job's own", way_out=mend(disk, job)
-    )
+    right = "the record belongs to this job"
+    yield from _result("record", job, problems, right, fix=remake(disk, job))
 
 
 def _spec(disk: Disk, job: Job, record: Record) -> Iterator[Finding]:
-    wrong = [
+    problems = [
         f"stale: {key} was {was}, the study now says {now}"
         for key, was, now in differences.differences(record["spec"], job.spec)
         if not _is_code(key)
     ]
-    right = "every parameter is what the study resolves to now"
-    yield from _result("spec", job, wrong, right, way_out=rerun(disk, job))
+    right = "every parameter is as in the study now"
+    yield from _result("spec", job, problems, right, fix=rerun(disk, job))
 
 
 def _code(disk: Disk, job: Job, record: Record) -> Iterator[Finding]:
-    wrong = [
+    problems = [
         f"the code that decides it has changed since: its digest ({key}) was {was}, now it is {now}"
         for key, was, now in differences.differences(record["spec"], job.spec)
         if _is_code(key)
     ]
     stated, digest = record["code"].get("digest"), record["spec"].get("code")
     if stated != digest:
-        wrong.append(f"edited: code.digest is {stated}, but spec.code is {digest}")
-    right = f"made by the code that is here, digest {digest}"
-    yield from _result("code", job, wrong, right, way_out=rerun(disk, job))
+        problems.append(f"edited: code.digest is {stated}, but spec.code is {digest}")
+    right = f"made by the code as it is now, digest {digest}"
+    yield from _result("code", job, problems, right, fix=rerun(disk, job))
 
 
 def _is_code(key: str) -> bool:
@@ -136,48 +135,46 @@ def _is_code(key: str) -> bool:
 
 def _seed(disk: Disk, job: Job, record: Record) -> Iterator[Finding]:
     assert job.spec is not None
-    seed, wanted = record["seed"], job.spec.get("seed")
-    wrong = []
-    if wanted is not None and seed is None:
-        wrong.append(f"missing seed, expected {wanted}")
-    elif seed != wanted:
-        wrong.append(f"seed is {seed}, expected {wanted}")
+    seed, expected = record["seed"], job.spec.get("seed")
+    problems = []
+    if expected is not None and seed is None:
+        problems.append(f"missing seed, expected {expected}")
+    elif seed != expected:
+        problems.append(f"seed is {seed}, expected {expected}")
     elif record["spec"].get("seed") != seed:
-        wrong.append(f"seed is {seed}, but its spec says {record['spec'].get('seed')}")
+        problems.append(f"seed is {seed}, but its spec says {record['spec'].get('seed')}")
     right = "needs no seed" if seed is None else f"seed {seed}"
-    yield from _result("seed", job, wrong, right, way_out=again(disk, job))
+    yield from _result("seed", job, problems, right, fix=force_rerun(disk, job))
 
 
 def _outputs(disk: Disk, job: Job, record: Record) -> Iterator[Finding]:
-    """Check that a folder holds the files that its record names, those bytes, and no others."""
+    """Check that a folder holds the files that its record names, unchanged, and no other files."""
     assert job.folder is not None
-    stated, found = record["outputs"], 0
+    stated, verified = record["outputs"], 0
     for name in sorted({*OUTPUTS[job.rule], *stated}):
         path = job.folder / name
         if name not in stated:
-            yield _failed("bytes", path, f"its record does not name it; {mend(disk, job)}")
+            yield _failed("bytes", path, f"its record does not name it; {remake(disk, job)}")
         elif name not in OUTPUTS[job.rule]:
-            yield _failed("bytes", path, f"named by the record, but no output of {job.rule}")
+            yield _failed("bytes", path, f"named by the record, but not an output of {job.rule}")
         elif not disk.exists(path):
             yield _failed(
                 "bytes", path, f"missing; {disk.restore(path)}make it again: {disk.make(path)}"
             )
         elif disk.sha256(path) != stated[name]:
-            yield _changed(disk, path, stated[name], mend(disk, job))
+            yield _changed(disk, path, stated[name], remake(disk, job))
         else:
-            found += 1
-    for path in _others(disk.root, job.folder, {*OUTPUTS[job.rule], *stated, RECORD}):
-        text = (
-            f"extra file that the record does not name; look at it, then remove it: {removal(path)}"
-        )
+            verified += 1
+    for path in _extra_files(disk.root, job.folder, {*OUTPUTS[job.rule], *stated, RECORD}):
+        text = f"extra file that the record does not name; inspect and remove it: {removal(path)}"
         yield _failed("bytes", path, text)
-    if found == len(OUTPUTS[job.rule]):
-        files = "1 output has" if found == 1 else f"{found} outputs have"
+    if verified == len(OUTPUTS[job.rule]):
+        files = "1 output has" if verified == 1 else f"{verified} outputs have"
         yield _verified("bytes", job, f"{files} the bytes that the record states")
 
 
-def _others(root: Path, folder: Path, known: set[str]) -> list[Path]:
-    """Return what else lies in a folder; files whose name begins with a dot are nobody's."""
+def _extra_files(root: Path, folder: Path, known: set[str]) -> list[Path]:
+    """Return the unknown files in a folder; hidden files do not count."""
     below = sorted(path.relative_to(root / folder) for path in (root / folder).rglob("*"))
     return [
         folder / path
@@ -189,62 +186,60 @@ def _others(root: Path, folder: Path, known: set[str]) -> list[Path]:
 
 
 def _inputs(disk: Disk, job: Job, record: Record) -> Iterator[Finding]:
-    """Check that a job read what it should: the bytes that are here, as upstream wrote them."""
-    expected, stated, right = inputs(disk, job), record["inputs"], 0
+    """Check that a job read the files it should, with their bytes as on disk and upstream."""
+    expected, stated, verified = {path.as_posix() for path in job.reads}, record["inputs"], 0
     for name in sorted({*expected, *stated}):
         if name not in expected:
-            yield _failed("inputs", name, f"{record_of(job)} says it was read, but it should not")
+            yield _failed("inputs", name, f"{job.record} says it was read, but it should not be")
         elif name not in stated:
-            text = f"{record_of(job)} does not say that it was read; {mend(disk, job)}"
+            text = f"{job.record} does not say that it was read; {remake(disk, job)}"
             yield _failed("inputs", name, text)
         else:
-            problem = _input(disk, job, name)
-            right += problem is None
+            problem = _input(disk, job, Path(name))
+            verified += problem is None
             if problem:
                 yield problem
-    if right == len(expected):
-        files = f"{right} inputs are" if right else "needs no inputs: they are"
-        text = f"{files} the bytes that are here and that the jobs before it wrote"
-        yield _verified("inputs", job, text if right else "reads no file of another job")
+    if verified == len(expected):
+        text = f"{verified} inputs have the bytes that are on disk and in the records upstream"
+        yield _verified("inputs", job, text if verified else "reads no file of another job")
 
 
-def _input(disk: Disk, job: Job, name: str) -> Finding | None:
-    stated, path = disk.section(job, "inputs")[name], Path(name)
-    upstream = disk.jobs[inputs(disk, job)[name]]
+def _input(disk: Disk, job: Job, path: Path) -> Finding | None:
+    stated, upstream = disk.section(job, "inputs")[path.as_posix()], disk.jobs[job.reads[path]]
     written = disk.section(upstream, "outputs").get(path.name)
     if written is not None and written != stated:
         text = (
-            f"{record_of(job)} was made from {short(stated)}, {record_of(upstream)} says that "
-            f"{short(written)} was written; {mend(disk, job)}"
+            f"{job.record} was made from {short(stated)}, {upstream.record} says that "
+            f"{short(written)} was written; {remake(disk, job)}"
         )
         return _failed("upstream", path, text)
-    found = disk.sha256(path)
-    if found is None:
+    actual = disk.sha256(path)
+    if actual is None:
         return _failed(
             "inputs", path, f"missing; {disk.restore(path)}make it again: {disk.make(path)}"
         )
-    if found != stated:
-        text = f"{record_of(job)} was made from {short(stated)}, here lies {short(found)}"
-        return _failed("inputs", path, f"{text}; {mend(disk, upstream)}")
+    if actual != stated:
+        text = f"{job.record} was made from {short(stated)}, found {short(actual)}"
+        return _failed("inputs", path, f"{text}; {remake(disk, upstream)}")
     return None
 
 
-def _changed(disk: Disk, path: Path, stated: object, way_out: str) -> Finding:
+def _changed(disk: Disk, path: Path, stated: object, fix: str) -> Finding:
     text = f"changed bytes: its record states {short(stated)}, found {short(disk.sha256(path))}"
-    return _failed("bytes", path, f"{text}; {way_out}")
+    return _failed("bytes", path, f"{text}; {fix}")
 
 
 def _result(
-    check: str, job: Job, wrong: list[str], right: str, *, way_out: str
+    check: str, job: Job, problems: list[str], right: str, *, fix: str
 ) -> Iterator[Finding]:
-    for text in wrong:
-        yield _failed(check, record_of(job), f"{text}; {way_out}")
-    if not wrong:
+    for text in problems:
+        yield _failed(check, job.record, f"{text}; {fix}")
+    if not problems:
         yield _verified(check, job, right)
 
 
 def _verified(check: str, job: Job, text: str) -> Finding:
-    return Finding(check, record_of(job).as_posix(), State.VERIFIED, text)
+    return Finding(check, job.record.as_posix(), State.VERIFIED, text)
 
 
 def _failed(check: str, subject: Path | str, text: str) -> Finding:

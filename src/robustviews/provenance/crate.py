@@ -24,7 +24,7 @@ from robustviews.provenance.audit import audit
 from robustviews.provenance.disk import Disk
 from robustviews.study.jobs import Job
 from robustviews.study.schema import Study
-from robustviews.workflow.metadata import Notes, Window
+from robustviews.workflow.metadata import ProjectMetadata, Window
 
 Ref = dict[str, str]  # {"@id": ...}
 
@@ -102,9 +102,9 @@ def build(study: Study, *, agent: str | None = None) -> Crate:
         is_url = agent.startswith("https://orcid.org/")
         identifier = agent if is_url else _identifier("agent", agent)
         common["agent"] = crate.add(identifier, "Person", name=agent)
-    notes = Notes(disk.root)
+    metadata = ProjectMetadata(disk.root)
     for job in disk.jobs.values():
-        _add_job(crate, disk, job, notes.window(job.writes[0]), common)
+        _add_job(crate, disk, job, metadata.window(job.writes[0]), common)
     _add_run(crate, disk, common)
     _add_root(crate, study)
     return crate
@@ -119,17 +119,17 @@ def write(crate: Crate, folder: Path) -> None:
         ArtifactError: the folder is not empty.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ArtifactError(f"{folder}: expected a new folder, found something there; name another")
-    with artifacts.atomic_folder(folder) as into:
+        raise ArtifactError(f"{folder}: expected a new or empty folder; choose another folder")
+    with artifacts.atomic_folder(folder) as temporary:
         for path in crate.files:
-            (into / path).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, into / path)
+            (temporary / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, temporary / path)
         graph = {"@context": _CONTEXT, "@graph": list(crate.entities.values())}
-        artifacts.write_json(into / METADATA, graph)
+        artifacts.write_json(temporary / METADATA, graph)
 
 
 def _not_listed(study: Study) -> Iterator[Path]:
-    """Yield files that the manifest does not list: workflow, lock, licence, manifest itself."""
+    """Yield files that the manifest does not list: workflow, lock, licence, the manifest itself."""
     yield _SNAKEFILE
     for path in sorted(_SNAKEFILE.parent.rglob("*")):
         if path.suffix in (".smk", ".yaml", ".rst"):
@@ -196,7 +196,7 @@ def _add_job(
 
 
 def _read(disk: Disk, job: Job) -> list[Path]:
-    """Return the files that a job read: by its record, or all files of the jobs before it."""
+    """Return the files that a job read: by its record, or else all files of the jobs it needs."""
     if job.folder:
         return [Path(name) for name in disk.section(job, "inputs")]
     return [path for need in job.needs for path in disk.jobs[need].writes]
@@ -216,7 +216,7 @@ def _values(crate: Crate, options: dict[str, Any], prefix: str = "") -> Iterator
 
 
 def _times(record: Record, window: Window | None) -> dict[str, str]:
-    """Return start and end, by the record or else by Snakemake metadata, as far as known.
+    """Return start and end, as far as the record or Snakemake metadata state them.
 
     The seconds of a record count all work on a job, so a resumed job has no end without metadata.
     """
@@ -285,5 +285,5 @@ def _identifier(kind: str, *names: str) -> str:
 
 
 def _moment(seconds: float) -> str:
-    """Return a moment, in seconds since the epoch, as the profile wants it."""
+    """Return a time, in seconds since the epoch, as the profile requires it."""
     return datetime.fromtimestamp(round(seconds), UTC).isoformat()

@@ -1,4 +1,4 @@
-"""What lies on the disk: files hashed once, records read once, and which job owns which file."""
+"""Files on disk: each hashed once, each record read once, and which job owns which file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from robustviews.study.jobs import Job, Key
 from robustviews.study.schema import Study
 from robustviews.workflow import dvc
 
-_SHOWN = 19  # characters of a hash that tell it from others: `sha256:` and twelve
+_SHOWN = 19  # characters of a hash that messages show: `sha256:` and twelve digits
 
 
 class Disk:
@@ -23,7 +23,7 @@ class Disk:
     Attributes:
         study: whose files.
         root: project folder.
-        jobs: of the study, each after those that it needs.
+        jobs: of the study, each after the jobs that it needs.
     """
 
     def __init__(self, study: Study, root: Path) -> None:
@@ -35,11 +35,11 @@ class Disk:
 
     @cached_property
     def owners(self) -> dict[str, Key]:
-        """Return which job owns each file that the study's jobs leave, records included."""
-        return {path.as_posix(): job.key for job in self.jobs.values() for path in files(job)}
+        """Return the job that writes each file of the study, records included."""
+        return {path.as_posix(): job.key for job in self.jobs.values() for path in job.writes}
 
     def sha256(self, path: Path) -> str | None:
-        """Return `sha256:<hex>` of a file, None where none can be read."""
+        """Return `sha256:<hex>` of a file; None if it cannot be read."""
         if path not in self._hashes:
             try:
                 self._hashes[path] = artifacts.sha256(self.root / path)
@@ -48,7 +48,7 @@ class Disk:
         return self._hashes[path]
 
     def md5(self, path: Path) -> str | None:
-        """Return the md5 of a file in hexadecimal, as DVC writes it; None where there is none."""
+        """Return the md5 of a file in hexadecimal, as DVC writes it; None if it cannot be read."""
         if path not in self._md5:
             try:
                 self._md5[path] = dvc.md5_of(self.root / path)
@@ -57,36 +57,36 @@ class Disk:
         return self._md5[path]
 
     def exists(self, path: Path) -> bool:
-        """Return whether a file is there; a link that leads nowhere is not."""
+        """Return whether a file exists; a broken link does not."""
         return (self.root / path).is_file()
 
     def record(self, job: Job) -> Record | ArtifactError:
-        """Return a job's record, or why it cannot be read."""
-        path = record_of(job)
+        """Return a job's record, or the error of reading it."""
+        path = job.record
         if path not in self._records:
             self._records[path] = self._read(path)
         return self._records[path]
 
     def section(self, job: Job, name: str) -> dict[str, Any]:
-        """Return a part of a job's record, empty where the record does not say."""
+        """Return a section of a job's record; empty if the record does not have it."""
         record = self.record(job)
         value = None if isinstance(record, ArtifactError) else record.get(name)
         return value if isinstance(value, dict) else {}
 
-    def make(self, *words: object) -> str:
+    def make(self, *arguments: object) -> str:
         """Return the command by which Snakemake makes files of this study."""
-        return commands.snakemake(self.study.file, *words)
+        return commands.snakemake(self.study.file, *arguments)
 
     def remake(self, path: Path) -> str:
-        """Return what to type to have one file that is not right made again, or got back."""
+        """Return the suggested command for one wrong file: restore it, or make it again."""
         text = f"remove it and make it again: {removal(path)} && {self.make(path)}"
         return f"{self.restore(path)}{text}"
 
     def restore(self, path: Path) -> str:
-        """Return how to get back the bytes that DVC locked, as `... or `; nothing without DVC."""
+        """Return the command that restores the locked bytes, and ` or `; empty without DVC."""
         if not self.exists(dvc.LOCK):
             return ""
-        return f"get it back: dvc checkout --force {shlex.quote(path.as_posix())}; or else "
+        return f"restore it: dvc checkout --force {shlex.quote(path.as_posix())}; or else "
 
     def _read(self, path: Path) -> Record | ArtifactError:
         try:
@@ -103,21 +103,6 @@ def removal(path: Path, *options: str) -> str:
     return shlex.join(["rm", *options, path.as_posix()])
 
 
-def record_of(job: Job) -> Path:
-    """Return where the record of a computing job lies."""
-    return job.record
-
-
-def files(job: Job) -> tuple[Path, ...]:
-    """Return all files that a job leaves, its record included."""
-    return job.writes
-
-
-def inputs(_: Disk, job: Job) -> dict[str, Key]:
-    """Return what a computing job must have read, each with the job that wrote it."""
-    return {path.as_posix(): key for path, key in job.reads.items()}
-
-
 def short(value: object) -> str:
-    """Return enough of a hash to tell it from others."""
+    """Return the first characters of a hash, for messages."""
     return "nothing" if value is None else str(value)[:_SHOWN]

@@ -1,7 +1,7 @@
-"""What DVC locked: the bytes of the chain against dvc.lock, and DVC's cache against its own names.
+"""Checks with DVC: files compared with dvc.lock, and cached files compared with their names.
 
-`dvc status` takes an object of the cache for what its name says. So lock and cache are read here
-without DVC, and every object that stands for a file of the chain is hashed.
+`dvc status` trusts the name of a cached file. So these checks read lock and cache without DVC, and
+hash every cached copy of a file of the study.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from robustviews.provenance.disk import Disk, files
+from robustviews.provenance.disk import Disk
 from robustviews.provenance.findings import Finding, State
 from robustviews.study.jobs import Job, Key
 from robustviews.workflow import dvc
 
-_SHOWN = 8  # hexadecimal digits that tell a hash from others
+_SHOWN = 8  # hexadecimal digits of a hash that messages show
 
 
 @dataclass
 class Locked:
-    """What dvc.lock says of a project's files.
+    """Content of dvc.lock.
 
     Attributes:
-        md5: of each file that it names, by path relative to the project.
-        folders: md5 of each folder that it names as a whole, by path.
-        problems: what is wrong with the lock, or with the lists of folders that it refers to.
+        md5: of each file that the lock names, by path relative to the project.
+        folders: md5 of each folder that the lock names as a whole, by path.
+        problems: findings about the lock, or about the file lists of its folders.
     """
 
     md5: dict[str, str] = field(default_factory=dict)
@@ -35,46 +35,46 @@ class Locked:
 
 
 def locked(disk: Disk) -> Locked | None:
-    """Read dvc.lock and the lists of the folders that it names; None where DVC was never used."""
+    """Read dvc.lock and the file lists of its folders; None if there is no dvc.lock."""
     if not disk.exists(dvc.LOCK):
         return None
-    found = Locked()
+    lock = Locked()
     try:
         outs = dvc.outs((disk.root / dvc.LOCK).read_bytes())
     except (OSError, dvc.LockError) as error:
         text = f"{error}; restore it: git checkout dvc.lock"
-        found.problems.append(_finding(dvc.LOCK, State.FAILED, text))
-        return found
+        lock.problems.append(_finding(dvc.LOCK, State.FAILED, text))
+        return lock
     for path, md5 in outs.items():
         if md5.endswith(".dir"):
-            found.folders[path] = md5
-            _open_folder(disk, path, md5, found)
+            lock.folders[path] = md5
+            _read_list(disk, path, md5, lock)
         else:
-            found.md5[path] = md5
-    return found
+            lock.md5[path] = md5
+    return lock
 
 
 def check(disk: Disk, lock: Locked, jobs: Iterable[Job]) -> dict[Key, list[Finding]]:
-    """Check the files of some jobs against dvc.lock, and the cache's copies against their names.
+    """Check the files of some jobs against dvc.lock, and their cached copies against their names.
 
     Args:
         disk: files of the study.
-        lock: what `locked` returned.
-        jobs: whose files.
+        lock: content of dvc.lock.
+        jobs: whose files to check.
 
     Returns:
-        Findings by job; none of a job of which dvc.lock names no file.
+        Findings by job; none for a job of which dvc.lock names no file.
     """
-    seen = {}
+    result = {}
     for job in jobs:
-        found = [finding for path in files(job) for finding in _file(disk, lock, path)]
-        named = sum(path.as_posix() in lock.md5 for path in files(job))
-        if named and not found:
-            text = f"{named} files have the md5 that dvc.lock states"
-            found = [_finding(files(job)[-1], State.VERIFIED, text)]
-        if found:
-            seen[job.key] = found
-    return seen
+        findings = [finding for path in job.writes for finding in _file(disk, lock, path)]
+        locked_files = sum(path.as_posix() in lock.md5 for path in job.writes)
+        if locked_files and not findings:
+            text = f"{locked_files} files have the md5 that dvc.lock states"
+            findings = [_finding(job.writes[-1], State.VERIFIED, text)]
+        if findings:
+            result[job.key] = findings
+    return result
 
 
 def covers(disk: Disk, lock: Locked) -> bool:
@@ -82,27 +82,27 @@ def covers(disk: Disk, lock: Locked) -> bool:
     return any(name in lock.md5 or _folder(lock, Path(name)) for name in disk.owners)
 
 
-def _open_folder(disk: Disk, path: str, md5: str, found: Locked) -> None:
-    """Learn the files of a folder, from the list in the cache or else from what lies there."""
+def _read_list(disk: Disk, path: str, md5: str, lock: Locked) -> None:
+    """Add the files of a locked folder, by the list in the cache or else by the folder itself."""
     listing, expected = dvc.path_of(disk.root, md5), md5.removesuffix(".dir")
     try:
         data = listing.read_bytes()
     except OSError:
-        _open_here(disk, path, expected, found)
+        _rebuild_list(disk, path, expected, lock)
         return
     if dvc.md5(data) != expected:
         text = f"changed bytes in DVC's cache: its name says md5 {md5}, found {dvc.md5(data)}; "
         text += f"remove it, then {_refill(path)}"
-        found.problems.append(_finding(_cached(disk, listing), State.FAILED, text))
+        lock.problems.append(_finding(_cached(disk, listing), State.FAILED, text))
         return
-    found.md5 |= {f"{path}/{name}": each for name, each in dvc.files(data).items()}
+    lock.md5 |= {f"{path}/{name}": file_md5 for name, file_md5 in dvc.files(data).items()}
 
 
-def _open_here(disk: Disk, path: str, expected: str, found: Locked) -> None:
-    """Make the list of a folder that the cache lacks, as DVC would, and compare its hash."""
+def _rebuild_list(disk: Disk, path: str, expected: str, lock: Locked) -> None:
+    """Build the list of a folder as DVC does, and add its files if the hash is as expected."""
     below = sorted(disk.root.joinpath(path).rglob("*"))
     inner = [file.relative_to(disk.root) for file in below if file.is_file()]
-    # .dvcignore leaves out what is hidden.
+    # .dvcignore leaves out hidden files.
     every = [file.as_posix() for file in inner if not any(part[0] == "." for part in file.parts)]
     ours = [name for name in every if name in disk.owners]
     for names in (every, ours):
@@ -110,12 +110,12 @@ def _open_here(disk: Disk, path: str, expected: str, found: Locked) -> None:
         entries = [{"md5": md5, "relpath": name[len(path) + 1 :]} for name, md5 in listed.items()]
         entries.sort(key=lambda entry: entry["relpath"])
         if dvc.md5(json.dumps(entries, sort_keys=True).encode()) == expected:
-            found.md5 |= listed
+            lock.md5 |= listed
             return
     state = State.FAILED if every == ours else State.UNKNOWN
-    text = f"not what dvc.lock states as a whole (md5 {expected[:_SHOWN]}), and DVC's cache here "
-    text += "does not say which file differs; see: dvc pull, then dvc status"
-    found.problems.append(_finding(Path(path), state, text))
+    text = f"differs from dvc.lock as a whole (md5 {expected[:_SHOWN]}), and DVC's cache here "
+    text += "does not list its files; to see which differ: dvc pull, then dvc status"
+    lock.problems.append(_finding(Path(path), state, text))
 
 
 def _file(disk: Disk, lock: Locked, path: Path) -> Iterator[Finding]:
@@ -124,50 +124,50 @@ def _file(disk: Disk, lock: Locked, path: Path) -> Iterator[Finding]:
         folder = _folder(lock, path)
         listed = folder and any(name.startswith(f"{folder}/") for name in lock.md5)
         if listed and disk.exists(path):
-            text = f"dvc.lock does not know it, though it has {folder}; run: dvc repro"
+            text = f"dvc.lock does not list it, though it lists {folder}; run: dvc repro"
             yield _finding(path, State.FAILED, text)
         return
-    found = disk.md5(path)
-    if found is None:
-        text = f"missing, dvc.lock has it; get it with: dvc checkout {path}, or dvc pull"
+    actual = disk.md5(path)
+    if actual is None:
+        text = f"missing, but in dvc.lock; restore it: dvc checkout {path}, or dvc pull"
         yield _finding(path, State.FAILED, text)
-    elif found != stated:
+    elif actual != stated:
         text = (
-            f"dvc.lock states md5 {stated[:_SHOWN]}, here lies {found[:_SHOWN]}; for the bytes of "
+            f"dvc.lock states md5 {stated[:_SHOWN]}, found {actual[:_SHOWN]}; to restore the "
+            f"locked bytes: dvc checkout --force {path}; to lock new results: dvc repro"
         )
-        text += f"the lock: dvc checkout --force {path}; to lock what the study says now: dvc repro"
         yield _finding(path, State.FAILED, text)
-    yield from _object(disk, path, dvc.path_of(disk.root, stated))
+    yield from _copy(disk, path, dvc.path_of(disk.root, stated))
 
 
-def _object(disk: Disk, path: Path, copy: Path) -> Iterator[Finding]:
-    """Check the cache's copy of a file, if it has one of its own."""
-    here = disk.root / path
-    if not copy.is_file() or (here.exists() and copy.samefile(here)):
+def _copy(disk: Disk, path: Path, copy: Path) -> Iterator[Finding]:
+    """Check the cached copy of a file, unless the file is a link to it."""
+    file = disk.root / path
+    if not copy.is_file() or (file.exists() and copy.samefile(file)):
         return
     name = copy.parent.name + copy.name
-    found = dvc.md5_of(copy)
-    if found != name:
+    actual = dvc.md5_of(copy)
+    if actual != name:
         text = f"changed bytes in DVC's cache, its copy of {path}: its name says md5 "
-        text += f"{name[:_SHOWN]}, found {found[:_SHOWN]}; remove it, then {_refill(path)}"
+        text += f"{name[:_SHOWN]}, found {actual[:_SHOWN]}; remove it, then {_refill(path)}"
         yield Finding("cache", _cached(disk, copy).as_posix(), State.FAILED, text)
 
 
 def _refill(path: Path | str) -> str:
-    """Return how DVC's cache comes to have a file's right bytes again."""
+    """Return the commands that put the right bytes of a file back into DVC's cache."""
     return (
-        f"dvc fetch {path} && dvc checkout {path}; where no remote has it: "
+        f"dvc fetch {path} && dvc checkout {path}; if no remote has it: "
         "robustviews verify && dvc commit --force STAGE (the stage of dvc.yaml that makes it)"
     )
 
 
 def _folder(lock: Locked, path: Path) -> str | None:
     """Return the folder of dvc.lock that holds a file."""
-    return next((str(each) for each in path.parents if each.as_posix() in lock.folders), None)
+    return next((str(parent) for parent in path.parents if parent.as_posix() in lock.folders), None)
 
 
 def _cached(disk: Disk, path: Path) -> Path:
-    """Return how to name a file of the cache, which may lie outside of the project."""
+    """Return how messages name a cached file, which may lie outside the project."""
     root, folder = disk.root.absolute(), dvc.folder(disk.root).absolute()
     if path.absolute().is_relative_to(root):
         return path.absolute().relative_to(root)

@@ -1,4 +1,4 @@
-"""How a cell was made: its jobs with their options, what the audit found of them, and commands."""
+"""How a cell was made: its jobs, their options and audit findings, and commands to repeat it."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ _TITLES = {
     "probe": "A head is trained on the frozen encoder",
     "attack": "The classifier is attacked",
 }
-_SHOWN = ("seed", "code", "commit", "environment", "lock", "times")  # checks; of others what fails
+_SHOWN = ("seed", "code", "commit", "environment", "lock", "times")  # checks shown if verified too
 _LINE = 100  # characters
 
 
 def explain(study: Study, text: str, *, root: Path = Path()) -> str:
-    """Tell how a cell was made, and how to make it again.
+    """Explain how a cell was made, and how to make it again.
 
     Args:
-        study: that the cell belongs to.
+        study: study of the cell.
         text: TABLE:ROW:COLUMN.
         root: project folder.
 
@@ -57,27 +57,27 @@ def explain(study: Study, text: str, *, root: Path = Path()) -> str:
             for finding in result.jobs[job.key].findings:
                 if finding.check in _SHOWN or finding.state is not State.VERIFIED:
                     lines += _wrapped(f"  {finding.check}: {finding.text}")
-    here = History(root).head
+    head = History(root).head
     lines += ["", "To make it again with Snakemake:"]
-    lines += [f"  {line}" for line in _by_snakemake(disk, address, cell, here)]
-    lines += ["", "Or by hand, which leaves no Snakemake metadata:"]
-    lines += [f"  {line}" for line in _by_hand(disk, address, chain, here)]
+    lines += [f"  {line}" for line in _by_snakemake(disk, address, cell, head)]
+    lines += ["", "Or by hand, which writes no Snakemake metadata:"]
+    lines += [f"  {line}" for line in _by_hand(disk, address, chain, head)]
     check = commands.robustviews(study.file, "audit", "--cell", address)
     return "\n".join([*lines, "", f"To check it: {check}", ""])
 
 
 def _cell(result: Audit, address: Address, cell: Cell) -> str:
-    """Say what a cell is, and how its number follows from its runs."""
+    """Describe a cell, and how its number follows from its runs."""
     source = f"`{cell.measure.flag}` in {folders.FLAGS}"
-    what = f"accuracy, the share of ones in {source} of {cell.attack}"
+    quantity = f"accuracy, the share of ones in {source} of {cell.attack}"
     if cell.attack is None:
-        what = "minutes of pretraining, `seconds` of its record / 60"
-    value = result.cells[address].findings[0].text
-    return f"{cell.label} on {cell.dataset}: {what}; mean over seeds {list(cell.seeds)}: {value}"
+        quantity = "minutes of pretraining, `seconds` of its record / 60"
+    seeds, value = list(cell.seeds), result.cells[address].findings[0].text
+    return f"{cell.label} on {cell.dataset}: {quantity}; mean over seeds {seeds}: {value}"
 
 
 def _steps(chain: list[Job]) -> list[list[Job]]:
-    """Return the jobs of a chain, those together that differ in their seed or run alone."""
+    """Return the jobs of a chain, grouped if they differ only in seed or run."""
     steps: dict[str, list[Job]] = {}
     for job in chain:
         spec = {name: value for name, value in job.spec.items() if name != "seed"}
@@ -86,7 +86,7 @@ def _steps(chain: list[Job]) -> list[list[Job]]:
 
 
 def _options(spec: Mapping[str, Any], name: str) -> Iterator[tuple[str, str]]:
-    """Yield what decides a job, in words, block by block with every default."""
+    """Yield the options of a job as (block, text), defaults included."""
     own = [
         f"{key} {value if isinstance(value, str) else json.dumps(value)}"
         for key, value in spec.items()
@@ -99,12 +99,12 @@ def _options(spec: Mapping[str, Any], name: str) -> Iterator[tuple[str, str]]:
             yield from _options(value, key)
 
 
-def _by_snakemake(disk: Disk, address: Address, cell: Cell, here: str | None) -> Iterator[str]:
+def _by_snakemake(disk: Disk, address: Address, cell: Cell, head: str | None) -> Iterator[str]:
     """Yield commands that make the jobs behind a cell again, then the table that holds it."""
     chain = cells.chain(disk.study, cell)
     commits = [_commit(disk, job) for job in chain]
     last = next((commit for commit in reversed(commits) if commit), None)
-    if here and last and last != here:
+    if head and last and last != head:
         yield shlex.join(["git", "checkout", last])
     devices = {_device(disk, job) for job in chain if job.rule != "data"}
     device = devices.pop() if len(devices) == 1 else ""
@@ -114,22 +114,22 @@ def _by_snakemake(disk: Disk, address: Address, cell: Cell, here: str | None) ->
     yield commands.snakemake(disk.study.file, table, device=device)
 
 
-def _by_hand(disk: Disk, address: Address, chain: list[Job], here: str | None) -> Iterator[str]:
+def _by_hand(disk: Disk, address: Address, chain: list[Job], head: str | None) -> Iterator[str]:
     """Yield the verb of each job in order, on its device, with the checkouts between them."""
-    at = here
+    checked_out = head
     for job in chain:
         commit = _commit(disk, job)
-        if at and commit and commit != at:
-            at = commit
+        if checked_out and commit and commit != checked_out:
+            checked_out = commit
             yield shlex.join(["git", "checkout", commit])
         names = zip(("--run", "--probe", "--attack"), job.parts, strict=False)
-        words = [word for pair in names for word in pair]
+        arguments = [argument for pair in names for argument in pair]
         if job.rule == "data":
-            words = ["--dataset", job.name.rpartition("-")[0]]
+            arguments = ["--dataset", job.name.rpartition("-")[0]]
         threads = disk.section(job, "environment").get("threads")
-        for flag, value in (("--device", _device(disk, job)), ("--threads", threads)):
-            words += [flag, str(value)] if value else []
-        yield commands.robustviews(disk.study.file, job.rule, *words)
+        for option, value in (("--device", _device(disk, job)), ("--threads", threads)):
+            arguments += [option, str(value)] if value else []
+        yield commands.robustviews(disk.study.file, job.rule, *arguments)
     yield commands.robustviews(disk.study.file, "table", "--table", address.table, "--partial")
 
 
@@ -139,7 +139,7 @@ def _commit(disk: Disk, job: Job) -> str | None:
 
 
 def _device(disk: Disk, job: Job) -> str:
-    """Return `cpu` or `cuda`; nothing where no record says, and for data, which take none."""
+    """Return `cpu` or `cuda`; empty if no record says, and for data, which have no device."""
     return str(disk.section(job, "environment").get("device") or "").partition(":")[0]
 
 

@@ -1,4 +1,4 @@
-"""Findings: what one check saw, and what many of them come to."""
+"""Findings: the result of one check, and the state of many of them."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from enum import IntEnum
 
 
 class State(IntEnum):
-    """What a check came to, from good to bad; its value is no exit status, see `exit_status`."""
+    """Result of a check, from good to bad; its value is not the exit status, see `exit_status`."""
 
     VERIFIED = 0
     UNKNOWN = 1
     FAILED = 2
 
     def __str__(self) -> str:
-        """Return the word that people read."""
+        """Return the word that reports print."""
         return self.name.lower()
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check saw.
+    """Result of one check.
 
     Attributes:
-        check: its name, such as `bytes`.
-        subject: file, job or cell that it looked at, relative to the project.
-        state: what it came to.
-        text: what was seen; unless verified also what was expected, and what to type next.
+        check: name of the check, such as `bytes`.
+        subject: checked file, relative to the project, or job, or cell.
+        state: result.
+        text: what was found; unless verified also what was expected, and the suggested command.
     """
 
     check: str
@@ -46,10 +46,10 @@ class Finding:
 
 
 def worst(findings: Iterable[Finding]) -> State:
-    """Return the worst state of some findings; nothing checked is nothing known."""
+    """Return the worst state of some findings; unknown if there are none."""
     return max((finding.state for finding in findings), default=State.UNKNOWN)
 
 
 def exit_status(state: State) -> int:
-    """Return what a verb exits with: 0 verified, 1 failed, 2 could not check."""
+    """Return the exit status of a verb: 0 verified, 1 failed, 2 unknown."""
     return {State.VERIFIED: 0, State.FAILED: 1, State.UNKNOWN: 2}[state]

@@ -1,4 +1,4 @@
-"""What git knows: whether a record's commit exists, and whether its code gives the digest."""
+"""Checks with git: whether a record's commit exists, and whether its code gives the digest."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import tempfile
 import weakref
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
-from robustviews.provenance.checks import again
-from robustviews.provenance.disk import Disk, record_of
+from robustviews.provenance.checks import force_rerun
+from robustviews.provenance.disk import Disk
 from robustviews.provenance.findings import Finding, State
 from robustviews.provenance.times import SLACK
 from robustviews.study import folders, specs
@@ -23,17 +23,17 @@ from robustviews.study.fingerprint import SOURCE
 from robustviews.study.folders import OUTPUTS
 from robustviews.study.jobs import Job
 from robustviews.study.specs import Spec
-from robustviews.workflow.metadata import Notes
+from robustviews.workflow.metadata import ProjectMetadata
 
 PACKAGE = "src/robustviews"
-TRACKED = ("dvc.lock", ".snakemake/metadata")  # what runs change and git keeps
+TRACKED = ("dvc.lock", ".snakemake/metadata")  # paths in git that every run changes
 _NAME = re.compile(r"[0-9a-f]{7,64}")
 _SHORT = 7
-_SHOWN = 6  # names of files that a line lists before it only counts them
+_SHOWN = 6  # files that a line names; it counts the others
 
 
 class History:
-    """The repository that a project lies in, asked each question once.
+    """The git repository of a project; caches what it reads.
 
     Attributes:
         root: project folder.
@@ -43,67 +43,66 @@ class History:
         self.root = root
         self._times: dict[str, float | None] = {}
         self._changed: dict[str, list[str] | None] = {}
-        self._texts: dict[tuple[str, Path], bytes | None] = {}
+        self._files: dict[tuple[str, Path], bytes | None] = {}
         self._sources: dict[str, Path | None] = {}
 
     @cached_property
     def head(self) -> str | None:
-        """Return the commit that is checked out; None where git does not track the package."""
+        """Return the commit that is checked out; None if git does not track the package."""
         if not self._text("ls-files", "--", PACKAGE):
-            return None  # no repository, or one that the project merely lies in
+            return None  # no repository, or another project's
         text = self._text("rev-parse", "--verify", "HEAD")
         return text.strip() if text else None
 
     def is_name(self, commit: object) -> TypeGuard[str]:
-        """Return whether a record's commit can be the name of one."""
+        """Return whether a record's commit has the form of a commit hash."""
         return isinstance(commit, str) and _NAME.fullmatch(commit) is not None
 
     def time(self, commit: str) -> float | None:
-        """Return when a commit was made, in seconds since the epoch; None where it is unknown."""
+        """Return when a commit was made, in seconds since the epoch; None if it is unknown."""
         if commit not in self._times:
             text = self._text("show", "--no-patch", "--format=%ct", f"{commit}^{{commit}}")
             self._times[commit] = float(text) if text else None
         return self._times[commit]
 
     def changed(self, commit: str) -> list[str] | None:
-        """Return which files of the package differ from a commit, or are new; None if unknown."""
+        """Return the files of the package that differ from a commit or are new; None if unknown."""
         if commit not in self._changed:
-            text = self._plain("diff", "--name-only", "--relative", commit, "--", PACKAGE)
-            new = self._plain("ls-files", "--others", "--exclude-standard", "--", PACKAGE)
+            text = self._fresh("diff", "--name-only", "--relative", commit, "--", PACKAGE)
+            new = self._fresh("ls-files", "--others", "--exclude-standard", "--", PACKAGE)
             unknown = text is None or new is None
             self._changed[commit] = None if unknown else f"{text}{new}".splitlines()
         return self._changed[commit]
 
     def file(self, commit: str, path: Path) -> bytes | None:
-        """Return a file as it was at a commit, by its path in the project; None without it."""
-        if (commit, path) not in self._texts:
-            found = self._bytes("show", f"{commit}:./{path.as_posix()}")
-            self._texts[commit, path] = found
-        return self._texts[commit, path]
+        """Return the bytes of a file of the project at a commit; None if it did not exist."""
+        if (commit, path) not in self._files:
+            self._files[commit, path] = self._bytes("show", f"{commit}:./{path.as_posix()}")
+        return self._files[commit, path]
 
     def sources(self, commit: str) -> Path | None:
-        """Return a folder with the package as it was at a commit; None where git has it not."""
+        """Return a folder with the package as it was at a commit; None if git does not have it."""
         if commit not in self._sources:
             self._sources[commit] = self._extract(commit)
         return self._sources[commit]
 
     def remarks(self) -> list[str]:
-        """Say what differs from the commit that is checked out."""
+        """Return a line for each difference from the commit that is checked out."""
         if self.head is None:
-            return ["no git repository here: what was committed is not compared"]
+            return ["no git repository here: nothing is compared with commits"]
         remarks = [f"git: at {self.head[:_SHORT]}"]
         edited = self._status(PACKAGE)
         if edited:
             remarks.append(
-                f"git: sources differ from it: {_some(edited)}; the digest of code decides"
+                f"git: sources differ from it: {_some(edited)}; the digest of the code decides"
             )
         for path in TRACKED:
             if self._status(path):
-                remarks.append(f"git: {path} differs from it; when all is well: git add {path}")
+                remarks.append(f"git: {path} differs from it; if all is verified: git add {path}")
         return remarks
 
     def _status(self, path: str) -> list[str]:
-        text = self._plain("status", "--porcelain", "--", path) or ""
+        text = self._fresh("status", "--porcelain", "--", path) or ""
         return [line[3:] for line in text.splitlines()]
 
     def _extract(self, commit: str) -> Path | None:
@@ -117,13 +116,13 @@ class History:
         return Path(folder) / PACKAGE
 
     def _text(self, *arguments: str) -> str | None:
-        found = self._bytes(*arguments)
-        return None if found is None else found.decode(errors="replace")
+        output = self._bytes(*arguments)
+        return None if output is None else output.decode(errors="replace")
 
-    def _plain(self, *arguments: str) -> str | None:
-        """Return what git says with an index of its own, where no file is told to be unchanged."""
-        found = self._bytes(*arguments, index=self._index) if self._index else None
-        return None if found is None else found.decode(errors="replace")
+    def _fresh(self, *arguments: str) -> str | None:
+        """Return the output of git with a new index, in which no file is assumed unchanged."""
+        output = self._bytes(*arguments, index=self._index) if self._index else None
+        return None if output is None else output.decode(errors="replace")
 
     @cached_property
     def _index(self) -> str | None:
@@ -136,29 +135,29 @@ class History:
         command = ["git", "-C", str(self.root), *arguments]
         environment = {**os.environ, "GIT_INDEX_FILE": index} if index else None
         try:
-            done = subprocess.run(
+            process = subprocess.run(
                 command, capture_output=True, timeout=60, check=True, env=environment
             )
         except (OSError, subprocess.SubprocessError):
             return None
-        return done.stdout
+        return process.stdout
 
 
 def package(root: Path) -> list[Finding]:
-    """Check that the package that runs is the project's own, where the project has one.
+    """Check that the package that runs is the project's own, if the project has one.
 
     Args:
         root: project folder.
 
     Returns:
-        Nothing where it is, or where it has the same files; else what to type to run the right one.
+        A failed finding if the sources differ from the package that runs; else nothing.
     """
     here = root / PACKAGE
     if not here.is_dir() or here.samefile(SOURCE) or _files(here) == _files(SOURCE):
         return []
     text = (
-        "the sources here are not those of the robustviews that runs, so digests of code and "
-        "parameters would be those of others; run it from here: .venv/bin/robustviews, or "
+        "the sources here differ from the robustviews that runs, so digests of code and parameters "
+        "would be wrong; run the package of this project: .venv/bin/robustviews, or "
         f"PYTHONPATH={Path(PACKAGE).parent} python -m robustviews"
     )
     return [Finding("package", PACKAGE, State.FAILED, text)]
@@ -168,88 +167,83 @@ def _files(folder: Path) -> dict[Path, bytes]:
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.py")}
 
 
-def check(disk: Disk, history: History, notes: Notes, job: Job) -> Finding:
+def check(disk: Disk, history: History, metadata: ProjectMetadata, job: Job) -> Finding:
     """Check the commit that a finished job's record names, and whether it was clean.
 
     Args:
         disk: files of the study.
         history: of the project.
-        notes: of Snakemake, which know when a job ended.
-        job: a computing one, with a record.
+        metadata: of the project, which states when a job ended.
+        job: a computing job with a record.
     """
     code = disk.section(job, "code")
     commit, dirty = code.get("commit"), code.get("dirty")
     state, text = _commit(history, commit, dirty)
     if state is State.VERIFIED:
-        state, text = _content(disk, history, notes, job)
-    return Finding("commit", record_of(job).as_posix(), state, text)
+        state, text = _content(disk, history, metadata, job)
+    return Finding("commit", job.record.as_posix(), state, text)
 
 
 def _commit(history: History, commit: object, dirty: object) -> tuple[State, str]:
     if commit is None:
-        text = "unknown: its record names no commit; run it from a clone to have one"
+        text = "unknown: its record names no commit; to record a commit, run it in a git clone"
         return State.UNKNOWN, text
     if not history.is_name(commit):
-        return State.FAILED, f"{commit!r} is no name of a commit; expected hexadecimal digits"
+        return State.FAILED, f"{commit!r} is not a commit; expected hexadecimal digits"
     if history.head is None:
-        text = f"cannot be compared: no git repository here to look {commit[:_SHORT]} up in"
+        text = f"cannot be compared: no git repository here that could hold {commit[:_SHORT]}"
         return State.UNKNOWN, text
     if history.time(commit) is None:
-        text = (
-            f"{commit[:_SHORT]} is not in this repository; look for it: git fetch origin {commit}"
-        )
+        text = f"{commit[:_SHORT]} is not in this repository; get it: git fetch origin {commit}"
         return State.UNKNOWN, text
     if dirty is not False:
-        said = "had uncommitted changes" if dirty else "may have had uncommitted changes"
-        text = (
-            f"at {commit[:_SHORT]}, but sources {said}: which is unknown; commit, and run it again"
-        )
-        return State.UNKNOWN, text
+        verb = "had" if dirty else "may have had"
+        text = f"at {commit[:_SHORT]}, but sources {verb} unknown uncommitted changes; "
+        return State.UNKNOWN, f"{text}commit, and run it again"
     return State.VERIFIED, ""
 
 
-def _content(disk: Disk, history: History, notes: Notes, job: Job) -> tuple[State, str]:
+def _content(
+    disk: Disk, history: History, metadata: ProjectMetadata, job: Job
+) -> tuple[State, str]:
     """Compare the code of a known commit, read from git, with the digest that a record states."""
     assert job.folder is not None
     code = disk.section(job, "code")
     commit, digest = str(code["commit"]), code.get("digest")
-    window = notes.window(job.folder / OUTPUTS[job.rule][0])
-    made = history.time(commit)
-    if window and made is not None and made > window.end + SLACK:
-        text = (
-            f"{commit[:_SHORT]} was made only after the job had ended: not the commit it ran from"
-        )
+    window = metadata.window(job.folder / OUTPUTS[job.rule][0])
+    committed = history.time(commit)
+    if window and committed is not None and committed > window.end + SLACK:
+        text = f"{commit[:_SHORT]} was made after the job had ended, so the job did not run from it"
         return State.FAILED, text
     changed = history.changed(commit)
     assert job.spec is not None
-    then = _digest(disk, history, commit, job)
-    if then == digest:
-        since = f"; since then changed, but not what it uses: {_some(changed)}" if changed else ""
+    digest_at_commit = _digest(disk, history, commit, job)
+    if digest_at_commit == digest:
+        since = f"; changed since, but not used by the job: {_some(changed)}" if changed else ""
         if digest != job.spec["code"]:
-            since = f"; since then changed: {_some(changed)}" if changed else ""
+            since = f"; changed since: {_some(changed)}" if changed else ""
         if changed is None:
-            since = "; git does not tell what changed since"
+            since = "; git does not report what changed since"
         return State.VERIFIED, f"from the clean commit {commit[:_SHORT]}{since}"
     if digest != job.spec["code"]:
-        text = f"{commit[:_SHORT]} cannot be compared: which code counts has changed since"
-        return State.UNKNOWN, text
+        text = "cannot be compared: the code that the digest covers has changed since"
+        return State.UNKNOWN, f"{commit[:_SHORT]} {text}"
     text = (
-        f"the code of {commit[:_SHORT]} has digest {then}, the record states {digest}: it did not "
+        f"the code of {commit[:_SHORT]} has digest {digest_at_commit}, the record states {digest}: "
+        f"the job did not run from that clean commit; {force_rerun(disk, job)}"
     )
-    text += f"run from that commit, clean; {again(disk, job)}"
     return State.FAILED, text
 
 
 def _digest(disk: Disk, history: History, commit: str, job: Job) -> str | None:
-    """Return the digest of a job's code at a commit; None where that code could not be followed."""
+    """Return the digest of a job's code at a commit; None if that code cannot be analysed."""
     source = history.sources(commit)
     if source is None:
         return None
     try:
-        digest: Any = _spec_at(disk, job, source)["code"]
+        return str(_spec_at(disk, job, source)["code"])
     except (LookupError, SyntaxError):
         return None
-    return str(digest)
 
 
 def _spec_at(disk: Disk, job: Job, source: Path) -> Spec:

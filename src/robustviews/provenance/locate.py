@@ -1,4 +1,4 @@
-"""Records that people name on the command line: in a folder, of a cell, or of a git revision."""
+"""Records named on the command line: by a folder, a cell, or a git revision."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ class LocateError(ValueError):
 
 @dataclass(frozen=True)
 class Source:
-    """A project in which records are read.
+    """A project from which records are read.
 
     Attributes:
         root: project folder.
-        revision: of git, whose files DVC reads from git, cache or remote; empty for those on disk.
+        revision: git revision, whose files DVC reads from git, cache or remote; empty to read from
+            disk.
     """
 
     root: Path
@@ -37,7 +38,7 @@ class Source:
         """Return the record in a folder, relative to the project.
 
         Raises:
-            ArtifactError: the record is missing, or is none.
+            ArtifactError: the record is missing or damaged.
         """
         path = folder / RECORD
         if not self.revision:
@@ -52,7 +53,7 @@ class Source:
         except ImportError:
             text = f"{where}: DVC keeps it; type: pip install 'robustviews[workflow]'"
             raise ArtifactError(text) from None
-        except Exception as error:  # DVC passes on those of git, of file systems and of remotes
+        except Exception as error:  # DVC passes on errors of git, file systems and remotes
             raise ArtifactError(
                 f"{where}: {error}; see the revisions: git log --all, and get their results: "
                 "dvc fetch --all-commits"
@@ -67,13 +68,13 @@ class Source:
 
 @dataclass(frozen=True)
 class End:
-    """A job at the end of a chain: where its record is read, and its folder in that project."""
+    """A job at the end of a chain: the project of its record, and its folder there."""
 
     source: Source
     folder: PurePosixPath
 
     def record(self) -> Record:
-        """Read its record; `Source.record` says what is raised."""
+        """Read its record; raises what `Source.record` raises."""
         return self.source.record(self.folder)
 
 
@@ -82,10 +83,11 @@ def locate(text: str, load: Callable[[], Study]) -> tuple[list[End], str]:
 
     Args:
         text: a record.json, a folder with one, TABLE:ROW:COLUMN, or REVISION:PATH.
-        load: reads the study whose cells are meant; called for cells alone.
+        load: reads the study to which a cell belongs; called only for cells.
 
     Returns:
-        The last jobs, of a cell one per seed, and what the cell reads of them; empty for a record.
+        The last jobs, for a cell one per seed, and the column that the cell reads; empty for a
+        record.
 
     Raises:
         LocateError: the text names nothing.
@@ -98,8 +100,8 @@ def locate(text: str, load: Callable[[], Study]) -> tuple[list[End], str]:
         study = load()
         _, cell = cells.find(study, text)
         folders = [job.folder for job in cells.ends(study, cell) if job.folder is not None]
-        here = [End(Source(Path()), PurePosixPath(folder.as_posix())) for folder in folders]
-        return here, cell.metric if cell.eps is None else cell.measure.flag
+        ends = [End(Source(Path()), PurePosixPath(folder.as_posix())) for folder in folders]
+        return ends, cell.metric if cell.eps is None else cell.measure.flag
     revision, _, name = text.partition(":")
     if not (revision and name):
         raise LocateError(
@@ -125,4 +127,4 @@ def _on_disk(path: Path) -> End:
     inner = home(Source(folder).record(PurePosixPath()))
     if PurePosixPath(*folder.parts[-len(inner.parts) :]) == inner:
         return End(Source(folder.parents[len(inner.parts) - 1]), inner)
-    return End(Source(folder), PurePosixPath())  # carried here without its project
+    return End(Source(folder), PurePosixPath())  # copied here without its project

@@ -16,23 +16,23 @@ from robustviews.study.schema import Study
 
 FORMAT = 1
 
-_SHOWN = 3  # things that are wrong; the audit shows all
+_SHOWN = 3  # problems that a message lists; the audit shows all
 
 
 class RefusedError(ValueError):
-    """The audit does not vouch for what would be handed out; the message says what is wrong."""
+    """Results are not signed or exported; the message says why."""
 
 
 def path_of(study: Study) -> Path:
-    """Return where the manifest of a study lies; its signature has `.sig` added to the name."""
+    """Return the path of a study's manifest; the signature's name adds `.sig`."""
     return folders.results_folder(study) / "manifest.json"
 
 
 def study_file(study: Study) -> Path:
-    """Return the study file relative to the project, without the folders of this machine.
+    """Return the path of the study file relative to the project.
 
     Raises:
-        RefusedError: the file lies elsewhere.
+        RefusedError: the file is outside the project.
     """
     try:
         return Path(study.file).absolute().relative_to(Path.cwd())
@@ -41,24 +41,24 @@ def study_file(study: Study) -> Path:
         raise RefusedError(text) from None
 
 
-def build(study: Study, seen: Audit, *, root: Path = Path()) -> dict[str, Any]:
+def build(study: Study, result: Audit, *, root: Path = Path()) -> dict[str, Any]:
     """List the files and cells of a study.
 
     Args:
-        study: whose results they are.
-        seen: audit of the whole study.
+        study: the study.
+        result: audit of the whole study.
         root: project folder.
 
     Returns:
-        Plain JSON; the same study gives the same.
+        Plain JSON; the same study gives the same JSON.
 
     Raises:
-        RefusedError: the audit found something wrong.
+        RefusedError: a check of the audit failed.
         ArtifactError: a file is missing.
     """
-    refuse_failed(seen, "not signed")
+    refuse_failed(result, "not signed")
     disk = Disk(study, root)
-    paths = sorted({study_file(study), *_made(study)})
+    paths = sorted({study_file(study), *_outputs(study)})
     return {
         "format": FORMAT,
         "study": study.study,
@@ -66,14 +66,14 @@ def build(study: Study, seen: Audit, *, root: Path = Path()) -> dict[str, Any]:
         "code": _code(disk),
         "files": {path.as_posix(): _entry(root / path) for path in paths},
         "cells": {
-            str(address): {"value": cell.value, "state": str(seen.state_of(address))}
-            for address, cell in seen.cells.items()
+            str(address): {"value": cell.value, "state": str(result.state_of(address))}
+            for address, cell in result.cells.items()
         },
         "audit": {
-            "state": str(seen.state),
+            "state": str(result.state),
             "unknown": [
                 finding.as_json()
-                for finding in seen.all_findings()
+                for finding in result.all_findings()
                 if finding.state is State.UNKNOWN
             ],
         },
@@ -81,79 +81,78 @@ def build(study: Study, seen: Audit, *, root: Path = Path()) -> dict[str, Any]:
 
 
 def changes(manifest: dict[str, Any], root: Path = Path()) -> list[str]:
-    """Hash all files that a manifest names again, and tell each that differs.
+    """Hash all files of a manifest again, and return a line for each file that differs.
 
     Args:
-        manifest: whose signature was checked before.
+        manifest: content of a manifest whose signature was checked.
         root: project folder.
     """
-    found = []
+    lines = []
     for name, entry in manifest["files"].items():
         if not (root / name).is_file():
-            found.append(f"{name}: missing")
+            lines.append(f"{name}: missing")
             continue
         now = _entry(root / name)
         if now != entry:
-            found.append(
+            lines.append(
                 f"{name}: changed: signed with {entry['size']:,} bytes, {entry['sha256']}; "
                 f"found {now['size']:,} bytes, {now['sha256']}"
             )
-    return found
+    return lines
 
 
 def foreign(manifest: dict[str, Any], study: Study) -> list[str]:
-    """Tell in which way a manifest is not that of a study as it now stands.
+    """Return a line for each reason why a manifest does not belong to a study as it is now.
 
     Args:
-        manifest: whose signature was checked before; it may have been carried here.
-        study: whose results it lies beside.
+        manifest: content of a manifest whose signature was checked.
+        study: the study in whose folder the manifest lies.
     """
     signed = manifest.get("study")
     if signed != study.study:
         return [f"signed for the study {signed!r}, expected {study.study!r}"]
-    wanted = {study_file(study), *_made(study)}
-    names = sorted({path.as_posix() for path in wanted} - set(manifest["files"]))
+    expected = {study_file(study), *_outputs(study)}
+    names = sorted({path.as_posix() for path in expected} - set(manifest["files"]))
     more = [f"and {len(names) - _SHOWN} more"] if len(names) > _SHOWN else []
     return [f"{name}: not signed: the manifest does not list it" for name in names[:_SHOWN]] + more
 
 
-def refuse_failed(seen: Audit, outcome: str) -> None:
-    """Raise RefusedError where an audit failed; `outcome` says what there will not be."""
-    failed = [finding for finding in seen.all_findings() if finding.state is State.FAILED]
+def refuse_failed(result: Audit, outcome: str) -> None:
+    """Raise RefusedError if an audit failed; `outcome` is the consequence, such as `not signed`."""
+    failed = [finding for finding in result.all_findings() if finding.state is State.FAILED]
     if failed:
         shown = [f"  {finding.subject}: {finding.text}" for finding in failed[:_SHOWN]]
         more = [f"  and {len(failed) - _SHOWN} more"] if len(failed) > _SHOWN else []
-        head = f"{seen.study}: {outcome}, the audit failed {len(failed)} checks:"
-        raise RefusedError(
-            "\n".join((head, *shown, *more, f"see all: {commands.robustviews(seen.file, 'audit')}"))
-        )
+        head = f"{result.study}: {outcome}, {len(failed)} checks of the audit failed:"
+        see = f"see all: {commands.robustviews(result.file, 'audit')}"
+        raise RefusedError("\n".join((head, *shown, *more, see)))
 
 
 def parse(data: bytes, path: Path) -> dict[str, Any]:
     """Return a manifest from its bytes.
 
     Raises:
-        ArtifactError: they are none.
+        ArtifactError: the bytes are not a manifest.
     """
     try:
         manifest = json.loads(data)
-        known = manifest["format"] == FORMAT and isinstance(manifest["files"], dict)
+        is_manifest = manifest["format"] == FORMAT and isinstance(manifest["files"], dict)
     except (ValueError, KeyError, TypeError):
-        known = False
-    if not known:
+        is_manifest = False
+    if not is_manifest:
         raise ArtifactError(f"{path}: expected a manifest of format {FORMAT}, found something else")
     parsed: dict[str, Any] = manifest
     return parsed
 
 
-def _made(study: Study) -> list[Path]:
+def _outputs(study: Study) -> list[Path]:
     return [path for job in jobs.jobs(study).values() for path in job.writes]
 
 
 def _code(disk: Disk) -> list[dict[str, Any]]:
-    """Return each state of the sources that some job ran with."""
-    parts = (disk.section(job, "code") for job in disk.jobs.values() if job.folder is not None)
-    states = {(str(part.get("commit") or ""), part.get("dirty")) for part in parts}
+    """Return each state of the sources with which some job ran."""
+    sections = (disk.section(job, "code") for job in disk.jobs.values() if job.folder is not None)
+    states = {(str(section.get("commit") or ""), section.get("dirty")) for section in sections}
     return [
         {"commit": commit or None, "dirty": dirty}
         for commit, dirty in sorted(states, key=lambda state: (state[0], str(state[1])))

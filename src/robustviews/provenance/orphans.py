@@ -1,7 +1,7 @@
-"""Orphaned files: files where a study's jobs write, though no job of the study writes them.
+"""Orphaned files: files in the folders of a study's jobs that no job of the study writes.
 
 Studies share prepared data, which are orphaned once no study file names them. Files of other
-studies, hidden files, and what else people keep in these folders are none.
+studies, hidden files, and other files that people keep in these folders are not orphaned.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ _WRITTEN = "pretrain|probe|attack|tables|figures|training|examples"  # folders o
 
 
 class OrphanError(ValueError):
-    """Orphaned files cannot be found, or not be removed now; the message says why."""
+    """Orphaned files cannot be found, or cannot be removed now; the message says why."""
 
 
 def find(study: Study) -> list[Path]:
     """Return the orphaned files of the project in the working directory, Snakemake metadata last.
 
     Args:
-        study: whose results; its data count beside those of params.yaml and studies/*.yaml.
+        study: the study; data that it, params.yaml or studies/*.yaml use are not orphaned.
 
     Raises:
-        OrphanError: a study file does not load, so that nobody knows which data it uses.
+        OrphanError: a study file does not load, so the data that it uses are unknown.
     """
     kept = set(_kept(study))
     around = {parent for path in kept for parent in path.parents}
@@ -46,24 +46,26 @@ def find(study: Study) -> list[Path]:
             return False
         return kept.isdisjoint((path, *path.parents))
 
-    there = [path for path in sorted(_files(study)) if is_orphan(path)]
+    files = [path for path in sorted(_files(study)) if is_orphan(path)]
     entries = [(path, metadata.output_of(path)) for path in sorted(_walk(metadata.FOLDER))]
-    return there + [path for path, output in entries if output and is_orphan(output)]
+    return files + [path for path, output in entries if output and is_orphan(output)]
 
 
 def remove(study: Study, orphans: Iterable[Path]) -> None:
-    """Remove orphaned files, of links the link alone, and folders that this leaves empty.
+    """Remove orphaned files and the folders that this empties; of a link only the link itself.
 
     Raises:
         OrphanError: Snakemake or a job of the study runs; nothing was removed.
     """
-    busy = ", ".join(map(str, locks.owners(study)))
-    if busy:
-        raise OrphanError(f"{study.study}: nothing was removed: {busy} runs; wait, then try again")
+    owners = ", ".join(map(str, locks.owners(study)))
+    if owners:
+        raise OrphanError(
+            f"{study.study}: nothing was removed: {owners} runs; wait, then try again"
+        )
     if _SNAKEMAKE_LOCKS.is_dir() and any(_SNAKEMAKE_LOCKS.iterdir()):
         raise OrphanError(
             f"{_SNAKEMAKE_LOCKS}: nothing was removed: Snakemake runs here, or was killed; wait, "
-            "or where none runs type: snakemake --unlock"
+            "or if it does not run, type: snakemake --unlock"
         )
     for path in orphans:
         path.unlink(missing_ok=True)
@@ -74,13 +76,13 @@ def remove(study: Study, orphans: Iterable[Path]) -> None:
 
 
 def _kept(study: Study) -> Iterator[Path]:
-    """Yield what is no orphan: files and logs of jobs, states of pending jobs, data in use."""
+    """Yield what is not orphaned: files and logs of jobs, states of pending jobs, data in use."""
     for job in study_jobs.jobs(study).values():
         yield from job.writes
         yield from _logs(study, job)
     for _, name in study_jobs.pending(study):
-        begin = name.replace("/", "-")
-        yield from (folders.STATE / study.study).glob(f"{begin}-{16 * '[0-9a-f]'}")
+        prefix = name.replace("/", "-")
+        yield from (folders.STATE / study.study).glob(f"{prefix}-{16 * '[0-9a-f]'}")
     for data in _data_in_use(study.file):
         yield data
         yield from (Path("logs/data") / f"{data.name}.{kind}" for kind in ("log", "tsv"))
@@ -113,14 +115,14 @@ def _data_in_use(file: str) -> Iterator[Path]:
 def _files(study: Study) -> Iterator[Path]:
     """Yield the files in the folders where orphans may lie."""
     logs, states = Path("logs"), folders.STATE / study.study
-    prepared = Path("data").glob("*-????????")  # and nothing of data/raw, which may hold millions
+    prepared = Path("data").glob("*-????????")  # not data/raw, which may hold millions of files
     results = folders.results_folder(study)
     for folder in (results, states, logs / study.study, logs / "data", *prepared):
         yield from _walk(folder)
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Yield the files below a folder, and links, which are not followed."""
+    """Yield the files and links below a folder; links are not followed."""
     for path in (folder, *folder.rglob("*")):
         if path.is_symlink() or path.is_file():
             yield path

@@ -1,4 +1,4 @@
-"""What the study shows: frame, metrics and tables on disk, against what the results give again."""
+"""Checks of published files: frame, metrics and tables on disk, compared with the results."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from robustviews.reporting.tables import TABLES, writers
 from robustviews.study import folders
 from robustviews.study.cells import Address
 from robustviews.study.jobs import Job
-from robustviews.workflow.metadata import Notes
+from robustviews.workflow.metadata import ProjectMetadata
 
 if TYPE_CHECKING:
     from robustviews.study.plan import Cell
 
-# What a record or flags that are not what they should be can raise; told where they are checked.
+# Errors that wrong records or flags can raise; the checks of their jobs report them.
 _UNREADABLE = (ArtifactError, AttributeError, LookupError, TypeError, ValueError)
-_DIGITS = 1e-5  # of a number that is written with six digits
+_TOLERANCE = 1e-5  # relative; metrics.json holds six digits
 
 
-def outputs(disk: Disk, notes: Notes, job: Job) -> list[Finding]:
-    """Check that a reporting job's files are there.
+def outputs(disk: Disk, metadata: ProjectMetadata, job: Job) -> list[Finding]:
+    """Check that a reporting job's files exist.
 
     Args:
         disk: files of the study.
-        notes: of Snakemake, which know whether a file that is not there was once made.
-        job: one without a record.
+        metadata: of the project, which states whether a missing file was ever made.
+        job: a job without a record.
     """
     return [
-        _missing(disk, job.rule, path, made=notes.of(path) is not None)
+        _missing(disk, job.rule, path, made=metadata.of(path) is not None)
         for path in job.writes
         if not disk.exists(path)
     ]
 
 
 def tables(disk: Disk, names: Iterable[str]) -> list[Finding]:
-    """Make tables again and compare their files byte for byte.
+    """Make tables again and compare their files byte by byte.
 
     Args:
         disk: files of the study.
@@ -51,7 +51,7 @@ def tables(disk: Disk, names: Iterable[str]) -> list[Finding]:
 
 
 def frame(disk: Disk) -> list[Finding]:
-    """Read all results again and compare frame.csv byte for byte."""
+    """Read all results again and compare frame.csv byte by byte."""
     path = folders.results_folder(disk.study) / "frame.csv"
     try:
         rows = results.frame(disk.study, disk.root)
@@ -65,33 +65,35 @@ def metrics(disk: Disk, computed: dict[Address, tuple[Cell, float | None]]) -> l
 
     Args:
         disk: files of the study.
-        computed: every cell, with its value: a fraction, or minutes.
+        computed: each cell with its value: a fraction, or minutes.
     """
     path = folders.results_folder(disk.study) / "metrics.json"
     if not disk.exists(path):
-        return []  # told where outputs are looked for
+        return []  # `outputs` reports it
     try:
-        said = dict(_leaves(artifacts.read_json(disk.root / path)))
+        stated = dict(_leaves(artifacts.read_json(disk.root / path)))
     except ArtifactError as error:
         return [Finding("metrics", path.as_posix(), State.FAILED, f"{error}")]
-    wrong = [
-        f"{address} is {said.get(tuple(address))}, flags and records give {value * scale:.6g}"
+    problems = [
+        f"{address} is {stated.get(tuple(address))}, flags and records give {value * scale:.6g}"
         for address, (cell, value) in computed.items()
         if value is not None
         for scale in (1 if cell.attack is None else 100,)
-        if not _equal(said.get(tuple(address)), value * scale)
+        if not _equal(stated.get(tuple(address)), value * scale)
     ]
-    known = {tuple(address) for address in computed}
-    wrong += [f"{':'.join(name)} is no cell of the study" for name in said if name not in known]
-    if wrong:
+    cells = {tuple(address) for address in computed}
+    problems += [
+        f"{':'.join(name)} is not a cell of the study" for name in stated if name not in cells
+    ]
+    if problems:
         return [
             Finding("metrics", path.as_posix(), State.FAILED, f"{text}; {disk.remake(path)}")
-            for text in wrong
+            for text in problems
         ]
-    known_values = sum(value is not None for _, value in computed.values())
-    text = f"{known_values} cells as computed again"
-    if known_values < len(computed):
-        text += f", {len(computed) - known_values} cannot be computed: see their jobs"
+    count = sum(value is not None for _, value in computed.values())
+    text = f"{count} cells as computed again"
+    if count < len(computed):
+        text += f", {len(computed) - count} cannot be computed; see their jobs"
         return [Finding("metrics", path.as_posix(), State.UNKNOWN, text)]
     return [Finding("metrics", path.as_posix(), State.VERIFIED, text)]
 
@@ -104,20 +106,20 @@ def _table(disk: Disk, name: str) -> Iterator[Finding]:
     except _UNREADABLE as error:
         yield _unknown("table", path.with_suffix(".md"), error)
         return
-    made = TABLES[table.kind](disk.study, table, rows)
+    data = TABLES[table.kind](disk.study, table, rows)
     for suffix, write in writers.WRITERS.items():
-        yield from _compare(disk, "table", path.with_suffix(suffix), write(made))
+        yield from _compare(disk, "table", path.with_suffix(suffix), write(data))
 
 
-def _compare(disk: Disk, check: str, path: Path, text: str) -> list[Finding]:
+def _compare(disk: Disk, check: str, path: Path, expected: str) -> list[Finding]:
     if not disk.exists(path):
         return []
-    found = (disk.root / path).read_bytes()
-    if found == text.encode():
+    actual = (disk.root / path).read_bytes()
+    if actual == expected.encode():
         return [Finding(check, path.as_posix(), State.VERIFIED, "the same bytes when made again")]
-    lines = zip(found.decode(errors="replace").splitlines(), text.splitlines(), strict=False)
-    where = next((number for number, (one, other) in enumerate(lines, 1) if one != other), "last")
-    text = f"not what the results give, from line {where} on; {disk.remake(path)}"
+    lines = zip(actual.decode(errors="replace").splitlines(), expected.splitlines(), strict=False)
+    line = next((number for number, (one, other) in enumerate(lines, 1) if one != other), "last")
+    text = f"differs from the results, first in line {line}; {disk.remake(path)}"
     return [Finding(check, path.as_posix(), State.FAILED, text)]
 
 
@@ -129,21 +131,22 @@ def _leaves(tree: Any, *names: str) -> Iterator[tuple[tuple[str, ...], Any]]:  #
         yield names, tree
 
 
-def _equal(said: object, value: float) -> bool:
-    return isinstance(said, int | float) and abs(said - value) <= _DIGITS * max(1.0, abs(value))
+def _equal(stated: object, value: float) -> bool:
+    tolerance = _TOLERANCE * max(1.0, abs(value))
+    return isinstance(stated, int | float) and abs(stated - value) <= tolerance
 
 
 def _unknown(check: str, path: Path, error: Exception) -> Finding:
-    first = str(error).partition("\n")[0]
+    reason = str(error).partition("\n")[0]
     if not isinstance(error, ArtifactError):
-        first = f"its records or flags cannot be read ({type(error).__name__}: {first})"
-    elif "; " in first:  # the way out, which its job tells too
-        first = f"{first.partition('; ')[0]}; see its job"
-    text = f"cannot be made again to compare, since {first}"
+        reason = f"its records or flags cannot be read ({type(error).__name__}: {reason})"
+    elif "; " in reason:  # leaves out the fix, which the findings of the job state
+        reason = f"{reason.partition('; ')[0]}; see its job"
+    text = f"cannot be made again to compare: {reason}"
     return Finding(check, path.as_posix(), State.UNKNOWN, text)
 
 
 def _missing(disk: Disk, check: str, path: Path, *, made: bool) -> Finding:
-    text = "missing, though it was made once" if made else "not made yet, or removed"
+    text = "missing, but it was made before" if made else "not made yet, or removed"
     state = State.FAILED if made else State.UNKNOWN
     return Finding(check, path.as_posix(), state, f"{text}; run: {disk.make(path)}")

@@ -1,4 +1,4 @@
-"""Signatures by OpenSSH: `ssh-keygen -Y`, so that anyone can check them without this package."""
+"""Signatures by OpenSSH: `ssh-keygen -Y`, which anyone can check without this package."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class SigningError(ValueError):
 
 
 class SignatureError(ValueError):
-    """A signature does not hold; the message says why."""
+    """A signature is not valid; the message says why."""
 
 
 def fingerprint(key: Path) -> str:
@@ -31,10 +31,10 @@ def fingerprint(key: Path) -> str:
     Raises:
         SigningError: the file is missing or holds no key.
     """
-    done = _ssh_keygen("-l", "-f", key)
-    if done.returncode:
-        raise SigningError(f"{key}: expected an SSH key, found: {_message(done)}; {_FIX}")
-    return done.stdout.decode().split()[1]
+    process = _ssh_keygen("-l", "-f", key)
+    if process.returncode:
+        raise SigningError(f"{key}: expected an SSH key, found: {_message(process)}; {_FIX}")
+    return process.stdout.decode().split()[1]
 
 
 def sign(message: bytes, key: Path) -> str:
@@ -52,10 +52,10 @@ def sign(message: bytes, key: Path) -> str:
         # A file, because ssh-keygen asks for no passphrase when the message is its stdin.
         file = Path(folder) / "message"
         file.write_bytes(message)
-        done = _ssh_keygen("-Y", "sign", "-f", key, "-n", NAMESPACE, file)
-        if done.returncode:
+        process = _ssh_keygen("-Y", "sign", "-f", key, "-n", NAMESPACE, file)
+        if process.returncode:
             raise SigningError(
-                f"{key}: expected a private key to sign with, found: {_message(done)}; {_FIX}"
+                f"{key}: expected a private key to sign with, found: {_message(process)}; {_FIX}"
             )
         return file.with_name("message.sig").read_text(encoding="utf-8")
 
@@ -72,12 +72,15 @@ def verify(message: bytes, signature: Path, signer: str) -> None:
         SignatureError: the signature is damaged, or belongs to other bytes, to another key or to
             another purpose.
     """
-    done = _ssh_keygen("-Y", "check-novalidate", "-n", NAMESPACE, "-s", signature, message=message)
-    if done.returncode:
-        raise SignatureError(_message(done))
-    found = done.stdout.decode().split()[-1]  # Good "robustviews" signature with ... key SHA256:...
-    if found != signer:
-        raise SignatureError(f"made by another key: expected {signer}, found {found}")
+    process = _ssh_keygen(
+        "-Y", "check-novalidate", "-n", NAMESPACE, "-s", signature, message=message
+    )
+    if process.returncode:
+        raise SignatureError(_message(process))
+    # stdout: Good "robustviews" signature with ... key SHA256:...
+    actual = process.stdout.decode().split()[-1]
+    if actual != signer:
+        raise SignatureError(f"made by another key: expected {signer}, found {actual}")
 
 
 def _ssh_keygen(
@@ -93,7 +96,7 @@ def _ssh_keygen(
         ) from None
 
 
-def _message(done: subprocess.CompletedProcess[bytes]) -> str:
-    """Return what ssh-keygen reported, in one line and without the frame of its warnings."""
-    lines = done.stderr.decode(errors="replace").splitlines()
+def _message(process: subprocess.CompletedProcess[bytes]) -> str:
+    """Return the report of ssh-keygen in one line, without the frame of its warnings."""
+    lines = process.stderr.decode(errors="replace").splitlines()
     return "; ".join(line for line in lines if line.strip("@ "))

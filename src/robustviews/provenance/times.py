@@ -1,4 +1,4 @@
-"""When jobs ran and for how long, by their records and by Snakemake's own window of each job."""
+"""Checks of when jobs ran and for how long, by their records and by Snakemake metadata."""
 
 from __future__ import annotations
 
@@ -7,69 +7,72 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from robustviews.artifacts import ArtifactError, Record
-from robustviews.provenance.checks import again
-from robustviews.provenance.disk import Disk, record_of
+from robustviews.provenance.checks import force_rerun
+from robustviews.provenance.disk import Disk
 from robustviews.provenance.findings import Finding, State
 from robustviews.study.folders import OUTPUTS
 from robustviews.study.jobs import Job
-from robustviews.workflow.metadata import Notes, Window
+from robustviews.workflow.metadata import ProjectMetadata, Window
 
-SLACK = 60.0  # seconds by which clocks of a cluster's machines may differ
+SLACK = 60.0  # seconds by which the clocks of a cluster's machines may differ
 
 
-def check(disk: Disk, notes: Notes, job: Job) -> list[Finding]:
-    """Check that a finished job ran in Snakemake's window of it, and after the jobs that it needs.
+def check(disk: Disk, metadata: ProjectMetadata, job: Job) -> list[Finding]:
+    """Check that a finished job ran when its metadata says, and after the jobs that it needs.
 
     Args:
         disk: files of the study.
-        notes: Snakemake metadata.
-        job: a computing one, with a record.
+        metadata: of the project.
+        job: a computing job with a record.
     """
     record = disk.record(job)
     if isinstance(record, ArtifactError):
         return []
     start, seconds, resumed = _started(record), record.get("seconds"), record.get("resumed", 0)
     if start is None or not _is_duration(seconds) or not _is_duration(resumed):
-        text = f"no times: started {record.get('started')!r}, seconds {seconds!r}, resumed "
-        return [_finding(job, State.FAILED, f"{text}{resumed!r}; {again(disk, job)}")]
-    outside = _outside(_window(notes, job), start, None if resumed else record["seconds"])
-    wrong = [(State.FAILED, text) for text in outside]
-    wrong += [(State.UNKNOWN, text) for text in _early(disk, notes, job, start)]
-    if wrong:
-        return [_finding(job, state, f"{text}; {again(disk, job)}") for state, text in wrong]
+        text = f"invalid times: started {record.get('started')!r}, seconds {seconds!r}, resumed "
+        return [_finding(job, State.FAILED, f"{text}{resumed!r}; {force_rerun(disk, job)}")]
+    outside = _outside(_window(metadata, job), start, None if resumed else record["seconds"])
+    problems = [(State.FAILED, text) for text in outside]
+    problems += [(State.UNKNOWN, text) for text in _early(disk, metadata, job, start)]
+    if problems:
+        fix = force_rerun(disk, job)
+        return [_finding(job, state, f"{text}; {fix}") for state, text in problems]
     after = f", resumed {resumed} times" if resumed else ""
     text = f"started {record['started']}, took {seconds:.6g} s{after}"
     return [_finding(job, State.VERIFIED, text)]
 
 
 def _outside(window: Window | None, start: float, seconds: float | None) -> Iterator[str]:
-    """Yield how a job ran outside of its window; without `seconds` only its start counts."""
+    """Yield how a job ran outside its window; without `seconds` only the start counts."""
     if window is None:
         return
     if not window.start - SLACK <= start <= window.end + SLACK:
-        saw = f"from {_moment(window.start)} to {_moment(window.end)}"
-        yield f"the record says that it started {_moment(start)}, Snakemake saw it {saw}"
+        period = f"from {_moment(window.start)} to {_moment(window.end)}"
+        yield f"its record says it started {_moment(start)}, Snakemake metadata says {period}"
     elif seconds is not None and seconds > window.end - window.start + SLACK:
-        took = window.end - window.start
-        yield f"the record says that it took {seconds:.6g} s, Snakemake saw it for {took:.6g} s"
+        limit = f"{window.end - window.start:.6g} s"
+        yield f"its record says it took {seconds:.6g} s, Snakemake metadata says {limit}"
 
 
-def _early(disk: Disk, notes: Notes, job: Job, start: float) -> Iterator[str]:
-    """Yield the inputs that were made only after a job had started.
+def _early(disk: Disk, metadata: ProjectMetadata, job: Job, start: float) -> Iterator[str]:
+    """Yield the inputs that were made after a job had started.
 
-    Of an input that was lost and made again later with the same bytes Snakemake has a window.
+    An input with a window is allowed: it may have been lost and made again with the same bytes.
     """
     for need in job.needs:
-        before = disk.record(disk.jobs[need])
-        made = None if isinstance(before, ArtifactError) else _started(before)
-        if made is None or made <= start + SLACK or _window(notes, disk.jobs[need]):
+        upstream = disk.jobs[need]
+        record = disk.record(upstream)
+        started = None if isinstance(record, ArtifactError) else _started(record)
+        if started is None or started <= start + SLACK or _window(metadata, upstream):
             continue
-        path = record_of(disk.jobs[need])
-        yield f"it started {_moment(start)}, before its input, {_moment(made)} ({path})"
+        yield (
+            f"it started {_moment(start)}, before its input, {_moment(started)} ({upstream.record})"
+        )
 
 
 def _started(record: Record) -> float | None:
-    """Return when a job started, in seconds since the epoch, or None where that is no time."""
+    """Return when a job started, in seconds since the epoch; None if the record has no time."""
     try:
         moment = datetime.fromisoformat(record["started"])
     except (KeyError, TypeError, ValueError):
@@ -81,9 +84,9 @@ def _is_duration(value: object) -> bool:
     return isinstance(value, int | float) and math.isfinite(value) and value >= 0
 
 
-def _window(notes: Notes, job: Job) -> Window | None:
+def _window(metadata: ProjectMetadata, job: Job) -> Window | None:
     assert job.folder is not None
-    return notes.window(job.folder / OUTPUTS[job.rule][0])
+    return metadata.window(job.folder / OUTPUTS[job.rule][0])
 
 
 def _moment(seconds: float) -> str:
@@ -91,4 +94,4 @@ def _moment(seconds: float) -> str:
 
 
 def _finding(job: Job, state: State, text: str) -> Finding:
-    return Finding("times", record_of(job).as_posix(), state, text)
+    return Finding("times", job.record.as_posix(), state, text)

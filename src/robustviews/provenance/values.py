@@ -1,4 +1,4 @@
-"""Cells worked out again, from the flags themselves: nothing of the results frame or the tables."""
+"""Checks of values: cells computed again from the flags, without results frame or tables."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import numpy as np
 from robustviews import artifacts
 from robustviews.artifacts import ArtifactError
 from robustviews.attacks import flag_name
-from robustviews.provenance.checks import mend
-from robustviews.provenance.disk import Disk, record_of
+from robustviews.provenance.checks import remake
+from robustviews.provenance.disk import Disk
 from robustviews.provenance.findings import Finding, State
 from robustviews.study import folders
 from robustviews.study.cells import Address
@@ -23,19 +23,19 @@ from robustviews.study.plan import Cell
 
 Flags = dict[str, np.ndarray[Any, Any]]
 
-_DIGITS = 1e-5  # of a number that a table's CSV writes with six digits
-_FLOAT32 = 1e-6  # of an accuracy that a record holds
+_TOLERANCE = 1e-5  # relative; a table's CSV holds six digits
+_FLOAT32 = 1e-6  # tolerance of an accuracy in a record
 
 
 def value(disk: Disk, cell: Cell) -> float | None:
-    """Return what a cell must say: mean accuracy over seeds, a fraction, or mean minutes.
+    """Return the expected value of a cell: mean accuracy over seeds, a fraction, or mean minutes.
 
     Returns:
-        None where the files of a seed are missing or cannot be read.
+        None if the files of a seed are missing or cannot be read.
     """
     try:
         return fmean(_of_runs(disk, cell))
-    except (ArtifactError, LookupError, TypeError, ValueError):  # said where the job is checked
+    except (ArtifactError, LookupError, TypeError, ValueError):  # the checks of the job report it
         return None
 
 
@@ -45,21 +45,20 @@ def check_cell(disk: Disk, address: Address, cell: Cell, computed: float | None)
     Args:
         disk: files of the study.
         address: of the cell.
-        cell: what it is made from.
-        computed: what `value` returned.
+        cell: the cell.
+        computed: value of the cell, from `value`.
     """
     path = folders.results_folder(disk.study) / "tables" / f"{address.table}.csv"
     if computed is None:
         text = "cannot be computed: a record or flags are missing or damaged; see its jobs"
         return Finding("value", str(address), State.UNKNOWN, text)
-    said = _said(disk.root / path, cell)
-    if said is None:
-        text = f"{path} does not have it; make it again: {disk.make(path)}"
+    stated = _stated(disk.root / path, cell)
+    if stated is None:
+        text = f"{path} does not have the cell; make the table again: {disk.make(path)}"
         return Finding("value", str(address), State.UNKNOWN, text)
     scaled = computed if cell.attack is None else computed * 100
-    if not _equal(said, scaled):
-        text = f"{path} says {said}, its flags and records give {scaled:.6g}; "
-        text += disk.remake(path)
+    if not _equal(stated, scaled):
+        text = f"{path} says {stated}, flags and records give {scaled:.6g}; {disk.remake(path)}"
         return Finding("value", str(address), State.FAILED, text)
     unit, source = ("minutes", "records") if cell.attack is None else ("%", "flags")
     text = f"{scaled:.6g} {unit}, computed again from {source} of {len(cell.runs)} runs"
@@ -68,26 +67,26 @@ def check_cell(disk: Disk, address: Address, cell: Cell, computed: float | None)
 
 
 def check_flags(disk: Disk, job: Job) -> list[Finding]:
-    """Check that an attack's flags can be flags of the test images that it must have attacked.
+    """Check that an attack's flags fit its radii, its test images, and its record.
 
     Args:
         disk: files of the study.
-        job: of rule `attack`.
+        job: a job of rule `attack`.
     """
     assert job.folder is not None
     path = job.folder / folders.FLAGS
     if not disk.exists(path):
-        return []  # told where its bytes are checked
+        return []  # the check of bytes reports it
     try:
-        wrong = list(_wrong_flags(disk, job, read_flags(disk, job.name)))
+        problems = list(_wrong_flags(disk, job, read_flags(disk, job.name)))
     except (ArtifactError, ValueError, TypeError, OSError) as error:
-        wrong = [f"cannot be read: {error}"]
-    if wrong:
+        problems = [f"cannot be read: {error}"]
+    if problems:
         return [
-            Finding("flags", path.as_posix(), State.FAILED, f"{text}; {mend(disk, job)}")
-            for text in wrong
+            Finding("flags", path.as_posix(), State.FAILED, f"{text}; {remake(disk, job)}")
+            for text in problems
         ]
-    text = "one flag for each attacked image and radius, with the labels of the test images"
+    text = "one flag per attacked image and radius, with the labels of the test images"
     return [Finding("flags", path.as_posix(), State.VERIFIED, text)]
 
 
@@ -95,7 +94,7 @@ def read_flags(disk: Disk, name: str) -> Flags:
     """Return the flags of an evaluation, RUN/PROBE/ATTACK.
 
     Raises:
-        ArtifactError: they are missing or damaged.
+        ArtifactError: the flags are missing or damaged.
     """
     return artifacts.read_arrays(disk.root / disk.jobs["attack", name].writes[0])
 
@@ -109,14 +108,14 @@ def _of_runs(disk: Disk, cell: Cell) -> Iterator[float]:
             yield float(record["seconds"]) / 60
         else:
             flags = read_flags(disk, f"{run}/{cell.probe}/{cell.attack}")
-            right = flags[cell.measure.flag]
-            if not len(right):
+            correct = flags[cell.measure.flag]
+            if not len(correct):
                 raise ValueError("no flags")
-            yield int((right == 1).sum()) / len(right)
+            yield int((correct == 1).sum()) / len(correct)
 
 
-def _said(path: Path, cell: Cell) -> str | None:
-    """Return what a table's CSV says of a cell, None where it does not."""
+def _stated(path: Path, cell: Cell) -> str | None:
+    """Return the value of a cell in a table's CSV; None if it is not there."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             for line in csv.DictReader(file):
@@ -131,9 +130,9 @@ def _said(path: Path, cell: Cell) -> str | None:
     return None
 
 
-def _equal(said: str, scaled: float) -> bool:
+def _equal(stated: str, scaled: float) -> bool:
     try:
-        return abs(float(said) - scaled) <= _DIGITS * max(1.0, abs(scaled))
+        return abs(float(stated) - scaled) <= _TOLERANCE * max(1.0, abs(scaled))
     except ValueError:  # `not run`
         return False
 
@@ -143,13 +142,12 @@ def _wrong_flags(disk: Disk, job: Job, flags: Flags) -> Iterator[str]:
     names = [flag_name(eps) for eps in (0.0, *job.spec["attack"]["eps"])]
     expected = {"index", "labels", *names}
     if set(flags) != expected:
-        found, wanted = ", ".join(sorted(flags)), ", ".join(sorted(expected))
-        yield f"holds {found}; expected {wanted}"
+        yield f"expected {', '.join(sorted(expected))}; found {', '.join(sorted(flags))}"
         return
     index = flags["index"]
     shapes = {name: array.shape for name, array in flags.items() if array.shape != index.shape}
     if index.ndim != 1 or shapes:
-        yield f"expected one flag an image, {index.shape}; found {shapes}"
+        yield f"expected one flag per image, {index.shape}; found {shapes}"
         return
     for name in names:
         if not np.isin(flags[name], (0, 1)).all():
@@ -161,35 +159,35 @@ def _wrong_flags(disk: Disk, job: Job, flags: Flags) -> Iterator[str]:
 def _wrong_images(
     disk: Disk, job: Job, index: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]
 ) -> Iterator[str]:
-    """Say what is wrong with which images were attacked, and with their labels."""
+    """Yield problems of the choice of attacked images, and of their labels."""
     assert job.spec is not None
     folder = disk.jobs[next(need for need in job.needs if need[0] == "data")].folder
     assert folder is not None
     path = disk.root / folder / "test_labels.npy"
     if not path.is_file():
-        return  # told where the data are checked
+        return  # the checks of the data report it
     test = np.load(path, mmap_mode="r", allow_pickle=False)
-    wanted = job.spec["attack"]["images"]
-    wanted = len(test) if wanted is None else wanted
-    if len(index) != wanted:
-        yield f"has {len(index)} images, the attack is of {wanted}"
+    count = job.spec["attack"]["images"]
+    count = len(test) if count is None else count
+    if len(index) != count:
+        yield f"has {len(index)} images, the study attacks {count}"
     if not (np.diff(index) > 0).all() or (
         len(index) and not 0 <= index[0] <= index[-1] < len(test)
     ):
-        yield f"its index is no choice of {len(test)} test images, each once, in order"
+        yield f"its index must list test images in order, each once, below {len(test)}"
     elif not np.array_equal(labels, test[index]):
-        yield f"its labels are not those of {folder / 'test_labels.npy'}"
+        yield f"its labels differ from {folder / 'test_labels.npy'}"
 
 
 def _wrong_result(disk: Disk, job: Job, accuracy: dict[str, float]) -> Iterator[str]:
-    """Compare the numbers that a record repeats for people with the flags."""
+    """Compare the accuracies in a record with the flags."""
     result = disk.section(job, "result")
     stated = {flag_name(0.0): result.get("clean")}
     if isinstance(result.get("eps"), dict):
         names = {f"{eps:g}": flag_name(eps) for eps in job.spec["attack"]["eps"]}
         stated |= {names.get(eps, eps): number for eps, number in result["eps"].items()}
     for name, number in stated.items():
-        right = accuracy.get(name)
-        if number is None or (right is not None and abs(number - right) <= _FLOAT32):
+        expected = accuracy.get(name)
+        if number is None or (expected is not None and abs(number - expected) <= _FLOAT32):
             continue
-        yield f"{record_of(job)} says that {name} is {number}, its flags give {right}"
+        yield f"{job.record} says that {name} is {number}, its flags give {expected}"

@@ -1,8 +1,8 @@
 """Whether the results here are those of the commit that is checked out.
 
-Git keeps Snakemake's notes, DVC keeps results. After `git checkout` without `dvc checkout` the
-notes speak of other results than lie here, and Snakemake, which never looks into them, would find
-nothing to be done. Records say what results are, so comparing them with notes takes no hashing.
+Git keeps Snakemake metadata, DVC keeps results. After `git checkout` without `dvc checkout` the
+metadata describes other results than those on disk, and Snakemake, which does not read results,
+would have nothing to do. Comparing metadata with records finds this without hashing.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from robustviews import artifacts
 from robustviews.artifacts import RECORD, ArtifactError, records
 from robustviews.study import differences, folders, jobs, plan, specs
 from robustviews.workflow import dvc
-from robustviews.workflow.metadata import Note, Notes
+from robustviews.workflow.metadata import MetadataEntry, ProjectMetadata
 
 if TYPE_CHECKING:
     from robustviews.study.schema import Study
@@ -24,7 +24,7 @@ _SHOWN = 3  # folders that a message names before it only counts them
 
 
 class CheckoutError(ArtifactError):
-    """Results are not those that Snakemake's notes speak of; the message says what to type."""
+    """Results differ from Snakemake metadata; the message says what to type."""
 
 
 def check(study: Study, root: Path = Path()) -> None:
@@ -48,7 +48,7 @@ def check(study: Study, root: Path = Path()) -> None:
     raise CheckoutError(
         "\n".join(
             [
-                "Results here are not those that Snakemake's notes, which git keeps, speak of:",
+                "Results here differ from the Snakemake metadata that git keeps:",
                 *shown,
                 "After git checkout, pull or reset type: dvc checkout",
                 f"or, to have them made again: rm -r {folders}",
@@ -59,16 +59,16 @@ def check(study: Study, root: Path = Path()) -> None:
 
 def hints(study: Study, root: Path = Path()) -> list[str]:
     """Say what to type before Snakemake makes results again that need not be made."""
-    notes, folder = Notes(root), folders.results_folder(study)
+    metadata, folder = ProjectMetadata(root), folders.results_folder(study)
     trained = [folders.pretrain_folder(study, run) / RECORD for run in plan.pretrainings(study)]
-    noted = any(notes.of(record) is not None for record in trained)
-    if noted and not (root / folder / "pretrain").is_dir() and _is_locked(root, trained[0]):
+    was_run = any(metadata.of(record) is not None for record in trained)
+    if was_run and not (root / folder / "pretrain").is_dir() and _is_locked(root, trained[0]):
         return [f"{folder} is not here, but dvc.lock names it; to get it type: dvc pull"]
     whole = [
         job.folder
         for job in jobs.jobs(study).values()
         if job.folder is not None
-        and notes.unfinished(job.folder / RECORD)
+        and metadata.unfinished(job.folder / RECORD)
         and _is_whole(root / job.folder, job.spec or {})
     ]
     if not whole:
@@ -89,7 +89,7 @@ def _is_locked(root: Path, path: Path) -> bool:
 
 
 def _is_whole(folder: Path, spec: specs.Spec) -> bool:
-    """Return whether a record says what the study wants, and vouches for every byte beside it."""
+    """Return whether a record has the spec, and the checksum of each file beside it."""
     try:
         record = artifacts.read_json(folder / RECORD)
         return bool(record["spec"] == spec) and all(
@@ -100,35 +100,35 @@ def _is_whole(folder: Path, spec: specs.Spec) -> bool:
 
 
 def _foreign(study: Study, root: Path) -> Iterator[tuple[Path, str]]:
-    """Yield folders of jobs whose record is not the one that was noted, with what differs."""
-    notes = Notes(root)
+    """Yield the folders of jobs whose record differs from the metadata, with the difference."""
+    metadata = ProjectMetadata(root)
     for job in jobs.jobs(study).values():
         if job.folder is None or not (root / job.folder / RECORD).is_file():
             continue
-        path, wanted = job.folder / RECORD, job.spec or {}
-        note = notes.of(path)
-        if isinstance(note, dict) and _stands(note, wanted) and not notes.unfinished(path):
-            text = _difference(root / path, note, wanted)
+        path, spec = job.folder / RECORD, job.spec or {}
+        entry = metadata.of(path)
+        if isinstance(entry, dict) and _is_current(entry, spec) and not metadata.unfinished(path):
+            text = _difference(root / path, entry, spec)
             if text:
                 yield job.folder, text
 
 
-def _stands(note: Note, wanted: specs.Spec) -> bool:
-    """Return whether Snakemake would not make a job again because of its options."""
-    # Snakemake notes a parameter as Python writes it.
-    return repr(specs.to_json(wanted)) in (note.get("params") or ())
+def _is_current(entry: MetadataEntry, expected: specs.Spec) -> bool:
+    """Return whether Snakemake regards the options of a job as unchanged."""
+    # Snakemake stores a parameter as Python's repr.
+    return repr(specs.to_json(expected)) in (entry.get("params") or ())
 
 
-def _difference(path: Path, note: Note, wanted: specs.Spec) -> str:
+def _difference(path: Path, entry: MetadataEntry, expected: specs.Spec) -> str:
     try:
         record = records.require(artifacts.read_json(path), path, whole=False)
         spec, inputs = record["spec"], record["inputs"]
     except ArtifactError:
-        return ""  # for the verifier, which says what is wrong with it
-    parted = differences.differences(spec, wanted)
-    if parted:
-        key, was, now = parted[0]
-        return f"{key} was {was}, the notes say {now}"
-    noted = note.get("input_checksums") or {}
-    others = [name for name in inputs if noted.get(name, inputs[name]) != inputs[name]]
+        return ""  # `robustviews verify` reports it
+    changed = differences.differences(spec, expected)
+    if changed:
+        key, was, now = changed[0]
+        return f"{key} was {was}, the metadata says {now}"
+    checksums = entry.get("input_checksums") or {}
+    others = [name for name in inputs if checksums.get(name, inputs[name]) != inputs[name]]
     return f"made from another {others[0]}" if others else ""

@@ -1,4 +1,4 @@
-"""Snakemake's metadata: what it wrote down about each output, read without Snakemake.
+"""Snakemake metadata: what Snakemake stores about each output, read without Snakemake.
 
 One JSON file per output in .snakemake/metadata, named by the output's path in URL-safe base64.
 """
@@ -14,21 +14,21 @@ from typing import Any, NamedTuple
 from robustviews import artifacts
 from robustviews.artifacts import ArtifactError
 
-Note = dict[str, Any]
+MetadataEntry = dict[str, Any]  # metadata of one output
 
 _SNAKEMAKE = Path(".snakemake")
 FOLDER = _SNAKEMAKE / "metadata"
 
 
 class Window(NamedTuple):
-    """When Snakemake saw a job begin and end, in seconds since the epoch."""
+    """When a job started and ended by Snakemake metadata, in seconds since the epoch."""
 
     start: float
     end: float
 
 
 def output_of(path: Path) -> Path | None:
-    """Return the output that a file of Snakemake's metadata is about; None for another file."""
+    """Return the output that a metadata file describes; None for another file."""
     text = "".join(part.removeprefix("@") for part in path.relative_to(FOLDER).parts)
     try:
         return Path(base64.urlsafe_b64decode(text).decode())
@@ -36,8 +36,8 @@ def output_of(path: Path) -> Path | None:
         return None
 
 
-class Notes:
-    """The notes of a project, each read once.
+class ProjectMetadata:
+    """The Snakemake metadata of a project, each file read once.
 
     Attributes:
         root: project folder.
@@ -45,21 +45,16 @@ class Notes:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._read: dict[Path, Note | ArtifactError | None] = {}
+        self._entries: dict[Path, MetadataEntry | ArtifactError | None] = {}
 
-    def __bool__(self) -> bool:
-        """Return whether there are any."""
-        folder = self.root / FOLDER
-        return folder.is_dir() and any(folder.iterdir())
-
-    def of(self, output: Path) -> Note | ArtifactError | None:
-        """Return the note of an output, why it cannot be read, or None where there is none."""
-        if output not in self._read:
-            self._read[output] = self._load(self.path(output))
-        return self._read[output]
+    def of(self, output: Path) -> MetadataEntry | ArtifactError | None:
+        """Return the metadata of an output, or the error of reading it; None if there is none."""
+        if output not in self._entries:
+            self._entries[output] = self._load(self.path(output))
+        return self._entries[output]
 
     def path(self, output: Path, kind: str = "metadata") -> Path:
-        """Return where Snakemake keeps the note of an output, relative to the project."""
+        """Return where Snakemake keeps the metadata of an output, relative to the project."""
         name = base64.urlsafe_b64encode(output.as_posix().encode()).decode()
         width = self._longest() - 1
         parts = [name[start : start + width] for start in range(0, len(name), width)]
@@ -70,11 +65,11 @@ class Notes:
         return (self.root / self.path(output, "incomplete")).exists()
 
     def window(self, output: Path) -> Window | None:
-        """Return when an output was made, as far as its note says."""
-        note = self.of(output)
-        if not isinstance(note, dict):
+        """Return when the job of an output ran; None if its metadata does not say."""
+        entry = self.of(output)
+        if not isinstance(entry, dict):
             return None
-        start, end = note.get("starttime"), note.get("endtime")
+        start, end = entry.get("starttime"), entry.get("endtime")
         if isinstance(start, int | float) and isinstance(end, int | float):
             return Window(start, end)
         return None
@@ -85,11 +80,13 @@ class Notes:
         except (OSError, ValueError, AttributeError):
             return 255
 
-    def _load(self, path: Path) -> Note | ArtifactError | None:
+    def _load(self, path: Path) -> MetadataEntry | ArtifactError | None:
         if not (self.root / path).exists():
             return None
         try:
-            note = artifacts.read_json(self.root / path)
+            entry = artifacts.read_json(self.root / path)
         except ArtifactError as error:
             return error
-        return note if isinstance(note, dict) else ArtifactError(f"{path}: no note of Snakemake")
+        if not isinstance(entry, dict):
+            return ArtifactError(f"{path}: expected Snakemake metadata, found another kind of JSON")
+        return entry

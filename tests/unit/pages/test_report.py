@@ -49,7 +49,9 @@ class Page(HTMLParser):
 
     def all(self, tag, attribute):
         return [
-            each[attribute] for name, each in self.elements if name == tag and attribute in each
+            attributes[attribute]
+            for name, attributes in self.elements
+            if name == tag and attribute in attributes
         ]
 
 
@@ -62,7 +64,7 @@ def render(root, study, *, partial=False):
         tables=tables,
         figures=dict.fromkeys(study.figures, SVG),
         records=results.records(study, root),
-        seen=audit(study, root, settled=False),
+        audited=audit(study, root, settled=False),
         curves=SVG,
         examples=report.PNG + b"...",
     )
@@ -125,15 +127,15 @@ def test_no_page_loads_anything_from_anywhere(page, html, audited, audit_html, w
 
 
 def ids(page):
-    found = [each["id"] for _, each in page.elements if "id" in each]
-    assert len(found) == len(set(found))
-    return set(found)
+    names = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(names) == len(set(names))
+    return set(names)
 
 
 def test_every_link_of_both_pages_leads_somewhere(page, audited, root):
     pages = {"report.html": page, "audit.html": audited}
-    for name, each in pages.items():
-        links = each.all("a", "href")
+    for name, content in pages.items():
+        links = content.all("a", "href")
         assert len(links) > 40
         for link in links:
             file, _, fragment = link.partition("#")
@@ -244,8 +246,8 @@ def test_the_same_study_gives_the_same_page(study, root, html):
 
 
 def test_a_page_without_figures_and_pictures_has_no_empty_sections(study):
-    seen = Audit(study="tiny", jobs={}, cells={}, findings=())
-    html = report.render(study, [], tables={}, figures={}, records={}, seen=seen)
+    nothing = Audit(study="tiny", jobs={}, cells={}, findings=())
+    html = report.render(study, [], tables={}, figures={}, records={}, audited=nothing)
     page = Page(html)
     assert "Example views" not in page.text
     assert "Figures" not in page.text
@@ -262,21 +264,21 @@ def test_every_cell_links_to_its_entry_in_the_audit_with_its_state_in_words(page
     assert [href for href in page.all("a", "href") if href.startswith("audit.html#")] == [
         f"audit.html#{address}" for address in addresses
     ]
-    seen = [text for text in ("✓ verified", "? unknown", "✗ failed") if text in page.text]
-    assert seen
+    states = [text for text in ("✓ verified", "? unknown", "✗ failed") if text in page.text]
+    assert states
 
 
-def test_states_of_cells_and_of_all_are_told_at_the_top_and_where_they_are(study, other):
+def test_states_stand_at_the_top_and_at_each_cell(study, other):
     (
         other / folders.pretrain_folder(study, "simclr-pgd5-digits-s0") / "encoder.safetensors"
     ).write_bytes(b"x")
-    seen = audit(study, other, settled=False)
-    failed = [address for address in seen.cells if seen.state_of(address) is State.FAILED]
+    result = audit(study, other, settled=False)
+    failed = [address for address in result.cells if result.state_of(address) is State.FAILED]
     assert [address.row for address in failed] == ["pgd"] * 4
     page, audited = Page(render(other, study)), Page(render_audit(other, study))
-    for each in (page, audited):
-        assert "13 cells verified" in each.text
-        assert "4 failed" in each.text
+    for text in (page.text, audited.text):
+        assert "13 cells verified" in text
+        assert "4 failed" in text
     assert page.text.index("✗ Audit: failed.") < page.text.index("Tables")
     assert page.text.count("✗ failed") == 4
     assert audited.text.index("Not verified") < audited.text.index("Robust encoders")
@@ -307,7 +309,7 @@ def test_what_no_record_says_is_unknown_on_the_page(study, other):
     assert row.count("unknown") >= 3
     path.unlink()
     row = render_audit(other, study).split(SUPERVISED)[1]
-    assert "not there" in row.split("</tr>")[0]
+    assert "missing" in row.split("</tr>")[0]
 
 
 def test_a_study_of_another_file_is_named_in_commands_but_no_path_of_this_machine(study, root):

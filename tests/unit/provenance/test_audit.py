@@ -1,4 +1,4 @@
-"""The audit on a results tree as jobs leave it: what counts as what, and for which cells."""
+"""The audit on a results tree as jobs write it: states of findings, and of which cells."""
 
 from __future__ import annotations
 
@@ -69,41 +69,41 @@ def address(study, text):
 
 
 def test_what_no_tool_wrote_down_is_unknown_and_nothing_else_is(root, study):
-    seen = audit(study, root)
-    assert states(seen.all_findings()) == (set(), {"commit", "note"})
-    assert seen.state is State.UNKNOWN
-    assert {seen.state_of(each) for each in seen.cells} == {State.UNKNOWN}
+    result = audit(study, root)
+    assert states(result.all_findings()) == (set(), {"commit", "metadata"})
+    assert result.state is State.UNKNOWN
+    assert {result.state_of(address) for address in result.cells} == {State.UNKNOWN}
 
 
 def test_every_cell_and_every_job_with_a_record_is_looked_at(root, study):
-    seen = audit(study, root)
-    assert set(seen.cells) == dict(cells.every(study)).keys()
-    assert set(seen.jobs) == {
+    result = audit(study, root)
+    assert set(result.cells) == dict(cells.every(study)).keys()
+    assert set(result.jobs) == {
         key for key, job in Disk(study, root).jobs.items() if job.folder is not None
     }
 
 
 def test_values_are_means_over_seeds_of_flags_and_of_minutes(root, study):
-    seen = audit(study, root)
+    result = audit(study, root)
     runs = [f"emp-free3-digits-s{seed}" for seed in (0, 1, 2)]
-    made = [root / folders.attack_folder(study, run, "rle", "pgd20") for run in runs]
-    right = [load_file(folder / "flags.safetensors")["eps_8"].mean() for folder in made]
-    assert seen.cells[address(study, "table1:free:digits/pgd20/8")].value == pytest.approx(
+    attacks = [root / folders.attack_folder(study, run, "rle", "pgd20") for run in runs]
+    right = [load_file(folder / "flags.safetensors")["eps_8"].mean() for folder in attacks]
+    assert result.cells[address(study, "table1:free:digits/pgd20/8")].value == pytest.approx(
         np.mean(right)
     )
     # 3 epochs of a minute each, and 6 seconds more for each seed.
-    assert seen.cells[address(study, "table1:free:digits/minutes")].value == pytest.approx(3.1)
+    assert result.cells[address(study, "table1:free:digits/minutes")].value == pytest.approx(3.1)
 
 
 def test_a_failing_job_fails_the_cells_behind_which_it_stands_and_no_others(root, study):
     path = folders.pretrain_folder(study, PGD) / "encoder.safetensors"
     (root / path).write_bytes(b"?")
-    seen = audit(study, root)
-    failed = {each for each in seen.cells if seen.state_of(each) is State.FAILED}
-    assert failed == {each for each in seen.cells if each.row == "pgd"}
-    assert seen.jobs["pretrain", PGD].state is State.FAILED
-    # Who read the encoder fails too: it was made from other bytes.
-    assert seen.jobs["probe", f"{PGD}/rle"].state is State.FAILED
+    result = audit(study, root)
+    failed = {cell for cell in result.cells if result.state_of(cell) is State.FAILED}
+    assert failed == {cell for cell in result.cells if cell.row == "pgd"}
+    assert result.jobs["pretrain", PGD].state is State.FAILED
+    # Jobs that read the encoder fail too: they were made from other bytes.
+    assert result.jobs["probe", f"{PGD}/rle"].state is State.FAILED
 
 
 def test_one_seed_of_several_fails_a_cell(root, study):
@@ -112,17 +112,17 @@ def test_one_seed_of_several_fails_a_cell(root, study):
 
 
 def test_a_cell_alone_needs_its_own_chain_alone(root, study):
-    wanted = address(study, "table1:pgd:digits/minutes")
-    seen = audit(study, root, cells=[wanted])
-    assert list(seen.cells) == [wanted]
-    assert {key[0] for key in seen.jobs} == {"data", "pretrain"}
+    requested = address(study, "table1:pgd:digits/minutes")
+    result = audit(study, root, cells=[requested])
+    assert list(result.cells) == [requested]
+    assert {key[0] for key in result.jobs} == {"data", "pretrain"}
 
 
 def test_a_study_that_was_never_run_is_unknown_and_its_values_too(study, tmp_path):
-    seen = audit(study, tmp_path)
-    failed, _ = states(seen.all_findings())
+    result = audit(study, tmp_path)
+    failed, _ = states(result.all_findings())
     assert not failed
-    assert {cell.value for cell in seen.cells.values()} == {None}
+    assert {cell.value for cell in result.cells.values()} == {None}
 
 
 def test_records_of_before_what_is_installed_was_recorded_are_unknown_there(root, study):
@@ -134,7 +134,7 @@ def test_records_of_before_what_is_installed_was_recorded_are_unknown_there(root
         edit(root, folder.parent.relative_to(root), forget)
     failed, unknown = states(audit(study, root).all_findings())
     assert not failed
-    assert unknown == {"commit", "note", "lock", "packages", "environment"}
+    assert unknown == {"commit", "metadata", "lock", "packages", "environment"}
 
 
 def test_prepared_data_may_come_from_another_study(root, study):
@@ -147,15 +147,15 @@ def test_prepared_data_may_come_from_another_study(root, study):
     "part", ["spec", "inputs", "outputs", "code", "environment", "seconds", "started"]
 )
 @pytest.mark.parametrize("value", [None, 3, "text", [], {}])
-def test_a_record_of_any_shape_is_judged_and_never_raises(root, study, part, value):
+def test_a_record_of_any_shape_is_checked_and_never_raises(root, study, part, value):
     edit(root, folders.pretrain_folder(study, PGD), lambda record: record.update({part: value}))
-    seen = audit(study, root)
-    assert seen.jobs["pretrain", PGD].state is not State.VERIFIED
+    result = audit(study, root)
+    assert result.jobs["pretrain", PGD].state is not State.VERIFIED
     verified(study, root, rules=("pretrain", "attack", "table", "frame"))
 
 
 @pytest.mark.parametrize("damage", [b"", b"[1, 2]", b"\xff\xfe", b'{"study": '])
-def test_a_damaged_record_is_named_with_the_way_out(root, study, damage):
+def test_a_damaged_record_is_named_with_the_fix(root, study, damage):
     folder = folders.pretrain_folder(study, PGD)
     (root / folder / "record.json").write_bytes(damage)
     finding = audit(study, root).jobs["pretrain", PGD].findings[0]
@@ -164,15 +164,15 @@ def test_a_damaged_record_is_named_with_the_way_out(root, study, damage):
     assert f"rm -r {folder} && snakemake {folder}/encoder.safetensors" in finding.text
 
 
-def test_a_table_made_of_part_of_the_results_is_told(root, study):
+def test_a_table_made_of_part_of_the_results_is_reported(root, study):
     path = root / "results/tiny/tables/table1.csv"
     lines = path.read_text(encoding="utf-8").splitlines()
     path.write_text("\n".join(line for line in lines if not line.startswith("pgd")) + "\n", "utf-8")
-    seen = audit(study, root)
-    assert seen.state is State.FAILED
-    finding = seen.cells[address(study, "table1:pgd:digits/clean")].findings[0]
+    result = audit(study, root)
+    assert result.state is State.FAILED
+    finding = result.cells[address(study, "table1:pgd:digits/clean")].findings[0]
     assert finding.state is State.UNKNOWN
-    assert "table1.csv does not have it" in finding.text
+    assert "table1.csv does not have the cell" in finding.text
 
 
 def test_metrics_of_a_cell_that_the_study_does_not_have_fail(root, study):
@@ -183,7 +183,7 @@ def test_metrics_of_a_cell_that_the_study_does_not_have_fail(root, study):
     assert "metrics" in states(audit(study, root).findings)[0]
 
 
-def test_flags_are_held_against_labels_even_where_every_hash_fits(root, study):
+def test_flags_are_compared_with_labels_even_if_every_hash_fits(root, study):
     folder = folders.attack_folder(study, PGD, "rle", "pgd20")
     path = root / folder / "flags.safetensors"
     flags = load_file(path)
@@ -192,11 +192,11 @@ def test_flags_are_held_against_labels_even_where_every_hash_fits(root, study):
     hashed = {"flags.safetensors": artifacts.sha256(path)}
     edit(root, folder, lambda record: record.update(outputs=hashed))
     disk = Disk(study, root)
-    found = values.check_flags(disk, disk.jobs["attack", f"{PGD}/rle/pgd20"])
-    assert states(found) == ({"flags"}, set())
+    findings = values.check_flags(disk, disk.jobs["attack", f"{PGD}/rle/pgd20"])
+    assert states(findings) == ({"flags"}, set())
 
 
-def test_while_the_workflow_runs_what_comes_last_is_left_out(root, study):
+def test_while_the_workflow_runs_files_written_last_are_not_checked(root, study):
     for name in ("frame.csv", "metrics.json", "report.html"):
         (root / "results/tiny" / name).write_text("of before\n", encoding="utf-8")
     (root / "dvc.lock").write_text("{}", encoding="utf-8")
@@ -209,11 +209,13 @@ def test_while_the_workflow_runs_what_comes_last_is_left_out(root, study):
 def test_metrics_of_cells_without_a_value_are_not_taken_for_verified(root, study):
     folder = folders.attack_folder(study, PGD, "rle", "pgd20")
     (root / folder / "flags.safetensors").unlink()
-    seen = audit(study, root)
-    (found,) = (each for each in seen.findings if each.check == "metrics")
-    lost = sum(cell.value is None for cell in seen.cells.values())
-    assert found.state is State.UNKNOWN
-    assert found.text.startswith(f"{len(seen.cells) - lost} cells as computed again, {lost} cannot")
+    result = audit(study, root)
+    (finding,) = (finding for finding in result.findings if finding.check == "metrics")
+    lost = sum(cell.value is None for cell in result.cells.values())
+    assert finding.state is State.UNKNOWN
+    assert finding.text.startswith(
+        f"{len(result.cells) - lost} cells as computed again, {lost} cannot"
+    )
 
 
 def test_verify_and_audit_agree_on_a_determinism_that_was_not(study, root):
@@ -223,33 +225,35 @@ def test_verify_and_audit_agree_on_a_determinism_that_was_not(study, root):
     assert "environment" not in states(verified(study, root, rules=["pretrain"]))[0]
 
 
-def test_ways_out_name_the_study_that_is_meant(root, study):
+def test_suggested_commands_name_the_study_file(root, study):
     (root / folders.pretrain_folder(study, PGD) / "record.json").unlink()
     (root / "results/tiny/frame.csv").unlink()
     texts = [
-        each.text
-        for each in audit(dataclasses.replace(study, file="my studies/a.yaml"), root).all_findings()
+        finding.text
+        for finding in audit(
+            dataclasses.replace(study, file="my studies/a.yaml"), root
+        ).all_findings()
     ]
     commands = [text for text in texts if "snakemake " in text]
     assert commands
     assert [text for text in commands if "--config 'study=my studies/a.yaml'" not in text] == []
 
 
-def test_where_dvc_keeps_results_they_are_got_back_before_anything_is_removed(root, study):
+def test_results_in_dvc_are_restored_rather_than_removed(root, study):
     folder = folders.pretrain_folder(study, PGD)
     (root / folder / "encoder.safetensors").write_bytes(b"?")
     (root / "dvc.lock").write_text("stages: {}", encoding="utf-8")
     job = audit(study, root).jobs["pretrain", PGD]
-    (found,) = (each for each in job.findings if each.check == "bytes")
-    assert f"get it back: dvc checkout --force {folder}; or else rm -r {folder} && " in found.text
+    (finding,) = (finding for finding in job.findings if finding.check == "bytes")
+    assert f"restore it: dvc checkout --force {folder}; or else rm -r {folder} && " in finding.text
 
 
-def test_for_a_wrong_seed_nothing_is_to_be_removed(root, study):
+def test_the_fix_of_a_wrong_seed_removes_nothing(root, study):
     edit(root, folders.pretrain_folder(study, PGD), lambda record: record.update(seed=5))
     job = audit(study, root).jobs["pretrain", PGD]
-    (found,) = (each for each in job.findings if each.check == "seed")
-    assert "rm " not in found.text
-    assert "snakemake --force " in found.text
+    (finding,) = (finding for finding in job.findings if finding.check == "seed")
+    assert "rm " not in finding.text
+    assert "snakemake --force " in finding.text
 
 
 def test_verifying_a_stage_leaves_the_others_alone(root, study):
@@ -258,13 +262,13 @@ def test_verifying_a_stage_leaves_the_others_alone(root, study):
     assert states(verified(study, root, rules=["attack"]))[0] == {"bytes"}
 
 
-def test_a_stage_without_a_job_has_nothing_wrong(said, study, monkeypatch):
+def test_a_stage_without_a_job_has_nothing_wrong(run_verb, study, monkeypatch):
     row = {"own": study.tables["table1"].rows["supervised"]}
     tables = {"table1": replace(study.tables["table1"], columns=("digits/minutes",), rows=row)}
     bare = replace(study, tables=tables, figures={})
     monkeypatch.setattr("robustviews.cli.audit.load_study", lambda _path: bare)
-    assert said("verify", "--stages", "probe", "attack")[0] == 0
-    assert said("verify", "--stages", "data")[0] == 2  # has a job, of which no note tells
+    assert run_verb("verify", "--stages", "probe", "attack")[0] == 0
+    assert run_verb("verify", "--stages", "data")[0] == 2  # one job, without metadata
 
 
 def test_entries_that_decide_no_cell_are_named():
@@ -282,27 +286,27 @@ def test_entries_that_decide_no_cell_are_named():
     ]
 
 
-def test_json_says_what_was_seen_and_nothing_of_this_machine(root, study):
-    seen = audit(study, root)
-    said = json.loads(json.dumps(seen.as_json()))
-    assert said["state"] == "unknown"
-    cell = said["cells"]["table1:pgd:digits/pgd20/8"]
+def test_json_holds_the_findings_and_no_path_of_this_machine(root, study):
+    result = audit(study, root)
+    parsed = json.loads(json.dumps(result.as_json()))
+    assert parsed["state"] == "unknown"
+    cell = parsed["cells"]["table1:pgd:digits/pgd20/8"]
     assert cell["jobs"][-1] == ["attack", f"{PGD}/rle/pgd20"]
-    assert cell["value"] == seen.cells[address(study, "table1:pgd:digits/pgd20/8")].value
-    assert len(said["jobs"]) == len(seen.jobs)
-    assert str(root) not in json.dumps(said)
+    assert cell["value"] == result.cells[address(study, "table1:pgd:digits/pgd20/8")].value
+    assert len(parsed["jobs"]) == len(result.jobs)
+    assert str(root) not in json.dumps(parsed)
 
 
 def test_states_of_nothing_are_unknown(study):
-    wanted = address(study, "table1:pgd:digits/minutes")
-    empty = audits.CellAudit(wanted, (), None, ())
-    seen = audits.Audit("tiny", {}, {wanted: empty}, ())
-    assert seen.state is State.UNKNOWN
-    assert seen.state_of(wanted) is State.UNKNOWN
+    requested = address(study, "table1:pgd:digits/minutes")
+    empty = audits.CellAudit(requested, (), None, ())
+    result = audits.Audit("tiny", {}, {requested: empty}, ())
+    assert result.state is State.UNKNOWN
+    assert result.state_of(requested) is State.UNKNOWN
 
 
 @pytest.fixture
-def said(root, study, monkeypatch, capsys):
+def run_verb(root, study, monkeypatch, capsys):
     """Return a function that runs a verb in the tree: exit status and what it printed."""
     monkeypatch.chdir(root)
     monkeypatch.setattr("robustviews.cli.audit.load_study", lambda _path: study)
@@ -315,28 +319,28 @@ def said(root, study, monkeypatch, capsys):
     return run
 
 
-def test_exit_status_tells_unknown_from_failed(said, root, study):
-    assert said("audit")[0] == 2
+def test_exit_status_distinguishes_unknown_from_failed(run_verb, root, study):
+    assert run_verb("audit")[0] == 2
     (root / folders.pretrain_folder(study, PGD) / "encoder.safetensors").write_bytes(b"?")
-    assert said("audit")[0] == 1
-    assert said("verify", "--stages", "pretrain")[0] == 1
-    assert said("verify", "--stages", "data")[0] == 2
+    assert run_verb("audit")[0] == 1
+    assert run_verb("verify", "--stages", "pretrain")[0] == 1
+    assert run_verb("verify", "--stages", "data")[0] == 2
 
 
 @pytest.mark.parametrize("verb", ["audit", "verify"])
-def test_a_crash_is_no_verdict(said, monkeypatch, verb, caplog):
+def test_a_crash_is_no_verdict(run_verb, monkeypatch, verb, caplog):
     def crash(*_arguments, **_options):
         raise RuntimeError("a mistake of ours")
 
     monkeypatch.setattr("robustviews.cli.audit.load_study", crash)
-    status, text = said(verb)
+    status, text = run_verb(verb)
     assert status == 2
     assert "RuntimeError: a mistake of ours" in text
     assert any(record.exc_info for record in caplog.records)
 
 
-def test_a_line_a_cell_then_what_is_wrong_then_a_summary(said):
-    text = said("audit")[1].splitlines()
+def test_the_audit_prints_cells_then_problems_then_a_summary(run_verb):
+    text = run_verb("audit")[1].splitlines()
     assert text[0].startswith("unknown   table1:free:digits/clean")
     assert text[0].endswith(" %")
     assert text[3].endswith("3.1 minutes")
@@ -345,26 +349,26 @@ def test_a_line_a_cell_then_what_is_wrong_then_a_summary(said):
     assert text[-1].endswith(": unknown")
 
 
-def test_of_many_findings_of_a_kind_the_first_are_shown_and_the_others_counted(said):
-    text = said("audit")[1]
+def test_of_many_findings_of_a_kind_the_first_are_shown_and_the_others_counted(run_verb):
+    text = run_verb("audit")[1]
     jobs = sum(job.folder is not None for job in pending.jobs(small_study()).values())
     assert text.count("unknown: commit: ") == 4
     assert f"unknown: commit: and {jobs - 3} more; see: robustviews audit --json" in text
 
 
-def test_a_cell_alone_is_told_with_every_check(said):
-    text = said("audit", "--cell", "table1:pgd:digits/pgd20/8")[1]
+def test_a_cell_alone_is_printed_with_every_check(run_verb):
+    text = run_verb("audit", "--cell", "table1:pgd:digits/pgd20/8")[1]
     for check in ("record", "spec", "code", "seed", "bytes", "inputs", "flags", "lock", "times"):
         assert f"  verified  {check}: " in text
     assert f"attack {PGD}/rle/pgd20: unknown" in text
 
 
-def test_an_unknown_stage_or_cell_is_a_mistake_of_the_user(said):
-    status, text = said("verify", "--stages", "pretraining")
+def test_an_unknown_stage_or_cell_is_a_mistake_of_the_user(run_verb):
+    status, text = run_verb("verify", "--stages", "pretraining")
     assert status == 2
     assert "no stage `pretraining`" in text
     assert "pretrain" in text
-    assert said("audit", "--cell", "table1:pgd")[0] == 2
+    assert run_verb("audit", "--cell", "table1:pgd")[0] == 2
 
 
 def test_a_changed_label_of_a_row_shows_in_its_table(root, study):

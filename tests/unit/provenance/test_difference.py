@@ -82,8 +82,8 @@ def compare(a, b, folder=ATTACK):
     return difference.compare(str(a / folder), str(b / folder), small_study)
 
 
-def changes(found):
-    return [str(change) for change in found.changes]
+def changes(comparison):
+    return [str(change) for change in comparison.changes]
 
 
 def test_two_copies_of_a_result_differ_in_nothing(pair, capsys):
@@ -117,8 +117,8 @@ def test_inputs_of_a_job_come_in_causal_order(pair):
     edit(pair[1], ATTACK, lambda record: record["environment"].update(device="gpu", threads=8))
     edit(pair[1], ATTACK, lambda record: reads(record, f"{DATA}/test_images.npy", "sha256:0ff"))
     other_bytes(pair[1], ATTACK, "flags.safetensors")
-    found = compare(*pair)
-    assert [change.key for change in found.changes] == [
+    comparison = compare(*pair)
+    assert [change.key for change in comparison.changes] == [
         "test_images.npy",
         "code",
         "attack.steps",
@@ -126,7 +126,7 @@ def test_inputs_of_a_job_come_in_causal_order(pair):
         "device",
         "threads",
     ]
-    assert f"attack {RUN}/rle/pgd20: options: attack.steps was 20, is 50" in changes(found)
+    assert f"attack {RUN}/rle/pgd20: options: attack.steps was 20, is 50" in changes(comparison)
 
 
 def test_an_edit_of_code_comes_before_options_but_not_code_of_another_kind(pair):
@@ -154,10 +154,10 @@ def test_a_change_upstream_that_gave_the_same_bytes_is_no_difference(pair):
 
 def test_other_bytes_from_the_same_inputs_are_a_difference_that_nothing_explains(pair):
     other_bytes(pair[1], ATTACK, "flags.safetensors")
-    found = compare(*pair)
-    assert found.changes == []
-    assert found.differs
-    assert "and yet other bytes came out" in str(found)
+    comparison = compare(*pair)
+    assert comparison.changes == []
+    assert comparison.differs
+    assert "but the outputs differ" in str(comparison)
 
 
 def test_times_in_the_curve_of_a_training_are_no_difference(pair):
@@ -177,13 +177,13 @@ def test_why_an_encoder_differs_is_unknown_without_its_record_or_with_a_later_on
     other_bytes(pair[1], ENCODER, "encoder.safetensors")
     edit(pair[1], ENCODER, option("run", "epochs", value=7))
     edit(pair[1], ENCODER, lambda record: record["outputs"].update({"encoder.safetensors": "x"}))
-    found = compare(*pair)
-    assert {change.key for change in found.changes} == {"encoder.safetensors"}
-    assert f"Unknown: why encoder.safetensors differs: {ENCODER} was made again" in str(found)
+    comparison = compare(*pair)
+    assert {change.key for change in comparison.changes} == {"encoder.safetensors"}
+    assert f"Unknown: why encoder.safetensors differs: {ENCODER} was made again" in str(comparison)
     (pair[1] / ENCODER / "record.json").unlink()
-    found = compare(*pair)
-    assert found.changes[0].key == "encoder.safetensors"
-    assert "Unknown: why encoder.safetensors differs: " in str(found)
+    comparison = compare(*pair)
+    assert comparison.changes[0].key == "encoder.safetensors"
+    assert "Unknown: why encoder.safetensors differs: " in str(comparison)
 
 
 def test_a_record_without_its_project_is_compared_as_far_as_it_goes(pair, tmp_path):
@@ -196,12 +196,12 @@ def test_a_record_without_its_project_is_compared_as_far_as_it_goes(pair, tmp_pa
 def test_cells_are_compared_seed_by_seed_and_in_what_they_read(tree, study, monkeypatch):
     monkeypatch.chdir(tree)
     cells = [f"table1:free:digits/{column}" for column in ("pgd20/4", "pgd20/8")]
-    found = difference.compare(*cells, lambda: study)
-    assert changes(found) == ["cell: reads was eps_4, is eps_8"]
-    assert len(found.written) == 3
-    found = difference.compare(cells[0], "table1:pgd:digits/pgd20/4", lambda: study)
-    assert "cell: runs was 3, is 1" in changes(found)
-    assert "run.method.kind" in {change.key for change in found.changes}
+    comparison = difference.compare(*cells, lambda: study)
+    assert changes(comparison) == ["cell: reads was eps_4, is eps_8"]
+    assert len(comparison.written) == 3
+    comparison = difference.compare(cells[0], "table1:pgd:digits/pgd20/4", lambda: study)
+    assert "cell: runs was 3, is 1" in changes(comparison)
+    assert "run.method.kind" in {change.key for change in comparison.changes}
 
 
 def test_what_names_nothing_is_refused_with_what_to_type(pair, tmp_path):
@@ -219,7 +219,7 @@ def test_what_names_nothing_is_refused_with_what_to_type(pair, tmp_path):
     assert "missing" in refused(str(tmp_path), attack)
     (tmp_path / "record.json").write_text("[]")
     assert "no record of a job, expected a mapping" in refused(str(tmp_path), attack)
-    assert "compare two of one stage" in refused(attack, head)
+    assert "compare two results of one stage" in refused(attack, head)
 
 
 @pytest.fixture
@@ -246,8 +246,8 @@ def test_a_record_of_a_revision_comes_from_git_or_dvc(versioned):
     other_bytes(versioned, ENCODER, "encoder.safetensors")
     other_bytes(versioned, ATTACK, "flags.safetensors")
     for path in (ATTACK, f"{ATTACK}/record.json"):
-        found = difference.compare(f"HEAD:{path}", path, small_study)
-        assert changes(found)[0] == f"pretrain {RUN}: options: run.epochs was 6, is 7"
+        comparison = difference.compare(f"HEAD:{path}", path, small_study)
+        assert changes(comparison)[0] == f"pretrain {RUN}: options: run.epochs was 6, is 7"
 
 
 @pytest.mark.parametrize("text", [f"HEAD~7:{ATTACK}", "HEAD:results/other", "--output=x:y"])

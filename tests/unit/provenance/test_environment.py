@@ -10,12 +10,12 @@ import pytest
 
 from robustviews import artifacts
 from robustviews.provenance import environment, times
-from robustviews.provenance.disk import Disk, record_of
+from robustviews.provenance.disk import Disk
 from robustviews.provenance.findings import State
 from robustviews.provenance.history import History
 from robustviews.study import folders
 from robustviews.study.schema import Runtime
-from robustviews.workflow.metadata import Notes
+from robustviews.workflow.metadata import ProjectMetadata
 from tests.unit.results_tree import DEVICE, LOCK, PACKAGES, small_study, write_tree
 
 RUN = "simclr-pgd5-digits-s0"
@@ -40,54 +40,55 @@ def root(tree, tmp_path):
 def edit(root, key=TRAINING, part=None, **changes):
     """Change a record, or a part of it; None removes an entry."""
     disk = Disk(small_study(), root)
-    path = root / record_of(disk.jobs[key])
+    path = root / disk.jobs[key].record
     record = artifacts.read_json(path)
-    said = record if part is None else record[part]
+    section = record if part is None else record[part]
     for name, value in changes.items():
         if value is None:
-            del said[name]
+            del section[name]
         else:
-            said[name] = value
+            section[name] = value
     artifacts.write_json(path, record)
 
 
 def ran_with(root, key=TRAINING, study=None):
     """Return state and text of each check of a job's environment."""
     disk = Disk(study or small_study(), root)
-    found = environment.check(disk, History(root), disk.jobs[key])
-    return {each.check: (each.state, each.text) for each in found}
+    findings = environment.check(disk, History(root), disk.jobs[key])
+    return {finding.check: (finding.state, finding.text) for finding in findings}
 
 
-def note(root, key, start, end):
-    """Let Snakemake have seen a job from `start` to `end`."""
+def write_metadata(root, key, start, end):
+    """Write metadata of a job that ran from `start` to `end`."""
     disk = Disk(small_study(), root)
-    output = record_of(disk.jobs[key]).with_name(
+    output = disk.jobs[key].record.with_name(
         {"pretrain": "encoder.safetensors", "data": "summary.json"}[key[0]]
     )
     artifacts.write_json(
-        root / Notes(root).path(output), {"rule": key[0], "starttime": start, "endtime": end}
+        root / ProjectMetadata(root).path(output),
+        {"rule": key[0], "starttime": start, "endtime": end},
     )
 
 
 def when(root, key=TRAINING):
     """Return states and texts of the check of a job's times."""
     disk = Disk(small_study(), root)
-    found = times.check(disk, Notes(root), disk.jobs[key])
-    assert {each.check for each in found} == {"times"}
-    return [(each.state, each.text) for each in found]
+    findings = times.check(disk, ProjectMetadata(root), disk.jobs[key])
+    assert {finding.check for finding in findings} == {"times"}
+    return [(finding.state, finding.text) for finding in findings]
 
 
-def test_what_a_job_ran_with_is_told(root):
-    said = ran_with(root)
-    assert {state for state, _ in said.values()} == {State.VERIFIED}
+def test_the_environment_of_a_job_is_reported(root):
+    checks = ran_with(root)
+    assert {state for state, _ in checks.values()} == {State.VERIFIED}
     pinned = ", ".join(f"{name} {pin}" for name, pin in PACKAGES.items())
-    assert said["packages"][1] == f"as pinned: {pinned}"
-    assert DEVICE in said["environment"][1]
-    assert "threads 1, deterministic True" in said["environment"][1]
-    assert "no image" in said["environment"][1]
+    assert checks["packages"][1] == f"as pinned: {pinned}"
+    assert DEVICE in checks["environment"][1]
+    assert "threads 1, deterministic True" in checks["environment"][1]
+    assert "no image" in checks["environment"][1]
 
 
-def test_an_image_is_told(root):
+def test_an_image_is_reported(root):
     edit(root, part="environment", image="robustviews@sha256:12")
     assert "image robustviews@sha256:12" in ran_with(root)["environment"][1]
 
@@ -119,17 +120,17 @@ def test_a_newer_lock_is_right_only_where_it_was_committed(root, committed, edit
     package = root / "src/robustviews/code.py"
     package.parent.mkdir(parents=True)
     package.write_text("", encoding="utf-8")
-    made_at = commit(root)
-    edit(root, part="code", commit=made_at)
+    head = commit(root)
+    edit(root, part="code", commit=head)
     newer = LOCK.replace("numpy==2.4.6", "numpy==2.5.0")
     (root / "requirements.lock").write_text(newer, encoding="utf-8")
     if committed:
         commit(root)
     if edited:
         (root / "requirements.lock").write_text(f"{newer}# edited", encoding="utf-8")
-    said = ran_with(root)
-    assert (said["lock"][0], said["packages"][0]) == (lock, packages)
-    assert ("the lock here is newer" in said["lock"][1]) == (lock is State.VERIFIED)
+    checks = ran_with(root)
+    assert (checks["lock"][0], checks["packages"][0]) == (lock, packages)
+    assert ("the lock here is newer" in checks["lock"][1]) == (lock is State.VERIFIED)
 
 
 def commit(root):
@@ -154,8 +155,8 @@ def test_another_lock_fails_and_both_are_named(root):
 def test_without_a_lock_nothing_is_known_of_it(root, monkeypatch):
     (root / "requirements.lock").unlink()
     monkeypatch.setattr(artifacts, "lock_file", lambda: None)
-    said = ran_with(root)
-    assert said["lock"][0] is said["packages"][0] is State.UNKNOWN
+    checks = ran_with(root)
+    assert checks["lock"][0] is checks["packages"][0] is State.UNKNOWN
 
 
 @pytest.mark.parametrize(
@@ -201,7 +202,7 @@ def test_of_a_gpu_the_driver_has_to_be_known(root):
     assert ran_with(root)["environment"][0] is State.VERIFIED
 
 
-def test_the_study_may_not_ask_for_a_determinism_that_was_not(root):
+def test_another_determinism_than_the_study_asks_for_fails(root):
     study = small_study(runtime=Runtime(deterministic=False))
     assert ran_with(root, study=study)["environment"][0] is State.FAILED
 
@@ -222,7 +223,7 @@ def test_times_are_printed(root):
         {"resumed": -1},
     ],
 )
-def test_what_is_no_time_fails_and_nothing_is_to_be_removed(root, changes):
+def test_invalid_times_fail_and_their_fix_removes_nothing(root, changes):
     edit(root, **changes)
     ((state, text),) = when(root)
     assert state is State.FAILED
@@ -230,17 +231,17 @@ def test_what_is_no_time_fails_and_nothing_is_to_be_removed(root, changes):
     assert "snakemake --force results/" in text
 
 
-def test_a_job_ran_in_the_window_in_which_snakemake_saw_it(root):
-    note(root, TRAINING, STARTED - 5, STARTED + 400)
+def test_a_job_must_run_when_its_metadata_says(root):
+    write_metadata(root, TRAINING, STARTED - 5, STARTED + 400)
     assert when(root)[0][0] is State.VERIFIED
-    note(root, TRAINING, STARTED + HOUR, STARTED + 2 * HOUR)
+    write_metadata(root, TRAINING, STARTED + HOUR, STARTED + 2 * HOUR)
     ((state, text),) = when(root)
     assert state is State.FAILED
-    assert "Snakemake saw it from" in text
+    assert "Snakemake metadata says from" in text
 
 
-def test_a_job_took_no_longer_than_snakemake_saw_it_unless_it_was_resumed(root):
-    note(root, TRAINING, STARTED - 5, STARTED + 10)
+def test_a_job_takes_no_longer_than_its_metadata_says_unless_it_was_resumed(root):
+    write_metadata(root, TRAINING, STARTED - 5, STARTED + 10)
     assert when(root)[0][0] is State.FAILED
     edit(root, resumed=1)
     assert when(root)[0][0] is State.VERIFIED
@@ -254,5 +255,5 @@ def test_a_record_older_than_its_input_is_unknown_unless_snakemake_made_the_inpu
     ((state, text),) = when(root)
     assert state is State.UNKNOWN
     assert "before its input, 2026-01-01T09:00:00Z (data/" in text
-    note(root, prepared, STARTED + 8 * HOUR, STARTED + 8 * HOUR + 60)
+    write_metadata(root, prepared, STARTED + 8 * HOUR, STARTED + 8 * HOUR + 60)
     assert when(root)[0][0] is State.VERIFIED

@@ -92,7 +92,7 @@ def test_each_step_has_its_options_once_and_each_job_its_own_facts(text):
     for option in ("replays 3", "tcr_eps 0.2", "count 4", "epochs 3", "rle_start central"):
         assert option in words
     for run in RUNS:
-        assert f"pretrain {run}: unknown code: made by the code that is here, digest " in words
+        assert f"pretrain {run}: unknown code: made by the code as it is now, digest " in words
     assert "seed: seed 2 commit: " in words
     assert f"python 3.11.7, device {DEVICE}, threads 1, deterministic True" in words
     assert "times: started 2026-01-01T01:00:00Z, took 192 s" in words
@@ -107,7 +107,7 @@ def test_what_is_missing_or_stale_is_named_with_what_to_type(study, root):
     (root / folders.probe_folder(study, RUNS[0], "rle") / "record.json").unlink()
     words = plain(explain(study, CELL, root=root))
     assert "stale: run.epochs was 9, the study now says 3; run it again: snakemake " in words
-    assert "record: missing, though outputs are there" in words
+    assert "record: missing, though outputs exist" in words
 
 
 def test_a_cell_that_was_never_run_is_explained_all_the_same(study, tmp_path):
@@ -128,7 +128,7 @@ def test_commands_by_hand_are_whole_in_order_and_understood(text):
     by_snakemake, by_hand = commands(text)
     words = [shlex.split(line) for line in by_hand]
     verbs = ["data", *["pretrain"] * 3, *["probe"] * 6, *["attack"] * 3, "table"]
-    assert [_parser().parse_args(each[1:]).name for each in words] == verbs
+    assert [_parser().parse_args(line[1:]).name for line in words] == verbs
     heads = [line for line in by_hand if " probe " in line]
     for run in RUNS:  # the robust head starts from the central one
         of_run = [line.split("--probe ")[1].split()[0] for line in heads if f" {run} " in line]

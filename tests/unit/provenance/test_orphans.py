@@ -89,7 +89,7 @@ def edit(old, new, file="params.yaml"):
     Path(file).write_text(text.replace(old, new))
 
 
-def found(file="params.yaml"):
+def orphaned(file="params.yaml"):
     """Return the orphaned files, of metadata the outputs that they are about."""
     paths = orphans.find(load_study(file))
     return [
@@ -106,7 +106,7 @@ def everything():
 
 @pytest.mark.usefixtures("project")
 def test_a_finished_study_has_no_orphans(capsys):
-    assert found() == []
+    assert orphaned() == []
     assert main(["prune", "--yes"]) == 0
     assert capsys.readouterr().out == "tiny: no orphaned files\n"
 
@@ -119,7 +119,7 @@ def test_a_removed_run_is_listed_with_all_its_files_and_then_removed(capsys):
     logs = {name for name in before if name.startswith("logs/") and RUN in name}
     assert (len(results), len(logs)) == (3 + 3 + 2, 4)
     entries = {f"metadata of {name}" for name in results}
-    assert set(found()) == results | logs | entries
+    assert set(orphaned()) == results | logs | entries
     assert main(["prune"]) == 0
     listed = capsys.readouterr().out
     assert f"  logs/tiny/pretrain: {RUN}.log, {RUN}.tsv\n" in listed
@@ -138,7 +138,7 @@ def test_a_removed_table_leaves_files_and_a_log():
     edit("  table2:\n    title: Another\n    columns: [digits/clean]\n    rows:\n", "")
     edit("      emp: {run: emp, probe: central}\nfigures", "figures")
     files = [f"results/tiny/tables/table2.{kind}" for kind in ("csv", "md", "tex")]
-    assert found() == [
+    assert orphaned() == [
         "logs/tiny/report/table-table2.log",
         *files,
         *map("metadata of {}".format, files),
@@ -162,7 +162,7 @@ def test_files_of_other_studies_of_people_and_of_running_jobs_are_left_alone():
         metadata.FOLDER / "no base64!",
     ):
         artifacts.write_text(Path(name), "")
-    assert found() == []
+    assert orphaned() == []
 
 
 @pytest.mark.usefixtures("project")
@@ -171,12 +171,12 @@ def test_data_are_orphaned_only_when_no_study_file_names_them():
     artifacts.write_text(Path(f"logs/data/{folder.name}.log"), "")
     artifacts.write_text(Path("studies/other.yaml"), STUDY.replace("study: tiny", "study: other"))
     edit("size: 8", "size: 16")
-    assert found() == []
+    assert orphaned() == []
     Path("studies/other.yaml").unlink()
     files = sorted(map(str, folder.iterdir()))
     entries = [f"metadata of {file}" for file in files]
-    assert found()[: 1 + len(files)] == [*files, f"logs/data/{folder.name}.log"]
-    assert set(entries) <= set(found())
+    assert orphaned()[: 1 + len(files)] == [*files, f"logs/data/{folder.name}.log"]
+    assert set(entries) <= set(orphaned())
     main(["prune", "--yes"])
     assert not folder.exists()
 
@@ -186,8 +186,8 @@ def test_data_of_the_study_at_hand_count_wherever_its_file_lies():
     artifacts.write_text(Path("mine.yaml"), STUDY.replace("size: 8", "size: 16"))
     summary = folders.data_folder(load_study("mine.yaml"), "digits") / "summary.json"
     artifacts.write_text(summary, "{}")
-    assert found("params.yaml") == [str(summary)]
-    assert found(str(Path("mine.yaml").absolute())) == []
+    assert orphaned("params.yaml") == [str(summary)]
+    assert orphaned(str(Path("mine.yaml").absolute())) == []
 
 
 @pytest.mark.parametrize(
@@ -225,10 +225,10 @@ def test_nothing_is_removed_while_a_job_of_the_study_runs(capsys):
 def test_a_state_is_kept_while_its_job_is_not_finished():
     for name in (RUN, f"{RUN}-central", f"{RUN}-central-pgd2", "gone"):
         artifacts.write_text(Path(f"results/.state/tiny/{name}-{16 * '0'}/state.safetensors"), "")
-    assert len(found()) == 4
+    assert len(orphaned()) == 4
     Path(f"results/tiny/probe/{RUN}/central/record.json").unlink()  # the attack waits for it
-    orphaned = [f"results/.state/tiny/{name}-{16 * '0'}" for name in ("gone", RUN)]
-    assert found() == [f"{folder}/state.safetensors" for folder in orphaned]
+    expected = [f"results/.state/tiny/{name}-{16 * '0'}" for name in ("gone", RUN)]
+    assert orphaned() == [f"{folder}/state.safetensors" for folder in expected]
 
 
 @pytest.mark.usefixtures("project")
@@ -236,7 +236,7 @@ def test_of_a_link_only_the_link_is_removed(tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("elsewhere") / "run"
     shutil.move(f"results/tiny/pretrain/{RUN}", elsewhere)
     Path(f"results/tiny/pretrain/{RUN}").symlink_to(elsewhere)
-    assert found() == []
+    assert orphaned() == []
     edit(WITHOUT, "")
     assert main(["prune", "--yes"]) == 0
     assert not Path(f"results/tiny/pretrain/{RUN}").is_symlink()
@@ -248,7 +248,7 @@ def test_metadata_are_found_though_their_file_is_gone_or_its_name_is_long():
     output = f"results/tiny/pretrain/{'x' * 300}/encoder.safetensors"
     name = base64.urlsafe_b64encode(output.encode()).decode()
     artifacts.write_text(metadata.FOLDER / f"@{name[:254]}" / name[254:], "{}")
-    assert found() == [f"metadata of {output}"]
+    assert orphaned() == [f"metadata of {output}"]
     assert main(["prune", "--yes"]) == 0
     assert not (metadata.FOLDER / f"@{name[:254]}").exists()
 

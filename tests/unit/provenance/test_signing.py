@@ -90,7 +90,7 @@ CELL = Address("table1", "free", "digits/clean")
 
 
 def audited(state=State.VERIFIED):
-    finding = Finding("bytes", "results/x", state, "what was seen")
+    finding = Finding("bytes", "results/x", state, "what was found")
     return Audit("tiny", {}, {CELL: CellAudit(CELL, (), 0.7, (finding,))}, ())
 
 
@@ -124,14 +124,14 @@ def test_a_manifest_names_every_file_of_the_study_with_its_hash(project):
 
 
 def test_a_manifest_is_refused_to_what_the_audit_fails(project):
-    with pytest.raises(manifest.RefusedError, match="results/x: what was seen"):
+    with pytest.raises(manifest.RefusedError, match="results/x: what was found"):
         build(project, audited(State.FAILED))
 
 
 def test_what_the_audit_could_not_check_is_signed_as_unknown(project):
     listed = build(project, audited(State.UNKNOWN))
     assert listed["audit"]["state"] == "unknown"
-    assert [finding["text"] for finding in listed["audit"]["unknown"]] == ["what was seen"]
+    assert [finding["text"] for finding in listed["audit"]["unknown"]] == ["what was found"]
 
 
 def test_a_manifest_cannot_be_made_of_an_unfinished_study(project):
@@ -150,8 +150,8 @@ def test_a_changed_a_missing_and_a_grown_file_are_each_named(project):
     changed.write_bytes(bytes(reversed(changed.read_bytes())))
     missing.unlink()
     grown.write_bytes(grown.read_bytes() + b" ")
-    told = manifest.changes(listed, project)
-    assert [line.split(": ")[:2] for line in told] == [
+    lines = manifest.changes(listed, project)
+    assert [line.split(": ")[:2] for line in lines] == [
         [names[0], "changed"],
         [names[1], "missing"],
         [names[2], "changed"],
