@@ -39,8 +39,8 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, ArtifactError) as error:  # what the package refuses, in its own words
         if type(error) is ValueError:  # or a mistake of ours, which the log should tell apart
             logging.info("", exc_info=error)
-        told = error.told(options.study) if isinstance(error, ArtifactError) else str(error)
-        sys.stderr.write(f"{told}\n")
+        message = error.message(options.study) if isinstance(error, ArtifactError) else str(error)
+        sys.stderr.write(f"{message}\n")
         return 2
     except Exception as error:  # the status 1 of a crash would read as a verdict
         if options.name not in _JUDGES:

@@ -59,9 +59,9 @@ class ResultsError(ArtifactError):
         super().__init__(f"{len(problems)} problems")
         self.problems = problems
 
-    def told(self, study_file: str) -> str:
+    def message(self, study_file: str) -> str:
         """Return a line for each problem, of many for the first."""
-        shown = [problem.told(study_file) for problem in self.problems[:_SHOWN]]
+        shown = [problem.message(study_file) for problem in self.problems[:_SHOWN]]
         if len(self.problems) > _SHOWN:
             shown.append(f"... and {len(self.problems) - _SHOWN} more")
         return "\n".join(shown)

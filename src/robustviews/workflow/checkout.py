@@ -1,8 +1,8 @@
-"""Whether the results here are those of the commit that is checked out.
+"""Whether the results on disk belong to the commit that is checked out.
 
-Git keeps Snakemake's notes, DVC keeps results. After `git checkout` without `dvc checkout` the
-notes speak of other results than lie here, and Snakemake, which never looks into them, would find
-nothing to be done. Records say what results are, so comparing them with notes takes no hashing.
+Git tracks Snakemake's metadata, DVC tracks the results. After `git checkout` without `dvc checkout`
+the metadata describes other results than those on disk; Snakemake never reads results and would
+find nothing to be done. Records describe the results, so the comparison needs no hashing.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ _SHOWN = 3  # folders that a message names before it only counts them
 
 
 class CheckoutError(ArtifactError):
-    """Results are not those that Snakemake's notes speak of; the message says what to type."""
+    """Results are not those of Snakemake's metadata; the message suggests a command."""
 
 
 def check(study: Study, root: Path = Path()) -> None:
     """Refuse results of another commit.
 
     Args:
-        study: whose results.
+        study: the study of the results.
         root: project folder.
 
     Raises:
-        CheckoutError: Snakemake takes results for finished, with what the study now says, that
-            were made with other options or from other inputs.
+        CheckoutError: by its metadata Snakemake takes results for up to date, but their records
+            state other options or other inputs.
     """
     foreign = dict(_foreign(study, root))
     if not foreign:
@@ -48,48 +48,48 @@ def check(study: Study, root: Path = Path()) -> None:
     raise CheckoutError(
         "\n".join(
             [
-                "Results here are not those that Snakemake's notes, which git keeps, speak of:",
+                "Results here are not those of Snakemake's metadata, which git tracks:",
                 *shown,
-                "After git checkout, pull or reset type: dvc checkout",
-                f"or, to have them made again: rm -r {folders}",
+                "After git checkout, pull or reset, type: dvc checkout",
+                f"or, to compute them again: rm -r {folders}",
             ]
         )
     )
 
 
 def hints(study: Study, root: Path = Path()) -> list[str]:
-    """Say what to type before Snakemake makes results again that need not be made."""
-    notes, folder = Notes(root), folders.results_folder(study)
+    """Return suggested commands that spare Snakemake from computing results again."""
+    metadata, folder = Notes(root), folders.results_folder(study)
     trained = [folders.pretrain_folder(study, run) / RECORD for run in plan.pretrainings(study)]
-    noted = any(notes.of(record) is not None for record in trained)
-    if noted and not (root / folder / "pretrain").is_dir() and _is_locked(root, trained[0]):
-        return [f"{folder} is not here, but dvc.lock names it; to get it type: dvc pull"]
-    whole = [
+    has_metadata = any(metadata.of(record) is not None for record in trained)
+    if has_metadata and not (root / folder / "pretrain").is_dir() and _is_locked(root, trained[0]):
+        return [f"{folder} is missing, but dvc.lock names it; to get it, type: dvc pull"]
+    complete = [
         job.folder
         for job in jobs.jobs(study).values()
         if job.folder is not None
-        and notes.unfinished(job.folder / RECORD)
-        and _is_whole(root / job.folder, job.spec or {})
+        and metadata.unfinished(job.folder / RECORD)
+        and _is_complete(root / job.folder, job.spec or {})
     ]
-    if not whole:
+    if not complete:
         return []
     return [
-        f"An interrupted run marked results as unfinished, but {whole[0]} is whole; to keep it, "
-        "and not have it made again, type: rm -r .snakemake/incomplete"
+        f"An interrupted run marked results as unfinished, but {complete[0]} is complete; "
+        "to keep it, type: rm -r .snakemake/incomplete"
     ]
 
 
 def _is_locked(root: Path, path: Path) -> bool:
-    """Return whether an output that dvc.lock names is a file, or a folder around it."""
+    """Return whether an output in dvc.lock is this path or a folder that contains it."""
     try:
         outs = dvc.outs((root / dvc.LOCK).read_bytes())
     except (OSError, dvc.LockError):
-        return False  # for DVC, which says what is wrong with it
+        return False  # DVC itself reports what is wrong with its lock
     return any(path.is_relative_to(out) for out in outs)
 
 
-def _is_whole(folder: Path, spec: specs.Spec) -> bool:
-    """Return whether a record says what the study wants, and vouches for every byte beside it."""
+def _is_complete(folder: Path, spec: specs.Spec) -> bool:
+    """Return whether a record has the study's spec, and the files beside it have its checksums."""
     try:
         record = artifacts.read_json(folder / RECORD)
         return bool(record["spec"] == spec) and all(
@@ -100,35 +100,39 @@ def _is_whole(folder: Path, spec: specs.Spec) -> bool:
 
 
 def _foreign(study: Study, root: Path) -> Iterator[tuple[Path, str]]:
-    """Yield folders of jobs whose record is not the one that was noted, with what differs."""
-    notes = Notes(root)
+    """Yield folders of jobs whose record differs from the metadata, with the difference."""
+    metadata = Notes(root)
     for job in jobs.jobs(study).values():
         if job.folder is None or not (root / job.folder / RECORD).is_file():
             continue
-        path, wanted = job.folder / RECORD, job.spec or {}
-        note = notes.of(path)
-        if isinstance(note, dict) and _stands(note, wanted) and not notes.unfinished(path):
-            text = _difference(root / path, note, wanted)
+        path, expected = job.folder / RECORD, job.spec or {}
+        entry = metadata.of(path)
+        if (
+            isinstance(entry, dict)
+            and _has_params(entry, expected)
+            and not metadata.unfinished(path)
+        ):
+            text = _difference(root / path, entry, expected)
             if text:
                 yield job.folder, text
 
 
-def _stands(note: Note, wanted: specs.Spec) -> bool:
-    """Return whether Snakemake would not make a job again because of its options."""
-    # Snakemake notes a parameter as Python writes it.
-    return repr(specs.to_json(wanted)) in (note.get("params") or ())
+def _has_params(entry: Note, spec: specs.Spec) -> bool:
+    """Return whether Snakemake takes a job's options for unchanged."""
+    # Snakemake stores the `repr` of a parameter.
+    return repr(specs.to_json(spec)) in (entry.get("params") or ())
 
 
-def _difference(path: Path, note: Note, wanted: specs.Spec) -> str:
+def _difference(path: Path, entry: Note, expected: specs.Spec) -> str:
     try:
         record = records.require(artifacts.read_json(path), path, whole=False)
         spec, inputs = record["spec"], record["inputs"]
     except ArtifactError:
-        return ""  # for the verifier, which says what is wrong with it
-    parted = differences.differences(spec, wanted)
-    if parted:
-        key, was, now = parted[0]
-        return f"{key} was {was}, the notes say {now}"
-    noted = note.get("input_checksums") or {}
-    others = [name for name in inputs if noted.get(name, inputs[name]) != inputs[name]]
-    return f"made from another {others[0]}" if others else ""
+        return ""  # `verify` reports what is wrong with a record
+    differing = differences.differences(spec, expected)
+    if differing:
+        key, was, now = differing[0]
+        return f"{key} was {was}, the metadata says {now}"
+    checksums = entry.get("input_checksums") or {}
+    changed = [name for name in inputs if checksums.get(name, inputs[name]) != inputs[name]]
+    return f"made from another {changed[0]}" if changed else ""

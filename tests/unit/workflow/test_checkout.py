@@ -1,4 +1,4 @@
-"""Results of another commit than the one that is checked out are refused, without hashing them."""
+"""Results of another commit than the checked-out one are refused without hashing."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ HEAD = "results/tiny/probe/simclr-pgd5-digits-s0"
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A finished study with Snakemake's notes on its records, never to be changed."""
+    """A finished study with Snakemake's metadata on its records; tests must not change it."""
     root = tmp_path_factory.mktemp("finished")
     write_tree(root, small_study())
-    write_notes(root, small_study())
+    write_metadata(root, small_study())
     return root
 
 
@@ -30,19 +30,19 @@ def project(finished, tmp_path):
     return shutil.copytree(finished, tmp_path / "project")
 
 
-def write_notes(root, study):
-    """Write what Snakemake would note on each record, as to options and inputs."""
+def write_metadata(root, study):
+    """Write the options and inputs that Snakemake's metadata would hold for each record."""
     for job in jobs.jobs(study).values():
         if job.folder is not None:
             record = artifacts.read_json(root / job.folder / "record.json")
-            note = {
+            entry = {
                 "params": [repr(specs.to_json(record["spec"]))],
                 "input_checksums": record["inputs"],
             }
-            artifacts.write_json(note_of(root, job.folder), note)
+            artifacts.write_json(entry_path(root, job.folder), entry)
 
 
-def note_of(root, folder, kind="metadata"):
+def entry_path(root, folder, kind="metadata"):
     path = (folder / "record.json").as_posix()
     return root / ".snakemake" / kind / base64.urlsafe_b64encode(path.encode()).decode()
 
@@ -51,44 +51,44 @@ def longer(study, run="simclr-pgd5"):
     return replace(study, runs=study.runs | {run: replace(study.runs[run], epochs=9)})
 
 
-def test_results_with_their_own_notes_are_taken(project):
+def test_results_with_matching_metadata_are_accepted(project):
     checkout.check(small_study(), project)
 
 
-def test_notes_that_speak_of_other_options_than_the_results_are_told_with_the_way_out(project):
+def test_metadata_with_other_options_than_the_results_is_reported_with_a_fix(project):
     study = longer(small_study())
     folder = folders.pretrain_folder(study, "simclr-pgd5-digits-s0")
-    note = {"params": [repr(specs.to_json(specs.pretrain_spec(study, folder.name)))]}
-    artifacts.write_json(note_of(project, folder), note)
+    entry = {"params": [repr(specs.to_json(specs.pretrain_spec(study, folder.name)))]}
+    artifacts.write_json(entry_path(project, folder), entry)
     with pytest.raises(checkout.CheckoutError) as refused:
         checkout.check(study, project)
-    assert f"  {folder}: run.epochs was 6, the notes say 9\n" in str(refused.value)
+    assert f"  {folder}: run.epochs was 6, the metadata says 9\n" in str(refused.value)
     assert "type: dvc checkout\n" in str(refused.value)
     assert str(refused.value).endswith(f"rm -r {folder}")
 
 
-def test_notes_that_speak_of_another_encoder_are_told(project):
+def test_metadata_with_another_encoder_is_reported(project):
     study = small_study()
     (head,) = [folder for folder in (project / HEAD).iterdir() if folder.name == "central"]
     folder = head.relative_to(project)
-    note = artifacts.read_json(note_of(project, folder))
-    (encoder,) = [name for name in note["input_checksums"] if name.endswith("encoder.safetensors")]
-    note["input_checksums"][encoder] = "sha256:of-another"
-    artifacts.write_json(note_of(project, folder), note)
+    entry = artifacts.read_json(entry_path(project, folder))
+    (encoder,) = [name for name in entry["input_checksums"] if name.endswith("encoder.safetensors")]
+    entry["input_checksums"][encoder] = "sha256:of-another"
+    artifacts.write_json(entry_path(project, folder), entry)
     with pytest.raises(checkout.CheckoutError, match=f"{folder}: made from another {encoder}"):
         checkout.check(study, project)
 
 
-def test_what_snakemake_makes_again_anyhow_is_no_reason_to_stop(project):
+def test_results_that_snakemake_computes_again_anyway_are_accepted(project):
     study = small_study()
-    checkout.check(longer(study), project)  # edited: notes and results say the same
+    checkout.check(longer(study), project)  # edited: metadata and results agree
     folder = folders.pretrain_folder(study, "simclr-pgd5-digits-s0")
     record = artifacts.read_json(project / folder / "record.json")
     artifacts.write_json(project / folder / "record.json", record | {"spec": {"edited": True}})
     with pytest.raises(checkout.CheckoutError):
         checkout.check(study, project)
     checkout.check(longer(study), project)
-    artifacts.write_json(note_of(project, folder, "incomplete"), {})
+    artifacts.write_json(entry_path(project, folder, "incomplete"), {})
     checkout.check(study, project)
 
 
@@ -108,7 +108,7 @@ def test_many_foreign_results_are_counted(project):
         checkout.check(small_study(), project)
 
 
-def test_a_clone_without_results_is_told_to_pull_them(project):
+def test_a_clone_without_results_gets_the_hint_to_pull_them(project):
     study = small_study()
     lock(project, "results/tiny/pretrain")
     assert checkout.hints(study, project) == []
@@ -119,7 +119,7 @@ def test_a_clone_without_results_is_told_to_pull_them(project):
 
 
 @pytest.mark.parametrize("text", ["", "[", "stages: {a: {outs: [{}]}}", "stages: []"])
-def test_what_a_dvc_lock_does_not_name_is_not_pulled(project, text):
+def test_no_hint_to_pull_what_dvc_lock_does_not_name(project, text):
     shutil.rmtree(project / "results")
     lock(project, "data", "results/another/pretrain", "results/tiny/frame.csv")
     assert checkout.hints(small_study(), project) == []
@@ -133,18 +133,18 @@ def lock(project, *outs):
     artifacts.write_json(project / "dvc.lock", {"schema": "2.0", "stages": stages})
 
 
-def test_a_study_that_was_never_run_here_is_not_pulled(project):
+def test_no_hint_to_pull_a_study_that_was_never_run_here(project):
     lock(project, "results/another/pretrain")
     assert checkout.hints(replace(small_study(), study="another"), project) == []
 
 
-def test_what_was_got_back_whole_after_an_interruption_need_not_be_made_again(project):
+def test_complete_results_after_an_interruption_get_the_hint_to_keep_them(project):
     study = small_study()
     folder = folders.pretrain_folder(study, "simclr-pgd5-digits-s0")
-    artifacts.write_json(note_of(project, folder, "incomplete"), {})
-    (said,) = checkout.hints(study, project)
-    assert f"{folder} is whole" in said
-    assert "rm -r .snakemake/incomplete" in said
+    artifacts.write_json(entry_path(project, folder, "incomplete"), {})
+    (hint,) = checkout.hints(study, project)
+    assert f"{folder} is complete" in hint
+    assert "rm -r .snakemake/incomplete" in hint
     assert checkout.hints(longer(study), project) == []
     with (project / folder / "encoder.safetensors").open("ab") as file:
         file.write(b"x")
