@@ -172,8 +172,10 @@ def attack(
             for number, (part, target) in enumerate(
                 zip(images.split(batch), labels.split(batch), strict=True)
             ):
-                draws = runtime.counter_key(seed, "attack", number) & 0x7FFFFFFF
-                batches.append(_attack_batch(model, adversary, part, target, eps=eps, seed=draws))
+                batch_seed = runtime.counter_key(seed, "attack", number) & 0x7FFFFFFF
+                batches.append(
+                    _attack_batch(model, adversary, part, target, eps=eps, seed=batch_seed)
+                )
     finally:
         model.train(training)
     return Attacked(*(torch.cat(tensors) for tensors in zip(*batches, strict=True)))
