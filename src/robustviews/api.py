@@ -35,7 +35,7 @@ class Attacked(NamedTuple):
     Attributes:
         images: adversarial images (B, 3, H, W) in [0, 1].
         clean: (B,) bool, whether each image was classified correctly before the attack.
-        robust: (B,) bool, whether each image still is.
+        robust: (B,) bool, whether each image is classified correctly after the attack.
     """
 
     images: Tensor

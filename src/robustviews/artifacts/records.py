@@ -115,7 +115,7 @@ def write_record(
         inputs: files that the job read.
         environment: device, threads and the like; the installed software is added.
         started: time.time() at the start.
-        result: numbers of the job, for people and for logs.
+        result: numbers of the job, for readers and logs.
         resumed: how often the job was resumed after an interruption.
         seconds: work time over all processes; the time since `started` when None.
         code: what `commit` returned at the start, before anybody could edit or commit; called now

@@ -12,7 +12,7 @@ from robustviews.estimating.amounts import Amount, Answer, Question, UnknownErro
 from robustviews.study.jobs import Job, Key
 from robustviews.study.schema import Study
 
-_SAME = ("/0", "/1/attack/kind")  # JSON paths of the stage and of the attack's class
+_SAME = ("/0", "/1/attack/kind")  # paths of the stage and of the attack's class in a key
 _NAMES = {
     "start": "the start of a job",
     "pretrain": "a training",
@@ -85,16 +85,16 @@ def questions(study: Study, jobs: Iterable[Job], context: dict[str, Any]) -> lis
             amount(study, job, context, book.store)
         except UnknownError:
             continue  # `estimates` reports it
-    return _in_turn(list(book.asked.values()))
+    return _ordered(list(book.asked.values()))
 
 
-def _in_turn(asked: list[Question]) -> list[Question]:
+def _ordered(unordered: list[Question]) -> list[Question]:
     """Order questions so that kinds alternate and each kind begins with its lightest.
 
     Whichever questions are answered in time, the others can then be scaled from a similar one.
     """
     kinds: dict[tuple[str, type], list[Question]] = {}
-    for question in sorted(asked, key=lambda question: question.weight):
+    for question in sorted(unordered, key=lambda question: question.weight):
         kind = question.stage, type(question.about.get("attack"))  # as in `_SAME`
         kinds.setdefault(kind, []).append(question)
     ranked = [pair for group in kinds.values() for pair in enumerate(group)]

@@ -46,7 +46,7 @@ def training_step(about: About, device: torch.device, seconds: float) -> Iterato
     """
     encoder = _encoder(about, classes=about["classes"] or None).to(device)
     full: Views = about["views"]
-    whole = about["batch_size"] * full.count
+    full_size = about["batch_size"] * full.count
     points: timing.Points = []
     needed = 0.0
     end = time.monotonic() + seconds
@@ -55,10 +55,10 @@ def training_step(about: About, device: torch.device, seconds: float) -> Iterato
         points.append((images * count, took))
         needed = needed or _step_bytes(encoder, about)
         fixed, slope = timing.line(points)
-        last = images * count == whole
+        last = images * count == full_size
         if last or len(points) > 1:  # one size alone cannot separate an update from its crops
             yield {
-                "seconds": fixed + slope * whole,
+                "seconds": fixed + slope * full_size,
                 "step_bytes": needed,
                 "disk": sum(v.numel() * v.element_size() for v in encoder.state_dict().values()),
             }
@@ -233,8 +233,8 @@ def _view_bytes(encoder: Encoder, about: About) -> float:
         shape = (count, 3, about["size"], about["size"])
         images = torch.zeros(shape, device=next(encoder.parameters()).device, requires_grad=True)
         with runtime.frozen(encoder):
-            kept = step.kept_bytes(lambda: encoder.represent(images, about["feature"]))
-        return kept + 4 * images.nbytes  # perturbation, gradient, and their sums
+            activations = step.kept_bytes(lambda: encoder.represent(images, about["feature"]))
+        return activations + 4 * images.nbytes  # perturbation, gradient, and their sums
 
     return (bytes_for(2 * timing.FEW) - bytes_for(timing.FEW)) / timing.FEW
 

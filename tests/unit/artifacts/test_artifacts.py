@@ -208,12 +208,12 @@ def test_a_damaged_file_is_named_with_a_fix(reader, content, tmp_path):
     assert str(caught.value).endswith("); delete it and run snakemake again")
 
 
-@pytest.mark.parametrize("kept", [0, 4, 40, 0.5, -1])
-def test_cut_off_tensors_are_damaged(kept, tmp_path):
+@pytest.mark.parametrize("length", [0, 4, 40, 0.5, -1])
+def test_cut_off_tensors_are_damaged(length, tmp_path):
     path = tmp_path / "a.safetensors"
     artifacts.write_tensors(path, tensors())
     data = path.read_bytes()
-    path.write_bytes(data[: int(len(data) * kept) if 0 < kept < 1 else kept])
+    path.write_bytes(data[: int(len(data) * length) if 0 < length < 1 else length])
     with pytest.raises(ArtifactError, match=r"damaged \(.*\); delete it and run snakemake again"):
         artifacts.read_tensors(path)
 
@@ -261,15 +261,15 @@ def test_a_record_holds_the_hashes_of_outputs_and_inputs(tmp_path):
 
 
 def test_a_record_holds_the_commit_that_was_checked_out_when_its_job_began(tmp_path, monkeypatch):
-    asked = iter([("a" * 40, False), ("b" * 40, True)])
-    monkeypatch.setattr(artifacts, "commit", lambda: next(asked))
+    commits = iter([("a" * 40, False), ("b" * 40, True)])
+    monkeypatch.setattr(artifacts, "commit", lambda: next(commits))
     study = Path("tests/workflow/tiny.yaml").absolute()
     monkeypatch.chdir(tmp_path)
     assert cli.main(["data", "--study", str(study), "--dataset", "digits"]) == 0
     (record,) = tmp_path.glob("data/*/record.json")
     code = artifacts.read_json(record)["code"]
     assert (code["commit"], code["dirty"]) == ("a" * 40, False)
-    assert next(asked)[0] == "b" * 40
+    assert next(commits)[0] == "b" * 40
 
 
 def test_a_record_counts_its_seconds_from_the_start(tmp_path):

@@ -53,7 +53,7 @@ def finish_all(study):
         finish(job)
 
 
-# What is pending
+# Pending jobs
 
 
 def test_jobs_are_those_of_the_workflow_each_after_its_inputs():
@@ -124,10 +124,10 @@ def test_a_report_older_than_its_inputs_is_pending():
     assert "curves" not in rules
 
 
-# What is asked
+# The questions
 
 
-def asked(study):
+def questions_of(study):
     return estimate.questions(study, pending.jobs(study).values(), CONTEXT)
 
 
@@ -137,20 +137,22 @@ def test_runs_that_differ_in_seed_radius_or_length_ask_the_same():
     other = replace(run, epochs=50, regime=replace(run.regime, eps=4.0), label="x", seeds=(7,))
     other = replace(other, compile=True)
     runs = study.runs | {"emp-free3": other}
-    assert {q.key for q in asked(study)} == {q.key for q in asked(small_study(runs=runs))}
-    assert sum(q.stage == "pretrain" for q in asked(study)) == 3
+    assert {q.key for q in questions_of(study)} == {
+        q.key for q in questions_of(small_study(runs=runs))
+    }
+    assert sum(q.stage == "pretrain" for q in questions_of(study)) == 3
 
 
 @pytest.mark.parametrize("change", [{"batch_size": 50}, {"precision": "bf16"}])
 def test_runs_that_differ_in_work_ask_differently(change):
     study = small_study()
     runs = study.runs | {"emp-free3": replace(study.runs["emp-free3"], **change)}
-    keys = {q.key for q in asked(study)}
-    assert len(keys - {q.key for q in asked(small_study(runs=runs))}) == 1
+    keys = {q.key for q in questions_of(study)}
+    assert len(keys - {q.key for q in questions_of(small_study(runs=runs))}) == 1
 
 
 def test_questions_begin_with_one_of_each_kind():
-    questions = asked(small_study())
+    questions = questions_of(small_study())
     kinds = [(q.stage, type(q.about.get("attack"))) for q in questions]
     assert len(kinds) > len(set(kinds)) == len(set(kinds[: len(set(kinds))]))
     assert ("attack", AutoAttack) in kinds
@@ -199,7 +201,8 @@ def answers(study, **changes):
         | {"alive_image_forwards": 20.0, "alive_image_backwards": 10.0},
     }
     return {
-        q.key: numbers[q.stage] | changes.get(q.stage, {}) | {"weight": 1.0} for q in asked(study)
+        q.key: numbers[q.stage] | changes.get(q.stage, {}) | {"weight": 1.0}
+        for q in questions_of(study)
     }
 
 
