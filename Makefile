@@ -1,4 +1,4 @@
-# One command for each thing one does with this repository; `make` alone lists them.
+# The commands of this repository; `make` without a target lists them.
 
 PYTHON ?= python3
 STUDY ?= params.yaml
@@ -15,51 +15,51 @@ IMAGE_ARGS ?=
 BIN := .venv/bin
 STAMP := .venv/.stamp
 BUNDLE := dist/robustviews-bundle
-BUNDLED := pyautoattack pyyaml safetensors# what torch does not bring, for any Python from 3.11 on
-QUIET := $(if $(MAKE_TERMOUT),,--quiet)# progress bars where somebody watches
+BUNDLED := pyautoattack pyyaml safetensors# packages that torch does not install, for Python 3.11 or newer
+QUIET := $(if $(MAKE_TERMOUT),,--quiet)# progress bars on a terminal
 SNAKEMAKE := $(BIN)/snakemake
 
-# Jobs of the workflow and subprocesses of the tests find this environment first.
+# Jobs of the workflow and subprocesses of the tests use this environment.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
-# Each of many short processes would compile all that it imports.
+# Otherwise each of many short processes compiles all its imports.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup demo reproduce report test-fast test bench check format lock bundle image demo-in-image test-image test-cluster clean
 .DEFAULT_GOAL := help
 
-help: ## say what there is
+help: ## list the commands
 	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo '  PYTHON=python3.12       interpreter that `setup` builds .venv from, 3.11 or newer'
-	@echo '  STUDY=studies/x.yaml    study of `report`, otherwise params.yaml'
-	@echo '  SNAKEMAKE_ARGS=...      more for Snakemake, such as --dry-run or --cores 2'
-	@echo '  PYTEST_ARGS=...         more for pytest, such as "-k attack -x"'
+	@echo '  STUDY=studies/x.yaml    study of `report`, by default params.yaml'
+	@echo '  SNAKEMAKE_ARGS=...      more options of Snakemake, such as --dry-run or --cores 2'
+	@echo '  PYTEST_ARGS=...         more options of pytest, such as "-k attack -x"'
 	@echo '  BENCH_ARGS=...          instead of --quick for `bench`, such as --device=cuda'
-	@echo '  LOCK_ARGS=...           more for `lock`, such as --upgrade or "--upgrade-package ruff"'
-	@echo '  IMAGE_ARGS=...          more for `docker build`, such as "--build-arg BASE_IMAGE=python:3.12-slim"'
-	@echo '  DOCKER_ARGS=...         more for `docker run`, such as "--gpus all"'
-	@echo '  FOLDER=folder           where `demo-in-image` leaves its results, otherwise where `demo` does'
+	@echo '  LOCK_ARGS=...           more options of `lock`, such as --upgrade or "--upgrade-package ruff"'
+	@echo '  IMAGE_ARGS=...          more options of `docker build`, such as "--build-arg BASE_IMAGE=python:3.12-slim"'
+	@echo '  DOCKER_ARGS=...         more options of `docker run`, such as "--gpus all"'
+	@echo '  FOLDER=folder           where `demo-in-image` writes its results, by default where `demo` does'
 
-setup: $(STAMP) ## make .venv with the exact versions of requirements.lock
+setup: $(STAMP) ## create .venv with the exact versions of requirements.lock
 
-demo: setup ## run the small study of params.yaml; a second time only what changed
+demo: setup ## run the small study of params.yaml; again: only what changed
 	$(SNAKEMAKE) $(SNAKEMAKE_ARGS)
 	@$(BIN)/robustviews summary --study params.yaml
 
-reproduce: setup ## run the paper's whole study, studies/cf-amc-ssl.yaml (wants a GPU)
+reproduce: setup ## run the paper's whole study, studies/cf-amc-ssl.yaml (needs a GPU)
 	$(SNAKEMAKE) --config study=studies/cf-amc-ssl.yaml $(SNAKEMAKE_ARGS)
 	@$(BIN)/robustviews summary --study studies/cf-amc-ssl.yaml
 
 report: setup ## write Snakemake's own report of a finished study to results/workflow.html
 	$(SNAKEMAKE) --config study=$(STUDY) --report results/workflow.html $(SNAKEMAKE_ARGS)
 
-test-fast: setup ## run the tests of the package alone, in a minute and a half on two cores
+test-fast: setup ## run only the tests of the package, in a minute and a half on two cores
 	$(BIN)/pytest $(PYTEST_ARGS)
 
-test: setup ## run all tests, those of the workflow included, in eight minutes on two cores
+test: setup ## run all tests, including those of the workflow, in eight minutes on two cores
 	$(BIN)/pytest -m '' tests $(PYTEST_ARGS)
 
-bench: setup ## time the training step and its parts against rivals, in five minutes on two cores
+bench: setup ## time the training step and its parts against alternatives, in five minutes on two cores
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 check: setup ## format, lint, types, spelling, and every shipped study
@@ -68,14 +68,14 @@ check: setup ## format, lint, types, spelling, and every shipped study
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/snakefmt --check workflow
-	$(BIN)/snakemake --lint --software-deployment-method apptainer # which alone names the image
+	$(BIN)/snakemake --lint --software-deployment-method apptainer # only this method names the image
 	sh -n workflow/stage
 	bash -n docker/entrypoint
 	$(BIN)/codespell . .ci
 	@if [ -x $(BIN)/hadolint ]; then $(BIN)/hadolint Dockerfile; else echo 'no hadolint for this machine'; fi
 	$(BIN)/robustviews check params.yaml studies/*.yaml
 
-format: setup ## let the tools mend what they can
+format: setup ## fix formatting and lint errors that the tools can fix
 	$(BIN)/ruff check --fix-only
 	$(BIN)/ruff format
 	$(BIN)/snakefmt workflow
@@ -85,7 +85,7 @@ lock: setup ## resolve pyproject.toml into requirements.lock again, for every pl
 		--python-version 3.11 --fork-strategy fewest --generate-hashes --quiet \
 		--custom-compile-command 'make lock' $(LOCK_ARGS)
 
-bundle: setup ## pack benchmarks/headline.py for a GPU host that has torch and torchvision alone
+bundle: setup ## pack benchmarks/headline.py for a GPU host with only torch and torchvision
 	rm -rf $(BUNDLE) $(BUNDLE).tar.gz
 	mkdir -p $(BUNDLE)/src $(BUNDLE)/benchmarks
 	cp -R src/robustviews $(BUNDLE)/src
@@ -99,12 +99,12 @@ bundle: setup ## pack benchmarks/headline.py for a GPU host that has torch and t
 			-r $(BUNDLE)/requirements || exit 1; \
 	done
 	find $(BUNDLE) '(' -name __pycache__ -o -name examples -o -name .lock ')' -prune -exec rm -rf {} +
-	find $(BUNDLE)/site/pyyaml -name '*.so' -delete # of one Python alone; all do without
+	find $(BUNDLE)/site/pyyaml -name '*.so' -delete # for one Python version only, and optional
 	git describe --always --abbrev=40 --exclude='*' --dirty >$(BUNDLE)/COMMIT && rm $(BUNDLE)/requirements
 	tar -C dist -czf $(BUNDLE).tar.gz $(notdir $(BUNDLE))
 	@du -sh $(BUNDLE) $(BUNDLE).tar.gz
 
-# What the image holds, and so what decides whether its commit says all.
+# The files in the image, which decide whether its commit is dirty.
 IMAGED := Dockerfile docker src workflow studies params.yaml pyproject.toml requirements.lock
 REVISION = $(shell git rev-parse HEAD 2>/dev/null)$(if $(shell git status --porcelain -- $(IMAGED) 2>/dev/null),-dirty)
 LOCK = $(firstword $(shell sha256sum requirements.lock 2>/dev/null || shasum -a 256 requirements.lock))
@@ -113,9 +113,9 @@ image: ## build the image of the Dockerfile, 6 GB, named robustviews
 	DOCKER_BUILDKIT=1 $(DOCKER) build --tag $(IMAGE) --build-arg REVISION=$(REVISION) --build-arg LOCK=$(LOCK) \
 		$(IMAGE_ARGS) .
 
-# The digest is known once the image is whole, so it comes in from outside (Podman says it without `sha256:`). Nothing
-# but FOLDER is written to.
-demo-in-image: image ## as demo, in the image, without network or a root that can be written to
+# The digest is known only after the build, so it is set from outside (Podman prints it without `sha256:`). The
+# container writes only to FOLDER.
+demo-in-image: image ## as demo, in the image, with no network and a read-only root
 	@mkdir -p "$(FOLDER)"
 	digest=$$($(DOCKER) image inspect --format '{{.Id}}' $(IMAGE)) && \
 	$(DOCKER) run --rm --init --network none --read-only --tmpfs /tmp:exec \
@@ -123,18 +123,18 @@ demo-in-image: image ## as demo, in the image, without network or a root that ca
 		--env ROBUSTVIEWS_IMAGE="sha256:$${digest#sha256:}" \
 		$(DOCKER_ARGS) $(IMAGE) demo $(SNAKEMAKE_ARGS)
 
-test-image: setup ## on Debian 12 as root: build the image from nothing, test it, and leave nothing
+test-image: setup ## on Debian 12 as root: build the image from scratch, test it, and remove it
 	ROBUSTVIEWS_TEST_IMAGE=1 $(BIN)/pytest -n0 ci/image $(PYTEST_ARGS)
 
-test-cluster: setup ## on Debian 12 as root: bring up Slurm with two pretended GPUs, run a study on it
+test-cluster: setup ## on Debian 12 as root: start Slurm with two simulated GPUs, run a study on it
 	ROBUSTVIEWS_TEST_CLUSTER=1 $(BIN)/pytest -n0 ci/cluster $(PYTEST_ARGS)
 
-clean: ## remove caches; data, results and .venv stay
+clean: ## remove caches, but not data, results and .venv
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
 	find src tests ci workflow -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The stamp is written last and holds where it was written: an environment without it was interrupted, and one with
-# another folder in it was moved. Both are built anew; what was downloaded is not downloaded again.
+# The stamp is written last and names its folder: an environment without a stamp is incomplete, and one that names
+# another folder was moved. Both are rebuilt, from the download cache.
 ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
 .PHONY: $(STAMP)
 endif

@@ -1,4 +1,4 @@
-"""What a notebook needs of finished studies: encoders, classifiers, images, attacks, results.
+"""The Python API: load encoders, classifiers, images and results of finished studies; attack.
 
 Imported through the package: `from robustviews import load_classifier, attack`.
 """
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 
 
 class Attacked(NamedTuple):
-    """What an attack left of some images.
+    """The result of an attack on some images.
 
     Attributes:
         images: adversarial images (B, 3, H, W) in [0, 1].
         clean: (B,) bool, whether each image was classified correctly before the attack.
-        robust: (B,) bool, whether each image still is.
+        robust: (B,) bool, whether each image is classified correctly after the attack.
     """
 
     images: Tensor
@@ -44,18 +44,18 @@ class Attacked(NamedTuple):
 
 
 def load_encoder(folder: str | Path, *, device: str = "cpu") -> Encoder:
-    """Return the encoder that a pretraining left, in eval mode and frozen.
+    """Return the encoder of a finished pretraining, in eval mode and frozen.
 
     Args:
         folder: such as `results/digits-demo/pretrain/emp-crop4-free3-digits-s0`.
-        device: where it is used.
+        device: device of the returned module.
 
     Returns:
         A module from images (N, 3, H, W) in [0, 1] to unit-norm projections (N, D), or to logits
         (N, classes) of a supervised network; `represent` returns the features that probes read.
 
     Raises:
-        ArtifactError: a file is missing or damaged, or not the file that the record covers.
+        ArtifactError: a file is missing or damaged, or its checksum differs from the record.
     """
     folder = Path(folder)
     record = _record(folder, "pretrain")
@@ -71,19 +71,19 @@ def load_encoder(folder: str | Path, *, device: str = "cpu") -> Encoder:
 
 
 def load_classifier(folder: str | Path, *, device: str = "cpu") -> nn.Module:
-    """Return the classifier that a probe left, in eval mode and frozen.
+    """Return the classifier of a finished probe, in eval mode and frozen.
 
     Args:
         folder: of a probe, such as `results/digits-demo/probe/emp-crop4-free3-digits-s0/rle`; or of
             a supervised pretraining, whose network has a classifier of its own.
-        device: where it is used.
+        device: device of the returned module.
 
     Returns:
         A module from images (N, 3, H, W) in [0, 1] to logits (N, classes).
 
     Raises:
-        ArtifactError: a file is missing or damaged, or not the file that a record covers.
-        ValueError: the classifier takes stacks of views (an n-crop probe), or there is none.
+        ArtifactError: a file is missing or damaged, or its checksum differs from a record.
+        ValueError: the classifier takes stacks of views (an n-crop probe), or the folder has none.
     """
     folder = Path(folder)
     record = _record(folder)
@@ -104,7 +104,7 @@ def load_classifier(folder: str | Path, *, device: str = "cpu") -> nn.Module:
 
 
 def load_images(folder: str | Path, split: str = "test") -> tuple[Tensor, Tensor]:
-    """Return the images that the job of a folder was made from.
+    """Return the images that the job in a folder read.
 
     Args:
         folder: of a pretraining, probe or attack, or of a prepared data set.
@@ -114,7 +114,7 @@ def load_images(folder: str | Path, split: str = "test") -> tuple[Tensor, Tensor
         Images (N, 3, S, S) float32 in [0, 1], and labels (N,) int64.
 
     Raises:
-        ArtifactError: the folder has no record, or the data are not here.
+        ArtifactError: the folder has no record, or the data is missing.
     """
     folder = Path(folder)
     record = _record(folder)
@@ -136,47 +136,49 @@ def attack(
     batch: int = 500,
     **options: Any,  # noqa: ANN401  # of the attack
 ) -> Attacked:
-    """Attack any classifier, as a study does.
+    """Attack any classifier as a study does.
 
     Args:
-        model: maps images (B, 3, H, W) in [0, 1] to logits (B, classes); normalisation, if there is
-            any, is inside. It is attacked in eval mode; its mode, parameters and their gradients
-            are left as they are.
+        model: maps images (B, 3, H, W) in [0, 1] to logits (B, classes); any normalisation is
+            inside. The model is attacked in eval mode; afterwards its mode, parameters and their
+            gradients are as before.
         images: (N, 3, H, W) float in [0, 1], on the device of the model.
         labels: (N,) int64.
         kind: of the attack, as in a study file: `pgd`, `autoattack`.
         eps: radius of the Linf ball in 1/255.
         seed: of random starts.
-        batch: images that are attacked at a time.
+        batch: number of images attacked at a time.
         options: more options of the attack in the units of a study file, such as `steps=20` and
             `step_size=2.55` (in 1/255).
 
     Raises:
-        ValueError: no such attack, images outside of [0, 1], or an attack that left its ball.
+        ValueError: unknown attack, images outside [0, 1], or an attack that left its ball.
     """
     if kind not in ATTACKS:
         raise ValueError(f"no attack {kind!r}; {nearest(kind, ATTACKS)}")
     if images.dim() != 4 or not images.is_floating_point() or len(images) != len(labels):
-        found = f"{tuple(images.shape)} {images.dtype} and {tuple(labels.shape)}"
-        raise ValueError(f"images and labels: expected (N, 3, H, W) float and (N,), found {found}")
+        shapes = f"{tuple(images.shape)} {images.dtype} and {tuple(labels.shape)}"
+        raise ValueError(f"images and labels: expected (N, 3, H, W) float and (N,), found {shapes}")
     if images.min() < 0 or images.max() > 1:
         low, high = images.min().item(), images.max().item()
         raise ValueError(f"images: expected values in [0, 1], found [{low:.3g}, {high:.3g}]")
-    make: Any = ATTACKS[kind]
-    chosen = make(eps=(eps,), **options)
+    attack_class: Any = ATTACKS[kind]
+    adversary = attack_class(eps=(eps,), **options)
     training = model.training
-    parts = []
+    batches = []
     try:
         model.eval()
         with runtime.frozen(model):
-            for number, (some, target) in enumerate(
+            for number, (part, target) in enumerate(
                 zip(images.split(batch), labels.split(batch), strict=True)
             ):
-                draws = runtime.counter_key(seed, "attack", number) & 0x7FFFFFFF
-                parts.append(_attack_batch(model, chosen, some, target, eps=eps, seed=draws))
+                batch_seed = runtime.counter_key(seed, "attack", number) & 0x7FFFFFFF
+                batches.append(
+                    _attack_batch(model, adversary, part, target, eps=eps, seed=batch_seed)
+                )
     finally:
         model.train(training)
-    return Attacked(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+    return Attacked(*(torch.cat(tensors) for tensors in zip(*batches, strict=True)))
 
 
 def results(
@@ -187,7 +189,7 @@ def results(
     Args:
         study: a study, or its file.
         root: project folder.
-        partial: leave out what was not run yet, instead of refusing.
+        partial: leave out results that do not exist yet instead of raising.
 
     Returns:
         Rows for `pandas.DataFrame`; accuracies are fractions, `eps` is in 1/255 and 0 for clean.
@@ -201,14 +203,14 @@ def results(
 
 def _attack_batch(
     model: nn.Module,
-    chosen: Attack,
+    adversary: Attack,
     images: Tensor,
     labels: Tensor,
     *,
     eps: float,
     seed: int,
 ) -> Attacked:
-    adversarial = chosen.perturb(model, images.clone(), labels, eps=in_pixels(eps), seed=seed)
+    adversarial = adversary.perturb(model, images.clone(), labels, eps=in_pixels(eps), seed=seed)
     evaluate.check_ball(adversarial, images, in_pixels(eps), eps)
     with torch.no_grad():
         clean, robust = (model(x).argmax(dim=1) == labels for x in (images, adversarial))
@@ -227,19 +229,19 @@ def _record(folder: Path, stage: str = "") -> Record:
 
 
 def _covered(path: Path, hashes: dict[str, str]) -> Path:
-    """Return the path of a file that has the hash by its name; refuse another file."""
-    found, expected = artifacts.sha256(path), hashes.get(path.name)
-    if found != expected:
-        raise ArtifactError(f"{path}: expected {expected} as its record says, found {found}")
+    """Return a file's path after comparing its checksum with the one recorded by its name."""
+    actual, expected = artifacts.sha256(path), hashes.get(path.name)
+    if actual != expected:
+        raise ArtifactError(f"{path}: expected {expected} as recorded, found {actual}")
     return path
 
 
 def _input(folder: Path, record: Record, name: str) -> Path:
-    """Return a file that a job read, wherever its project lies; refuse another file."""
+    """Return the path of a job's input, found from any working folder, with a matching checksum."""
     for path in map(Path, record["inputs"]):
         if path.name == name:
             for root in (Path(), *folder.absolute().parents):
                 if (root / path).is_file():
                     return _covered(root / path, {name: record["inputs"][path.as_posix()]})
-            raise ArtifactError(f"{path}: missing, though {folder} was made from it")
+            raise ArtifactError(f"{path}: missing, but {folder} was made from it")
     raise ArtifactError(f"{folder / RECORD}: names no {name} among its inputs")

@@ -222,7 +222,7 @@ def test_a_killed_repro_is_told_and_everything_before_it_can_be_had_back(copy):
         snakemake = locks.owner(announced)
         refused(
             copy.snakemake(),
-            f"At work here: Snakemake of tiny (PID {snakemake.pid} on ",
+            f"Running here: Snakemake of tiny (PID {snakemake.pid} on ",
             f"pretrain {EMP} (PID {training.pid} on ",
             f"kill {snakemake.pid} ",
         )
@@ -243,7 +243,7 @@ def test_a_killed_repro_is_told_and_everything_before_it_can_be_had_back(copy):
     copy.dvc("checkout").said()
     assert (copy.folder / "results/tiny/pretrain" / EMP / "encoder.safetensors").read_bytes() == old
     said = copy.snakemake("--dry-run").said()
-    assert f"results/tiny/pretrain/{EMP} is whole; to keep it" in said
+    assert f"results/tiny/pretrain/{EMP} is complete; to keep it" in said
     shutil.rmtree(copy.folder / ".snakemake" / "incomplete")
     assert NOTHING in copy.snakemake("--dry-run").said()
     assert copy.is_clean()

@@ -1,4 +1,4 @@
-# One evaluation for each encoder, head and attack, at all radii of the attack.
+# One evaluation per encoder, head and attack, at all radii of the attack.
 
 
 rule attack:
@@ -13,8 +13,8 @@ rule attack:
     threads: STUDY.runtime.threads
     resources:
         gpu=GPUS,
-        mem_mb=asked("mem_mb", "attack"),
-        runtime=asked("runtime", "attack"),
+        mem_mb=request("mem_mb", "attack"),
+        runtime=request("runtime", "attack"),
     params:
         spec=spec("attack"),
     message:

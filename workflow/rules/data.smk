@@ -1,4 +1,4 @@
-# Verified, decoded data sets as uint8 arrays. A folder's name holds a hash of what made it, so that studies share it.
+# Verified, decoded data sets as uint8 arrays. Folder names hold a hash of the spec, so that studies share folders.
 
 
 rule data:
@@ -9,8 +9,8 @@ rule data:
     benchmark:
         "logs/data/{prepared}.tsv"
     resources:
-        mem_mb=asked("mem_mb", "data"),
-        runtime=asked("runtime", "data"),
+        mem_mb=request("mem_mb", "data"),
+        runtime=request("runtime", "data"),
     params:
         spec=spec("data"),
         dataset=lambda w: PREPARED[w.prepared],

@@ -1,9 +1,9 @@
-# One encoder for each run, data set and seed.
+# One encoder per run, data set and seed.
 
 RANKS = STUDY.runtime.ranks
-# On one machine, whose own name need not lead back to it.
-ALONE = "torchrun --standalone --local-addr localhost"
-LAUNCH = f"{ALONE} --nproc-per-node {RANKS} -- -m " if RANKS > 1 else ""
+# On one machine, whose host name may not resolve.
+TORCHRUN = "torchrun --standalone --local-addr localhost"
+LAUNCH = f"{TORCHRUN} --nproc-per-node {RANKS} -- -m " if RANKS > 1 else ""
 
 
 rule pretrain:
@@ -20,11 +20,11 @@ rule pretrain:
     resources:
         gpu=GPUS * RANKS,
         nodes=1,
-        # No parameters, or another number of processes would have finished encoders trained again.
+        # Not parameters: another number of processes must not retrain finished encoders.
         program=f"{LAUNCH}robustviews pretrain",
         threads_each=STUDY.runtime.threads,
-        mem_mb=asked("mem_mb", "pretrain"),
-        runtime=asked("runtime", "pretrain"),
+        mem_mb=request("mem_mb", "pretrain"),
+        runtime=request("runtime", "pretrain"),
     params:
         spec=spec("pretrain"),
     message:

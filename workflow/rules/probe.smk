@@ -1,4 +1,4 @@
-# One head for each encoder and probe.
+# One head per encoder and probe.
 
 
 rule probe:
@@ -13,8 +13,8 @@ rule probe:
     threads: STUDY.runtime.threads
     resources:
         gpu=GPUS,
-        mem_mb=asked("mem_mb", "probe"),
-        runtime=asked("runtime", "probe"),
+        mem_mb=request("mem_mb", "probe"),
+        runtime=request("runtime", "probe"),
     params:
         spec=spec("probe"),
     message:

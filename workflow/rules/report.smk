@@ -1,8 +1,8 @@
-# From finished evaluations to tables, figures and the report. Nothing here trains or attacks.
-# A table needs the jobs of its own cells only: `snakemake results/cf-amc-ssl/tables/table1.md` runs no more than that.
+# Tables, figures and the report from finished evaluations. Nothing here trains or attacks.
+# A table needs only the jobs of its own cells: `snakemake results/cf-amc-ssl/tables/table1.md` runs no other jobs.
 
 
-SMALL = {"mem_mb": 4000, "runtime": 60}  # what a rule that only reads and draws asks a cluster for
+SMALL = {"mem_mb": 4000, "runtime": 60}  # requests of rules that only read and draw
 
 
 rule frame:

@@ -1,6 +1,6 @@
 """The only file I/O: atomic writes, safetensors, JSON, records and hashes.
 
-Nothing is ever pickled. A file appears under its name only when it is whole.
+Nothing is ever pickled. A file appears under its name only when it is complete.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ RECORD = "record.json"
 
 
 class ArtifactError(RuntimeError):
-    """A file is missing or not what it should be; the message names it and the way out.
+    """A file is missing or not what it should be; the message names the file and the fix.
 
     Attributes:
-        target: file that Snakemake has to make, where that is the way out: its command ends the
-            message, which stops where it goes.
+        target: file that Snakemake must make, if that is the fix; `message` then appends the
+            command.
     """
 
     def __init__(self, message: str, target: Path | None = None) -> None:
@@ -37,19 +37,19 @@ class ArtifactError(RuntimeError):
         self.target = target
 
     def __str__(self) -> str:
-        return self.told(commands.DEFAULT_STUDY)
+        return self.message(commands.DEFAULT_STUDY)
 
-    def told(self, study_file: str) -> str:
-        """Return the message to somebody who works on the study in a file."""
-        message = super().__str__()
+    def message(self, study_file: str) -> str:
+        """Return the message; its suggested command names the study file."""
+        text = super().__str__()
         if self.target is None:
-            return message
-        return f"{message} {commands.snakemake(study_file, self.target)}"
+            return text
+        return f"{text} {commands.snakemake(study_file, self.target)}"
 
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary path in the same folder and move it to `path` when the block ends well."""
+    """Yield a temporary path in the same folder; move it to `path` when the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     os.close(handle)
@@ -64,7 +64,7 @@ def atomic(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder and move its files to the folder `path` when the block ends well.
+    """Yield a temporary folder; move its files to the folder `path` when the block succeeds.
 
     The record comes last: it covers the other files with checksums.
     """
@@ -86,13 +86,13 @@ def _umask() -> int:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text, whole or not at all."""
+    """Write UTF-8 text atomically."""
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write bytes, whole or not at all."""
+    """Write bytes atomically."""
     with atomic(path) as temporary:
         temporary.write_bytes(data)
 
@@ -103,24 +103,24 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON; as all readers here, raises ArtifactError when the file is missing or damaged."""
+    """Read JSON; like all readers here, raise ArtifactError for a missing or damaged file."""
     with reading(path):
         return json.loads(path.read_text(encoding="utf-8"))
 
 
 def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write one JSON object a line."""
+    """Write one JSON object per line."""
     write_text(path, "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows))
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Read one JSON object a line."""
+    """Read one JSON object per line."""
     with reading(path):
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def new_array(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
-    """Return an array to be filled, which lies in a new .npy file and not in memory."""
+    """Return an array to fill that is mapped from a new .npy file and does not use memory."""
     from numpy.lib.format import open_memmap
 
     array: np.ndarray = open_memmap(path, mode="w+", dtype=dtype, shape=shape)
@@ -133,7 +133,7 @@ def write_tensors(
     """Write tensors as safetensors; the same tensors give the same bytes."""
     from safetensors.torch import save_file
 
-    # Layout (channels_last) is no part of a value: bytes must not depend on it.
+    # The bytes must not depend on the memory layout (channels_last).
     plain = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
     with atomic(path) as temporary:
         save_file(plain, temporary, metadata)
@@ -163,7 +163,7 @@ def sha256(path: Path) -> str:
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn whatever is wrong with a file into an ArtifactError that says what to do."""
+    """Raise any error of reading a file as an ArtifactError that suggests a fix."""
     from safetensors import SafetensorError
 
     try:

@@ -1,4 +1,4 @@
-"""Records: what they must have before anything is read from them, and how they are written."""
+"""Records: how a job's record is written, and checked before anything is read from it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from robustviews.artifacts.revision import commit
 Record = dict[str, Any]
 
 _MAPPING, _TEXT = (dict, "a mapping"), (str, "text")
-# What a record has, with the types and how people call them.
+# The sections of a record, with their types and the name of each type in messages.
 _CORE = ("stage", "name", "spec", "inputs", "outputs")
 _SECTIONS: dict[str, tuple[type | tuple[type, ...], str]] = {
     "stage": _TEXT,
@@ -36,12 +36,12 @@ _SECTIONS: dict[str, tuple[type | tuple[type, ...], str]] = {
 
 
 def broken(record: object, *, whole: bool = True) -> str:
-    """Say in which way JSON is no record of a job, or nothing when it is one.
+    """Return why JSON is not a valid job record; an empty text for a valid one.
 
     Args:
-        record: as it was read.
-        whole: whether it must have all sections; else only what tells a job, its inputs and outputs
-            must be there, and the others may be None, which stands for unknown.
+        record: parsed JSON.
+        whole: whether all sections are required; otherwise only those that identify a job, its
+            inputs and its outputs are, and the others may be missing or None (unknown).
     """
     if not isinstance(record, dict):
         return f"expected a mapping, found {json.dumps(record)[:40]}"
@@ -61,23 +61,23 @@ def broken(record: object, *, whole: bool = True) -> str:
 
 
 def require(record: object, where: Path | str, *, whole: bool = True) -> Record:
-    """Return a record after a look at its shape; `whole` as in `broken`.
+    """Return a record after checking its sections and types; `whole` as in `broken`.
 
     Raises:
-        ArtifactError: it is none.
+        ArtifactError: the record is not valid.
     """
-    wrong = broken(record, whole=whole)
-    if wrong:
+    problem = broken(record, whole=whole)
+    if problem:
         folder = Path(where).parent
         raise ArtifactError(
-            f"{where}: no record of a job, {wrong}; get it back with: "
+            f"{where}: not a job record: {problem}; restore it with: "
             f"dvc checkout --force {folder}   or remove {folder} and run snakemake again"
         )
     assert isinstance(record, dict)
     return record
 
 
-# Whose versions may decide a number.
+# Packages whose versions may change a result.
 PACKAGES = (
     "numpy",
     "pillow",
@@ -104,21 +104,21 @@ def write_record(
     seconds: float | None = None,
     code: tuple[str | None, bool | None] | None = None,
 ) -> None:
-    """Write record.json beside the files of a finished job: what they are, and made from what.
+    """Write record.json beside the files of a finished job: their hashes and their origin.
 
     Args:
-        folder: holds the job's outputs; every file in it but record.json is hashed.
-        stage: verb that made them.
+        folder: holds the job's outputs; every file except record.json is hashed.
+        stage: verb that wrote the outputs.
         name: of the job.
         study: slug.
         spec: resolved options, with the digest of the code under `code`.
-        inputs: files that were read.
-        environment: device, threads and the like; what is installed is added.
+        inputs: files that the job read.
+        environment: device, threads and the like; the installed software is added.
         started: time.time() at the start.
-        result: numbers of the job, for people and for logs.
-        resumed: how often an interruption was survived.
-        seconds: work time over all processes; since `started` when None.
-        code: what `commit` returned at the start, before anybody could edit or commit; asked now
+        result: numbers of the job, for readers and logs.
+        resumed: how often the job was resumed after an interruption.
+        seconds: work time over all processes; the time since `started` when None.
+        code: what `commit` returned at the start, before anybody could edit or commit; called now
             when None.
     """
     outputs = [path for path in sorted(folder.iterdir()) if _is_output(path)]
@@ -144,13 +144,13 @@ def write_record(
 
 
 def lock_file() -> Path | None:
-    """Return the requirements.lock that stands beside the sources, if it does."""
+    """Return the path of the requirements.lock beside the sources; None without one."""
     path = Path(__file__).parents[3] / "requirements.lock"
     return path if path.is_file() else None
 
 
 def _software() -> dict[str, Any]:
-    """Describe what is installed: the lock, what it gave, the image around it; None if unknown."""
+    """Return the lock file's hash, installed versions and the container image; None if unknown."""
     lock, packages = lock_file(), {}
     for name in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -163,7 +163,7 @@ def _software() -> dict[str, Any]:
 
 
 def _public_name(image: str) -> str:
-    """Return an image's name without its folder here, or `user:password@` before its registry."""
+    """Return an image's name without local folders and without `user:password@`."""
     if image.startswith(("/", ".", "~")):
         return Path(image).name
     return re.sub(r"(^|//)[^/]*@(?!sha256:)", r"\1", image)

@@ -1,8 +1,7 @@
-"""The command line: one verb a rule of the workflow, and what people use by hand.
+"""The command line: one verb per rule of the workflow, and verbs for use by hand.
 
-Parse, load, call, save; no logic.
-Modules that need torch or matplotlib are imported by the verbs that need them, so that `check` and
-`--help` answer at once.
+Verbs parse, load, call and save; they have no logic. Those that need torch or matplotlib import
+them, so that `check` and `--help` answer at once.
 """
 
 from __future__ import annotations
@@ -21,38 +20,38 @@ from robustviews.study import StudyError, load_study
 
 Verb = Callable[[argparse.Namespace], int | None]
 
-_JUDGES = ("verify", "audit")  # exit with 1 as a verdict
+_CHECKERS = ("verify", "audit")  # whose exit status 1 means that a check failed
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb.
 
     Returns:
-        Exit status: 0, or 2 when something that the user can mend is wrong. Of `verify` and `audit`
-        1 is a verdict, that something failed; 2 says that something could not be checked, and that
-        is also the status of their crash. Any other verb that crashes raises, and so exits with 1.
+        Exit status: 0, or 2 for an error that the user can fix. `verify` and `audit` exit with 1 if
+        a check failed, and with 2 if something could not be checked or they crashed. Any other verb
+        that crashes raises, and so exits with 1.
     """
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         status: int | None = options.verb(options)
-    except (ValueError, ArtifactError) as error:  # what the package refuses, in its own words
-        if type(error) is ValueError:  # or a mistake of ours, which the log should tell apart
+    except (ValueError, ArtifactError) as error:  # errors with a message for users
+        if type(error) is ValueError:  # perhaps a bug: log its traceback
             logging.info("", exc_info=error)
-        told = error.told(options.study) if isinstance(error, ArtifactError) else str(error)
-        sys.stderr.write(f"{told}\n")
+        message = error.message(options.study) if isinstance(error, ArtifactError) else str(error)
+        sys.stderr.write(f"{message}\n")
         return 2
-    except Exception as error:  # the status 1 of a crash would read as a verdict
-        if options.name not in _JUDGES:
+    except Exception as error:  # exit status 1 would mean a failed check
+        if options.name not in _CHECKERS:
             raise
-        logging.exception("robustviews %s crashed, and so judges nothing", options.name)
+        logging.exception("robustviews %s crashed, so nothing was checked", options.name)
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
         return 2
     return status or 0
 
 
 def check(options: argparse.Namespace) -> int:
-    """Validate study files: all mistakes of all files at once."""
+    """Validate study files; report all mistakes of all files at once."""
     from robustviews.study import plan
 
     status = 0
@@ -110,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _options() -> dict[str, dict[str, Any]]:
-    """Return the options that verbs name, as argparse takes them."""
+    """Return argparse's arguments for each option that verbs name."""
     device = os.environ.get("ROBUSTVIEWS_DEVICE", "auto")
     switch: dict[str, Any] = {"action": "store_true"}
     return {
@@ -122,13 +121,13 @@ def _options() -> dict[str, dict[str, Any]]:
         "--figure": {"required": True, "help": "name of the figure"},
         "--device": {"default": device, "help": "auto, cpu, cuda, cuda:1 (%(default)s)"},
         "--threads": {"type": _positive, "help": "CPU threads (the study's)"},
-        "--partial": {**switch, "help": "leave out what was not run yet"},
-        "--jobs": {"type": _positive, "help": "jobs at a time (what the workflow runs)"},
+        "--partial": {**switch, "help": "leave out results that do not exist yet"},
+        "--jobs": {"type": _positive, "help": "jobs at a time (as many as the workflow runs)"},
         "--recalibrate": {**switch, "help": "measure this machine again"},
         "--each": {**switch, "help": "list every job"},
-        "--json": {**switch, "help": "write JSON, with all that is known"},
-        "--stages": {"nargs": "+", "metavar": "STAGE", "help": "look at these alone"},
-        "--cell": {"metavar": "TABLE:ROW:COLUMN", "help": "look at one cell alone"},
+        "--json": {**switch, "help": "write JSON with all details"},
+        "--stages": {"nargs": "+", "metavar": "STAGE", "help": "check only these stages"},
+        "--cell": {"metavar": "TABLE:ROW:COLUMN", "help": "check only this cell"},
         "cell": {"metavar": "TABLE:ROW:COLUMN", "help": "cell of a table"},
         "first": {"metavar": "A", "help": "record, folder, cell, or REVISION:PATH"},
         "second": {"metavar": "B", "help": "the same, to compare with"},
@@ -136,7 +135,7 @@ def _options() -> dict[str, dict[str, Any]]:
         "--to": {"type": Path, "required": True, "metavar": "FOLDER", "help": "folder to write"},
         "--agent": {
             "metavar": "NAME",
-            "help": "who ran it, or an ORCID URL; nobody is named without",
+            "help": "person who ran it, or an ORCID URL; none by default",
         },
         "--key": {"type": Path, "required": True, "metavar": "FILE", "help": "key file"},
     }
@@ -144,12 +143,12 @@ def _options() -> dict[str, dict[str, Any]]:
 
 _COMPUTES = ("--device", "--threads")
 
-# Verb: its module in this package, what it does, its options.
+# Verb: its module in this package, its help text, its options.
 VERBS: dict[str, tuple[str, str, tuple[str, ...]]] = {
-    "doctor": ("doctor", "tell what works on this machine, and what to type next", ("--json",)),
+    "doctor": ("doctor", "report what works on this machine, with suggested commands", ("--json",)),
     "estimate": (
         "estimate",
-        "tell time, memory and disk of what is still to be done",
+        "estimate time, memory and disk of the jobs still to run",
         ("--device", "--jobs", "--recalibrate", "--each", "--json"),
     ),
     "data": ("stages", "prepare a data set as uint8 arrays", ("--dataset", *_COMPUTES)),
@@ -173,23 +172,27 @@ VERBS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "report": ("report", "write the report as one HTML page", ("--partial",)),
     "summary": (
         "report",
-        "print the main table and where the report lies",
+        "print the main table and the path of the report",
         ("--partial",),
     ),
     "verify": (
         "audit",
-        "check bytes, records and Snakemake metadata against each other",
+        "compare files, records and Snakemake's metadata",
         ("--stages",),
     ),
     "audit": (
         "audit",
-        "walk every cell of every table back to its bytes",
+        "trace every cell of every table back to its files",
         ("--cell", "--json"),
     ),
-    "explain": ("provenance", "tell how a cell was made, and how to make it again", ("cell",)),
+    "explain": (
+        "provenance",
+        "explain how a cell was computed, and how to compute it again",
+        ("cell",),
+    ),
     "diff": ("provenance", "name the first input in which two records differ", ("first", "second")),
     "prune": ("provenance", "list orphaned files, which no job of the study writes", ("--yes",)),
     "crate": ("export", "export a finished study as an RO-Crate", ("--to", "--agent")),
-    "sign": ("export", "sign what the audit vouches for", ("--key",)),
-    "check-signature": ("export", "check signature and files offline", ("--key",)),
+    "sign": ("export", "sign a list of the audited files and cells", ("--key",)),
+    "check-signature": ("export", "check the signature and the files offline", ("--key",)),
 }

@@ -1,4 +1,4 @@
-"""Verbs that check what is on disk, without torch: verify and audit."""
+"""Verbs that check files on disk, without torch: verify and audit."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ STAGES = {
     "attack": ("attack",),
     "report": REPORTING,
 }
-_OF_FILES = ("inputs", "upstream")  # checks of what several jobs read
-_NAMED = 4  # orphaned folders, before they are counted
-_LISTED = {State.FAILED: 12, State.UNKNOWN: 3}  # findings of one check, before they are counted
+_FILE_CHECKS = ("inputs", "upstream")  # checks of files that several jobs read
+_MAX_FOLDERS = 4  # orphaned folders to list; the rest is counted
+_MAX_FINDINGS = {State.FAILED: 12, State.UNKNOWN: 3}  # per check; the rest is counted
 
 
 def verify(options: argparse.Namespace) -> int:
-    """Check bytes, records and Snakemake metadata of some stages against each other."""
+    """Compare files, records and Snakemake's metadata of some stages."""
     study = load_study(options.study)
     stages = options.stages or list(STAGES)
     for stage in stages:
@@ -40,7 +40,7 @@ def verify(options: argparse.Namespace) -> int:
             raise UsageError(f"--stages: no stage `{stage}`; {nearest(stage, STAGES)}")
     rules = {rule for stage in stages for rule in STAGES[stage]}
     findings = verified(study, Path(), rules=rules)
-    _write_wrong(findings, study.file)
+    _write_unverified(findings, study.file)
     _write_orphans(study)
     state = worst(findings)
     _write(f"{study.study}: {', '.join(stages)}: {_counts(findings)}: {state}")
@@ -48,30 +48,32 @@ def verify(options: argparse.Namespace) -> int:
 
 
 def audit(options: argparse.Namespace) -> int:
-    """Walk every cell of every table, or one, back to its bytes."""
+    """Trace every cell of every table, or one cell, back to its files."""
     study = load_study(options.study)
-    wanted = None if options.cell is None else [cells.find(study, options.cell)[0]]
-    seen = audit_study(study, cells=wanted)
+    addresses = None if options.cell is None else [cells.find(study, options.cell)[0]]
+    result = audit_study(study, cells=addresses)
     if options.json:
-        _write(json.dumps(seen.as_json(), indent=1))
+        _write(json.dumps(result.as_json(), indent=1))
     else:
-        _write_cells(seen)
-        if wanted is None:
-            _write_wrong(seen.all_findings(), study.file)
+        _write_cells(result)
+        if addresses is None:
+            _write_unverified(result.all_findings(), study.file)
         else:
-            _write_chain(seen)
-        for remark in seen.remarks:
+            _write_chain(result)
+        for remark in result.remarks:
             _write(f"note: {remark}")
-        if wanted is None:
+        if addresses is None:
             _write_orphans(study)
-        _write(f"{seen.study}: {_counts(seen.all_findings())}: {seen.state}")
-    return exit_status(seen.state)
+        _write(f"{result.study}: {_counts(result.all_findings())}: {result.state}")
+    return exit_status(result.state)
 
 
-def _write_cells(seen: Audit) -> None:
-    width = max((len(str(address)) for address in seen.cells), default=0)
-    for address, cell in seen.cells.items():
-        _write(f"{seen.state_of(address)!s:8}  {address!s:{width}}  {_value(cell.value, address)}")
+def _write_cells(result: Audit) -> None:
+    width = max((len(str(address)) for address in result.cells), default=0)
+    for address, cell in result.cells.items():
+        _write(
+            f"{result.state_of(address)!s:8}  {address!s:{width}}  {_value(cell.value, address)}"
+        )
 
 
 def _value(value: float | None, address: cells.Address) -> str:
@@ -81,48 +83,48 @@ def _value(value: float | None, address: cells.Address) -> str:
     return f"{value:.4g} minutes" if minutes else f"{100 * value:.4g} %"
 
 
-def _write_chain(seen: Audit) -> None:
-    """Write every check of a cell, job by job in the order in which they ran."""
-    for job in seen.jobs.values():
+def _write_chain(result: Audit) -> None:
+    """Write every check of a cell by job, in the order in which the jobs ran."""
+    for job in result.jobs.values():
         _write(f"\n{' '.join(job.key)}: {job.state}")
         for finding in job.findings:
             _write(f"  {finding.state!s:8}  {finding.check}: {_subject(finding)}{finding.text}")
     _write("\ncell and table")
-    own = (finding for cell in seen.cells.values() for finding in cell.findings)
-    for finding in (*own, *seen.findings):
+    own = (finding for cell in result.cells.values() for finding in cell.findings)
+    for finding in (*own, *result.findings):
         _write(f"  {finding.state!s:8}  {finding.check}: {finding.subject}: {finding.text}")
     _write("")
 
 
 def _subject(finding: Finding) -> str:
-    """Return the file that a finding is about, where that is not the record."""
+    """Return the file of a finding, unless it is the record."""
     return "" if finding.subject.endswith(RECORD) else f"{finding.subject}: "
 
 
-def _write_wrong(findings: Iterable[Finding], file: str) -> None:
-    """Write what is not verified, the worst first; of many of a kind the first."""
-    kinds: dict[tuple[State, str], list[Finding]] = {}
+def _write_unverified(findings: Iterable[Finding], file: str) -> None:
+    """Write the findings that are not verified: the worst first, at most some of each check."""
+    groups: dict[tuple[State, str], list[Finding]] = {}
     for finding in findings:
         if finding.state is not State.VERIFIED:
-            kinds.setdefault((finding.state, finding.check), []).append(finding)
-    for (state, check), found in sorted(kinds.items(), key=lambda kind: -kind[0][0]):
+            groups.setdefault((finding.state, finding.check), []).append(finding)
+    for (state, check), group in sorted(groups.items(), key=lambda item: -item[0][0]):
         shown: dict[str, list[str]] = {}
-        for each in found:
-            # All jobs that read a changed file say so: the first is enough to find it.
-            key = each.subject if check in _OF_FILES else f"{each.subject}: {each.text}"
-            shown.setdefault(key, []).append(f"{each.subject}: {each.text}")
-        for texts in list(shown.values())[: _LISTED[state]]:
+        for finding in group:
+            # All jobs that read a changed file report it; the first report is enough.
+            key = finding.subject if check in _FILE_CHECKS else f"{finding.subject}: {finding.text}"
+            shown.setdefault(key, []).append(f"{finding.subject}: {finding.text}")
+        for texts in list(shown.values())[: _MAX_FINDINGS[state]]:
             others = len(dict.fromkeys(texts)) - 1
-            more = f" (and {others} more of this file)" if others else ""
+            more = f" (and {others} more on this file)" if others else ""
             _write(f"{state}: {check}: {texts[0]}{more}")
-        if len(shown) > _LISTED[state]:
-            left = len(shown) - _LISTED[state]
-            see = commands.robustviews(file, "audit", "--json")
-            _write(f"{state}: {check}: and {left} more; see: {see}")
+        if len(shown) > _MAX_FINDINGS[state]:
+            remaining = len(shown) - _MAX_FINDINGS[state]
+            command = commands.robustviews(file, "audit", "--json")
+            _write(f"{state}: {check}: and {remaining} more; see: {command}")
 
 
 def _write_orphans(study: Study) -> None:
-    """Write where files lie that no job writes, which decides no number and so is no failure."""
+    """Write the folders of orphaned files, which change no result and so are not a failure."""
     try:
         paths = orphans.find(study)
     except orphans.OrphanError as error:
@@ -130,9 +132,11 @@ def _write_orphans(study: Study) -> None:
         return
     folders = {str(path.parent): None for path in paths if path.parts[0] in ("data", "results")}
     if folders:
-        more = f" and {len(folders) - _NAMED} more" if len(folders) > _NAMED else ""
-        named = ", ".join(list(folders)[:_NAMED]) + more
-        _write(f"note: orphaned files in {named}; see: {commands.robustviews(study.file, 'prune')}")
+        more = f" and {len(folders) - _MAX_FOLDERS} more" if len(folders) > _MAX_FOLDERS else ""
+        listed = ", ".join(list(folders)[:_MAX_FOLDERS]) + more
+        _write(
+            f"note: orphaned files in {listed}; see: {commands.robustviews(study.file, 'prune')}"
+        )
 
 
 def _counts(findings: Iterable[Finding]) -> str:

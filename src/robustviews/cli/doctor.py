@@ -1,4 +1,4 @@
-"""The verb `doctor`: what works here, on one page."""
+"""The verb `doctor`: a page on what works on this machine."""
 
 from __future__ import annotations
 
@@ -18,20 +18,22 @@ _HINT = "        -> "
 
 
 def doctor(options: argparse.Namespace) -> int:
-    """Tell what works on this machine and what to type next; exit 2 where it must be typed."""
+    """Report what works on this machine, with suggested commands; exit 2 if one is needed."""
     study, title = _study(options.study)
-    seen = []
+    symptoms = []
     for symptom in (title, *examination.examine(study)):
-        seen.append(symptom)
+        symptoms.append(symptom)
         if not options.json:
             sys.stdout.write(_lines(symptom))
             sys.stdout.flush()
-    bad = sum(each.health is Health.BAD for each in seen)
+    bad = sum(symptom.health is Health.BAD for symptom in symptoms)
     if options.json:
-        rows = [{**asdict(each), "health": each.health.name.lower()} for each in seen]
+        rows = [{**asdict(symptom), "health": symptom.health.name.lower()} for symptom in symptoms]
         sys.stdout.write(json.dumps(rows, indent=1) + "\n")
     elif bad:
-        sys.stdout.write(f"Mend what has !! before it, {bad} in all; what has - is not needed.\n")
+        sys.stdout.write(
+            f"Fix the lines marked !!, {bad} in total; those marked - are not needed.\n"
+        )
     else:
         sys.stdout.write(f"Next: {commands.snakemake(options.study, '--dry-run')}\n")
     return 2 * bool(bad)
@@ -44,12 +46,12 @@ def _study(path: str) -> tuple[Study | None, Symptom]:
         lock = artifacts.lock_file()
         if not Path(path).exists() and lock is not None:
             checkout = shlex.quote(str(lock.parent))
-            found = f"{path}: no such file in {Path.cwd()}"
+            finding = f"{path}: no such file in {Path.cwd()}"
             hint = f"cd {checkout}, or name another: robustviews doctor --study FILE"
         else:
-            found = str(error).splitlines()[0]
+            finding = str(error).splitlines()[0]
             hint = shlex.join(["robustviews", "check", path])
-        return None, Symptom("study", Health.BAD, found, hint)
+        return None, Symptom("study", Health.BAD, finding, hint)
     return study, Symptom("study", Health.GOOD, f"{study.study} ({path})")
 
 

@@ -1,4 +1,4 @@
-"""The verb `estimate`: what a study will take, told before anything runs."""
+"""The verb `estimate`: time, memory and disk of a study before anything runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def estimate(options: argparse.Namespace) -> None:
-    """Tell time, memory and disk of what is still to be done."""
+    """Estimate time, memory and disk of the jobs that are still to run."""
     from robustviews.estimating import calibrate
     from robustviews.machine import runtime
 
@@ -33,13 +33,13 @@ def estimate(options: argparse.Namespace) -> None:
         "at_once": at_once,
         "deterministic": settings.deterministic,
     }
-    every, jobs = pending.jobs(study), pending.pending(study)
-    asked = questions(study, jobs.values(), context)
-    known = calibrate.load(device)
-    new = [each for each in asked if options.recalibrate or each.key not in known.answers]
+    all_jobs, jobs = pending.jobs(study), pending.pending(study)
+    needed = questions(study, jobs.values(), context)
+    calibration = calibrate.load(device)
+    new = [q for q in needed if options.recalibrate or q.key not in calibration.answers]
     if new:
         sys.stderr.write(
-            f"calibrating on {known.device}: {len(new)} measurements, "
+            f"calibrating on {calibration.device}: {len(new)} measurements, "
             f"at most {calibrate.SECONDS:.0f} s\n"
         )
         answers = calibrate.answer(
@@ -49,16 +49,18 @@ def estimate(options: argparse.Namespace) -> None:
             at_once=at_once,
             deterministic=settings.deterministic,
         )
-        known.add(answers)
-        calibrate.save(known, device)
-    found = estimates(study, jobs.values(), context, known.answers)
-    done = len(every) - len(jobs)
-    said = (
-        [json.dumps(_as_json(study, found, known, at_once), indent=1)]
+        calibration.add(answers)
+        calibrate.save(calibration, device)
+    results = estimates(study, jobs.values(), context, calibration.answers)
+    finished = len(all_jobs) - len(jobs)
+    lines = (
+        [json.dumps(_as_json(study, results, calibration, at_once), indent=1)]
         if options.json
-        else _lines(study, found, known, at_once=at_once, done=done, each=options.each)
+        else _lines(
+            study, results, calibration, at_once=at_once, finished=finished, every_job=options.each
+        )
     )
-    for line in said:
+    for line in lines:
         sys.stdout.write(f"{line}\n")
 
 
@@ -66,94 +68,100 @@ def _jobs_at_once(device: str, threads: int) -> int:
     """Return how many jobs the workflow's default profile runs at a time."""
     if device != "cpu":
         return 1
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux alone has it
+    affinity = getattr(os, "sched_getaffinity", None)  # only on Linux
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     return max(1, cores // threads)
 
 
 def _lines(
-    study: Study, found: list[Estimate], known: Calibration, *, at_once: int, done: int, each: bool
+    study: Study,
+    estimates: list[Estimate],
+    calibration: Calibration,
+    *,
+    at_once: int,
+    finished: int,
+    every_job: bool,
 ) -> Iterator[str]:
-    """Yield what to tell people."""
-    if not found:
-        yield f"{study.study}: all {done} jobs are done"
+    """Yield the lines of the report."""
+    if not estimates:
+        yield f"{study.study}: all {finished} jobs are done"
         return
-    threads = study.runtime.threads
-    yield f"{study.study}: {len(found)} of {len(found) + done} jobs to do, {at_once} at a time"
-    yield f"on {known.device}, {threads} {'thread' if threads == 1 else 'threads'} a job"
-    yield f"measured {known.date}, torch {known.torch}"
+    threads, total = study.runtime.threads, len(estimates) + finished
+    yield f"{study.study}: {len(estimates)} of {total} jobs to do, {at_once} at a time"
+    yield f"on {calibration.device}, {threads} {'thread' if threads == 1 else 'threads'} per job"
+    yield f"measured {calibration.date}, torch {calibration.torch}"
     yield ""
     titles = ("rule", "jobs", "time", "memory", "disk", "most expensive job")
-    yield from _aligned([titles, *(_row(rule, some) for rule, some in _by_rule(found))])
+    yield from _aligned([titles, *(_row(rule, group) for rule, group in _by_rule(estimates))])
     yield ""
-    if each:
-        yield from _aligned([("time", "memory", "disk", "job"), *map(_job_row, found)])
+    if every_job:
+        yield from _aligned([("time", "memory", "disk", "job"), *map(_job_row, estimates)])
         yield ""
-    yield _total(found, at_once)
-    yield from _remarks(found)
+    yield _total(estimates, at_once)
+    yield from _remarks(estimates)
 
 
-def _by_rule(found: list[Estimate]) -> Iterator[tuple[str, list[Estimate]]]:
+def _by_rule(estimates: list[Estimate]) -> Iterator[tuple[str, list[Estimate]]]:
     for rule in pending.RULES:
-        some = [each for each in found if each.job.rule == rule]
-        if some:
-            yield rule, some
+        group = [estimate for estimate in estimates if estimate.job.rule == rule]
+        if group:
+            yield rule, group
 
 
-def _row(rule: str, some: list[Estimate]) -> tuple[str, ...]:
-    """Return a line for the jobs of a rule, one after the other."""
-    told = [each for each in some if each.amount is not None]
-    if not told:
-        return rule, str(len(some)), "unknown", "unknown", "unknown", ""
-    amounts = [each.amount for each in told if each.amount is not None]
+def _row(rule: str, group: list[Estimate]) -> tuple[str, ...]:
+    """Return a table row that sums the jobs of a rule."""
+    measured = [estimate for estimate in group if estimate.amount is not None]
+    if not measured:
+        return rule, str(len(group)), "unknown", "unknown", "unknown", ""
+    amounts = [estimate.amount for estimate in measured if estimate.amount is not None]
     seconds = sum(amount.seconds for amount in amounts)
-    some_unknown = "> " if len(told) < len(some) else ""
-    dearest = max(zip(told, amounts, strict=True), key=lambda pair: pair[1].seconds)
-    name = dearest[0].job.name
+    at_least = "> " if len(measured) < len(group) else ""
+    longest = max(zip(measured, amounts, strict=True), key=lambda pair: pair[1].seconds)
+    name = longest[0].job.name
     return (
         rule,
-        str(len(some)),
-        f"{some_unknown}{duration(seconds)}",
+        str(len(group)),
+        f"{at_least}{duration(seconds)}",
         size(max(amount.memory for amount in amounts)),
-        f"{some_unknown}{size(sum(amount.disk for amount in amounts))}",
-        f"{duration(dearest[1].seconds)}: {name}" if name and len(some) > 1 else "",
+        f"{at_least}{size(sum(amount.disk for amount in amounts))}",
+        f"{duration(longest[1].seconds)}: {name}" if name and len(group) > 1 else "",
     )
 
 
-def _job_row(each: Estimate) -> tuple[str, ...]:
-    name = " ".join(part for part in each.job.key if part)
-    if each.amount is None:
+def _job_row(estimate: Estimate) -> tuple[str, ...]:
+    name = " ".join(part for part in estimate.job.key if part)
+    if estimate.amount is None:
         return "unknown", "unknown", "unknown", name
-    rough = "about " if each.rough else ""
-    seconds = f"{rough}{duration(each.amount.seconds)}"
-    return seconds, size(each.amount.memory), size(each.amount.disk), name
+    rough = "about " if estimate.rough else ""
+    seconds = f"{rough}{duration(estimate.amount.seconds)}"
+    return seconds, size(estimate.amount.memory), size(estimate.amount.disk), name
 
 
-def _total(found: list[Estimate], at_once: int) -> str:
-    seconds, memory = schedule(found, at_once=at_once)
-    disk = sum(each.amount.disk for each in found if each.amount is not None)
-    unknown = any(each.amount is None for each in found)
+def _total(estimates: list[Estimate], at_once: int) -> str:
+    seconds, memory = schedule(estimates, at_once=at_once)
+    disk = sum(estimate.amount.disk for estimate in estimates if estimate.amount is not None)
+    unknown = any(estimate.amount is None for estimate in estimates)
     return (
         f"whole study: {'more than ' if unknown else ''}{duration(seconds)}, "
         f"{size(memory)} of memory, {size(disk)} on disk"
     )
 
 
-def _remarks(found: list[Estimate]) -> Iterator[str]:
-    """Yield what is not known, or only roughly."""
-    for note in dict.fromkeys(each.note for each in found if each.note):
-        count = sum(each.note == note for each in found)
+def _remarks(estimates: list[Estimate]) -> Iterator[str]:
+    """Yield notes on unknown and on rough estimates."""
+    for note in dict.fromkeys(estimate.note for estimate in estimates if estimate.note):
+        count = sum(estimate.note == note for estimate in estimates)
         yield f"- {note} ({count} {'job' if count == 1 else 'jobs'})"
-    rough = sum(each.rough for each in found)
+    rough = sum(estimate.rough for estimate in estimates)
     if rough:
         yield (
-            f"- {rough} jobs were not measured in time, but scaled from the nearest; "
-            "another `estimate` goes on measuring"
+            f"- {rough} jobs were not measured in time, but scaled from the nearest measurement; "
+            "run `estimate` again to measure more"
         )
 
 
 def _aligned(rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
-    """Yield lines whose columns begin below each other."""
+    """Yield lines with aligned columns."""
     rows = list(rows)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
@@ -162,30 +170,30 @@ def _aligned(rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
 
 
 def _as_json(
-    study: Study, found: list[Estimate], known: Calibration, at_once: int
+    study: Study, estimates: list[Estimate], calibration: Calibration, at_once: int
 ) -> dict[str, Any]:
-    seconds, memory = schedule(found, at_once=at_once)
+    seconds, memory = schedule(estimates, at_once=at_once)
     jobs = [
         {
-            "rule": each.job.rule,
-            "name": each.job.name,
-            "seconds": each.amount and each.amount.seconds,
-            "memory": each.amount and each.amount.memory,
-            "disk": each.amount and each.amount.disk,
-            "note": each.note,
-            "rough": each.rough,
+            "rule": estimate.job.rule,
+            "name": estimate.job.name,
+            "seconds": estimate.amount and estimate.amount.seconds,
+            "memory": estimate.amount and estimate.amount.memory,
+            "disk": estimate.amount and estimate.amount.disk,
+            "note": estimate.note,
+            "rough": estimate.rough,
         }
-        for each in found
+        for estimate in estimates
     ]
     return {
         "study": study.study,
-        "device": known.device,
-        "torch": known.torch,
-        "measured": known.date,
+        "device": calibration.device,
+        "torch": calibration.torch,
+        "measured": calibration.date,
         "at_once": at_once,
         "seconds": seconds,
         "memory": memory,
-        "disk": sum(each.amount.disk for each in found if each.amount is not None),
-        "unknown": sum(each.amount is None for each in found),
+        "disk": sum(estimate.amount.disk for estimate in estimates if estimate.amount is not None),
+        "unknown": sum(estimate.amount is None for estimate in estimates),
         "jobs": jobs,
     }

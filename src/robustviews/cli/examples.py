@@ -1,4 +1,4 @@
-"""The verb `examples`: a picture of views, clean and perturbed."""
+"""The verb `examples`: a picture of clean and perturbed views."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from robustviews.study.jobs import jobs
 
 IMAGES = 4  # in the picture
 STEPS = 10
-EPS = 8.0  # in 1/255, for an encoder that was trained without an adversary
+EPS = 8.0  # in 1/255, for encoders that were trained without an adversary
 
 
 def examples(options: argparse.Namespace) -> None:
-    """Draw views of a few training images, clean and as an encoder's adversary perturbs them."""
+    """Draw views of a few training images, clean and perturbed by an encoder's adversary."""
     import torch
 
     from robustviews.attacks import fraction, in_pixels, pgd

@@ -11,15 +11,15 @@ from robustviews.study import load_study
 
 
 def crate(options: argparse.Namespace) -> None:
-    """Write a finished study as a folder that is an RO-Crate."""
-    from robustviews.provenance import crate as exported
+    """Write a finished study as an RO-Crate folder."""
+    from robustviews.provenance import crate as ro_crate
 
     study = load_study(options.study)
-    made = exported.build(study, agent=options.agent)
-    exported.write(made, options.to)
+    built = ro_crate.build(study, agent=options.agent)
+    ro_crate.write(built, options.to)
     sys.stdout.write(
-        f"{options.to}: RO-Crate of {study.study}: {len(made.files)} files, "
-        f"{len(made.entities)} entities; start with {options.to}/{exported.METADATA}\n"
+        f"{options.to}: RO-Crate of {study.study}: {len(built.files)} files, "
+        f"{len(built.entities)} entities; start with {options.to}/{ro_crate.METADATA}\n"
     )
 
 
@@ -29,26 +29,26 @@ def sign(options: argparse.Namespace) -> None:
     from robustviews.provenance.audit import audit
 
     study = load_study(options.study)
-    signer = signing.fingerprint(options.key)  # before the audit, which takes long
+    signer = signing.fingerprint(options.key)  # before the slow audit
     path = manifest.path_of(study)
     signature = path.with_name(f"{path.name}.sig")
-    listed = manifest.build(study, audit(study))
-    with artifacts.atomic(path) as temporary:  # without a signature the old manifest remains
-        artifacts.write_json(temporary, listed)
-        armoured = signing.sign(temporary.read_bytes(), options.key)
-    artifacts.write_text(signature, armoured)
+    content = manifest.build(study, audit(study))
+    with artifacts.atomic(path) as temporary:  # if signing fails, the old manifest remains
+        artifacts.write_json(temporary, content)
+        signed = signing.sign(temporary.read_bytes(), options.key)
+    artifacts.write_text(signature, signed)
     sys.stdout.write(
-        f"{path}: {len(listed['files'])} files and {len(listed['cells'])} cells, audit "
-        f"{listed['audit']['state']}\n"
+        f"{path}: {len(content['files'])} files and {len(content['cells'])} cells, audit "
+        f"{content['audit']['state']}\n"
         f"{signature}: signed by {signer}\n"
-        f"Check with: robustviews check-signature --key PUBLIC_KEY\n"
-        f"or without this software, the manifest alone: ssh-keygen -Y check-novalidate "
+        f"Check it with: robustviews check-signature --key PUBLIC_KEY\n"
+        f"or only the manifest, without this software: ssh-keygen -Y check-novalidate "
         f"-n {signing.NAMESPACE} -s {signature} < {path}\n"
     )
 
 
 def check_signature(options: argparse.Namespace) -> int:
-    """Check the manifest's signature and study, then hash all files that the manifest lists."""
+    """Check the manifest's signature and study, then hash all files that it lists."""
     from robustviews.provenance import manifest, signing
 
     study = load_study(options.study)
@@ -62,22 +62,22 @@ def check_signature(options: argparse.Namespace) -> int:
     try:
         signing.verify(data, signature, signer)
     except signing.SignatureError as error:
-        sys.stdout.write(f"{signature}: does not hold for {path}: {error}\n")
+        sys.stdout.write(f"{signature} is not a valid signature of {path}: {error}\n")
         return 1
-    listed = manifest.parse(data, path)
-    foreign = manifest.foreign(listed, study)
-    if foreign:
+    content = manifest.parse(data, path)
+    differences = manifest.foreign(content, study)
+    if differences:
         sys.stdout.write(
             f"{path}: signed by {signer}, but not for {options.study} as it is now:\n"
-            + "".join(f"  {line}\n" for line in foreign)
-            + "sign what is here with: robustviews sign --key PRIVATE_KEY\n"
+            + "".join(f"  {line}\n" for line in differences)
+            + "sign the present results with: robustviews sign --key PRIVATE_KEY\n"
         )
         return 1
-    changed = manifest.changes(listed)
+    changed = manifest.changes(content)
     sys.stdout.write("".join(f"{line}\n" for line in changed))
-    files, cells = len(listed["files"]), len(listed["cells"])
+    files, cells = len(content["files"]), len(content["cells"])
     sys.stdout.write(
-        f"{path}: signed by {signer}, audit {listed['audit']['state']} then; "
+        f"{path}: signed by {signer} with audit {content['audit']['state']}; "
         f"{files - len(changed)} of {files} files are as signed, with {cells} cells\n"
     )
     return 1 if changed else 0

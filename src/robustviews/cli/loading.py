@@ -1,4 +1,4 @@
-"""What a job reads: a split of a prepared data set, and weights; by the names of its files."""
+"""Load a job's inputs: a split of a prepared data set, and weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Split(NamedTuple):
-    """One split of a prepared data set, its images mapped from their file."""
+    """One split of a prepared data set, with memory-mapped images."""
 
     images: Images
     labels: Tensor
@@ -44,27 +44,27 @@ def load_split(job: Job) -> Split:
 
 
 def load_weights(job: Job, file: str) -> dict[str, Tensor] | None:
-    """Return the weights that a job reads from `ENCODER` or `HEAD`; None where it reads none."""
-    path = _read_from(job).get(file)
+    """Return the weights that a job reads from `ENCODER` or `HEAD`; None without such an input."""
+    path = _inputs(job).get(file)
     return None if path is None else artifacts.read_tensors(path)
 
 
 @contextlib.contextmanager
 def fitting(job: Job) -> Iterator[None]:
-    """Name the file of a job whose weights do not fit inside a block.
+    """Raise a WeightsError of the block as an error that names the job's file.
 
     Raises:
-        ArtifactError: in place of a WeightsError.
+        ArtifactError: weights do not fit the study's network.
     """
     from robustviews.encoder import WeightsError
 
     try:
         yield
     except WeightsError as error:
-        path = _read_from(job)[{"encoder": folders.ENCODER, "head": folders.HEAD}[error.part]]
+        path = _inputs(job)[{"encoder": folders.ENCODER, "head": folders.HEAD}[error.part]]
         message = f"{path}: does not fit the study's network ({error}); make it again with:"
         raise ArtifactError(message, path) from None
 
 
-def _read_from(job: Job) -> dict[str, Path]:
+def _inputs(job: Job) -> dict[str, Path]:
     return {path.name: path for path in job.reads}

@@ -1,4 +1,4 @@
-"""Names on the command line: they exist, or the error says which do."""
+"""Names on the command line; the error for an unknown name lists the known ones."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from robustviews.study.problems import nearest
 
 
 class UsageError(ValueError):
-    """A name on the command line does not exist; the message lists what does."""
+    """A name on the command line is unknown; the message lists the known ones."""
 
 
 def known(name: str, names: Iterable[str], what: str) -> None:

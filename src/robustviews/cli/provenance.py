@@ -1,4 +1,4 @@
-"""Verbs that tell where a number comes from, without torch: explain, diff, prune."""
+"""Verbs on the provenance of results, without torch: explain, diff, prune."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from pathlib import Path
 from robustviews import commands
 from robustviews.machine.humanize import size
 from robustviews.provenance import difference, orphans
-from robustviews.provenance.explain import explain as tell
+from robustviews.provenance.explain import explain as explain_cell
 from robustviews.study import load_study
 from robustviews.workflow import metadata
 
 
 def explain(options: argparse.Namespace) -> None:
-    """Tell how a cell was made, in words, and with which commands to make it again."""
+    """Explain how a cell was computed, with the commands that compute it again."""
     study = load_study(options.study)
-    sys.stdout.write(tell(study, options.cell))
+    sys.stdout.write(explain_cell(study, options.cell))
 
 
 def diff(options: argparse.Namespace) -> int:
-    """Name the first input in which two results differ, then all others."""
+    """List the inputs in which two results differ, the first cause first."""
     first, second = options.first, options.second
-    found = difference.compare(first, second, lambda: load_study(options.study))
-    sys.stdout.write(str(found))
-    return int(found.differs)
+    comparison = difference.compare(first, second, lambda: load_study(options.study))
+    sys.stdout.write(str(comparison))
+    return int(comparison.differs)
 
 
 def prune(options: argparse.Namespace) -> None:
-    """List files that no job of the study writes any more; remove them with --yes."""
+    """List orphaned files, which no job of the study writes; remove them with --yes."""
     study = load_study(options.study)
     paths = orphans.find(study)
     if not paths:

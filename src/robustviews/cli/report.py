@@ -25,10 +25,10 @@ def table(options: argparse.Namespace) -> None:
     """Write one table as Markdown, CSV and LaTeX."""
     study = load_study(options.study)
     known(options.table, study.tables, "table")
-    made = _make_table(study, options.table, partial=options.partial)
+    rendered = _make_table(study, options.table, partial=options.partial)
     path = folders.results_folder(study) / "tables" / options.table
     for suffix, writer in writers.WRITERS.items():
-        artifacts.write_text(path.with_suffix(suffix), writer(made))
+        artifacts.write_text(path.with_suffix(suffix), writer(rendered))
 
 
 def metrics(options: argparse.Namespace) -> None:
@@ -46,9 +46,9 @@ def figure(options: argparse.Namespace) -> None:
 
     study = load_study(options.study)
     known(options.figure, study.figures, "figure")
-    wanted = study.figures[options.figure]
-    rows = results.frame(study, blocks=[wanted], partial=options.partial)
-    _write_drawing(study, f"figures/{options.figure}", figures.draw(study, wanted, rows))
+    layout = study.figures[options.figure]
+    rows = results.frame(study, blocks=[layout], partial=options.partial)
+    _write_drawing(study, f"figures/{options.figure}", figures.draw(study, layout, rows))
 
 
 def curves(options: argparse.Namespace) -> None:
@@ -62,7 +62,7 @@ def curves(options: argparse.Namespace) -> None:
 
 
 def report(options: argparse.Namespace) -> None:
-    """Write the report, all on one HTML page, and beside it the page of the audit."""
+    """Write the report and the audit, one HTML page each."""
     from robustviews.pages import audit as page
     from robustviews.pages.report import render
     from robustviews.provenance.audit import audit
@@ -75,24 +75,24 @@ def report(options: argparse.Namespace) -> None:
         return path.read_bytes() if path.exists() else None
 
     pictures = {name: picture(f"figures/{name}") for name in study.figures}
-    # Until the workflow has ended, what it writes last is not there to be checked.
-    seen = audit(study, settled=False)
+    # While the workflow runs, its last outputs do not exist yet.
+    result = audit(study, settled=False)
     rendered = render(
         study,
         results.frame(study, partial=options.partial),
         tables={name: _make_table(study, name, partial=options.partial) for name in study.tables},
         figures={name: data for name, data in pictures.items() if data is not None},
         records=results.records(study),
-        audited=seen,
+        audited=result,
         curves=picture("training/curves"),
         examples=picture("examples/views"),
     )
-    artifacts.write_text(folder / page.NAME, page.render(study, seen))
+    artifacts.write_text(folder / page.NAME, page.render(study, result))
     artifacts.write_text(folder / "report.html", rendered)
 
 
 def summary(options: argparse.Namespace) -> None:
-    """Print the main table of a study and where its report lies."""
+    """Print the main table of a study and the path of its report."""
     study = load_study(options.study)
     main = next(iter(study.tables))
     path = folders.results_folder(study) / "report.html"
@@ -104,9 +104,9 @@ def summary(options: argparse.Namespace) -> None:
 
 
 def _make_table(study: Study, name: str, *, partial: bool) -> TableData:
-    wanted = study.tables[name]
-    rows = results.frame(study, blocks=[wanted], partial=partial)
-    return TABLES[wanted.kind](study, wanted, rows)
+    layout = study.tables[name]
+    rows = results.frame(study, blocks=[layout], partial=partial)
+    return TABLES[layout.kind](study, layout, rows)
 
 
 def _write_drawing(study: Study, name: str, drawing: object) -> None:

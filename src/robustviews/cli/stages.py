@@ -1,4 +1,4 @@
-"""Verbs of the workflow that compute: data, pretrain, probe, attack. Load, call, save."""
+"""Verbs that run the workflow's stages: data, pretrain, probe, attack."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _Work:
-    """A job, and what is known when it begins and may change until it ends."""
+    """A job, with the start time and the commit at its start."""
 
     study: Study
     job: Job
@@ -36,7 +36,7 @@ class _Work:
     commit: tuple[str | None, bool | None]
 
     def resume(self) -> Resume:
-        """Return where the job saves its state."""
+        """Return the saved state from which the job resumes."""
         return Resume(
             folders.STATE / self.study.study / self.job.name.replace("/", "-"),
             self.job.spec,
@@ -62,21 +62,21 @@ class _Work:
 
 @contextlib.contextmanager
 def _work(options: argparse.Namespace, rule: str, *names: str) -> Iterator[_Work]:
-    """Yield a job whose folder no other process writes inside the block."""
+    """Yield a job and lock its folder during the block."""
     study, started, commit = load_study(options.study), time.time(), artifacts.commit()
-    every = {key[1]: job for key, job in jobs(study).items() if key[0] == rule}
-    tables = [list(table) for table in (plan.pretrainings(study), study.probes, study.attacks)]
-    for name, table, what in zip(names, tables, ("run", "probe", "attack"), strict=False):
-        known(name, table, what)
-    known("/".join(names), every, rule)
-    job = every["/".join(names)]
+    jobs_of_rule = {key[1]: job for key, job in jobs(study).items() if key[0] == rule}
+    groups = [list(group) for group in (plan.pretrainings(study), study.probes, study.attacks)]
+    for name, group, kind in zip(names, groups, ("run", "probe", "attack"), strict=False):
+        known(name, group, kind)
+    known("/".join(names), jobs_of_rule, rule)
+    job = jobs_of_rule["/".join(names)]
     assert job.folder is not None
     with locks.acquire(job.folder, f"{rule} {job.name}"):
         yield _Work(study, job, job.folder, started, commit)
 
 
 def data(options: argparse.Namespace) -> None:
-    """Prepare a data set: verified, decoded, as uint8 arrays."""
+    """Verify and decode a data set into uint8 arrays."""
     study, started, commit = load_study(options.study), time.time(), artifacts.commit()
     known(options.dataset, study.datasets, "data set")
     folder = folders.data_folder(study, options.dataset)
@@ -86,7 +86,7 @@ def data(options: argparse.Namespace) -> None:
             study.datasets[options.dataset],
             lambda name, shape, dtype: artifacts.new_array(into / f"{name}.npy", shape, dtype),
         )
-        # Jobs read this, not the record, whose time and commit decide nothing that they do.
+        # Jobs read this file, since the record's time and commit must not make them stale.
         artifacts.write_json(into / folders.SUMMARY, summary)
         _Work(study, job, folder, started, commit).write_record(
             into, environment={"python": sys.version.split()[0]}, result=summary
@@ -94,7 +94,7 @@ def data(options: argparse.Namespace) -> None:
 
 
 def pretrain(options: argparse.Namespace) -> None:
-    """Train one encoder; the processes that torchrun started train it together."""
+    """Train one encoder, in distributed training together with torchrun's other processes."""
     from robustviews.machine import distributed, runtime
 
     with (
@@ -220,11 +220,13 @@ def _accuracies(flags: dict[str, torch.Tensor], radii: Iterable[float]) -> dict[
 
 
 def set_up(options: argparse.Namespace, study: Study, *, tuned: bool = False) -> torch.device:
-    """Set the process up as a study asks, and return the device."""
+    """Apply the runtime settings of a study to this process, and return the device."""
     from robustviews.machine import distributed, runtime
 
     if distributed.launched() and distributed.ranks() == 1:
-        raise UsageError(f"torchrun starts the verb pretrain alone; run {options.name} without it")
+        raise UsageError(
+            f"only the verb pretrain runs under torchrun; run {options.name} without it"
+        )
     runtime.configure(
         threads=options.threads or study.runtime.threads,
         deterministic=study.runtime.deterministic,

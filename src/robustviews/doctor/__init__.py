@@ -1,7 +1,7 @@
-"""Doctor: what works on this machine, what does not, and what to type next.
+"""Doctor: what works on this machine, what does not, and the suggested commands.
 
-Nothing is installed, started or changed. Each question is answered on its own, so that one tool
-that hangs or fails leaves the others' answers alone.
+Nothing is installed, started or changed. Checks are independent, so that a tool that hangs or fails
+does not affect the other checks.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from robustviews.doctor import around, data, installed
 from robustviews.doctor.symptom import Health, Symptom
 from robustviews.study.schema import Study
 
-__all__ = ["LOOKS", "Health", "Symptom", "examine"]
+__all__ = ["CHECKS", "Health", "Symptom", "examine"]
 
 
 def examine(study: Study | None) -> Iterator[Symptom]:
-    """Yield what was seen of everything that a study may want.
+    """Yield the symptom of each check, including those of a study's data.
 
     Args:
-        study: whose data are looked for; None where its file does not load.
+        study: the study whose data is checked; None if its file does not load.
     """
-    for look in LOOKS:
-        yield look()
+    for check in CHECKS:
+        yield check()
     if study is not None:
-        yield from data.look(study)
+        yield from data.check(study)
 
 
-LOOKS: tuple[Callable[[], Symptom], ...] = (
+CHECKS: tuple[Callable[[], Symptom], ...] = (
     installed.python,
     installed.code,
     installed.image,

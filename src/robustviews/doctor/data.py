@@ -1,4 +1,4 @@
-"""What is at hand of the data of a study."""
+"""Whether the data of a study is available."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from robustviews.study import folders
 from robustviews.study.schema import Study
 
 
-def look(study: Study) -> Iterator[Symptom]:
-    """Yield for each data set whether it is prepared, at hand, to be downloaded, or missing.
+def check(study: Study) -> Iterator[Symptom]:
+    """Yield for each data set whether it is prepared, available, downloadable or missing.
 
     Args:
-        study: whose data.
+        study: the study whose data is checked.
     """
     for name, options in study.datasets.items():
         title, folder = f"data: {name}", folders.data_folder(study, name)
@@ -24,17 +24,19 @@ def look(study: Study) -> Iterator[Symptom]:
             continue
         source, downloads = source_folder(options.root)
         if source is None:
-            yield Symptom(title, Health.GOOD, "comes with what is installed")
+            yield Symptom(title, Health.GOOD, "comes with an installed package")
             continue
-        lacks = [part for part in options.files if not (source / part).is_dir()]
-        if source.is_dir() and not lacks:
-            yield Symptom(title, Health.GOOD, f"to be read from {source}")
+        missing = [part for part in options.files if not (source / part).is_dir()]
+        if source.is_dir() and not missing:
+            yield Symptom(title, Health.GOOD, f"will be read from {source}")
             continue
-        named = f"export ROBUSTVIEWS_DATA=FOLDER, which has {' and '.join(lacks)}"
+        variable = f"export ROBUSTVIEWS_DATA=FOLDER, a folder with {' and '.join(missing)}"
         if downloads:
-            found = f"not at hand: the first run downloads it to {source}"
-            yield Symptom(title, Health.ABSENT, found, f"or {named}")
+            finding = f"missing: the first run downloads it to {source}"
+            yield Symptom(title, Health.ABSENT, finding, f"or {variable}")
             continue
-        found = f"{source} has no {lacks[0]}" if source.is_dir() else f"{source}: no such folder"
-        hint = f"set datasets.{name}.root in {study.file}" if options.root else named
-        yield Symptom(title, Health.BAD, found, hint)
+        finding = (
+            f"{source} has no {missing[0]}" if source.is_dir() else f"{source}: no such folder"
+        )
+        hint = f"set datasets.{name}.root in {study.file}" if options.root else variable
+        yield Symptom(title, Health.BAD, finding, hint)

@@ -1,4 +1,4 @@
-"""A symptom: what was seen of one thing; and how tools, and the image around, are asked."""
+"""The result of one check, and helpers that run tools and detect a container image."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ import subprocess
 from dataclasses import dataclass
 from enum import Enum
 
-_SECONDS = 20  # that a tool has to answer
+_SECONDS = 20  # time limit of a tool
 
 
 class Health(Enum):
     """Whether something works."""
 
     GOOD = "ok"
-    ABSENT = "-"  # not here, or not of use, and not needed for the demonstration
+    ABSENT = "-"  # missing or not usable, but not needed for the demonstration
     BAD = "!!"
 
 
 @dataclass(frozen=True)
 class Symptom:
-    """What was seen of one thing.
+    """The result of one check.
 
     Attributes:
-        name: of the thing.
-        health: whether it works.
-        found: version, size or trouble, in words.
-        hint: what to type next, where it does not work.
+        name: of the component.
+        health: whether the component works.
+        found: version, size or problem, in words.
+        hint: suggested command, if the component does not work.
     """
 
     name: str
@@ -36,28 +36,28 @@ class Symptom:
 
 
 def ask(*command: str) -> tuple[bool, str]:
-    """Ask a tool; return whether it answered, and the first line of what it said.
+    """Run a tool; return whether it succeeded, and the first line of its output.
 
-    That of a tool that fails is what it complains of; nothing, where it is missing.
+    If the tool fails, the line comes from its standard error; if it is missing, the line is empty.
     """
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             command, capture_output=True, text=True, timeout=_SECONDS, check=False
         )
     except subprocess.TimeoutExpired:
         return False, f"no answer in {_SECONDS} seconds"
     except OSError:
         return False, ""
-    works = done.returncode == 0
-    said = done.stdout if works else done.stderr
-    return works, said.strip().partition("\n")[0]
+    works = process.returncode == 0
+    output = process.stdout if works else process.stderr
+    return works, output.strip().partition("\n")[0]
 
 
 def in_image() -> bool:
-    """Return whether this runs in an image, which sets the variable itself."""
+    """Return whether this process runs in a container image, which sets the variable."""
     return bool(os.environ.get("ROBUSTVIEWS_IMAGE"))
 
 
 def in_apptainer() -> bool:
-    """Return whether that is one of Apptainer's."""
+    """Return whether Apptainer or Singularity started the container."""
     return "APPTAINER_CONTAINER" in os.environ or "SINGULARITY_CONTAINER" in os.environ

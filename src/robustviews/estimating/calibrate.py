@@ -1,6 +1,6 @@
-"""Calibration: a minute in which this machine answers what an estimate asks, kept for the next one.
+"""Calibration: measure this machine for an estimate in about a minute, and save the answers.
 
-As many processes measure at a time as jobs will run, so that they get in each other's way alike.
+As many processes measure at a time as jobs will run, so that they slow each other down as jobs do.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ from robustviews.study import fingerprint, specs
 log = logging.getLogger(__name__)
 
 FOLDER = Path("results/.calibration")
-_LEAST = 4.0  # seconds for a question: rather some answered well than all of them badly
-SECONDS = 60.0  # that a calibration takes at most
-# Stages in which CUDA may try its algorithms, as jobs let it; only those of AutoAttack do not.
+_LEAST = 4.0  # seconds per question: few precise answers are better than many imprecise ones
+SECONDS = 60.0  # the longest calibration
+# Stages whose jobs let CUDA search for its fastest algorithms; only AutoAttack's do not.
 _TUNED = ("pretrain", "probe", "network")
 
 
 @dataclass
 class Calibration:
-    """What was measured on a device.
+    """The measurements of a device.
 
     Attributes:
-        device: its name.
-        torch: version.
-        code: digest of all code that was measured, and that measures.
+        device: name of the device.
+        torch: version of torch.
+        code: digest of the measured and of the measuring code.
         date: of the last measurement, UTC.
-        answers: by key of the question.
+        answers: answers by key of the question.
     """
 
     device: str
@@ -56,43 +56,45 @@ class Calibration:
     answers: dict[str, Answer] = field(default_factory=dict)
 
     def add(self, answers: dict[str, Answer]) -> None:
-        """Take up new answers, with the date."""
+        """Add new answers, and update the date."""
         self.answers |= answers
         self.date = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def load(device: torch.device, folder: Path = FOLDER) -> Calibration:
-    """Return what was measured on a device; nothing if on another one, or of other code."""
-    here = runtime.environment(device)
-    fresh = Calibration(here["device"], here["torch"], code_digest())
+    """Return the saved calibration of a device; an empty one if device or code have changed."""
+    environment = runtime.environment(device)
+    fresh = Calibration(environment["device"], environment["torch"], code_digest())
     try:
-        found = Calibration(**artifacts.read_json(_path(device, folder)))
-    except (ArtifactError, TypeError):  # none, or of another version of this package
+        saved = Calibration(**artifacts.read_json(_path(device, folder)))
+    except (ArtifactError, TypeError):  # missing, or from another version of this package
         return fresh
-    same = all(getattr(found, name) == getattr(fresh, name) for name in ("device", "torch", "code"))
-    return found if same else fresh
+    matches = all(
+        getattr(saved, name) == getattr(fresh, name) for name in ("device", "torch", "code")
+    )
+    return saved if matches else fresh
 
 
 def code_digest(source: Path = fingerprint.SOURCE) -> str:
-    """Hash all code that a calibration measures, and that measures it.
+    """Hash the measured and the measuring code.
 
     Args:
         source: folder of the package.
     """
     return fingerprint.digest(
         *specs.NETWORK,
-        ("methods", "METHODS"),  # the tables, since any of their classes comes in a question
+        ("methods", "METHODS"),  # whole tables, since a question may hold any of their classes
         ("regimes", "REGIMES"),
         ("probe", "PROBES"),
         ("attacks", "ATTACKS"),
         ("estimating.calibrate", "serve"),
-        ("estimating.start_up", "begin"),  # in a process of its own, which names it in a string
+        ("estimating.start_up", "begin"),  # named only in a string, for a separate process
         source=source,
     )
 
 
 def save(calibration: Calibration, device: torch.device, folder: Path = FOLDER) -> None:
-    """Keep what was measured."""
+    """Save a calibration."""
     artifacts.write_json(_path(device, folder), asdict(calibration))
 
 
@@ -109,51 +111,51 @@ def answer(
     deterministic: bool,
     seconds: float = SECONDS,
 ) -> dict[str, Answer]:
-    """Measure, in several processes, what can be measured in some seconds.
+    """Answer questions in several processes within a time limit.
 
     Args:
         questions: most important first.
-        device: where jobs will run.
-        threads: of a job.
+        device: device of the jobs.
+        threads: threads per job.
         at_once: jobs at a time.
         deterministic: whether jobs refuse operations that are not reproducible.
-        seconds: for all questions together.
+        seconds: time limit for all questions together.
 
     Returns:
-        Answers by key of the question, each with the question's `weight`; of what could not be
-        measured in time there is none.
+        Answers by key of the question, each with the question's `weight`; without those that could
+        not be measured in time.
     """
     end = time.monotonic() + seconds
-    left, found = deque(questions), dict[str, Answer]()
-    workers = _hire(min(at_once, len(left)), device, threads, deterministic)
-    hired = len(workers)
+    left, answers = deque(questions), dict[str, Answer]()
+    workers = _start_workers(min(at_once, len(left)), device, threads, deterministic)
+    count = len(workers)
 
-    def give(worker: Connection) -> None:
-        """Send the next question and its fair share of the time left; or that there is none."""
-        share = max(_LEAST, (end - time.monotonic()) * hired / max(hired, len(left)))
-        with contextlib.suppress(OSError):  # it ended: so tells the pipe below
+    def send_next(worker: Connection) -> None:
+        """Send the next question with its share of the remaining time; None after the last."""
+        share = max(_LEAST, (end - time.monotonic()) * count / max(count, len(left)))
+        with contextlib.suppress(OSError):  # the process ended; `recv` below reports it
             worker.send((left.popleft(), share) if left else None)
 
     for worker in list(workers):
-        give(worker)
-    while workers and (heard := wait(list(workers), max(0.0, end - time.monotonic()))):
-        for worker in [each for each in workers if each in heard]:
+        send_next(worker)
+    while workers and (ready := wait(list(workers), max(0.0, end - time.monotonic()))):
+        for worker in [connection for connection in workers if connection in ready]:
             try:
-                question, said = worker.recv()
+                question, measured = worker.recv()
             except EOFError:
                 workers.pop(worker).join()
                 continue
-            if said is None:
-                give(worker)
+            if measured is None:
+                send_next(worker)
             else:
-                found[question.key] = said | {"weight": question.weight}
-    for process in workers.values():  # what they are at takes too long
+                answers[question.key] = measured | {"weight": question.weight}
+    for process in workers.values():  # their questions take too long
         process.terminate()
         process.join()
-    return found
+    return answers
 
 
-def _hire(
+def _start_workers(
     count: int, device: torch.device, threads: int, deterministic: bool
 ) -> dict[Connection, BaseProcess]:
     spawn = multiprocessing.get_context("spawn")  # a fork would share the state of CUDA
@@ -168,24 +170,24 @@ def _hire(
 
 
 def serve(connection: Connection, device: str, threads: int, deterministic: bool) -> None:
-    """Answer questions that come through a connection, in a process of its own.
+    """Answer questions from a connection; the main function of a worker process.
 
     Args:
-        connection: brings (question, seconds), or None at the end; takes (question, answer) as soon
-            as and whenever there is a better one, and (question, None) at last.
-        device: where to measure.
-        threads: of a job.
+        connection: receives (question, seconds), or None at the end; sends (question, answer) for
+            each better answer, then (question, None).
+        device: device to measure.
+        threads: threads per job.
         deterministic: as in `answer`.
     """
     sys.stderr = io.StringIO()  # progress bars
-    while (given := connection.recv()) is not None:
-        question, seconds = given
+    while (task := connection.recv()) is not None:
+        question, seconds = task
         tuned = question.stage in _TUNED
         runtime.configure(threads=threads, deterministic=deterministic, tuned=tuned)
         try:
-            for said in STAGES[question.stage](question.about, torch.device(device), seconds):
-                connection.send((question, said))
-        except Exception as error:  # whatever it is: others can be measured
+            for measured in STAGES[question.stage](question.about, torch.device(device), seconds):
+                connection.send((question, measured))
+        except Exception as error:  # of any kind: other questions can still be answered
             log.warning("calibration of %s: %s", question.key, error)
         connection.send((question, None))
 

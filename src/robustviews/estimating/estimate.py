@@ -1,4 +1,4 @@
-"""What a study will take before it runs: what has to be measured for it, and the jobs in turn."""
+"""Estimate a study before it runs: what to measure, what each job takes, and the schedule."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from robustviews.estimating.amounts import Amount, Answer, Question, UnknownErro
 from robustviews.study.jobs import Job, Key
 from robustviews.study.schema import Study
 
-_SAME = ("/0", "/1/attack/kind")  # stage, and class of the attack
+_SAME = ("/0", "/1/attack/kind")  # paths of the stage and of the attack's class in a key
 _NAMES = {
     "start": "the start of a job",
     "pretrain": "a training",
@@ -24,13 +24,13 @@ _NAMES = {
 
 @dataclass(frozen=True)
 class Estimate:
-    """A job and what it takes.
+    """The estimate of a job.
 
     Attributes:
-        job: still to be done.
-        amount: what it takes; None when that is unknown.
-        note: why it is unknown, or what is not counted; empty otherwise.
-        rough: whether some answer was scaled from that to another question.
+        job: a job still to run.
+        amount: time, memory and disk of the job; None if unknown.
+        note: why the amount is unknown, or what it leaves out; empty otherwise.
+        rough: whether an answer was scaled from that of another question.
     """
 
     job: Job
@@ -41,106 +41,106 @@ class Estimate:
 
 @dataclass
 class _Book:
-    """Answers that were measured, and what was asked of them.
+    """The measured answers, and the questions asked so far.
 
     Attributes:
         measured: answers by key of the question.
         asked: questions by key.
-        rough: whether some answer had to be scaled from another one.
+        rough: whether an answer was scaled from that of another question.
     """
 
     measured: dict[str, Answer]
     asked: dict[str, Question] = field(default_factory=dict)
     rough: bool = False
 
-    def note(self, question: Question) -> Answer:
-        """Note a question whose answer does not matter yet."""
+    def store(self, question: Question) -> Answer:
+        """Store a question, and return an answer of zeros."""
         self.asked[question.key] = question
-        return _Blank()
+        return _Zeros()
 
     def ask(self, question: Question) -> Answer:
-        """Return the measured answer, else one scaled from the nearest question."""
+        """Return the measured answer, or one scaled from the nearest question."""
         if question.key in self.measured:
             return self.measured[question.key]
         self.rough = True
         return nearest(question, self.measured)
 
 
-class _Blank(Answer):
+class _Zeros(Answer):
     def __missing__(self, name: str) -> float:
         return 0.0
 
 
 def questions(study: Study, jobs: Iterable[Job], context: dict[str, Any]) -> list[Question]:
-    """Return what to measure to tell what jobs take, each question once, light ones first.
+    """Return the questions to measure for some jobs: each once, light ones first.
 
     Args:
-        study: that the jobs are of.
-        jobs: to be estimated.
+        study: study of the jobs.
+        jobs: jobs to estimate.
         context: as in `amounts.amount`.
     """
     book = _Book({})
     for job in jobs:
         try:
-            amount(study, job, context, book.note)
+            amount(study, job, context, book.store)
         except UnknownError:
-            continue  # and so told by `estimates`
-    return _in_turn(list(book.asked.values()))
+            continue  # `estimates` reports it
+    return _ordered(list(book.asked.values()))
 
 
-def _in_turn(asked: list[Question]) -> list[Question]:
-    """Put light questions first, and one of each kind in turn.
+def _ordered(unordered: list[Question]) -> list[Question]:
+    """Order questions so that kinds alternate and each kind begins with its lightest.
 
-    So whatever there is time for, the others can be scaled from something near.
+    Whichever questions are answered in time, the others can then be scaled from a similar one.
     """
     kinds: dict[tuple[str, type], list[Question]] = {}
-    for question in sorted(asked, key=lambda each: each.weight):
-        kind = question.stage, type(question.about.get("attack"))  # as `_SAME` has it
+    for question in sorted(unordered, key=lambda question: question.weight):
+        kind = question.stage, type(question.about.get("attack"))  # as in `_SAME`
         kinds.setdefault(kind, []).append(question)
-    ranked = [pair for some in kinds.values() for pair in enumerate(some)]
+    ranked = [pair for group in kinds.values() for pair in enumerate(group)]
     return [question for _, question in sorted(ranked, key=lambda pair: pair[0])]
 
 
 def estimates(
     study: Study, jobs: Iterable[Job], context: dict[str, Any], measured: dict[str, Answer]
 ) -> list[Estimate]:
-    """Return what each job takes.
+    """Return the estimate of each job.
 
     Args:
-        study: that the jobs are of.
-        jobs: to be estimated.
+        study: study of the jobs.
+        jobs: jobs to estimate.
         context: as in `amounts.amount`.
-        measured: answers by key of the question; one that is missing is scaled from the nearest.
+        measured: answers by key of the question; a missing one is scaled from the nearest.
     """
-    found = []
+    results = []
     for job in jobs:
         book = _Book(measured)
         try:
             taken = amount(study, job, context, book.ask)
         except UnknownError as error:
-            found.append(Estimate(job, None, str(error)))
+            results.append(Estimate(job, None, str(error)))
         else:
-            found.append(Estimate(job, taken, taken.note, book.rough))
-    return found
+            results.append(Estimate(job, taken, taken.note, book.rough))
+    return results
 
 
 def nearest(question: Question, measured: dict[str, Answer]) -> Answer:
-    """Scale the answer to the question that has most in common, by the rough work of both.
+    """Scale the answer to the most similar question by the rough work of both questions.
 
     Raises:
-        UnknownError: no question of this stage was measured; or none about this kind of attack, of
-            which one may take a hundred times the passes of another.
+        UnknownError: no question of this stage was measured; or none on this kind of attack, since
+            one kind may take a hundred times the passes of another.
     """
-    wanted = _leaves(json.loads(question.key))
-    alike: dict[str, int] = {}
+    target = _leaves(json.loads(question.key))
+    common: dict[str, int] = {}
     for key in measured:
         leaves = _leaves(json.loads(key))
-        if all(leaves.get(same) == wanted.get(same) for same in _SAME):
-            alike[key] = len(wanted.items() & leaves.items())
-    if not alike:
+        if all(leaves.get(path) == target.get(path) for path in _SAME):
+            common[key] = len(target.items() & leaves.items())
+    if not common:
         name = _NAMES[question.stage]
-        raise UnknownError(f"no time was left to measure {name}; another `estimate` goes on")
-    answer = measured[max(alike, key=lambda key: alike[key])]
+        raise UnknownError(f"no time was left to measure {name}; run `estimate` again")
+    answer = measured[max(common, key=lambda key: common[key])]
     ratio = 1.0 if question.stage == "attack" else question.weight / answer["weight"]
     return {k: v * ratio if k.endswith(("seconds", "bytes")) else v for k, v in answer.items()}
 
@@ -148,25 +148,25 @@ def nearest(question: Question, measured: dict[str, Answer]) -> Answer:
 def _leaves(value: Any, path: str = "") -> dict[str, Any]:  # noqa: ANN401  # JSON
     if isinstance(value, dict | list):
         pairs = value.items() if isinstance(value, dict) else enumerate(value)
-        return {k: v for name, each in pairs for k, v in _leaves(each, f"{path}/{name}").items()}
+        return {k: v for name, child in pairs for k, v in _leaves(child, f"{path}/{name}").items()}
     return {path: value}
 
 
-def schedule(found: Iterable[Estimate], *, at_once: int) -> tuple[float, float]:
-    """Run jobs in thought, trainings first as the workflow does.
+def schedule(estimates: Iterable[Estimate], *, at_once: int) -> tuple[float, float]:
+    """Simulate the run of some jobs, trainings first as in the workflow.
 
     Args:
-        found: jobs, each after those that it needs; unknown ones take nothing.
-        at_once: jobs at a time; none stands for more.
+        estimates: of jobs, each after those that it needs; unknown ones take nothing.
+        at_once: jobs at a time; no job takes more slots than this.
 
     Returns:
         Seconds until the last job ends, and the bytes that jobs need together at the peak.
     """
-    jobs = {each.job.key: each.job for each in found}
-    amounts = {each.job.key: each.amount or Amount(0, 0, 0) for each in found}
-    left = {key: {need for need in job.needs if need in jobs} for key, job in jobs.items()}
+    jobs = {estimate.job.key: estimate.job for estimate in estimates}
+    amounts = {estimate.job.key: estimate.amount or Amount(0, 0, 0) for estimate in estimates}
+    waiting = {key: {need for need in job.needs if need in jobs} for key, job in jobs.items()}
     order = {key: (key[0] != "pretrain", number) for number, key in enumerate(jobs)}
-    ready = [(order[key], key) for key in jobs if not left[key]]
+    ready = [(order[key], key) for key in jobs if not waiting[key]]
     running: list[tuple[float, Key]] = []
     now = peak = used = 0.0
     free = at_once
@@ -182,8 +182,8 @@ def schedule(found: Iterable[Estimate], *, at_once: int) -> tuple[float, float]:
         now, ended = heapq.heappop(running)
         free += amounts[ended].places
         used -= amounts[ended].memory
-        for key in [key for key, needs in left.items() if ended in needs]:
-            left[key].remove(ended)
-            if not left[key]:
+        for key in [key for key, needs in waiting.items() if ended in needs]:
+            waiting[key].remove(ended)
+            if not waiting[key]:
                 ready.append((order[key], key))
     return now, peak

@@ -1,8 +1,8 @@
-"""Answers to the questions of an estimate: the real functions, run on noise in small sizes.
+"""Measure answers to the questions of an estimate: run the real functions on noise in small sizes.
 
-A size grows until it takes long enough to tell or is the one that the job has, and the rest is a
-straight line: what each call costs, and what each image costs. Nothing is known here about what
-is measured, so that a new method, regime, probe or attack needs no cost of its own.
+Sizes grow until one takes long enough for a precise time or equals that of the job. A straight line
+then gives the cost per call and per image. Nothing here depends on what is measured, so that a new
+method, regime, probe or attack needs no cost model.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ from robustviews.probe import OWN_HEAD, LinearProbe
 from robustviews.probe.heads import Task
 
 _CLASSES = 10  # where the number does not matter
-_MORE, _MOST = 10, 3000  # times as many epochs, and how many are enough
-_QUICK = 4.0  # seconds that may be spent whatever the time
-_RATE = 1e-6  # of learning: noise is not to diverge, and no rate changes the work
+_MORE, _MOST = 10, 3000  # growth of the number of epochs, and its limit
+_QUICK = 4.0  # seconds that a measurement may take even without time left
+_RATE = 1e-6  # learning rate: small, so that training on noise does not diverge
 
 
 def training_step(about: About, device: torch.device, seconds: float) -> Iterator[Answer]:
     """Answer `pretrain`: seconds and bytes of a full minibatch, and bytes of the encoder's file.
 
     Args:
-        about: of the question.
-        device: where to measure.
-        seconds: not to be exceeded, once there is an answer.
+        about: the question's options.
+        device: device to measure.
+        seconds: time limit, once there is an answer.
 
     Yields:
         Answers, each better than the one before.
     """
     encoder = _encoder(about, classes=about["classes"] or None).to(device)
     full: Views = about["views"]
-    whole = about["batch_size"] * full.count
+    full_size = about["batch_size"] * full.count
     points: timing.Points = []
     needed = 0.0
     end = time.monotonic() + seconds
@@ -55,10 +55,10 @@ def training_step(about: About, device: torch.device, seconds: float) -> Iterato
         points.append((images * count, took))
         needed = needed or _step_bytes(encoder, about)
         fixed, slope = timing.line(points)
-        last = images * count == whole
-        if last or len(points) > 1:  # by one size an update would be taken for crops
+        last = images * count == full_size
+        if last or len(points) > 1:  # one size alone cannot separate an update from its crops
             yield {
-                "seconds": fixed + slope * whole,
+                "seconds": fixed + slope * full_size,
                 "step_bytes": needed,
                 "disk": sum(v.numel() * v.element_size() for v in encoder.state_dict().values()),
             }
@@ -67,7 +67,7 @@ def training_step(about: About, device: torch.device, seconds: float) -> Iterato
 
 
 def _sizes(about: About) -> Iterator[tuple[int, int]]:
-    """Yield numbers of images and of their views, with growing numbers of crops."""
+    """Yield pairs (images, views per image) with growing numbers of crops."""
     count, images = about["views"].count, timing.FEW
     try:
         about["method"].check_views(timing.FEW)
@@ -84,7 +84,7 @@ def _sizes(about: About) -> Iterator[tuple[int, int]]:
 
 
 def _minibatch_seconds(encoder: Encoder, about: About, images: int, views: Views) -> float:
-    """Train on noise and return how long a minibatch takes, the first one aside."""
+    """Train on noise and return the seconds of a minibatch, without the first one."""
 
     def times(minibatches: int) -> list[float]:
         device = next(encoder.parameters()).device
@@ -124,14 +124,14 @@ def _step_bytes(encoder: Encoder, about: About) -> float:
 
 
 def head(about: About, device: torch.device, seconds: float) -> Iterator[Answer]:
-    """Answer `probe`: seconds of an image once and of an update, and bytes at work.
+    """Answer `probe`: one-time seconds per image, seconds per update, and bytes during work.
 
     Arguments as in `training_step`.
     """
     probe = about["probe"]
     encoder = _encoder(about, classes=_classes(about)).to(device).eval()
-    most: int = probe.batch_size or about["batch"]
-    lasting = probe.epochs is not None
+    largest: int = probe.batch_size or about["batch"]
+    by_epochs = probe.epochs is not None
     views = about.get("views", Views())
     end = time.monotonic() + seconds
 
@@ -146,38 +146,38 @@ def head(about: About, device: torch.device, seconds: float) -> Iterator[Answer]
             batch=about["batch"],
             title="calibration",
         )
-        some = replace(probe, epochs=epochs) if lasting else probe
-        return timing.seconds_of(lambda: some.train(encoder, task), device)
+        variant = replace(probe, epochs=epochs) if by_epochs else probe
+        return timing.seconds_of(lambda: variant.train(encoder, task), device)
 
     fit(timing.FEW, 1)  # warms up
-    ones: timing.Points = []
-    for images in timing.grown(timing.FEW, most):
-        ones.append((images, fit(images, 1)))
-        if timing.is_enough(ones, end - seconds / 2, calls=2):
+    one_epoch: timing.Points = []
+    for images in timing.grown(timing.FEW, largest):
+        one_epoch.append((images, fit(images, 1)))
+        if timing.is_enough(one_epoch, end - seconds / 2, calls=2):
             break
     updates: timing.Points = []
-    # Where features take long, updates beside them would be lost in noise.
-    quick = [point for point in ones if point[1] < _QUICK] or ones[:1]
-    for count, once in quick[-1:] if quick[-1][0] == most else quick[-2:]:
+    # If features take long, the time of updates would be lost in their noise.
+    quick = [point for point in one_epoch if point[1] < _QUICK] or one_epoch[:1]
+    for count, once in quick[-1:] if quick[-1][0] == largest else quick[-2:]:
         several = functools.partial(fit, int(count))
-        updates.append((count, _epoch_seconds(several, once, end) if lasting else 0.0))
+        updates.append((count, _epoch_seconds(several, once, end) if by_epochs else 0.0))
         fixed, slope = timing.line(updates)
-        size, one = ones[-1]
+        size, one = one_epoch[-1]
         yield {
             "image_seconds": max(0.0, one - fixed - slope * size) / size,
-            "update_seconds": fixed + slope * most,
+            "update_seconds": fixed + slope * largest,
             "width": encoder.width_of(probe.feature),
-            "work_bytes": _view_bytes(encoder, about) * min(most * probe.stack, about["batch"]),
+            "work_bytes": _view_bytes(encoder, about) * min(largest * probe.stack, about["batch"]),
         }
 
 
 def _epoch_seconds(fit: Callable[[int], float], one: float, end: float) -> float:
-    """Return how long an epoch takes beside what is done once, from so many that it shows.
+    """Return the seconds of an epoch without one-time work, from enough epochs to be precise.
 
     Args:
-        fit: maps epochs to the seconds of them and of what is done once.
-        one: seconds of one epoch and of what is done once.
-        end: of the time that there is.
+        fit: maps a number of epochs to their seconds, including one-time work.
+        one: seconds of one epoch, including one-time work.
+        end: time limit, on the clock `time.monotonic`.
     """
     epochs, took = 3, fit(3)
     while took - one < max(one, timing.ENOUGH) and epochs < _MOST:
@@ -185,11 +185,11 @@ def _epoch_seconds(fit: Callable[[int], float], one: float, end: float) -> float
             break
         epochs *= _MORE
         took = fit(epochs)
-    return (took - one) / (epochs - 1) if took > one else took / epochs  # all noise: no more than
+    return (took - one) / (epochs - 1) if took > one else took / epochs  # noise: an upper bound
 
 
 def network(about: About, device: torch.device, seconds: float) -> Iterator[Answer]:
-    """Answer `network`: seconds of a classifier's passes, by call and by view, and bytes of a view.
+    """Answer `network`: seconds of a classifier's passes per call and per view, bytes per view.
 
     Arguments as in `training_step`.
     """
@@ -202,8 +202,8 @@ def network(about: About, device: torch.device, seconds: float) -> Iterator[Answ
     end = time.monotonic() + seconds
 
     def gradient(images: Tensor) -> None:
-        asked = images.requires_grad_()
-        torch.autograd.grad(classifier(asked).sum(), asked)
+        inputs = images.requires_grad_()
+        torch.autograd.grad(classifier(inputs).sum(), inputs)
 
     with runtime.frozen(classifier):
         view_bytes = _view_bytes(encoder, about)
@@ -227,14 +227,14 @@ def network(about: About, device: torch.device, seconds: float) -> Iterator[Answ
 
 
 def _view_bytes(encoder: Encoder, about: About) -> float:
-    """Return the bytes that a gradient with respect to one view needs beside weights."""
+    """Return the bytes of a gradient with respect to one view, without weights."""
 
     def bytes_for(count: int) -> int:
         shape = (count, 3, about["size"], about["size"])
         images = torch.zeros(shape, device=next(encoder.parameters()).device, requires_grad=True)
         with runtime.frozen(encoder):
-            kept = step.kept_bytes(lambda: encoder.represent(images, about["feature"]))
-        return kept + 4 * images.nbytes  # perturbation, gradient, and their sums
+            activations = step.kept_bytes(lambda: encoder.represent(images, about["feature"]))
+        return activations + 4 * images.nbytes  # perturbation, gradient, and their sums
 
     return (bytes_for(2 * timing.FEW) - bytes_for(timing.FEW)) / timing.FEW
 

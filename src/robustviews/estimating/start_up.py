@@ -1,7 +1,7 @@
-"""What a job takes before its work begins: Python, imports, and the first use of everything.
+"""Measure the start of a job: Python, imports, and the first use of libraries.
 
-Of a small study that is most of the time. Each is measured by a new process that does the least
-that a job of its rule can do.
+In a small study the start takes most of the time. A new process measures it by running the smallest
+possible job of a rule.
 """
 
 from __future__ import annotations
@@ -34,35 +34,35 @@ _RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
 def start(
     about: dict[str, Any], device: torch.device, seconds: float
 ) -> Iterator[dict[str, float]]:
-    """Answer `start`: seconds of a process before its work, and bytes of the host.
+    """Answer `start`: seconds of a process before its work, and bytes of host memory.
 
     Args:
-        about: of the question: the kind of job, as in `begin`.
-        device: where the process works; what it takes of a GPU's memory is not counted.
-        seconds: after which the process is given up.
+        about: the question's options: the kind of job, as in `begin`.
+        device: device of the process; GPU memory is not counted.
+        seconds: time limit of the process, at least a minute.
 
     Yields:
         The answer.
     """
     arguments = [about["kind"], str(device), str(about["threads"])]
     before = time.monotonic()
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", _BEGIN, *arguments],
         capture_output=True,
         text=True,
         check=True,
         timeout=max(60.0, seconds),
     )
-    yield {"seconds": time.monotonic() - before, "bytes": float(done.stdout.split()[-1])}
+    yield {"seconds": time.monotonic() - before, "bytes": float(process.stdout.split()[-1])}
 
 
 def begin(kind: str, device: str, threads: str) -> None:
-    """Do the least that a job of a rule can do, and write the bytes that it took.
+    """Run the smallest possible job of a rule, and print its peak memory in bytes.
 
     Args:
         kind: `data`, `train` (pretraining, probes and attacks), `table` or `figure`.
-        device: where the job works.
-        threads: of the job.
+        device: device of the job.
+        threads: threads of the job.
     """
     beginnings: dict[str, Callable[[], None]] = {
         "data": _data,
@@ -75,12 +75,12 @@ def begin(kind: str, device: str, threads: str) -> None:
 
 
 def _peak_bytes() -> int:
-    """Return the memory of this process at its peak."""
+    """Return the peak memory of this process in bytes."""
     with contextlib.suppress(OSError), Path("/proc/self/status").open(encoding="utf-8") as lines:
         for line in lines:
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
-    # Not on Linux, where it is at least that of the process that started this one.
+    # Outside Linux; on Linux this value is at least that of the parent process.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT
 
 

@@ -1,7 +1,7 @@
-"""What an attack asks of a network: its passes, counted on one that costs next to nothing.
+"""Count the network passes of an attack, with a stub network of negligible cost.
 
-An attack such as AutoAttack takes thousands of passes, too many to try it on a real network; how
-many there are does not depend on the network, but on how many images survive.
+An attack such as AutoAttack takes thousands of passes, too many to measure on a real network. Their
+number does not depend on the network, but on how many images survive.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from robustviews.probe import OWN_HEAD
 
 
 class _Counter(torch.autograd.Function):
-    """Passes values on, and counts the backward passes through it."""
+    """The identity, which counts its backward passes."""
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, count: Callable[[Tensor], None]) -> Tensor:  # noqa: ANN401
@@ -37,12 +37,12 @@ class _Counter(torch.autograd.Function):
 
 
 class Tally(nn.Module):
-    """A classifier that costs next to nothing, always sees class 0, and counts its passes.
+    """A classifier of negligible cost that always predicts class 0 and counts its passes.
 
     Attributes:
-        calls: forward and backward passes.
-        seen: images in them.
-        probe: what of an image is seen.
+        calls: numbers of forward and backward passes.
+        images: numbers of images in these passes.
+        probe: the probe, which decides the shape of the inputs.
     """
 
     def __init__(self, probe: Any, classes: int) -> None:  # noqa: ANN401  # of any table
@@ -50,7 +50,7 @@ class Tally(nn.Module):
         self.probe, self.classes = probe, classes
         self.bias = nn.Parameter(10 * torch.eye(classes)[0])
         self.calls = {"forward": 0, "backward": 0}
-        self.seen = {"forward": 0, "backward": 0}
+        self.images = {"forward": 0, "backward": 0}
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map inputs (B, ..., 3, H, W) to logits (B, classes): a few pixels, and class 0 wins."""
@@ -59,35 +59,35 @@ class Tally(nn.Module):
         counted: Tensor = _Counter.apply(pixels, lambda grad: self._count("backward", grad))  # type: ignore[no-untyped-call]
         return nn.functional.pad(1e-3 * counted, (0, self.classes - pixels.shape[1])) + self.bias
 
-    def _count(self, way: str, inputs: Tensor) -> None:
-        self.calls[way] += 1
-        self.seen[way] += len(inputs)
+    def _count(self, direction: str, inputs: Tensor) -> None:
+        self.calls[direction] += 1
+        self.images[direction] += len(inputs)
 
 
 def attack(about: About, device: torch.device, seconds: float) -> Iterator[Answer]:
-    """Answer `attack`: passes through the network and other seconds, by minibatch and by image.
+    """Answer `attack`: network passes and other seconds, per minibatch and per image.
 
-    The evaluation runs on a network that only counts its passes: one that no image falls of, then
-    one that gets every image wrong. Arguments as in `training_step`.
+    The evaluation runs on a network that only counts its passes: with labels that it always gets
+    wrong, then with labels that it always gets right. Arguments as in `training_step`.
     """
     probe = about.get("probe", OWN_HEAD)
-    most = max(1, about["batch"] // probe.stack)
+    largest = max(1, about["batch"] // probe.stack)
     end = time.monotonic() + seconds
 
     def run(images: int, label: int) -> tuple[float, Tally]:
         return evaluation(about, device, images=images, label=label)
 
-    few = min(timing.FEW, most)
-    _, lost = run(few, 1)
-    passes = _passes("fallen", lost, few)
+    few = min(timing.FEW, largest)
+    _, fallen = run(few, 1)
+    passes = _passes("fallen", fallen, few)
     alive: timing.Points = []
-    for images in timing.grown(few, most):
+    for images in timing.grown(few, largest):
         took, tally = run(images, 0)
         alive.append((images, took))
         passes |= _passes("alive", tally, images)
         call, image = (
             timing.line(alive) if len(alive) > 1 else (took, 0.0)
-        )  # few images cost nothing
+        )  # with one size, a call costs all
         share = passes["fallen_image_forwards"] / passes["alive_image_forwards"]
         own = {"alive_call_seconds": call, "alive_image_seconds": image}
         yield passes | own | {"fallen_image_seconds": share * image}
@@ -98,13 +98,13 @@ def attack(about: About, device: torch.device, seconds: float) -> Iterator[Answe
 def evaluation(
     about: About, device: torch.device, *, images: int, label: int
 ) -> tuple[float, Tally]:
-    """Evaluate a network that only counts, on noise in one minibatch.
+    """Evaluate a network that only counts its passes, on one minibatch of noise.
 
     Args:
-        about: of a question for the stage `attack`.
-        device: where to measure.
-        images: how many.
-        label: of all of them; the network says 0.
+        about: options of a question for the stage `attack`.
+        device: device to measure.
+        images: number of images.
+        label: label of all images; the network predicts 0.
 
     Returns:
         Seconds, and the network with its counts.
@@ -113,7 +113,7 @@ def evaluation(
     tally = Tally(probe, about["classes"]).to(device)
     before = timing.now(device)
     evaluate(
-        tally,  # type: ignore[arg-type]  # all that an evaluation asks of a classifier
+        tally,  # type: ignore[arg-type]  # has all that an evaluation uses of a classifier
         about["attack"],
         timing.noise(images, about["size"]),
         torch.full((images,), label),
@@ -128,7 +128,7 @@ def evaluation(
 
 def _passes(part: str, tally: Tally, images: int) -> Answer:
     answer: Answer = {}
-    for way in ("forward", "backward"):
-        answer[f"{part}_call_{way}s"] = tally.calls[way]
-        answer[f"{part}_image_{way}s"] = tally.seen[way] / images
+    for direction in ("forward", "backward"):
+        answer[f"{part}_call_{direction}s"] = tally.calls[direction]
+        answer[f"{part}_image_{direction}s"] = tally.images[direction] / images
     return answer

@@ -1,4 +1,4 @@
-"""How long something takes, told from sizes that grow until they tell enough."""
+"""Measure times with growing sizes until the times are precise."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-ENOUGH = 1.0  # seconds of one call that tell its length well
-SHORT = 0.05  # seconds of a call that is repeated
-FEW = 2  # images to begin with: batch norm needs that many
-GROWTH = 4  # of a size to the next; of less, noise would be taken for what an image costs
-_GRACE = 25.0  # seconds over time for a second size, without which calls and images look alike
+ENOUGH = 1.0  # seconds of a call that can be measured precisely
+SHORT = 0.05  # seconds below which a call is repeated
+FEW = 2  # images at first: batch norm needs two
+GROWTH = 4  # from one size to the next; with less, noise would dominate the cost per image
+_GRACE = 25.0  # extra seconds for a second size, which separates the costs per call and per image
 
 Points = list[tuple[float, float]]  # (size, seconds) of each call, sizes growing
 
 
 def line(points: Points) -> tuple[float, float]:
-    """Return seconds of a call and of each unit of its size, by the least and the largest size.
+    """Return the seconds per call and per unit of size, from the smallest and the largest size.
 
-    Of two sizes next to each other the noise of the larger one would be the cost of a call.
+    With two adjacent sizes, noise in the larger one would become the cost of a call.
     """
     (less, brief), (size, took) = points[0], points[-1]
     if size == less:
@@ -30,22 +30,22 @@ def line(points: Points) -> tuple[float, float]:
 
 
 def is_enough(points: Points, end: float, *, calls: int, least: int = 2) -> bool:
-    """Whether the next size, tried in some calls, would tell nothing new or take too long.
+    """Return whether the next size would add nothing or take too long.
 
     Args:
-        points: sizes so far.
-        end: of the time that there is, on the clock `time.monotonic`.
-        calls: that a size takes.
-        least: sizes that are wanted, if there is time.
+        points: measurements so far.
+        end: time limit, on the clock `time.monotonic`.
+        calls: calls per size.
+        least: minimum number of sizes, if there is time.
     """
     took = points[-1][1]
-    told = took > ENOUGH and len(points) >= least
+    precise = took > ENOUGH and len(points) >= least
     limit = end if len(points) >= least else end + _GRACE
-    return told or time.monotonic() + GROWTH * calls * took > limit
+    return precise or time.monotonic() + GROWTH * calls * took > limit
 
 
 def grown(first: int, most: int) -> Iterator[int]:
-    """Yield growing sizes from the first to the most."""
+    """Yield growing sizes from `first` to `most`."""
     size = min(first, most)
     while size < most:
         yield size
@@ -54,9 +54,9 @@ def grown(first: int, most: int) -> Iterator[int]:
 
 
 def seconds_of(work: Callable[[], object], device: torch.device) -> float:
-    """Return how long some work takes; the median of a few when it is short."""
+    """Return the seconds of some work; the median of several runs if it is short."""
     if device.type == "cuda" and torch.backends.cudnn.benchmark:
-        work()  # tries algorithms, which a job does once for each shape
+        work()  # searches for algorithms, as a job does once per shape
 
     def once() -> float:
         before = now(device)
@@ -68,18 +68,18 @@ def seconds_of(work: Callable[[], object], device: torch.device) -> float:
 
 
 def median(values: list[float]) -> float:
-    """Return the middle one of some values."""
+    """Return the upper median."""
     return sorted(values)[len(values) // 2]
 
 
 def now(device: torch.device) -> float:
-    """Return the time in seconds when a device has done all that it was given."""
+    """Return the time in seconds once a device has finished all its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.monotonic()
 
 
 def noise(count: int, size: int) -> Tensor:
-    """Return images (count, 3, size, size) uint8 that are the same every time."""
+    """Return reproducible random images (count, 3, size, size) uint8."""
     generator = torch.Generator().manual_seed(count)
     return torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=generator)

@@ -1,1 +1,1 @@
-"""From records to what people read: the frame of results, statistics, tables, figures."""
+"""Reporting: from records to the results frame, statistics, tables and figures."""

@@ -1,7 +1,7 @@
-"""All records of a study as one tidy frame: the only place where accuracies are read, from flags.
+"""The results frame of a study: only this module reads accuracies, from the attacks' flags.
 
-A row is one (run, probe, attack, eps), with eps 0 for clean images. A row without attack stands for
-a pretraining of which only the minutes are asked for.
+A row is one (run, probe, attack, eps), with eps 0 for clean images. A row without attack is a
+pretraining of which a table only shows the minutes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from robustviews.study.schema import Figure, Study, Table
 
-_SHOWN = 12  # problems that an error lists before it only counts them
+_SHOWN = 12  # problems that an error lists; it counts the rest
 
 
 class Result(TypedDict):
@@ -53,22 +53,22 @@ class Result(TypedDict):
 
 
 class ResultsError(ArtifactError):
-    """Records are missing or not those of the study; `problems` lists all, with the way out."""
+    """Records are missing or not those of the study; `problems` lists all, each with a fix."""
 
     def __init__(self, problems: list[ArtifactError]) -> None:
         super().__init__(f"{len(problems)} problems")
         self.problems = problems
 
-    def told(self, study_file: str) -> str:
-        """Return a line for each problem, of many for the first."""
-        shown = [problem.told(study_file) for problem in self.problems[:_SHOWN]]
+    def message(self, study_file: str) -> str:
+        """Return one line per problem, up to a limit."""
+        shown = [problem.message(study_file) for problem in self.problems[:_SHOWN]]
         if len(self.problems) > _SHOWN:
             shown.append(f"... and {len(self.problems) - _SHOWN} more")
         return "\n".join(shown)
 
 
 class _NotRunError(ArtifactError):
-    """A job was never run, or not as the study now stands; running it is all that is needed."""
+    """A job was never run, or with another spec; to fix it, run the job."""
 
 
 def frame(
@@ -80,22 +80,22 @@ def frame(
 ) -> list[Result]:
     """Read every result that a cell of the study needs.
 
-    A result counts only if its record, and those of the head and encoder that it was computed from,
-    have the specs that the study resolves to now, if each was made from the very bytes that the one
-    before it wrote, and if the flags have the hash that their record states.
+    A result is valid if its record and those of its head and encoder have the specs of the present
+    study, if each job read the same bytes that the job before it wrote, and if the flags have the
+    checksum of their record.
 
     Args:
-        study: decides which results, and with which specs.
+        study: decides which results are read, and with which specs.
         root: project folder.
-        blocks: tables and figures whose cells are wanted; all of the study when empty.
-        partial: leave out what was not run, or not as the study now stands, instead of refusing.
+        blocks: tables and figures whose cells are read; all of the study when empty.
+        partial: leave out missing and stale results instead of raising.
 
     Returns:
         Rows in the order in which the study's tables name them.
 
     Raises:
         ResultsError: a record is missing, stale (another spec), or foreign (another study, other
-            bytes). With `partial` only the last.
+            bytes). With `partial` only for foreign ones.
     """
     reader = _Reader(study, root)
     evaluations = plan.evaluations(study, *blocks)
@@ -112,9 +112,9 @@ def frame(
 
     for evaluation in evaluations:
         read(*evaluation)
-    seen = {row["run"] for row in rows} if partial else evaluated
+    runs = {row["run"] for row in rows} if partial else evaluated
     for run in plan.pretrainings_of(study, *blocks):
-        if run not in seen:
+        if run not in runs:
             read(run)
     if problems:
         raise ResultsError(list(problems.values()))
@@ -122,7 +122,7 @@ def frame(
 
 
 def to_csv(rows: list[Result]) -> str:
-    """Write a frame as CSV; `from_csv` gives back the same rows, to the last bit."""
+    """Write a frame as CSV; `from_csv` returns exactly the same rows."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(_COLUMNS), lineterminator="\n")
     writer.writeheader()
@@ -134,13 +134,13 @@ def from_csv(text: str) -> list[Result]:
     """Read what `to_csv` wrote.
 
     Raises:
-        ResultsError: the columns are others.
+        ResultsError: the columns differ.
     """
     reader = csv.DictReader(io.StringIO(text))
-    found = list(reader.fieldnames or ())
-    if found != list(_COLUMNS):
+    columns = list(reader.fieldnames or ())
+    if columns != list(_COLUMNS):
         expected = ",".join(_COLUMNS)
-        problem = f"frame.csv: expected columns {expected}; found {','.join(found)}"
+        problem = f"frame.csv: expected columns {expected}; found {','.join(columns)}"
         raise ResultsError([ArtifactError(f"{problem}; delete it and run snakemake again")])
     return [
         cast(Result, {name: _parse(hint, row[name]) for name, hint in _COLUMNS.items()})
@@ -149,15 +149,17 @@ def from_csv(text: str) -> list[Result]:
 
 
 def records(study: Study, root: Path = Path()) -> dict[str, Record]:
-    """Return the records of all jobs of a study that were run, by path relative to the project.
+    """Return the records of a study's finished jobs, by path relative to the project.
 
     Raises:
-        ArtifactError: one of them is none.
+        ArtifactError: a record is not valid.
     """
-    made = [folders.pretrain_folder(study, run) for run in plan.pretrainings(study)]
-    made += [folders.probe_folder(study, *head) for head in plan.heads(study)]
-    made += [folders.attack_folder(study, *evaluation) for evaluation in plan.evaluations(study)]
-    paths = [folder / RECORD for folder in made]
+    job_folders = [folders.pretrain_folder(study, run) for run in plan.pretrainings(study)]
+    job_folders += [folders.probe_folder(study, *head) for head in plan.heads(study)]
+    job_folders += [
+        folders.attack_folder(study, *evaluation) for evaluation in plan.evaluations(study)
+    ]
+    paths = [folder / RECORD for folder in job_folders]
     return {
         path.as_posix(): record_shape.require(artifacts.read_json(root / path), path)
         for path in paths
@@ -166,7 +168,7 @@ def records(study: Study, root: Path = Path()) -> dict[str, Record]:
 
 
 def histories(study: Study, root: Path = Path()) -> dict[str, list[dict[str, Any]]]:
-    """Return the training curve of each pretraining that was run, by run name."""
+    """Return the training curve of each finished pretraining, by run name."""
     paths = {
         run: root / folders.pretrain_folder(study, run) / folders.CURVE
         for run in plan.pretrainings(study)
@@ -175,14 +177,14 @@ def histories(study: Study, root: Path = Path()) -> dict[str, list[dict[str, Any
 
 
 class _Reader:
-    """Reads and checks the records of one study, each once."""
+    """Reads and checks each record of one study once."""
 
     def __init__(self, study: Study, root: Path) -> None:
         self._study, self._root = study, root
         self._checked: dict[Path, Record] = {}
 
     def rows(self, run: str, probe: str, attack: str) -> list[Result]:
-        """Return the rows of an evaluation; of a pretraining when there is no attack."""
+        """Return the rows of an evaluation, or of a pretraining without attack."""
         if not attack:
             path = folders.pretrain_folder(self._study, run) / RECORD
             return [self._row(run, record=path)]
@@ -257,22 +259,22 @@ class _Reader:
         return self._record(output, specs.probe_spec(self._study, run, probe), made_from)
 
     def _upstream(self, path: Path) -> Record:
-        """Return the record of the encoder or head that a path names."""
+        """Return the record of an encoder or head, given its path."""
         _, _, stage, run, *rest = path.parts
         return self._pretraining(run) if stage == "pretrain" else self._head(run, rest[0])
 
     def _record(self, output: Path, spec: specs.Spec, made_from: list[Path]) -> Record:
-        """Return the record beside an output, after checking it and all that it was made from."""
+        """Return the record beside an output after checking it and the records of its inputs."""
         path = output.with_name(RECORD)
         if path in self._checked:
             return self._checked[path]
         if not (self._root / path).exists():
             raise _NotRunError(f"{path}: missing; run it with:", output)
         record: Record = artifacts.read_json(self._root / path)
-        wrong = record_shape.broken(record)
-        if wrong:
+        problem = record_shape.broken(record)
+        if problem:
             raise ArtifactError(
-                f"{path}: no record of a job, {wrong}; remove {path.parent} and run:", output
+                f"{path}: not a job record: {problem}; remove {path.parent} and run:", output
             )
         if record["study"] != self._study.study:
             raise ArtifactError(
@@ -280,17 +282,17 @@ class _Reader:
                 f"remove {path.parent} and run:",
                 output,
             )
-        parted = differences.differences(record["spec"], spec)
-        if parted:
-            key, recorded, wanted = parted[0]
+        differing = differences.differences(record["spec"], spec)
+        if differing:
+            key, recorded, expected = differing[0]
             raise _NotRunError(
-                f"{path}: stale: {key} was {recorded}, the study now says {wanted}; "
+                f"{path}: stale: {key} was {recorded}, the study now says {expected}; "
                 "run it again with:",
                 output,
             )
         for source in made_from:
-            written = self._upstream(source)["outputs"].get(source.name)
-            if record["inputs"].get(source.as_posix()) != written:
+            checksum = self._upstream(source)["outputs"].get(source.name)
+            if record["inputs"].get(source.as_posix()) != checksum:
                 raise _NotRunError(
                     f"{path}: stale: not made from the present {source}; run it again with:",
                     output,
@@ -301,11 +303,11 @@ class _Reader:
     def _flags(self, path: Path, record: Record) -> dict[str, Any]:
         if not (self._root / path).exists():
             raise _NotRunError(f"{path}: missing; run it with:", path)
-        found, stated = artifacts.sha256(self._root / path), record["outputs"].get(path.name)
-        if found != stated:
+        actual, expected = artifacts.sha256(self._root / path), record["outputs"].get(path.name)
+        if actual != expected:
             raise ArtifactError(
-                f"{path}: its bytes are not those that its record states: expected {stated}, found "
-                f"{found}; remove {path.parent} and run:",
+                f"{path}: differs from its record: expected {expected}, found {actual}; "
+                f"remove {path.parent} and run:",
                 path,
             )
         return artifacts.read_arrays(self._root / path)

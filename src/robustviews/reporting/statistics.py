@@ -1,4 +1,4 @@
-"""How sure a number is: intervals of accuracies, and verdicts against published values.
+"""Statistics: intervals of accuracies, and comparisons with published values.
 
 Everything here is at the 95 % level and takes accuracies as fractions.
 """
@@ -25,14 +25,14 @@ class Interval(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """What the runs of one cell say together.
+    """The accuracy over the runs of one cell.
 
     Attributes:
         mean: accuracy, averaged over runs.
         low: lower end of the 95 % interval.
         high: upper end of it.
         sd: standard deviation over runs; None for a single one.
-        runs: how many.
+        runs: number of runs.
     """
 
     mean: float
@@ -43,7 +43,7 @@ class Summary(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """How an accuracy stands to a published one.
+    """Comparison of an accuracy with a published one.
 
     Attributes:
         difference: ours minus theirs.
@@ -87,10 +87,9 @@ def wilson(correct: int, n: int) -> Interval:
 def over_seeds(counts: Sequence[tuple[int, int]]) -> Summary:
     """Summarise the runs of a cell.
 
-    Several runs: Student's t interval of their mean, which tells how much another set of seeds
-    would move it. All runs see the same test images, so that it says nothing about other images.
-    One run: its Wilson interval, which tells how much other test images would move it, and nothing
-    about other seeds.
+    For several runs the interval is Student's t interval of their mean. It covers the variation
+    over seeds, but not over test images, which all runs share. For one run it is the Wilson
+    interval, which covers the variation over test images, but not over seeds.
 
     Args:
         counts: (correct, n) of each run.
@@ -121,13 +120,13 @@ def compare(
     runs: int = 1,
     published_n: int = PUBLISHED_IMAGES,
 ) -> Comparison:
-    """Tell whether an accuracy differs from a published one by more than chance.
+    """Test whether an accuracy differs from a published one by more than chance.
 
-    A two-proportion z-test. The published value is one run on `published_n` images without any
-    spread. With a spread over seeds of our own, its variance is added twice: once divided by our
-    runs, once whole, because the published run drew a seed too. With a single run of ours the
-    spread of either is unknown and left out, so that `higher` and `lower` then only mean: more than
-    the choice of test images explains. Where both saw the same images the test errs towards
+    A two-proportion z-test. The published value is one run on `published_n` images, without a
+    stated spread. If our spread over seeds is known, its variance is added twice: once divided by
+    our number of runs, and once in full, because the published run drew a seed too. With a single
+    run of ours the spread is unknown and left out; then `higher` and `lower` mean: by more than the
+    choice of test images explains. If both were tested on the same images, the test errs towards
     `within noise`.
 
     Args:
@@ -135,7 +134,7 @@ def compare(
         published: theirs, a fraction.
         n: test images of one run of ours. The runs share them, so they count once.
         sd: standard deviation over our runs; None for one.
-        runs: how many runs of ours the mean is over.
+        runs: number of our runs.
         published_n: test images of the published run.
 
     Returns:
@@ -157,7 +156,7 @@ def compare(
 def student_t(freedom: int) -> float:
     """Return the 97.5 % quantile of Student's t distribution.
 
-    Exact for one and two degrees of freedom, else a series that is right to 0.2 %.
+    Exact for one and two degrees of freedom, otherwise a series accurate to 0.2 %.
 
     Args:
         freedom: degrees of freedom, at least 1.

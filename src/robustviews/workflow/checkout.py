@@ -1,8 +1,8 @@
-"""Whether the results here are those of the commit that is checked out.
+"""Whether the results on disk belong to the commit that is checked out.
 
-Git keeps Snakemake metadata, DVC keeps results. After `git checkout` without `dvc checkout` the
-metadata describes other results than those on disk, and Snakemake, which does not read results,
-would have nothing to do. Comparing metadata with records finds this without hashing.
+Git tracks Snakemake's metadata, DVC tracks the results. After `git checkout` without `dvc checkout`
+the metadata describes other results than those on disk; Snakemake never reads results and would
+find nothing to be done. Records describe the results, so the comparison needs no hashing.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ _SHOWN = 3  # folders that a message names before it only counts them
 
 
 class CheckoutError(ArtifactError):
-    """Results differ from Snakemake metadata; the message says what to type."""
+    """Results are not those of Snakemake's metadata; the message suggests a command."""
 
 
 def check(study: Study, root: Path = Path()) -> None:
     """Refuse results of another commit.
 
     Args:
-        study: whose results.
+        study: the study of the results.
         root: project folder.
 
     Raises:
-        CheckoutError: Snakemake takes results for finished, with what the study now says, that
-            were made with other options or from other inputs.
+        CheckoutError: by its metadata Snakemake takes results for up to date, but their records
+            state other options or other inputs.
     """
     foreign = dict(_foreign(study, root))
     if not foreign:
@@ -48,48 +48,48 @@ def check(study: Study, root: Path = Path()) -> None:
     raise CheckoutError(
         "\n".join(
             [
-                "Results here differ from the Snakemake metadata that git keeps:",
+                "Results here are not those of Snakemake's metadata, which git tracks:",
                 *shown,
-                "After git checkout, pull or reset type: dvc checkout",
-                f"or, to have them made again: rm -r {folders}",
+                "After git checkout, pull or reset, type: dvc checkout",
+                f"or, to compute them again: rm -r {folders}",
             ]
         )
     )
 
 
 def hints(study: Study, root: Path = Path()) -> list[str]:
-    """Say what to type before Snakemake makes results again that need not be made."""
+    """Return suggested commands that spare Snakemake from computing results again."""
     metadata, folder = ProjectMetadata(root), folders.results_folder(study)
     trained = [folders.pretrain_folder(study, run) / RECORD for run in plan.pretrainings(study)]
-    was_run = any(metadata.of(record) is not None for record in trained)
-    if was_run and not (root / folder / "pretrain").is_dir() and _is_locked(root, trained[0]):
-        return [f"{folder} is not here, but dvc.lock names it; to get it type: dvc pull"]
-    whole = [
+    has_metadata = any(metadata.of(record) is not None for record in trained)
+    if has_metadata and not (root / folder / "pretrain").is_dir() and _is_locked(root, trained[0]):
+        return [f"{folder} is missing, but dvc.lock names it; to get it, type: dvc pull"]
+    complete = [
         job.folder
         for job in jobs.jobs(study).values()
         if job.folder is not None
         and metadata.unfinished(job.folder / RECORD)
-        and _is_whole(root / job.folder, job.spec or {})
+        and _is_complete(root / job.folder, job.spec or {})
     ]
-    if not whole:
+    if not complete:
         return []
     return [
-        f"An interrupted run marked results as unfinished, but {whole[0]} is whole; to keep it, "
-        "and not have it made again, type: rm -r .snakemake/incomplete"
+        f"An interrupted run marked results as unfinished, but {complete[0]} is complete; "
+        "to keep it, type: rm -r .snakemake/incomplete"
     ]
 
 
 def _is_locked(root: Path, path: Path) -> bool:
-    """Return whether an output that dvc.lock names is a file, or a folder around it."""
+    """Return whether an output in dvc.lock is this path or a folder that contains it."""
     try:
         outs = dvc.outs((root / dvc.LOCK).read_bytes())
     except (OSError, dvc.LockError):
-        return False  # for DVC, which says what is wrong with it
+        return False  # DVC itself reports what is wrong with its lock
     return any(path.is_relative_to(out) for out in outs)
 
 
-def _is_whole(folder: Path, spec: specs.Spec) -> bool:
-    """Return whether a record has the spec, and the checksum of each file beside it."""
+def _is_complete(folder: Path, spec: specs.Spec) -> bool:
+    """Return whether a record has the study's spec, and the files beside it have its checksums."""
     try:
         record = artifacts.read_json(folder / RECORD)
         return bool(record["spec"] == spec) and all(
@@ -100,23 +100,27 @@ def _is_whole(folder: Path, spec: specs.Spec) -> bool:
 
 
 def _foreign(study: Study, root: Path) -> Iterator[tuple[Path, str]]:
-    """Yield the folders of jobs whose record differs from the metadata, with the difference."""
+    """Yield folders of jobs whose record differs from the metadata, with the difference."""
     metadata = ProjectMetadata(root)
     for job in jobs.jobs(study).values():
         if job.folder is None or not (root / job.folder / RECORD).is_file():
             continue
-        path, spec = job.folder / RECORD, job.spec or {}
+        path, expected = job.folder / RECORD, job.spec or {}
         entry = metadata.of(path)
-        if isinstance(entry, dict) and _is_current(entry, spec) and not metadata.unfinished(path):
-            text = _difference(root / path, entry, spec)
+        if (
+            isinstance(entry, dict)
+            and _has_params(entry, expected)
+            and not metadata.unfinished(path)
+        ):
+            text = _difference(root / path, entry, expected)
             if text:
                 yield job.folder, text
 
 
-def _is_current(entry: MetadataEntry, expected: specs.Spec) -> bool:
-    """Return whether Snakemake regards the options of a job as unchanged."""
-    # Snakemake stores a parameter as Python's repr.
-    return repr(specs.to_json(expected)) in (entry.get("params") or ())
+def _has_params(entry: MetadataEntry, spec: specs.Spec) -> bool:
+    """Return whether Snakemake takes a job's options for unchanged."""
+    # Snakemake stores the `repr` of a parameter.
+    return repr(specs.to_json(spec)) in (entry.get("params") or ())
 
 
 def _difference(path: Path, entry: MetadataEntry, expected: specs.Spec) -> str:
@@ -124,11 +128,11 @@ def _difference(path: Path, entry: MetadataEntry, expected: specs.Spec) -> str:
         record = records.require(artifacts.read_json(path), path, whole=False)
         spec, inputs = record["spec"], record["inputs"]
     except ArtifactError:
-        return ""  # `robustviews verify` reports it
-    changed = differences.differences(spec, expected)
-    if changed:
-        key, was, now = changed[0]
+        return ""  # `verify` reports what is wrong with a record
+    differing = differences.differences(spec, expected)
+    if differing:
+        key, was, now = differing[0]
         return f"{key} was {was}, the metadata says {now}"
     checksums = entry.get("input_checksums") or {}
-    others = [name for name in inputs if checksums.get(name, inputs[name]) != inputs[name]]
-    return f"made from another {others[0]}" if others else ""
+    changed = [name for name in inputs if checksums.get(name, inputs[name]) != inputs[name]]
+    return f"made from another {changed[0]}" if changed else ""

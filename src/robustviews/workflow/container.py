@@ -1,4 +1,4 @@
-"""The image that jobs run in, as Snakemake's notes, which git keeps, may name it."""
+"""The image in which jobs run, named as Snakemake's metadata, which git tracks, may name it."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ _LOGIN = re.compile(r"(^|//)[^/]*@(?!sha256:)")  # `user:password@` before the r
 
 
 class ImageError(ArtifactError):
-    """An image is named in a way that must not be noted; the message says how to name it."""
+    """An image name must not get into the metadata; the message says how to name the image."""
 
 
 def named(image: str, root: Path = Path()) -> str:
-    """Return how Snakemake is told of an image.
+    """Return the name of an image for Snakemake.
 
     Args:
         image: URL such as `docker://ghcr.io/lab/robustviews:1`, or a file.
         root: project folder.
 
     Returns:
-        The URL; of a file its path relative to the project, which says nothing of where that lies.
+        The URL; or a file's path relative to the project, which does not reveal other folders.
 
     Raises:
-        ImageError: it holds a password, or is a file outside of the project.
+        ImageError: the URL holds a password, or the file is outside the project.
     """
     if "://" not in image and image.startswith(("/", ".", "~")):
         return _file(Path(image).expanduser(), root)
@@ -33,7 +33,7 @@ def named(image: str, root: Path = Path()) -> str:
         bare = _LOGIN.sub(r"\1", image)
         raise ImageError(
             f"image={bare}: found user:password@ before the registry, which "
-            "notes of results would keep; expected none: put them in the environment as "
+            "Snakemake's metadata would store; expected none: set the environment variables "
             "APPTAINER_DOCKER_USERNAME and APPTAINER_DOCKER_PASSWORD"
         )
     return image
@@ -41,10 +41,11 @@ def named(image: str, root: Path = Path()) -> str:
 
 def _file(path: Path, root: Path) -> str:
     try:
-        # Not resolved: a link in the project stands for the file, wherever that lies.
+        # Not resolved: a link in the project may point to a file anywhere.
         return path.absolute().relative_to(root.absolute()).as_posix()
     except ValueError:
         raise ImageError(
-            f"image={path.name}: expected a file in the project folder, as notes of results keep "
-            f"its path; link it there: ln -s {path} {path.name}   and name image=./{path.name}"
+            f"image={path.name}: expected a file in the project folder, as Snakemake's "
+            f"metadata stores its path; link it there: ln -s {path} {path.name}   "
+            f"and name image=./{path.name}"
         ) from None

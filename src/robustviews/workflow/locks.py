@@ -1,8 +1,8 @@
 """Locks: which process writes a folder and which Snakemake runs; a lock ends with its process.
 
-A job locks the folder that it writes, so that a training which outlived its Snakemake and a second
-training of the same run never write over each other. Snakemake's own lock is a file that stays
-behind when Snakemake is killed, and it does not name its owner; `notice` does.
+A job locks the folder that it writes, so that a training that outlived its Snakemake process and a
+second training of the same run never overwrite each other. Snakemake's own lock is a file that
+remains when Snakemake is killed and does not name its owner; `notice` does.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from robustviews.study.schema import Study
 
 _SNAKEMAKE = Path(".snakemake")
-_PATIENCE = 0.5  # seconds: more than `owner` keeps a lock, or an owner takes to write who it is
+_PATIENCE = 0.5  # seconds: longer than `owner` holds a lock or an owner needs to write its name
 _RESUMES = "a training resumes from its last saved state"
 
 
 class BusyError(ArtifactError):
-    """Another process does the same job; the message names that process and how to end it."""
+    """Another process runs the same job; the message names it and the command that ends it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,8 +40,8 @@ class Owner:
     """The process that owns a lock.
 
     Attributes:
-        name: what it does, such as `pretrain emp-free-digits-s0`.
-        pid: number of the process.
+        name: its job, such as `pretrain emp-free-digits-s0`.
+        pid: process ID.
         host: machine on which it runs.
         since: when it acquired the lock, in ISO 8601, UTC.
     """
@@ -52,7 +52,7 @@ class Owner:
     since: str
 
     def __str__(self) -> str:
-        """Name it with its number, machine and time."""
+        """Return name, process ID, machine and time."""
         return f"{self.name} (PID {self.pid} on {self.host}, since {self.since})"
 
 
@@ -66,10 +66,10 @@ def acquire(folder: Path, name: str) -> contextlib.AbstractContextManager[None]:
 
     Args:
         folder: results of the job.
-        name: of the job, for those who find the folder locked.
+        name: of the job, reported to other processes that find the folder locked.
 
     Raises:
-        BusyError: another process does this job.
+        BusyError: another process runs this job.
     """
     # torchrun's first rank locks for all ranks; other launchers start trainings of one rank each.
     if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("RANK", "0") != "0":
@@ -78,16 +78,16 @@ def acquire(folder: Path, name: str) -> contextlib.AbstractContextManager[None]:
 
 
 def owner(path: Path) -> Owner | None:
-    """Return the owner of a lock; None where the lock is free, and then its file is removed."""
+    """Return the owner of a lock; None if the lock is free, after removing its file."""
     lock = FileLock(path, timeout=_PATIENCE)
     try:
         if path.exists():
             with lock:
                 path.unlink()
     except Timeout:
-        with contextlib.suppress(OSError, ValueError, TypeError):  # it was freed this very moment
+        with contextlib.suppress(OSError, ValueError, TypeError):  # released a moment ago
             return Owner(**json.loads(path.read_text(encoding="utf-8")))
-    except OSError:  # such as a project that this user must not write
+    except OSError:  # such as a project that this user cannot write to
         pass
     return None
 
@@ -96,7 +96,7 @@ def owners(study: Study, root: Path = Path()) -> list[Owner]:
     """Return the owners of the locks on prepared data and on a study's results.
 
     Args:
-        study: whose results; folders of jobs that it no longer has count too.
+        study: the study of the results; folders of its former jobs count too.
         root: project folder.
     """
     results = root / folders.results_folder(study)
@@ -104,33 +104,33 @@ def owners(study: Study, root: Path = Path()) -> list[Owner]:
 
 
 def announce(study: str, root: Path = Path()) -> None:
-    """Own a lock until this process ends, so that others see that Snakemake runs here.
+    """Hold a lock until this process ends, so that others see that Snakemake runs here.
 
-    A dry run, which makes nothing, does not call this.
+    A dry run, which computes nothing, does not call this.
 
     Args:
-        study: whose results it makes.
+        study: name of the study that runs.
         root: project folder.
     """
     lock = root / _SNAKEMAKE / f"running-{os.getpid()}.lock"
     stack = contextlib.ExitStack()
-    with contextlib.suppress(OSError):  # a project that cannot be written can still be looked at
+    with contextlib.suppress(OSError):  # a read-only project can still be read
         stack.enter_context(_locked(lock, f"Snakemake of {study}"))
     atexit.register(stack.close)
 
 
 def notice(study: Study, root: Path = Path()) -> str:
-    """Return who owns Snakemake's lock on the files of a study, and what to type.
+    """Return who owns Snakemake's lock on the files of a study, with suggested commands.
 
     Returns:
-        Lines for people; empty where no file of the study is locked.
+        Lines of text; empty if no file of the study is locked.
     """
     if not _is_locked(study, root):
         return ""
     snakemakes, jobs = _owners((root / _SNAKEMAKE).glob("running-*.lock")), owners(study, root)
     if snakemakes:
         names = ", ".join(map(str, [*snakemakes, *jobs]))
-        return f"At work here: {names}.\nWait, or {_ending(snakemakes)}   (running jobs end first)"
+        return f"Running here: {names}.\nWait, or {_ending(snakemakes)}   (running jobs end first)"
     text = "The Snakemake that locked this folder was killed; finished jobs are safe.\n"
     if jobs:
         names = ", ".join(map(str, jobs))
@@ -163,16 +163,16 @@ def _owners(paths: Iterable[Path]) -> list[Owner]:
 
 
 def _ending(owners: list[Owner]) -> str:
-    return f"end it there with: kill {' '.join(str(each.pid) for each in owners)}"
+    return f"end it there with: kill {' '.join(str(process.pid) for process in owners)}"
 
 
 def _is_locked(study: Study, root: Path) -> bool:
-    """Return whether a lock of Snakemake names a file of a study."""
+    """Return whether one of Snakemake's locks names a file of a study."""
     own = [folders.results_folder(study)]
     own += [folders.data_folder(study, name) for name in study.datasets]
     prefixes = tuple(f"{folder.as_posix()}/" for folder in own)
     for lock in (root / _SNAKEMAKE / "locks").glob("*.lock"):
-        with contextlib.suppress(OSError), lock.open(encoding="utf-8") as file:  # or removed since
+        with contextlib.suppress(OSError), lock.open(encoding="utf-8") as file:  # or it is gone
             if any(line.startswith(prefixes) for line in file):
                 return True
     return False

@@ -1,4 +1,4 @@
-"""Files: whole or not there, the same bytes for the same values, and never taken for others."""
+"""Files: complete or absent, and the same bytes for the same values."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def umask():
     os.umask(before)
 
 
-def test_a_file_appears_only_when_it_is_whole(tmp_path):
+def test_a_file_appears_only_when_it_is_complete(tmp_path):
     path = tmp_path / "new" / "file.txt"
     with artifacts.atomic(path) as temporary:
         temporary.write_text("some")
@@ -142,12 +142,12 @@ def tensors() -> dict[str, torch.Tensor]:
 
 def test_tensors_come_back_with_type_shape_and_bits(tmp_path):
     artifacts.write_tensors(tmp_path / "a.safetensors", tensors())
-    found = artifacts.read_tensors(tmp_path / "a.safetensors")
-    assert found.keys() == tensors().keys()
+    loaded = artifacts.read_tensors(tmp_path / "a.safetensors")
+    assert loaded.keys() == tensors().keys()
     for name, value in tensors().items():
-        assert found[name].dtype == value.dtype
-        assert found[name].shape == value.shape
-        assert torch.equal(found[name], value)
+        assert loaded[name].dtype == value.dtype
+        assert loaded[name].shape == value.shape
+        assert torch.equal(loaded[name], value)
 
 
 def test_the_bytes_of_tensors_depend_on_their_values_only(tmp_path):
@@ -199,7 +199,7 @@ def test_a_missing_file_is_named_with_the_command_that_makes_it(reader, name, tm
 
 @pytest.mark.parametrize("reader", ["json", "jsonl", "tensors", "arrays"])
 @pytest.mark.parametrize("content", [b"\x00", b"\xff\xfe{", b"{'a': 1}", b"{\n", b"\x00" * 64])
-def test_a_damaged_file_is_named_with_what_to_do(reader, content, tmp_path):
+def test_a_damaged_file_is_named_with_a_fix(reader, content, tmp_path):
     path = tmp_path / "file"
     path.write_bytes(content)
     with pytest.raises(ArtifactError) as caught:
@@ -208,18 +208,18 @@ def test_a_damaged_file_is_named_with_what_to_do(reader, content, tmp_path):
     assert str(caught.value).endswith("); delete it and run snakemake again")
 
 
-@pytest.mark.parametrize("kept", [0, 4, 40, 0.5, -1])
-def test_cut_off_tensors_are_damaged(kept, tmp_path):
+@pytest.mark.parametrize("length", [0, 4, 40, 0.5, -1])
+def test_cut_off_tensors_are_damaged(length, tmp_path):
     path = tmp_path / "a.safetensors"
     artifacts.write_tensors(path, tensors())
     data = path.read_bytes()
-    path.write_bytes(data[: int(len(data) * kept) if 0 < kept < 1 else kept])
+    path.write_bytes(data[: int(len(data) * length) if 0 < length < 1 else length])
     with pytest.raises(ArtifactError, match=r"damaged \(.*\); delete it and run snakemake again"):
         artifacts.read_tensors(path)
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_a_folder_in_the_place_of_a_file_is_told(reader, tmp_path):
+def test_a_folder_in_the_place_of_a_file_is_reported(reader, tmp_path):
     with pytest.raises(ArtifactError, match=rf"^{tmp_path}: cannot be read \(.*\); see: ls -ld "):
         READERS[reader](tmp_path)
 
@@ -230,7 +230,7 @@ def test_hashes_are_those_of_sha256sum(tmp_path):
     assert artifacts.sha256(tmp_path / "a") == f"sha256:{expected}"
 
 
-def test_a_record_says_what_the_files_are_and_what_they_were_made_from(tmp_path):
+def test_a_record_holds_the_hashes_of_outputs_and_inputs(tmp_path):
     (tmp_path / "data.npy").write_text("data")
     folder = tmp_path / "run"
     folder.mkdir()
@@ -261,15 +261,15 @@ def test_a_record_says_what_the_files_are_and_what_they_were_made_from(tmp_path)
 
 
 def test_a_record_holds_the_commit_that_was_checked_out_when_its_job_began(tmp_path, monkeypatch):
-    asked = iter([("a" * 40, False), ("b" * 40, True)])
-    monkeypatch.setattr(artifacts, "commit", lambda: next(asked))
+    commits = iter([("a" * 40, False), ("b" * 40, True)])
+    monkeypatch.setattr(artifacts, "commit", lambda: next(commits))
     study = Path("tests/workflow/tiny.yaml").absolute()
     monkeypatch.chdir(tmp_path)
     assert cli.main(["data", "--study", str(study), "--dataset", "digits"]) == 0
     (record,) = tmp_path.glob("data/*/record.json")
     code = artifacts.read_json(record)["code"]
     assert (code["commit"], code["dirty"]) == ("a" * 40, False)
-    assert next(asked)[0] == "b" * 40
+    assert next(commits)[0] == "b" * 40
 
 
 def test_a_record_counts_its_seconds_from_the_start(tmp_path):
@@ -285,11 +285,11 @@ def test_a_record_of_a_missing_input_is_not_written(tmp_path):
 
 
 def git(folder, *arguments: str) -> str:
-    who = ["-c", "user.name=n", "-c", "user.email=e", "-c", "commit.gpgsign=false"]
-    done = subprocess.run(
-        ["git", "-C", folder, *who, *arguments], check=True, capture_output=True, text=True
+    identity = ["-c", "user.name=n", "-c", "user.email=e", "-c", "commit.gpgsign=false"]
+    process = subprocess.run(
+        ["git", "-C", folder, *identity, *arguments], check=True, capture_output=True, text=True
     )
-    return done.stdout.strip()
+    return process.stdout.strip()
 
 
 def test_the_commit_of_the_code_is_recorded_and_whether_it_was_changed(tmp_path, monkeypatch):
@@ -308,13 +308,13 @@ def test_the_commit_of_the_code_is_recorded_and_whether_it_was_changed(tmp_path,
     module.write_text("2")
     assert artifacts.commit() == (commit, True)
     git(tmp_path, "update-index", "--assume-unchanged", "src/robustviews/__init__.py")
-    assert artifacts.commit() == (commit, True), "git was told to overlook the edit"
+    assert artifacts.commit() == (commit, True), "git is set to ignore the edit"
     (tmp_path / "COMMIT").write_text(f"{'0' * 40}\n")
-    assert artifacts.commit() == (commit, True), "git knows better than a file that was left over"
+    assert artifacts.commit() == (commit, True), "git takes precedence over an old COMMIT file"
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "commit"),
     [
         (f"{'a1' * 20}\n", ("a1" * 20, False)),
         (f"{'a1' * 20}-dirty\n", ("a1" * 20, True)),
@@ -323,8 +323,8 @@ def test_the_commit_of_the_code_is_recorded_and_whether_it_was_changed(tmp_path,
         ("v1.0\n", (None, None)),
     ],
 )
-def test_a_file_tells_the_commit_of_sources_without_git(text, told, tmp_path, monkeypatch):
+def test_without_git_a_file_names_the_commit_of_the_sources(text, commit, tmp_path, monkeypatch):
     module = tmp_path / "src" / "robustviews" / "__init__.py"
     monkeypatch.setattr("robustviews.artifacts.revision._PACKAGE", module.parent)
     (tmp_path / "COMMIT").write_text(text)
-    assert artifacts.commit() == told
+    assert artifacts.commit() == commit

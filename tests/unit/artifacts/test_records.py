@@ -1,4 +1,4 @@
-"""A record that somebody damaged is named with the way out, by every verb that reads it."""
+"""Every verb that reads a damaged record names the record and the fix."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ DAMAGES = [
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A finished study, never to be changed."""
+    """A finished study; tests must not change it."""
     root = tmp_path_factory.mktemp("finished")
     write_tree(root, small_study())
     return root
@@ -43,7 +43,7 @@ def finished(tmp_path_factory):
 
 @pytest.fixture
 def project(finished, tmp_path, monkeypatch):
-    """A copy of one, in which the test stands."""
+    """Work in a copy of the finished study."""
     monkeypatch.chdir(shutil.copytree(finished, tmp_path / "project"))
 
 
@@ -55,27 +55,27 @@ READERS = {
 
 
 @pytest.mark.usefixtures("project")
-def test_whole_records_are_taken():
+def test_complete_records_are_accepted():
     for read in READERS.values():
         read()
 
 
 @pytest.mark.usefixtures("project")
 @pytest.mark.parametrize(("part", "value"), DAMAGES, ids=str)
-def test_each_reader_names_a_damaged_record_and_the_way_out(part, value):
+def test_each_reader_names_a_damaged_record_and_the_fix(part, value):
     record = artifacts.read_json(RECORD)
     artifacts.write_json(RECORD, record | {part: value})
     for read in READERS.values():
-        with pytest.raises(ArtifactError) as told:
+        with pytest.raises(ArtifactError) as refused:
             read()
-        assert f"{RECORD}: no record of a job, expected " in str(told.value)
-        assert f"remove {FOLDER} and run" in str(told.value).replace(f"{Path.cwd()}/", "")
+        assert f"{RECORD}: not a job record: expected " in str(refused.value)
+        assert f"remove {FOLDER} and run" in str(refused.value).replace(f"{Path.cwd()}/", "")
     checkout.check(small_study())
 
 
 @pytest.mark.usefixtures("project")
 @pytest.mark.parametrize("content", [[], None, "text", 3])
-def test_what_is_no_mapping_is_no_record(content):
+def test_json_other_than_a_mapping_is_refused(content):
     artifacts.write_json(RECORD, content)
     for read in READERS.values():
         with pytest.raises(ArtifactError, match="expected a mapping, found"):

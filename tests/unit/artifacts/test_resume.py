@@ -1,4 +1,4 @@
-"""State to go on from: of the same job alone, whole, and with what the processes before counted."""
+"""Saved state: loaded by the same job only, complete, and with the work of earlier processes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def resume(folder, spec=None, inputs=(), minutes=10.0, started=None) -> Resume:
     return Resume(begin, spec or {"epochs": 3}, list(inputs), minutes, started=started)
 
 
-def test_what_is_saved_is_taken_up_by_the_same_training(tmp_path):
+def test_a_training_resumes_from_its_own_saved_state(tmp_path):
     assert resume(tmp_path).load() is None
     resume(tmp_path).save({"weight": torch.ones(2)}, {"epoch": 1, "history": [{"loss": 0.1}]})
     resume(tmp_path).save({"weight": torch.zeros(2)}, {"epoch": 2, "history": [{"loss": 0.3}]})
@@ -25,7 +25,7 @@ def test_what_is_saved_is_taken_up_by_the_same_training(tmp_path):
     assert position == {"epoch": 2, "history": [{"loss": 0.3}]}
 
 
-def test_state_of_another_spec_or_of_other_inputs_is_not_taken_up(tmp_path):
+def test_state_of_another_spec_or_of_other_inputs_is_not_loaded(tmp_path):
     data = tmp_path / "data.npy"
     data.write_text("one")
     resume(tmp_path, inputs=[data]).save({"weight": torch.ones(2)}, {})
@@ -56,7 +56,7 @@ def test_the_work_of_processes_that_saved_is_added_up(tmp_path, monkeypatch):
     assert (first.load(), first.resumed, first.seconds()) == (None, 0, 10.0)
     now += 5
     first.save({"weight": torch.ones(2)}, {})
-    now += 100  # until it was killed: lost
+    now += 100  # work until it was killed is lost
     lost = resume(tmp_path, started=now)
     lost.load()
     now += 7
@@ -105,7 +105,7 @@ def test_a_save_that_fails_leaves_the_state_before_it(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00" * 64])
-def test_damaged_state_is_named_with_what_to_do(content, tmp_path):
+def test_damaged_state_is_named_with_a_fix(content, tmp_path):
     state = resume(tmp_path)
     state.save({"weight": torch.ones(2)}, {})
     path = state.folder / "state.safetensors"

@@ -1,4 +1,4 @@
-"""The command line: a whole study by hand, and what it says when something is wrong."""
+"""The command line: a whole study by hand, and the messages for errors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from robustviews.cli import VERBS, main
 from robustviews.study import folders, load_study, plan, specs
 from tests.unit.study.mistakes import BASE
 
-# Every kind of job, none longer than a second.
+# Every kind of job, each shorter than a second.
 TINY = """\
 study: tiny
 title: A tiny study
@@ -75,22 +75,22 @@ POSITIONAL = {"cell": _CELL, "first": _CELL, "second": _CELL}
 
 
 def command(verb, **names):
-    """Return the arguments of a verb, with names of the tiny study unless others are given."""
-    taken = [option.removeprefix("--") for option in VERBS[verb][2]]
-    named = {name: names.get(name, NAMES[name]) for name in taken if name in NAMES}
+    """Return the arguments of a verb; names are those of the tiny study by default."""
+    options = [option.removeprefix("--") for option in VERBS[verb][2]]
+    values = {name: names.get(name, NAMES[name]) for name in options if name in NAMES}
     device = ["--device", "cpu"] if VERBS[verb][0] == "stages" else []
     places = [POSITIONAL[name] for name in VERBS[verb][2] if name in POSITIONAL]
     return [
         verb,
         *places,
-        *[part for name in named for part in (f"--{name}", named[name])],
+        *[part for name in values for part in (f"--{name}", values[name])],
         *device,
     ]
 
 
 @pytest.fixture(autouse=True, scope="module")
 def settings_of_torch():
-    """Take back what a verb sets for its whole process."""
+    """Restore the process-wide settings that a verb changes."""
     threads, mode = torch.get_num_threads(), torch.get_deterministic_debug_mode()
     filled = torch.utils.deterministic.fill_uninitialized_memory
     cudnn = torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32
@@ -146,7 +146,7 @@ def empty(tmp_path, monkeypatch):
 
 @pytest.fixture
 def project(finished, tmp_path, monkeypatch):
-    """A copy of the finished project, to be spoiled."""
+    """A copy of the finished project that a test may damage."""
     folder = shutil.copytree(finished[0], tmp_path / "project")
     enter(folder, monkeypatch)
     return folder
@@ -155,7 +155,7 @@ def project(finished, tmp_path, monkeypatch):
 # A whole study by hand
 
 
-def test_every_job_leaves_its_files_and_a_record_of_what_it_was(finished):
+def test_every_job_writes_its_files_and_a_record(finished):
     folder, study = finished
     jobs = [
         (folders.data_folder(study, name), specs.data_spec(study, name)) for name in study.datasets
@@ -175,7 +175,7 @@ def test_every_job_leaves_its_files_and_a_record_of_what_it_was(finished):
     for path, spec in jobs:
         record = artifacts.read_json(folder / path / "record.json")
         assert record["spec"] == spec
-        outputs = {each.name for each in (folder / path).iterdir()} - {"record.json"}
+        outputs = {file.name for file in (folder / path).iterdir()} - {"record.json"}
         assert set(record["outputs"]) == outputs
         for name, digest in record["outputs"].items():
             assert artifacts.sha256(folder / path / name) == digest
@@ -212,9 +212,9 @@ def test_tables_figures_and_the_report_are_written_in_every_format(finished):
     pictures = [f"figures/{name}" for name in study.figures] + ["training/curves", "examples/views"]
     expected |= {f"{name}.{kind}" for name in pictures for kind in ("svg", "png")}
     expected |= {"frame.csv", "report.html", "audit.html"}
-    found = {path.relative_to(results).as_posix() for path in results.rglob("*") if path.is_file()}
+    files = {path.relative_to(results).as_posix() for path in results.rglob("*") if path.is_file()}
     jobs = ("data/", "pretrain/", "probe/", "attack/")
-    assert {name for name in found if not name.startswith(jobs)} == expected
+    assert {name for name in files if not name.startswith(jobs)} == expected
     for name in pictures:
         with Image.open(results / f"{name}.png") as picture:
             assert picture.width > 100
@@ -238,7 +238,7 @@ def test_a_rerun_gives_the_same_bytes():
 
 
 @pytest.mark.usefixtures("project")
-def test_images_that_do_not_fit_come_from_their_file_and_change_no_byte(monkeypatch, caplog):
+def test_images_that_do_not_fit_are_read_from_their_file_with_the_same_results(monkeypatch, caplog):
     paths = [Path(ENCODER), Path(HEAD), Path(FLAGS)]
     before = [path.read_bytes() for path in paths]
     monkeypatch.setattr("robustviews.machine.feed._SHARE", 0.0)
@@ -249,7 +249,7 @@ def test_images_that_do_not_fit_come_from_their_file_and_change_no_byte(monkeypa
     assert len([line for line in caplog.messages if line.startswith("images=mapped 0.")]) == 3
 
 
-def test_a_training_says_in_its_record_how_long_it_was(finished):
+def test_the_record_of_a_training_states_its_length(finished):
     folder, study = finished
     path = folder / folders.pretrain_folder(study, "emp-free-digits-s0")
     record, history = (
@@ -264,12 +264,12 @@ def test_a_training_says_in_its_record_how_long_it_was(finished):
     assert record["environment"]["deterministic"]
 
 
-def test_the_summary_is_the_main_table_and_where_the_report_lies(project, capsys):
+def test_the_summary_is_the_main_table_and_the_path_of_the_report(project, capsys):
     assert main(["summary"]) == 0
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     table = (project / "results/tiny/tables/accuracies.md").read_text(encoding="utf-8")
-    assert said.startswith(table)
-    assert said.endswith(f"\nReport: {project}/results/tiny/report.html\n")
+    assert output.startswith(table)
+    assert output.endswith(f"\nReport: {project}/results/tiny/report.html\n")
 
 
 # Help
@@ -281,24 +281,24 @@ def test_every_verb_explains_itself(verb, capsys):
     with pytest.raises(SystemExit) as ended:
         main([verb, "--help"])
     assert ended.value.code == 0
-    said = capsys.readouterr().out
-    assert said.startswith(f"usage: robustviews {verb} ")
+    output = capsys.readouterr().out
+    assert output.startswith(f"usage: robustviews {verb} ")
     if verb != "check":
         module, text, options = VERBS[verb]
-        assert text in " ".join(said.split())
+        assert text in " ".join(output.split())
         assert len(options) == len(set(options))
         assert "--study" not in options
-        assert "study file (params.yaml)" in said
-        assert ("--device" in said) == (module in ("stages", "estimate", "examples"))
-        assert ("--partial" in said) == (module == "report")
+        assert "study file (params.yaml)" in output
+        assert ("--device" in output) == (module in ("stages", "estimate", "examples"))
+        assert ("--partial" in output) == (module == "report")
 
 
 def test_help_lists_every_verb(capsys):
     with pytest.raises(SystemExit) as ended:
         main(["--help"])
     assert ended.value.code == 0
-    said = capsys.readouterr().out
-    assert all(re.search(rf"^ +{verb}( |$)", said, re.M) for verb in ("check", *VERBS))
+    output = capsys.readouterr().out
+    assert all(re.search(rf"^ +{verb}( |$)", output, re.M) for verb in ("check", *VERBS))
 
 
 @pytest.mark.parametrize(
@@ -324,26 +324,26 @@ def test_wrong_usage_is_refused(arguments, message, capsys):
 
 
 @pytest.mark.usefixtures("empty")
-def test_check_says_how_much_a_study_is(capsys):
+def test_check_counts_the_jobs_of_a_study(capsys):
     assert main(["check", "params.yaml"]) == 0
-    said = capsys.readouterr()
+    output = capsys.readouterr()
     study = load_study("params.yaml")
-    assert said.out == (
+    assert output.out == (
         f"params.yaml: ok: {len(plan.pretrainings(study))} trainings, "
         f"{len(plan.heads(study))} probes, "
         f"{len(plan.evaluations(study))} attacks, {len(study.tables)} tables, "
         f"{len(study.figures)} figures\n"
     )
-    assert said.err == ""
+    assert output.err == ""
 
 
 @pytest.mark.usefixtures("empty")
-def test_check_tells_all_mistakes_of_all_files(capsys):
+def test_check_reports_all_mistakes_of_all_files(capsys):
     Path("first.yaml").write_text(BASE.replace("epochs: 3", "epochs: 0"), encoding="utf-8")
     Path("second.yaml").write_text(BASE.replace("seeds:", "seed:"), encoding="utf-8")
     assert main(["check", "first.yaml", "params.yaml", "second.yaml", "third.yaml"]) == 2
-    said = capsys.readouterr()
-    assert said.out.startswith("params.yaml: ok: ")
+    output = capsys.readouterr()
+    assert output.out.startswith("params.yaml: ok: ")
     for line in (
         r"first\.yaml:\d+: runs\.emp-free\.epochs: must be at least 1",
         r"first\.yaml:\d+: runs\.supervised\.epochs: must be at least 1",
@@ -351,18 +351,18 @@ def test_check_tells_all_mistakes_of_all_files(capsys):
         r"second\.yaml:3: seed: unknown key; did you mean `seeds`\?",
         r"third\.yaml:1: there is no such file",
     ):
-        assert re.search(f"^{line}", said.err, re.M), line
+        assert re.search(f"^{line}", output.err, re.M), line
 
 
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.usefixtures("empty")
-def test_every_verb_takes_another_study_file(verb, capsys):
+def test_every_verb_accepts_another_study_file(verb, capsys):
     assert main([*command(verb), "--study", "studies/none.yaml"]) == 2
     assert "studies/none.yaml" in "".join(capsys.readouterr())
 
 
 @pytest.mark.usefixtures("empty")
-def test_the_environment_names_the_study_that_is_meant(monkeypatch, capsys):
+def test_the_environment_names_the_study(monkeypatch, capsys):
     monkeypatch.setenv("ROBUSTVIEWS_STUDY", "other.yaml")
     assert main(["frame"]) == 2
     assert "other.yaml" in capsys.readouterr().err
@@ -409,12 +409,12 @@ def test_an_unknown_name_is_answered_with_the_nearest_one(verb, names, message, 
 
 @pytest.mark.parametrize("verb", ["pretrain", "probe", "attack", "examples"])
 @pytest.mark.usefixtures("empty")
-def test_a_job_without_its_data_says_how_to_make_them(verb, capsys):
+def test_the_message_for_missing_data_suggests_a_command(verb, capsys):
     assert main(command(verb)) == 2
     folder = folders.data_folder(load_study("params.yaml"), "digits")
-    said = capsys.readouterr().err
-    assert re.search(rf"{folder}/\S+: missing; make it with: snakemake {folder}/\S+$", said, re.M)
-    assert "Traceback" not in said
+    output = capsys.readouterr().err
+    assert re.search(rf"{folder}/\S+: missing; make it with: snakemake {folder}/\S+$", output, re.M)
+    assert "Traceback" not in output
 
 
 ENCODER = "results/tiny/pretrain/emp-free-digits-s0/encoder.safetensors"
@@ -440,49 +440,51 @@ NEEDED = [
 def test_a_missing_input_is_named_with_the_command_that_makes_it(verb, needed, capsys):
     Path(needed).unlink()
     assert main(command(verb)) == 2
-    said = capsys.readouterr().err
+    output = capsys.readouterr().err
     made_with = FLAGS if needed == RECORD else needed  # Snakemake is asked for outputs
-    assert re.search(f"{needed}: missing; [a-z]+ it with: snakemake {made_with}$", said, re.M)
-    assert "Traceback" not in said
+    assert re.search(f"{needed}: missing; [a-z]+ it with: snakemake {made_with}$", output, re.M)
+    assert "Traceback" not in output
 
 
-@pytest.mark.parametrize(("verb", "needed"), [each for each in NEEDED if each[1] != RECORD])
+@pytest.mark.parametrize(("verb", "needed"), [pair for pair in NEEDED if pair[1] != RECORD])
 @pytest.mark.usefixtures("project")
 def test_a_damaged_input_is_named(verb, needed, capsys):
     Path(needed).write_bytes(b"not what it was")
     assert main(command(verb)) == 2
-    said = capsys.readouterr().err
-    assert needed in said
-    assert "Traceback" not in said
+    output = capsys.readouterr().err
+    assert needed in output
+    assert "Traceback" not in output
 
 
 @pytest.mark.parametrize(
-    ("verb", "needed"), [each for each in NEEDED if each[1] in (ENCODER, HEAD, STANDARD_HEAD)]
+    ("verb", "needed"), [pair for pair in NEEDED if pair[1] in (ENCODER, HEAD, STANDARD_HEAD)]
 )
 @pytest.mark.usefixtures("project")
 def test_weights_under_other_names_are_refused(verb, needed, capsys):
     wrong = {f"module.{name}": value for name, value in load_file(needed).items()}
     save_file(wrong, needed)
     assert main(command(verb)) == 2
-    said = capsys.readouterr().err
-    assert f"{needed}: does not fit the study's network" in said
-    assert f"make it again with: snakemake {needed}" in said
+    output = capsys.readouterr().err
+    assert f"{needed}: does not fit the study's network" in output
+    assert f"make it again with: snakemake {needed}" in output
 
 
 @pytest.mark.parametrize(
     ("verb", "needed"), [("attack", ENCODER), ("table", FLAGS), ("report", RECORD)]
 )
-def test_the_way_out_names_a_study_that_is_not_the_usual_one(verb, needed, project, capsys):
+def test_the_suggested_command_names_a_study_other_than_the_default(verb, needed, project, capsys):
     (project / "params.yaml").rename(project / "mine.yaml")
     Path(needed).unlink()
     assert main([*command(verb), "--study", "mine.yaml"]) == 2
-    made = f"snakemake {FLAGS if needed == RECORD else needed} --config study=mine.yaml"
-    said = capsys.readouterr().err
-    assert re.fullmatch(f"{needed}: missing; [a-z]+ it with: {made}", said.splitlines()[-1])
-    assert said.count("snakemake") == said.count("study=mine.yaml")
+    command_line = f"snakemake {FLAGS if needed == RECORD else needed} --config study=mine.yaml"
+    output = capsys.readouterr().err
+    assert re.fullmatch(
+        f"{needed}: missing; [a-z]+ it with: {command_line}", output.splitlines()[-1]
+    )
+    assert output.count("snakemake") == output.count("study=mine.yaml")
 
 
-def test_weights_under_other_names_are_refused_in_the_name_of_the_study(project, capsys):
+def test_the_command_for_weights_under_other_names_includes_the_study(project, capsys):
     (project / "params.yaml").rename(project / "mine.yaml")
     save_file({f"module.{name}": value for name, value in load_file(HEAD).items()}, HEAD)
     assert main([*command("attack"), "--study", "mine.yaml"]) == 2
@@ -500,12 +502,12 @@ def test_results_that_were_not_run_are_left_out_on_request(capsys):
 
 
 @pytest.mark.usefixtures("project")
-def test_a_training_on_too_few_images_says_what_to_change(capsys):
+def test_the_message_for_too_few_images_names_the_batch_size(capsys):
     changed = TINY.replace("batch_size: 100", "batch_size: 900")
     Path("params.yaml").write_text(changed, encoding="utf-8")
     assert main(command("pretrain")) == 2
-    said = capsys.readouterr().err
-    assert "emp-free-digits-s0: batch_size 900 is more than the 797 training images" in said
+    output = capsys.readouterr().err
+    assert "emp-free-digits-s0: batch_size 900 is more than the 797 training images" in output
 
 
 @pytest.mark.usefixtures("project")
@@ -513,13 +515,13 @@ def test_a_training_that_does_not_fit_is_refused_before_it_begins(monkeypatch, c
     before = Path(ENCODER).stat()
     monkeypatch.setattr("robustviews.machine.memory.available", lambda _: 2**19)
     assert main(command("pretrain")) == 2
-    said = capsys.readouterr().err
+    output = capsys.readouterr().err
     assert re.search(
         r"^emp-free-digits-s0: a training step needs [\d.]+ MiB, cpu has [\d.]+ MiB available; low",
-        said,
+        output,
         re.M,
     )
-    assert "Traceback" not in said
+    assert "Traceback" not in output
     assert Path(ENCODER).stat() == before
 
 
@@ -532,17 +534,19 @@ def test_a_training_that_does_not_fit_is_refused_before_it_begins(monkeypatch, c
     ],
 )
 @pytest.mark.usefixtures("project")
-def test_a_job_that_runs_out_of_memory_says_what_to_lower(verb, where, option, monkeypatch, capsys):
+def test_the_message_for_too_little_memory_names_the_option_to_lower(
+    verb, where, option, monkeypatch, capsys
+):
     def full(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
     monkeypatch.setattr(where, full)
     assert main(command(verb)) == 2
-    said = capsys.readouterr().err
+    output = capsys.readouterr().err
     assert (
-        f"out of memory (CUDA out of memory. Tried to allocate 2.00 GiB.); lower {option}" in said
+        f"out of memory (CUDA out of memory. Tried to allocate 2.00 GiB.); lower {option}" in output
     )
-    assert "Traceback" not in said
+    assert "Traceback" not in output
 
 
 @pytest.mark.usefixtures("project")
@@ -559,7 +563,7 @@ def test_a_supervised_run_is_never_evaluated_through_another_head_than_the_named
 
 
 @pytest.mark.usefixtures("project")
-def test_a_job_that_fails_leaves_what_was_there(monkeypatch):
+def test_a_failed_job_keeps_the_old_files(monkeypatch):
     before = Path(ENCODER).read_bytes()
 
     def interrupted(*_, **__):

@@ -1,4 +1,4 @@
-"""Measuring: what is counted is exact, what is timed is of the right kind, and time is kept to."""
+"""Measuring: counts are exact, times are plausible, and time limits hold."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ tables:
 
 @pytest.fixture
 def hasty(monkeypatch):
-    """Be content with calls so short that they tell little: the answers are the same in kind."""
+    """Accept short, imprecise measurements; their answers have the same form."""
     monkeypatch.setattr(timing, "ENOUGH", 0.05)
 
 
@@ -68,7 +68,7 @@ def training(method=EmpSsl(), regime=Free(), count=4, **changes):  # noqa: B008 
     return about | changes
 
 
-def seen(**changes):
+def options(**changes):
     about = {"encoder": SHAPE, "supervised": False, "feature": "prefeature", "size": 8}
     return about | {"classes": 10, "batch": 16, "threads": 1} | changes
 
@@ -91,7 +91,7 @@ def test_every_method_in_every_regime_can_be_measured(method, regime):
     assert answer["step_bytes"] > answer["disk"] > 0
 
 
-def test_sizes_begin_with_two_images_and_end_with_the_whole_minibatch():
+def test_sizes_begin_with_two_images_and_end_with_the_full_minibatch():
     assert list(measure._sizes(training(count=8))) == [
         (2, 2),
         (2, 8),
@@ -100,7 +100,7 @@ def test_sizes_begin_with_two_images_and_end_with_the_whole_minibatch():
     assert list(measure._sizes(training(Supervised(), count=1, batch_size=5)))[-1] == (5, 1)
 
 
-def test_a_step_is_told_by_what_it_costs_besides_its_crops(monkeypatch):
+def test_a_step_has_a_fixed_cost_and_a_cost_per_crop(monkeypatch):
     def took(_encoder, _about, images, views):
         return 2.0 + 0.25 * images * views.count  # an optimizer, and crops
 
@@ -109,7 +109,7 @@ def test_a_step_is_told_by_what_it_costs_besides_its_crops(monkeypatch):
     assert answer["seconds"] == pytest.approx(2 + 0.25 * 400)
 
 
-def test_time_is_kept_to_after_two_sizes(monkeypatch):
+def test_the_time_limit_holds_after_two_sizes(monkeypatch):
     sizes = []
 
     def took(_encoder, _about, images, views):
@@ -118,10 +118,10 @@ def test_time_is_kept_to_after_two_sizes(monkeypatch):
 
     monkeypatch.setattr(measure, "_minibatch_seconds", took)
     assert len(list(measure.training_step(training(batch_size=4096), CPU, 0.0))) == 1
-    assert sizes == [4, 8]  # two, to tell an update from its crops, and no more
+    assert sizes == [4, 8]  # only two, which separate an update from its crops
 
 
-def test_a_step_too_long_for_a_second_size_is_no_answer(monkeypatch):
+def test_a_step_too_long_for_a_second_size_has_no_answer(monkeypatch):
     monkeypatch.setattr(measure, "_minibatch_seconds", lambda *_: 100.0)
     assert list(measure.training_step(training(), CPU, 1.0)) == []
     assert len(list(measure.training_step(training(batch_size=2, count=2), CPU, 1.0))) == 1
@@ -135,13 +135,13 @@ def test_a_step_too_long_for_a_second_size_is_no_answer(monkeypatch):
     "probe", [LinearProbe(), RobustLinearProbe(steps=2), NcropProbe(n=3)], ids=type
 )
 def test_every_probe_can_be_measured(probe):
-    answer = last(measure.head(seen(probe=probe, views=Views()), CPU, 1.0))
+    answer = last(measure.head(options(probe=probe, views=Views()), CPU, 1.0))
     assert answer["image_seconds"] >= 0
     assert answer["update_seconds"] > 0
     assert answer["width"] == 16
 
 
-def test_an_update_and_what_is_done_once_are_told_apart(monkeypatch):
+def test_an_update_and_one_time_work_are_separated(monkeypatch):
     epochs = []
 
     def took(work, _device):
@@ -153,19 +153,19 @@ def test_an_update_and_what_is_done_once_are_told_apart(monkeypatch):
             epochs.append((self.epochs, len(task.images)))
 
     monkeypatch.setattr(timing, "seconds_of", took)
-    answer = last(measure.head(seen(probe=Slow(batch_size=16)), CPU, 100.0))
+    answer = last(measure.head(options(probe=Slow(batch_size=16)), CPU, 100.0))
     assert answer["update_seconds"] == pytest.approx(0.1)
     assert answer["image_seconds"] == pytest.approx(0.02)
 
 
 def test_a_network_costs_more_backward_and_leaves_no_gradient():
-    answer = last(measure.network(seen(), CPU, 1.0))
-    # Of a busy machine the line through two points may begin high and not rise.
+    answer = last(measure.network(options(), CPU, 1.0))
+    # On a busy machine the line through two points may be flat.
     assert answer["forward_call_seconds"] + answer["forward_image_seconds"] > 0
     assert answer["view_bytes"] > 4 * 4 * 3 * 8**2
 
 
-def test_a_start_is_that_of_a_process_of_its_own():
+def test_a_start_is_measured_in_a_separate_process():
     (answer,) = start_up.start({"kind": "table", "threads": 1}, CPU, 60.0)
     assert 0 < answer["seconds"] < 60
     assert 2**20 < answer["bytes"] < 2**30
@@ -182,26 +182,26 @@ def passes(attack, label, images=3, probe=None):
 
 
 @pytest.mark.parametrize("label", [0, 1])
-def test_passes_of_pgd_are_its_steps_and_two_looks_whether_images_fall_or_not(label):
+def test_pgd_passes_are_its_steps_and_two_evaluations_for_any_label(label):
     counted = passes(PgdAttack(eps=(8.0,), steps=7), label)
     assert counted.calls == {"forward": 9, "backward": 7}
-    assert counted.seen == {"forward": 27, "backward": 21}
+    assert counted.images == {"forward": 27, "backward": 21}
 
 
 def test_stacks_of_views_are_counted_as_images():
     counted = passes(PgdAttack(eps=(8.0,), steps=2), 0, probe=NcropProbe(n=5))
-    assert counted.seen == {"forward": 12, "backward": 6}
+    assert counted.images == {"forward": 12, "backward": 6}
 
 
-def test_autoattack_goes_on_with_survivors_only():
+def test_autoattack_continues_with_survivors_only():
     attack = AutoAttack(eps=(8.0,), version="custom", attacks=("apgd-ce",), apgd_steps=5)
     alive, fallen = passes(attack, 0), passes(attack, 1)
     assert alive.calls["backward"] >= 5
     assert fallen.calls["backward"] == 0
-    assert alive.seen["forward"] > fallen.seen["forward"]
+    assert alive.images["forward"] > fallen.images["forward"]
 
 
-def test_an_attack_answers_by_image():
+def test_the_answer_of_an_attack_is_per_image():
     about = {"attack": PgdAttack(eps=(8.0,), steps=4), "classes": 10, "size": 8, "batch": 8}
     answer = last(tally.attack(about, CPU, 1.0))
     assert answer["alive_image_forwards"] == answer["alive_call_forwards"] == 6
@@ -211,13 +211,13 @@ def test_an_attack_answers_by_image():
 # Lines
 
 
-def test_a_line_tells_calls_from_images():
+def test_a_line_separates_calls_from_images():
     fixed, slope = timing.line([(2, 3.4), (4, 3.9), (8, 4.6)])
     assert fixed + 8 * slope == pytest.approx(4.6)
     assert (fixed, slope) == pytest.approx((3.0, 0.2))
 
 
-def test_one_size_is_all_images_and_noise_never_costs_less_than_nothing():
+def test_one_size_has_no_cost_per_call_and_costs_are_never_negative():
     assert timing.line([(4, 2.0)]) == (0.0, 0.5)
     assert timing.line([(2, 3.0), (4, 2.5)]) == (2.5, 0.0)
     fixed, slope = timing.line([(2, 1.0), (4, 4.0)])
@@ -229,23 +229,23 @@ def test_one_size_is_all_images_and_noise_never_costs_less_than_nothing():
 
 
 def ask(questions, **options):
-    how = {"threads": 1, "at_once": 2, "deterministic": True} | options
-    return calibrate.answer(questions, CPU, **how)
+    settings = {"threads": 1, "at_once": 2, "deterministic": True} | options
+    return calibrate.answer(questions, CPU, **settings)
 
 
 @pytest.mark.slow
-def test_several_processes_answer_and_go_on_after_a_question_that_fails():
-    wrong = [Question("network", {}), Question("probe", {})]
-    right = [Question("network", seen(size=size)) for size in (8, 16, 24)]
+def test_several_processes_continue_after_a_question_that_fails():
+    failing = [Question("network", {}), Question("probe", {})]
+    valid = [Question("network", options(size=size)) for size in (8, 16, 24)]
     before = time.monotonic()
-    found = ask([*wrong, *right])  # each of the two processes is given a wrong one first
-    assert time.monotonic() - before < calibrate.SECONDS  # and not one second longer than it takes
-    assert set(found) == {question.key for question in right}
-    assert all(found[q.key]["weight"] == q.weight for q in right)
+    answers = ask([*failing, *valid])  # each of the two processes gets a wrong one first
+    assert time.monotonic() - before < calibrate.SECONDS  # they end before the time limit
+    assert set(answers) == {question.key for question in valid}
+    assert all(answers[q.key]["weight"] == q.weight for q in valid)
 
 
 @pytest.mark.slow
-def test_time_is_kept_to():
+def test_the_time_limit_holds():
     attack = AutoAttack(eps=(8.0,))  # takes minutes at 64 x 64
     long = Question("attack", {"attack": attack, "classes": 10, "size": 64, "batch": 8})
     before = time.monotonic()
@@ -253,7 +253,7 @@ def test_time_is_kept_to():
     assert time.monotonic() - before < 20
 
 
-def test_a_calibration_is_of_one_device_one_torch_and_one_code(tmp_path):
+def test_a_calibration_is_for_one_device_one_torch_and_one_code(tmp_path):
     fresh = calibrate.load(CPU, tmp_path)
     assert fresh.answers == {}
     fresh.add({"key": {"seconds": 1.0}})
@@ -288,9 +288,7 @@ def digest():
         ("estimating/timing", "def line("),
     ],
 )
-def test_a_change_of_any_code_that_is_measured_makes_a_calibration_stale(
-    module, line, digest, tmp_path
-):
+def test_a_change_of_any_measured_code_makes_a_calibration_stale(module, line, digest, tmp_path):
     copy = tmp_path / "robustviews"
     shutil.copytree(fingerprint.SOURCE, copy, ignore=shutil.ignore_patterns("__pycache__"))
     path = copy / f"{module}.py"
@@ -300,25 +298,25 @@ def test_a_change_of_any_code_that_is_measured_makes_a_calibration_stale(
     assert calibrate.code_digest(copy) != digest
 
 
-def test_what_is_not_measured_leaves_a_calibration_as_it_is(digest, tmp_path):
+def test_a_change_of_other_code_keeps_a_calibration(digest, tmp_path):
     copy = tmp_path / "robustviews"
     shutil.copytree(fingerprint.SOURCE, copy, ignore=shutil.ignore_patterns("__pycache__"))
     (copy / "report.py").write_text("", encoding="utf-8")
     assert calibrate.code_digest(copy) == digest
 
 
-def test_cuda_may_try_algorithms_where_jobs_let_it(monkeypatch):
-    given = [(Question(stage, {}), 1.0) for stage in calibrate.STAGES]
-    tuned, said = {}, []
+def test_cuda_searches_for_algorithms_only_where_jobs_do(monkeypatch):
+    tasks = [(Question(stage, {}), 1.0) for stage in calibrate.STAGES]
+    tuned, sent = {}, []
 
     class Pipe:
         def recv(self):
-            return given.pop(0) if given else None
+            return tasks.pop(0) if tasks else None
 
         def send(self, answer):
-            said.append(answer)
+            sent.append(answer)
 
-    def answered(stage):
+    def stub(stage):
         def answers(_about, _device, _seconds):
             tuned[stage] = configured[-1]["tuned"]
             yield {}
@@ -327,12 +325,12 @@ def test_cuda_may_try_algorithms_where_jobs_let_it(monkeypatch):
 
     configured = []
     monkeypatch.setattr(runtime, "configure", lambda **options: configured.append(options))
-    monkeypatch.setattr(calibrate, "STAGES", {stage: answered(stage) for stage in calibrate.STAGES})
+    monkeypatch.setattr(calibrate, "STAGES", {stage: stub(stage) for stage in calibrate.STAGES})
     monkeypatch.setattr(sys, "stderr", sys.stderr)
     calibrate.serve(Pipe(), "cpu", 1, False)
     assert {stage for stage in tuned if tuned[stage]} == {"pretrain", "probe", "network"}
-    assert all(each["deterministic"] is False for each in configured)
-    assert len(said) == 2 * len(calibrate.STAGES)
+    assert all(settings["deterministic"] is False for settings in configured)
+    assert len(sent) == 2 * len(calibrate.STAGES)
 
 
 def test_the_search_for_algorithms_is_not_timed(monkeypatch):
@@ -351,7 +349,7 @@ def test_the_search_for_algorithms_is_not_timed(monkeypatch):
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """Work in a folder with a tiny study, and answer without measuring; return what was asked."""
+    """Work in a folder with a tiny study, answer without measuring, and return the questions."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "params.yaml").write_text(STUDY, encoding="utf-8")
     rounds = []
@@ -373,17 +371,17 @@ def project(tmp_path, monkeypatch):
     return rounds
 
 
-def test_the_verb_tells_each_rule_and_the_whole_and_measures_once(project, capsys):
+def test_the_verb_reports_each_rule_and_the_total_and_measures_once(project, capsys):
     assert main(["estimate", "--device", "cpu", "--jobs", "1"]) == 0
-    said = capsys.readouterr()
-    assert "at most 60 s" in said.err
+    output = capsys.readouterr()
+    assert "at most 60 s" in output.err
     for rule in ("data", "pretrain", "probe", "attack", "table", "report"):
-        assert any(line.startswith(f"{rule} ") for line in said.out.splitlines()), rule
-    assert "whole study: " in said.out
-    assert "10 of 10 jobs to do, 1 at a time" in said.out
+        assert any(line.startswith(f"{rule} ") for line in output.out.splitlines()), rule
+    assert "whole study: " in output.out
+    assert "10 of 10 jobs to do, 1 at a time" in output.out
     assert main(["estimate", "--device", "cpu", "--jobs", "1"]) == 0
     again = capsys.readouterr()
-    assert again.out == said.out
+    assert again.out == output.out
     assert again.err == ""
     assert len(project) == 1
     assert main(["estimate", "--device", "cpu", "--jobs", "1", "--recalibrate"]) == 0
@@ -391,20 +389,20 @@ def test_the_verb_tells_each_rule_and_the_whole_and_measures_once(project, capsy
 
 
 @pytest.mark.usefixtures("project")
-def test_the_verb_lists_every_job_when_asked_to(capsys):
+def test_the_verb_lists_every_job_on_request(capsys):
     assert main(["estimate", "--device", "cpu", "--each"]) == 0
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     for rule, name in pending.jobs(load_study("params.yaml")):
-        assert f"{rule} {name}".strip() in said
+        assert f"{rule} {name}".strip() in output
 
 
 @pytest.mark.usefixtures("project")
 def test_the_verb_writes_json_with_every_job(capsys):
     assert main(["estimate", "--device", "cpu", "--json"]) == 0
-    said = json.loads(capsys.readouterr().out)
-    assert len(said["jobs"]) == 10
-    assert said["unknown"] == 0
-    assert said["seconds"] > 0
+    report = json.loads(capsys.readouterr().out)
+    assert len(report["jobs"]) == 10
+    assert report["unknown"] == 0
+    assert report["seconds"] > 0
 
 
 @pytest.mark.parametrize(
@@ -430,9 +428,9 @@ def test_measured_answers_are_enough_for_every_job(tmp_path, monkeypatch):
     measured = {}
     for question in estimate.questions(study, jobs, context):
         stage, about = calibrate.STAGES[question.stage], question.about
-        said = {"seconds": 1.0, "bytes": 1.0} if question.stage == "start" else None
-        measured[question.key] = (said or last(stage(about, CPU, 0.5))) | {"weight": 1.0}
-    found = estimate.estimates(study, jobs, context, measured)
-    assert all(each.amount is not None and each.amount.seconds > 0 for each in found)
-    assert not any(each.rough for each in found)
+        start = {"seconds": 1.0, "bytes": 1.0} if question.stage == "start" else None
+        measured[question.key] = (start or last(stage(about, CPU, 0.5))) | {"weight": 1.0}
+    results = estimate.estimates(study, jobs, context, measured)
+    assert all(result.amount is not None and result.amount.seconds > 0 for result in results)
+    assert not any(result.rough for result in results)
     assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]

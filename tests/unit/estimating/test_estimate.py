@@ -1,4 +1,4 @@
-"""What is still to be done, what has to be measured for it, and how answers become totals."""
+"""Pending jobs, the questions to measure for them, and how answers become totals."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def project(tmp_path, monkeypatch):
 
 
 def finish(job):
-    """Leave what a job leaves."""
+    """Write the files of a finished job."""
     for path in job.writes:
         artifacts.write_text(path, "made")
     if job.folder is None:
@@ -53,10 +53,10 @@ def finish_all(study):
         finish(job)
 
 
-# What is pending
+# Pending jobs
 
 
-def test_jobs_are_those_of_the_workflow_and_come_after_what_they_need():
+def test_jobs_are_those_of_the_workflow_each_after_its_inputs():
     study = small_study()
     jobs = pending.jobs(study)
     assert Counter(rule for rule, _ in jobs) == {
@@ -74,47 +74,47 @@ def test_jobs_are_those_of_the_workflow_and_come_after_what_they_need():
         before.add(key)
 
 
-def test_of_a_fresh_study_everything_is_pending_and_of_a_finished_one_nothing():
+def test_all_jobs_of_a_new_study_are_pending_and_none_of_a_finished_one():
     study = small_study()
     assert pending.pending(study) == pending.jobs(study)
     finish_all(study)
     assert pending.pending(study) == {}
 
 
-def test_another_spec_makes_a_job_pending_and_all_that_need_it_but_nothing_else():
+def test_another_spec_makes_a_job_and_its_dependents_pending_but_nothing_else():
     study = small_study()
     finish_all(study)
     changed = small_study(
         probes=study.probes | {"rle": replace(study.probes["rle"], epochs=99)},
     )
-    found = pending.pending(changed)
-    assert {key for key in found if key[0] in ("data", "pretrain")} == set()
-    assert {name for rule, name in found if rule == "probe"} == {
+    jobs = pending.pending(changed)
+    assert {key for key in jobs if key[0] in ("data", "pretrain")} == set()
+    assert {name for rule, name in jobs if rule == "probe"} == {
         f"{run}/rle" for run, probe in plan.heads(study) if probe == "rle"
     }
-    assert ("report", "") in found
-    assert ("examples", "") not in found
+    assert ("report", "") in jobs
+    assert ("examples", "") not in jobs
 
 
-@pytest.mark.parametrize("broken", ["missing", "damaged", "output", "list"])
-def test_a_job_without_a_whole_record_and_its_files_is_pending(broken):
+@pytest.mark.parametrize("damage", ["missing", "damaged", "output", "list"])
+def test_a_job_without_a_complete_record_and_its_files_is_pending(damage):
     study = small_study()
     finish_all(study)
     folder = folders.pretrain_folder(study, "simclr-pgd5-digits-s0")
-    if broken == "missing":
+    if damage == "missing":
         (folder / "record.json").unlink()
-    elif broken == "output":
+    elif damage == "output":
         (folder / "encoder.safetensors").unlink()
     else:
-        text = "[]" if broken == "list" else "{"
+        text = "[]" if damage == "list" else "{"
         (folder / "record.json").write_text(text, encoding="utf-8")
-    found = pending.pending(study)
-    assert ("pretrain", "simclr-pgd5-digits-s0") in found
-    assert ("pretrain", "emp-free3-digits-s0") not in found
-    assert ("attack", "simclr-pgd5-digits-s0/rle/pgd20") in found
+    jobs = pending.pending(study)
+    assert ("pretrain", "simclr-pgd5-digits-s0") in jobs
+    assert ("pretrain", "emp-free3-digits-s0") not in jobs
+    assert ("attack", "simclr-pgd5-digits-s0/rle/pgd20") in jobs
 
 
-def test_a_report_older_than_what_it_needs_is_pending():
+def test_a_report_older_than_its_inputs_is_pending():
     study = small_study()
     finish_all(study)
     folder = folders.attack_folder(study, "emp-free3-digits-s0", "rle", "pgd20")
@@ -124,10 +124,10 @@ def test_a_report_older_than_what_it_needs_is_pending():
     assert "curves" not in rules
 
 
-# What is asked
+# The questions
 
 
-def asked(study):
+def questions_of(study):
     return estimate.questions(study, pending.jobs(study).values(), CONTEXT)
 
 
@@ -137,20 +137,22 @@ def test_runs_that_differ_in_seed_radius_or_length_ask_the_same():
     other = replace(run, epochs=50, regime=replace(run.regime, eps=4.0), label="x", seeds=(7,))
     other = replace(other, compile=True)
     runs = study.runs | {"emp-free3": other}
-    assert {q.key for q in asked(study)} == {q.key for q in asked(small_study(runs=runs))}
-    assert sum(q.stage == "pretrain" for q in asked(study)) == 3
+    assert {q.key for q in questions_of(study)} == {
+        q.key for q in questions_of(small_study(runs=runs))
+    }
+    assert sum(q.stage == "pretrain" for q in questions_of(study)) == 3
 
 
 @pytest.mark.parametrize("change", [{"batch_size": 50}, {"precision": "bf16"}])
 def test_runs_that_differ_in_work_ask_differently(change):
     study = small_study()
     runs = study.runs | {"emp-free3": replace(study.runs["emp-free3"], **change)}
-    keys = {q.key for q in asked(study)}
-    assert len(keys - {q.key for q in asked(small_study(runs=runs))}) == 1
+    keys = {q.key for q in questions_of(study)}
+    assert len(keys - {q.key for q in questions_of(small_study(runs=runs))}) == 1
 
 
-def test_whatever_is_measured_first_the_others_have_something_near():
-    questions = asked(small_study())
+def test_questions_begin_with_one_of_each_kind():
+    questions = questions_of(small_study())
     kinds = [(q.stage, type(q.about.get("attack"))) for q in questions]
     assert len(kinds) > len(set(kinds)) == len(set(kinds[: len(set(kinds))]))
     assert ("attack", AutoAttack) in kinds
@@ -179,7 +181,7 @@ def test_an_attack_is_never_scaled_from_another_kind():
 
 def answers(study, **changes):
     """Answer every question of a study with round numbers."""
-    said = {
+    numbers = {
         "start": {"seconds": 3.0, "bytes": 100.0},
         "pretrain": {"seconds": 0.5, "step_bytes": 1000.0, "disk": 77.0},
         "probe": {"image_seconds": 0.01, "update_seconds": 0.1, "width": 8, "work_bytes": 50.0},
@@ -198,13 +200,16 @@ def answers(study, **changes):
         }
         | {"alive_image_forwards": 20.0, "alive_image_backwards": 10.0},
     }
-    return {q.key: said[q.stage] | changes.get(q.stage, {}) | {"weight": 1.0} for q in asked(study)}
+    return {
+        q.key: numbers[q.stage] | changes.get(q.stage, {}) | {"weight": 1.0}
+        for q in questions_of(study)
+    }
 
 
 def amount_of(study, rule, name, **changes):
     jobs = [pending.jobs(study)[rule, name]]
-    (found,) = estimate.estimates(study, jobs, CONTEXT, answers(study, **changes))
-    return found.amount
+    (result,) = estimate.estimates(study, jobs, CONTEXT, answers(study, **changes))
+    return result.amount
 
 
 def test_a_training_takes_its_start_and_every_minibatch_of_every_pass():
@@ -214,7 +219,7 @@ def test_a_training_takes_its_start_and_every_minibatch_of_every_pass():
     assert taken == Amount(3 + 3 * 12 * 0.5, 100 + 1200 * 3 * 32**2 + 1000, 77)
 
 
-def test_a_compiled_training_says_what_is_not_counted():
+def test_the_note_of_a_compiled_training_names_what_is_not_counted():
     study = small_study()
     plain = amount_of(study, "pretrain", "emp-free3-digits-s0")
     compiled = small_study(
@@ -226,15 +231,15 @@ def test_a_compiled_training_says_what_is_not_counted():
 
 
 def divided(device, at_once, ranks=4):
-    """Return what a training in several processes takes, of 36 minibatches."""
+    """Return the amount of a training of 36 minibatches in several processes."""
     study = small_study(datasets=DIGITS, runtime=Runtime(ranks=ranks))
     context = CONTEXT | {"device": device, "at_once": at_once}
     jobs = [pending.jobs(study)["pretrain", "emp-free3-digits-s0"]]
     start, step = {"seconds": 3.0, "bytes": 100.0}, {"seconds": 0.5, "step_bytes": 1e3, "disk": 7.0}
-    asked = estimate.questions(study, jobs, context)
-    measured = {each.key: start if each.stage == "start" else step for each in asked}
-    (found,) = estimate.estimates(study, jobs, context, measured)
-    return found.amount
+    questions = estimate.questions(study, jobs, context)
+    measured = {q.key: start if q.stage == "start" else step for q in questions}
+    (result,) = estimate.estimates(study, jobs, context, measured)
+    return result.amount
 
 
 def test_processes_that_share_cores_take_the_places_of_jobs_and_all_their_memory():
@@ -253,7 +258,7 @@ def test_processes_with_a_gpu_each_are_faster_and_divide_what_a_step_needs():
     assert "each is taken to have a GPU of its own" in taken.note
 
 
-def test_a_training_in_one_process_says_nothing_of_processes():
+def test_a_training_in_one_process_has_no_note_on_processes():
     assert divided("cpu", at_once=2, ranks=1) == replace(
         amount_of(small_study(datasets=DIGITS), "pretrain", "emp-free3-digits-s0"), disk=7
     )
@@ -266,7 +271,7 @@ def test_a_probe_takes_its_images_once_and_its_updates_in_every_epoch():
     assert taken.seconds == pytest.approx(3 + 1200 * 0.01 + 3 * 5 * 0.1)
 
 
-def test_an_attack_takes_every_radius_and_its_note_tells_which_images_it_takes_to_survive():
+def test_an_attack_takes_every_radius_and_its_note_states_the_assumed_survivors():
     taken = amount_of(small_study(datasets=DIGITS), "attack", "emp-free3-digits-s0/rle/pgd20")
     whole = 2 * 597 * (20 * 0.01 + 10 * 0.02)
     assert taken.seconds == pytest.approx(3 + amounts.SURVIVORS * whole)
@@ -284,42 +289,42 @@ def test_an_attack_that_drops_no_image_takes_its_whole_time_and_needs_no_note():
     assert taken.note == ""
 
 
-def test_an_attack_takes_only_the_images_that_it_asks_for():
+def test_an_attack_takes_only_its_own_images():
     taken = amount_of(small_study(datasets=DIGITS), "attack", "emp-free3-digits-s0/rle/autoattack")
     assert taken.seconds == pytest.approx(3 + amounts.SURVIVORS * 50 * 0.4)
 
 
-def test_what_no_data_set_says_is_unknown_and_not_zero():
+def test_jobs_on_data_of_unknown_size_are_unknown_and_not_zero():
     folder = Folder(root="nowhere", size=64)
     study = small_study(datasets={"digits": folder})
-    found = estimate.estimates(study, pending.jobs(study).values(), CONTEXT, answers(study))
-    unknown = {each.job.rule for each in found if each.amount is None}
+    results = estimate.estimates(study, pending.jobs(study).values(), CONTEXT, answers(study))
+    unknown = {result.job.rule for result in results if result.amount is None}
     assert unknown == {"data", "pretrain", "probe", "attack"}
-    assert {each.note for each in found if each.amount is None} == {
+    assert {result.note for result in results if result.amount is None} == {
         "unknown until data set `digits` is prepared"
     }
 
 
-def test_a_prepared_data_set_tells_its_size():
+def test_the_size_of_a_prepared_data_set_is_known():
     study = small_study(datasets={"digits": Folder(root="nowhere", size=64)})
     assert shapes.shape_of(study, "digits") is None
     finish(next(iter(pending.jobs(study).values())))
     assert shapes.shape_of(study, "digits") == shapes.Shape(1200, 597, 10, 32)
 
 
-def test_cifar_tells_its_size_before_it_is_there():
+def test_the_size_of_cifar_is_known_before_it_is_prepared():
     study = small_study(datasets={"digits": Cifar10(train_images=300)})
     assert shapes.shape_of(study, "digits") == shapes.Shape(300, 10_000, 10, 32)
 
 
-def test_what_was_not_measured_is_said_to_be_rough():
+def test_an_estimate_from_a_scaled_answer_is_rough():
     study = small_study()
     measured = answers(study)
-    gone = next(key for key in measured if json.loads(key)[0] == "pretrain")
-    del measured[gone]
-    found = estimate.estimates(study, pending.jobs(study).values(), CONTEXT, measured)
-    assert 1 <= sum(each.rough for each in found) <= 3
-    assert all(each.amount is not None for each in found)
+    removed = next(key for key in measured if json.loads(key)[0] == "pretrain")
+    del measured[removed]
+    results = estimate.estimates(study, pending.jobs(study).values(), CONTEXT, measured)
+    assert 1 <= sum(result.rough for result in results) <= 3
+    assert all(result.amount is not None for result in results)
 
 
 # The schedule
@@ -337,48 +342,46 @@ def jobs_of(*rows):
 
 
 def test_independent_jobs_share_the_slots():
-    found = jobs_of(*[("probe", str(n), (), 10, 5) for n in range(4)])
-    assert estimate.schedule(found, at_once=1) == (40, 5)
-    assert estimate.schedule(found, at_once=2) == (20, 10)
-    assert estimate.schedule(found, at_once=9) == (10, 20)
+    jobs = jobs_of(*[("probe", str(n), (), 10, 5) for n in range(4)])
+    assert estimate.schedule(jobs, at_once=1) == (40, 5)
+    assert estimate.schedule(jobs, at_once=2) == (20, 10)
+    assert estimate.schedule(jobs, at_once=9) == (10, 20)
 
 
-def test_a_job_of_several_places_waits_for_them_and_others_take_what_it_leaves():
+def test_a_job_of_several_slots_waits_for_them_while_others_use_the_rest():
     small = jobs_of(("probe", "a", (), 4, 1), ("probe", "b", (), 6, 1))
     wide = [
-        replace(each, amount=replace(each.amount, places=2))
-        for each in jobs_of(("pretrain", "c", (), 10, 1), ("pretrain", "d", (), 10, 1))
+        replace(job, amount=replace(job.amount, places=2))
+        for job in jobs_of(("pretrain", "c", (), 10, 1), ("pretrain", "d", (), 10, 1))
     ]
     assert estimate.schedule([*wide, *small], at_once=3) == (20, 2)
     assert estimate.schedule([*wide, *small], at_once=2) == (26, 2)
 
 
-def test_a_job_waits_for_what_it_needs_unless_that_is_done():
-    found = jobs_of(
+def test_a_job_waits_for_its_unfinished_inputs():
+    jobs = jobs_of(
         ("pretrain", "a", [("data", "done")], 10, 1), ("probe", "a", [("pretrain", "a")], 7, 1)
     )
-    assert estimate.schedule(found, at_once=4) == (17, 1)
+    assert estimate.schedule(jobs, at_once=4) == (17, 1)
 
 
 def test_trainings_go_first():
     # Probes first would leave the long training alone at the end: 20 s.
-    found = jobs_of(
-        ("probe", "a", (), 5, 0), ("probe", "b", (), 5, 0), ("pretrain", "c", (), 10, 0)
-    )
-    assert estimate.schedule(found, at_once=2) == (10, 0)
+    jobs = jobs_of(("probe", "a", (), 5, 0), ("probe", "b", (), 5, 0), ("pretrain", "c", (), 10, 0))
+    assert estimate.schedule(jobs, at_once=2) == (10, 0)
 
 
-def test_an_unknown_job_takes_no_time_but_is_waited_for():
+def test_an_unknown_job_takes_no_time_but_others_wait_for_it():
     unknown = Estimate(job("data", "x"), None)
-    found = [unknown, *jobs_of(("pretrain", "a", [("data", "x")], 10, 1))]
-    assert estimate.schedule(found, at_once=1) == (10, 1)
+    jobs = [unknown, *jobs_of(("pretrain", "a", [("data", "x")], 10, 1))]
+    assert estimate.schedule(jobs, at_once=1) == (10, 1)
 
 
 # Words
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"),
+    ("seconds", "text"),
     [
         (0, "0.1 s"),
         (4.24, "4.2 s"),
@@ -389,12 +392,12 @@ def test_an_unknown_job_takes_no_time_but_is_waited_for():
         (86400 * 4.2, "4.2 days"),
     ],
 )
-def test_times_are_written_for_people(seconds, said):
-    assert duration(seconds) == said
+def test_times_are_written_for_people(seconds, text):
+    assert duration(seconds) == text
 
 
 @pytest.mark.parametrize(
-    ("count", "said"),
+    ("count", "text"),
     [
         (0, "0 MiB"),
         (1, "0.1 MiB"),
@@ -404,5 +407,5 @@ def test_times_are_written_for_people(seconds, said):
         (18.44 * 2**30, "18.4 GiB"),
     ],
 )
-def test_sizes_are_written_for_people(count, said):
-    assert size(count) == said
+def test_sizes_are_written_for_people(count, text):
+    assert size(count) == text

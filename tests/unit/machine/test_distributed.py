@@ -246,4 +246,4 @@ def test_a_rank_that_fails_does_not_wait_for_others(error, torchrun):
 @pytest.mark.usefixtures("torchrun")
 def test_other_verbs_than_pretrain_refuse_to_run_several_times_at_once(study, capsys):
     assert main(["examples", "--study", str(study(1))]) == 2
-    assert "torchrun starts the verb pretrain alone; run examples" in capsys.readouterr().err
+    assert "only the verb pretrain runs under torchrun; run examples" in capsys.readouterr().err

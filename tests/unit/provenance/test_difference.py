@@ -218,7 +218,7 @@ def test_what_names_nothing_is_refused_with_what_to_type(pair, tmp_path):
     )
     assert "missing" in refused(str(tmp_path), attack)
     (tmp_path / "record.json").write_text("[]")
-    assert "no record of a job, expected a mapping" in refused(str(tmp_path), attack)
+    assert "not a job record: expected a mapping" in refused(str(tmp_path), attack)
     assert "compare two results of one stage" in refused(attack, head)
 
 

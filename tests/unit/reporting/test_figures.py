@@ -1,4 +1,4 @@
-"""Figures: what they show, and that they are the same bytes every time."""
+"""Figures: what they show, and that their bytes are reproducible."""
 
 from __future__ import annotations
 
@@ -86,21 +86,21 @@ def test_bars_show_published_values_hollow_and_leave_out_unavailable_ones(study,
     assert sorted(x for x, _ in published) == [47.98, 55.97, 72.86, 75.88]
 
 
-def test_bars_say_what_was_not_run(study, frame):
+def test_bars_mark_what_was_not_run(study, frame):
     partial = [row for row in frame if row["entry"] != "simclr-pgd5"]
     (axis,) = figures.draw(study, study.figures["bars"], partial).axes
     assert texts(axis).count("not run") == 3
     assert len(axis.patches) == 6
 
 
-def test_bars_have_a_panel_a_data_set_and_a_label_a_row(study, frame):
+def test_bars_have_a_panel_per_data_set_and_a_label_per_row(study, frame):
     drawing = figures.draw(study, study.figures["bars"], frame)
     assert [axis.get_title(loc="left") for axis in drawing.axes] == ["digits"]
     labels = [label.get_text() for label in drawing.axes[0].get_yticklabels()]
     assert labels == ["CF-AMC-SSL", "SimCLR | PGD_5", "supervised-free3"]
 
 
-def test_rows_of_one_label_are_told_apart_by_their_probe(study, frame):
+def test_rows_with_the_same_label_are_distinguished_by_their_probe(study, frame):
     rows = {name: dataclasses.replace(row, label="same") for name, row in ROWS.items()}
     drawing = figures.draw(study, Figure("T", COLUMNS, rows), frame)
     labels = [label.get_text() for label in drawing.axes[0].get_yticklabels()]
@@ -125,7 +125,7 @@ def test_cost_puts_minutes_on_a_logarithmic_x(study, frame):
     assert published == {(97, 55.97), (934, 47.98)}
 
 
-def test_a_figure_without_the_column_its_kind_needs_says_which(study, frame):
+def test_a_figure_without_a_needed_column_is_refused_with_its_name(study, frame):
     figure = Figure("T", ("digits/pgd20/8",), {"a": next(iter(ROWS.values()))}, kind="tradeoff")
     figure = dataclasses.replace(figure, rows={"a": dataclasses.replace(ROWS["pgd"], published=())})
     with pytest.raises(ValueError, match="needs the columns digits/clean and digits/<attack>"):
@@ -138,7 +138,7 @@ def test_a_demonstration_says_so_on_the_figure(frame):
     assert drawing.get_supxlabel() == "Demonstration only."
 
 
-def test_training_curves_have_a_panel_a_run_and_a_line_a_seed(study, root):
+def test_training_curves_have_a_panel_per_run_and_a_line_per_seed(study, root):
     histories = results.histories(study, root)
     drawing = figures.training_curves(study, histories)
     panels = {axis.get_title(loc="left"): axis for axis in drawing.axes if axis.get_visible()}
@@ -150,7 +150,7 @@ def test_training_curves_have_a_panel_a_run_and_a_line_a_seed(study, root):
     assert figures.to_svg(drawing) == figures.to_svg(figures.training_curves(study, histories))
 
 
-def test_training_curves_of_nothing_are_an_empty_drawing(study):
+def test_training_curves_without_trainings_are_an_empty_drawing(study):
     assert figures.to_svg(figures.training_curves(study, {}))
 
 
@@ -168,14 +168,14 @@ def test_example_views_show_the_perturbation_amplified_on_grey():
     assert Image.open(io.BytesIO(figures.to_png(drawing))).width > 100
 
 
-def test_of_many_views_the_first_six_are_shown():
+def test_at_most_the_first_six_views_are_drawn():
     views = np.random.default_rng(0).random((16, 1, 3, 4, 4))
     drawing = figures.example_views(views[0], views, views)
     shown = [axis.images[0].get_array() for axis in _axes(drawing) if axis.images]
     assert len(shown) == 1 + 3 * 6
 
 
-def test_example_views_without_any_perturbation_are_grey_and_no_error():
+def test_example_views_without_a_perturbation_are_grey():
     images = np.zeros((1, 3, 4, 4))
     drawing = figures.example_views(images, images[None], images[None])
     last = np.asarray(_axes(drawing)[-1].images[0].get_array())

@@ -1,4 +1,4 @@
-"""The cells of all tables as numbers that two revisions can be compared by."""
+"""The cells of all tables as numbers for comparing revisions."""
 
 from __future__ import annotations
 

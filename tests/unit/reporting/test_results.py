@@ -1,4 +1,4 @@
-"""The frame takes its numbers from flags and refuses every record that is not the study's."""
+"""The frame reads its numbers from flags and refuses every record of another study."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def root(tmp_path, study):
     return tmp_path
 
 
-def row_of(rows, **wanted):
-    (row,) = [row for row in rows if all(row[key] == value for key, value in wanted.items())]
+def row_of(rows, **values):
+    (row,) = [row for row in rows if all(row[key] == value for key, value in values.items())]
     return row
 
 
@@ -50,15 +50,15 @@ def edit_record(root, path, **changes):
     artifacts.write_json(root / path, record | changes)
 
 
-def test_every_evaluation_has_a_row_for_clean_images_and_one_a_radius(study, root):
+def test_every_evaluation_has_a_row_for_clean_images_and_one_per_radius(study, root):
     rows = frame(study, root)
-    found = {(row["run"], row["attack"], row["eps"]) for row in rows}
+    keys = {(row["run"], row["attack"], row["eps"]) for row in rows}
     seeds = [f"emp-free3-digits-s{seed}" for seed in (0, 1, 2)]
     runs = [*seeds, "simclr-pgd5-digits-s0", "supervised-free3-digits-s0"]
-    wanted = {(run, "pgd20", eps) for run in runs for eps in (0, 4, 8)}
-    wanted |= {(run, "autoattack", eps) for run in seeds for eps in (0, 8)}
-    assert found == wanted
-    assert len(rows) == len(wanted)
+    expected = {(run, "pgd20", eps) for run in runs for eps in (0, 4, 8)}
+    expected |= {(run, "autoattack", eps) for run in seeds for eps in (0, 8)}
+    assert keys == expected
+    assert len(rows) == len(expected)
 
 
 def test_numbers_come_from_flags_whatever_the_record_claims(study, root):
@@ -72,7 +72,7 @@ def test_numbers_come_from_flags_whatever_the_record_claims(study, root):
     assert clean["correct"] == flags["clean"].sum()
 
 
-def test_a_row_says_how_its_number_was_made(study, root):
+def test_a_row_describes_how_its_number_was_computed(study, root):
     row = row_of(frame(study, root), run="emp-free3-digits-s2", attack="pgd20", eps=8)
     expected = {
         "study": "tiny",
@@ -94,7 +94,7 @@ def test_a_row_says_how_its_number_was_made(study, root):
     assert row_of(frame(study, root), run=RUN, attack="autoattack", eps=8)["attack_steps"] == 100
 
 
-def test_a_pretraining_of_which_only_minutes_are_asked_has_a_row_too(tmp_path):
+def test_a_pretraining_without_evaluation_has_a_row_with_its_minutes(tmp_path):
     table = Table("Cost", ("digits/minutes",), {"pgd": Row("simclr-pgd5", "rle")})
     study = small_study(tables={"cost": table}, figures={})
     write_tree(tmp_path, study)
@@ -113,7 +113,7 @@ def test_a_block_needs_the_results_of_its_own_cells_only(study, root):
         frame(study, root, blocks=[study.tables["aa"], study.figures["bars"]])
 
 
-def test_csv_gives_back_the_same_rows(tmp_path):
+def test_csv_round_trips_the_same_rows(tmp_path):
     table = Table("Cost", ("digits/minutes",), {"pgd": Row("simclr-pgd5", "rle")})
     study = small_study(tables=small_study().tables | {"cost": table}, figures={})
     write_tree(tmp_path, study)
@@ -127,7 +127,7 @@ def test_a_csv_with_other_columns_is_refused(study, root):
         results.from_csv(text)
 
 
-def test_a_missing_record_is_named_with_what_to_run(study, root):
+def test_a_missing_record_is_named_with_the_command_to_run(study, root):
     (root / RECORD).unlink()
     with pytest.raises(ResultsError) as error:
         frame(study, root)
@@ -135,13 +135,13 @@ def test_a_missing_record_is_named_with_what_to_run(study, root):
     assert str(problem) == f"{RECORD}: missing; run it with: snakemake {FLAGS}"
 
 
-def test_missing_flags_are_named_with_what_to_run(study, root):
+def test_missing_flags_are_named_with_the_command_to_run(study, root):
     (root / FLAGS).unlink()
     with pytest.raises(ResultsError, match=f"{FLAGS}: missing; run it with: snakemake {FLAGS}"):
         frame(study, root)
 
 
-def test_all_problems_are_told_at_once_but_not_without_end(study, root):
+def test_all_problems_are_reported_at_once_up_to_a_limit(study, root):
     shutil.rmtree(root / "results/tiny/attack")
     with pytest.raises(ResultsError) as error:
         frame(study, root)
@@ -150,7 +150,7 @@ def test_all_problems_are_told_at_once_but_not_without_end(study, root):
     assert len(str(many).splitlines()) == 13
 
 
-def test_a_record_of_another_spec_is_stale_and_says_where_it_parts(root):
+def test_a_record_of_another_spec_is_stale_and_the_message_names_the_difference(root):
     attacks = small_study().attacks
     attacks["pgd20"] = dataclasses.replace(attacks["pgd20"], steps=50)
     with pytest.raises(ResultsError, match=r"stale: attack\.steps was 20, the study now says 50"):
@@ -200,24 +200,24 @@ def test_a_record_of_another_study_is_foreign(study, root):
         frame(study, root)
 
 
-def test_flags_that_are_not_those_of_the_record_are_refused(study, root):
+def test_flags_that_differ_from_the_record_are_refused(study, root):
     flags = load_file(root / FLAGS)
     save_file(flags | {"eps_8": np.ones_like(flags["eps_8"])}, root / FLAGS)
-    with pytest.raises(ResultsError, match="its bytes are not those that its record states"):
+    with pytest.raises(ResultsError, match="differs from its record"):
         frame(study, root)
 
 
-def test_a_file_that_is_no_record_is_refused(study, root):
+def test_an_invalid_record_is_refused(study, root):
     artifacts.write_json(root / RECORD, {"study": "tiny"})
-    with pytest.raises(ResultsError, match=r"no record of a job, it lacks .*inputs"):
+    with pytest.raises(ResultsError, match=r"not a job record: it lacks .*inputs"):
         frame(study, root)
 
 
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("seconds", None, "no record of a job, expected a number as seconds"),
-        ("environment", None, "no record of a job, expected a mapping as environment"),
+        ("seconds", None, "not a job record: expected a number as seconds"),
+        ("environment", None, "not a job record: expected a mapping as environment"),
     ],
 )
 def test_a_record_without_what_a_cell_needs_is_refused(study, root, key, value, message):
@@ -235,7 +235,7 @@ def test_a_partial_frame_leaves_out_what_is_missing_or_stale(study, root):
     assert {row["entry"] for row in rows} == set(study.runs)
 
 
-def test_a_partial_frame_has_the_minutes_of_a_run_whose_attack_is_still_to_come(study, root):
+def test_a_partial_frame_has_the_minutes_of_a_run_without_its_attack(study, root):
     shutil.rmtree(root / "results/tiny/attack/simclr-pgd5-digits-s0")
     rows = [row for row in frame(study, root, partial=True) if row["entry"] == "simclr-pgd5"]
     assert [(row["attack"], row["pretrain_minutes"]) for row in rows] == [("", 6)]
@@ -243,7 +243,7 @@ def test_a_partial_frame_has_the_minutes_of_a_run_whose_attack_is_still_to_come(
 
 def test_a_partial_frame_still_refuses_changed_flags(study, root):
     (root / FLAGS).write_bytes(b"changed")
-    with pytest.raises(ResultsError, match="its bytes are not"):
+    with pytest.raises(ResultsError, match="differs from its record"):
         frame(study, root, partial=True)
 
 

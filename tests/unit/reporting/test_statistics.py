@@ -1,4 +1,4 @@
-"""Intervals and verdicts against values worked out elsewhere."""
+"""Intervals and verdicts, compared with independently computed values."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_wilson_interval_has_the_textbook_ends(
     assert wilson(correct, n) == pytest.approx((low, high), abs=2e-6)
 
 
-def test_half_width_of_a_published_cell_is_the_eight_tenths_that_the_study_notes() -> None:
+def test_half_width_of_a_published_cell_is_that_stated_in_the_study() -> None:
     low, high = wilson(7588, 10_000)
     assert 0.008 < (high - low) / 2 < 0.010
 
@@ -80,7 +80,7 @@ def test_a_clear_fall_is_lower() -> None:
     assert compare(0.28, 0.33, n=10_000).verdict == "lower"
 
 
-def test_seed_spread_of_ours_is_granted_to_the_published_run_too() -> None:
+def test_our_spread_over_seeds_counts_for_the_published_run_too() -> None:
     assert compare(0.76, 0.74, n=10_000).verdict == "higher"
     spread = compare(0.76, 0.74, n=10_000, sd=0.01, runs=3)
     assert spread.verdict == "within noise"

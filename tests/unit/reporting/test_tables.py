@@ -1,4 +1,4 @@
-"""Tables: which number stands in a cell, beside which published value, and how writers put it."""
+"""Tables: the values of cells, the published values, and what writers write."""
 
 from __future__ import annotations
 
@@ -46,8 +46,7 @@ def with_counts(frame, counts, *, n, eps=0.0):
 
 
 def cell(table, row, column):
-    values = {each.name: each for each in table.rows}[row]
-    return values.cells[column]
+    return {values.name: values for values in table.rows}[row].cells[column]
 
 
 def test_cells_stand_in_the_order_of_the_study(table):
@@ -61,14 +60,14 @@ def test_cells_stand_in_the_order_of_the_study(table):
     assert all(len(row.cells) == len(COLUMNS) for row in table.rows)
 
 
-def test_a_cell_is_the_mean_over_seeds_with_every_run_behind_it(table, frame):
+def test_a_cell_is_the_mean_over_seeds_with_evidence_of_every_run(table, frame):
     value = cell(table, "free", 1)
     rows = [row for row in frame if row["entry"] == "emp-free3" and row["attack"] == "pgd20"]
     accuracies = [row["accuracy"] for row in rows if row["eps"] == 4]
     assert value.ours == pytest.approx(sum(accuracies) / 3)
-    assert [each.value for each in value.evidence] == accuracies
-    assert [each.seed for each in value.evidence] == [0, 1, 2]
-    assert {each.device for each in value.evidence} == {DEVICE}
+    assert [run.value for run in value.evidence] == accuracies
+    assert [run.seed for run in value.evidence] == [0, 1, 2]
+    assert {run.device for run in value.evidence} == {DEVICE}
     assert value.evidence[1].record == (
         "results/tiny/attack/emp-free3-digits-s1/rle/pgd20/record.json"
     )
@@ -94,7 +93,7 @@ def test_minutes_have_the_range_over_seeds_and_no_verdict(table):
     assert value.evidence[0].record == "results/tiny/pretrain/emp-free3-digits-s0/record.json"
 
 
-def test_markdown_sets_ours_beside_published_and_marks_what_is_more_than_chance(study, frame):
+def test_markdown_shows_the_published_value_and_marks_significant_differences(study, frame):
     changed = with_counts(frame, [7600, 7588, 7576], n=10_000)
     changed = with_counts(changed, [4600, 4597, 4594], n=10_000, eps=4.0)
     text = writers.markdown(comparison(study, study.tables["table1"], changed))
@@ -111,7 +110,7 @@ def test_a_cell_without_published_value_is_ours_alone(table):
     assert line.count("±") == 3
 
 
-def test_a_cell_that_was_not_run_says_so_and_keeps_its_published_value(study, frame):
+def test_a_cell_that_was_not_run_shows_so_beside_its_published_value(study, frame):
     partial = [row for row in frame if row["entry"] != "simclr-pgd5"]
     table = comparison(study, study.tables["table1"], partial)
     line = next(line for line in writers.markdown(table).splitlines() if "SimCLR" in line)
@@ -138,9 +137,9 @@ def test_rows_with_different_probes_name_them(study, frame, table):
     assert not one.shows_probe
 
 
-def test_protocol_names_what_a_reader_needs_to_repeat_it(table):
+def test_protocol_names_what_is_needed_to_repeat_the_table(table):
     expected = (
-        f"Pretraining: 2 to 6 minutes a run on {DEVICE}. "
+        f"Pretraining: 2 to 6 minutes per run on {DEVICE}. "
         "Probes: rle (linear head on 5-step PGD examples of 8/255, 3 epochs); "
         "own (the classifier that the network was trained with). "
         "Attacks: pgd20 (PGD, 20 steps of 2.55/255, no random start). "
@@ -166,7 +165,7 @@ def test_a_demonstration_says_so_on_every_format(frame):
     assert "not with any published number" in table.comparable
 
 
-def test_csv_has_a_line_a_cell_with_its_records(table):
+def test_csv_has_a_line_per_cell_with_its_records(table):
     lines = list(csv.DictReader(io.StringIO(writers.csv(table))))
     assert len(lines) == len(ROWS) * len(COLUMNS)
     first = lines[0]
@@ -198,7 +197,7 @@ def test_latex_escapes_every_special_character():
 @pytest.mark.parametrize(
     ("fraction", "text"), [(-0.0001, "0.0"), (0.012, "+1.2"), (-0.049, "-4.9")]
 )
-def test_a_difference_carries_its_sign_but_never_minus_zero(fraction, text):
+def test_a_difference_has_its_sign_but_is_never_minus_zero(fraction, text):
     assert writers.signed(fraction) == text
 
 
@@ -219,5 +218,5 @@ def test_tables_load_neither_torch_nor_matplotlib():
 
 
 def test_every_layout_that_a_study_may_name_can_be_made():
-    for block, made in ((Table, TABLES), (Figure, FIGURES)):
-        assert set(get_args(get_type_hints(block)["kind"])) == set(made)
+    for block, kinds in ((Table, TABLES), (Figure, FIGURES)):
+        assert set(get_args(get_type_hints(block)["kind"])) == set(kinds)

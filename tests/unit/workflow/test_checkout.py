@@ -1,4 +1,4 @@
-"""Results of another commit than the checked-out one are refused, without hashing them."""
+"""Results of another commit than the checked-out one are refused without hashing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HEAD = "results/tiny/probe/simclr-pgd5-digits-s0"
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A finished study with Snakemake metadata of its records; no test changes it."""
+    """A finished study with Snakemake's metadata on its records; tests must not change it."""
     root = tmp_path_factory.mktemp("finished")
     write_tree(root, small_study())
     write_metadata(root, small_study())
@@ -31,7 +31,7 @@ def project(finished, tmp_path):
 
 
 def write_metadata(root, study):
-    """Write the Snakemake metadata of each record: options and inputs."""
+    """Write the options and inputs that Snakemake's metadata would hold for each record."""
     for job in jobs.jobs(study).values():
         if job.folder is not None:
             record = artifacts.read_json(root / job.folder / "record.json")
@@ -39,10 +39,10 @@ def write_metadata(root, study):
                 "params": [repr(specs.to_json(record["spec"]))],
                 "input_checksums": record["inputs"],
             }
-            artifacts.write_json(metadata_of(root, job.folder), entry)
+            artifacts.write_json(entry_path(root, job.folder), entry)
 
 
-def metadata_of(root, folder, kind="metadata"):
+def entry_path(root, folder, kind="metadata"):
     path = (folder / "record.json").as_posix()
     return root / ".snakemake" / kind / base64.urlsafe_b64encode(path.encode()).decode()
 
@@ -51,15 +51,15 @@ def longer(study, run="simclr-pgd5"):
     return replace(study, runs=study.runs | {run: replace(study.runs[run], epochs=9)})
 
 
-def test_results_with_their_own_metadata_are_accepted(project):
+def test_results_with_matching_metadata_are_accepted(project):
     checkout.check(small_study(), project)
 
 
-def test_metadata_with_other_options_than_the_results_is_reported_with_the_fix(project):
+def test_metadata_with_other_options_than_the_results_is_reported_with_a_fix(project):
     study = longer(small_study())
     folder = folders.pretrain_folder(study, "simclr-pgd5-digits-s0")
     entry = {"params": [repr(specs.to_json(specs.pretrain_spec(study, folder.name)))]}
-    artifacts.write_json(metadata_of(project, folder), entry)
+    artifacts.write_json(entry_path(project, folder), entry)
     with pytest.raises(checkout.CheckoutError) as refused:
         checkout.check(study, project)
     assert f"  {folder}: run.epochs was 6, the metadata says 9\n" in str(refused.value)
@@ -71,15 +71,15 @@ def test_metadata_with_another_encoder_is_reported(project):
     study = small_study()
     (head,) = [folder for folder in (project / HEAD).iterdir() if folder.name == "central"]
     folder = head.relative_to(project)
-    entry = artifacts.read_json(metadata_of(project, folder))
+    entry = artifacts.read_json(entry_path(project, folder))
     (encoder,) = [name for name in entry["input_checksums"] if name.endswith("encoder.safetensors")]
     entry["input_checksums"][encoder] = "sha256:of-another"
-    artifacts.write_json(metadata_of(project, folder), entry)
+    artifacts.write_json(entry_path(project, folder), entry)
     with pytest.raises(checkout.CheckoutError, match=f"{folder}: made from another {encoder}"):
         checkout.check(study, project)
 
 
-def test_results_that_snakemake_makes_again_anyway_are_accepted(project):
+def test_results_that_snakemake_computes_again_anyway_are_accepted(project):
     study = small_study()
     checkout.check(longer(study), project)  # edited: metadata and results agree
     folder = folders.pretrain_folder(study, "simclr-pgd5-digits-s0")
@@ -88,7 +88,7 @@ def test_results_that_snakemake_makes_again_anyway_are_accepted(project):
     with pytest.raises(checkout.CheckoutError):
         checkout.check(study, project)
     checkout.check(longer(study), project)
-    artifacts.write_json(metadata_of(project, folder, "incomplete"), {})
+    artifacts.write_json(entry_path(project, folder, "incomplete"), {})
     checkout.check(study, project)
 
 
@@ -108,7 +108,7 @@ def test_many_foreign_results_are_counted(project):
         checkout.check(small_study(), project)
 
 
-def test_a_clone_without_results_is_reported_with_dvc_pull(project):
+def test_a_clone_without_results_gets_the_hint_to_pull_them(project):
     study = small_study()
     lock(project, "results/tiny/pretrain")
     assert checkout.hints(study, project) == []
@@ -119,7 +119,7 @@ def test_a_clone_without_results_is_reported_with_dvc_pull(project):
 
 
 @pytest.mark.parametrize("text", ["", "[", "stages: {a: {outs: [{}]}}", "stages: []"])
-def test_what_a_dvc_lock_does_not_name_is_not_pulled(project, text):
+def test_no_hint_to_pull_what_dvc_lock_does_not_name(project, text):
     shutil.rmtree(project / "results")
     lock(project, "data", "results/another/pretrain", "results/tiny/frame.csv")
     assert checkout.hints(small_study(), project) == []
@@ -133,17 +133,17 @@ def lock(project, *outs):
     artifacts.write_json(project / "dvc.lock", {"schema": "2.0", "stages": stages})
 
 
-def test_a_study_that_was_never_run_here_is_not_pulled(project):
+def test_no_hint_to_pull_a_study_that_was_never_run_here(project):
     lock(project, "results/another/pretrain")
     assert checkout.hints(replace(small_study(), study="another"), project) == []
 
 
-def test_results_restored_whole_after_an_interruption_need_not_be_made_again(project):
+def test_complete_results_after_an_interruption_get_the_hint_to_keep_them(project):
     study = small_study()
     folder = folders.pretrain_folder(study, "simclr-pgd5-digits-s0")
-    artifacts.write_json(metadata_of(project, folder, "incomplete"), {})
+    artifacts.write_json(entry_path(project, folder, "incomplete"), {})
     (hint,) = checkout.hints(study, project)
-    assert f"{folder} is whole" in hint
+    assert f"{folder} is complete" in hint
     assert "rm -r .snakemake/incomplete" in hint
     assert checkout.hints(longer(study), project) == []
     with (project / folder / "encoder.safetensors").open("ab") as file:

@@ -1,4 +1,4 @@
-"""Snakemake's notes, which git keeps, name an image without password and without its folder."""
+"""Image names in Snakemake's metadata hold neither a password nor a local folder."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def test_an_image_of_a_registry_is_named_as_it_is(image):
     assert container.named(image) == image
 
 
-def test_of_a_file_the_folder_of_the_project_is_left_out(tmp_path):
+def test_a_file_is_named_relative_to_the_project(tmp_path):
     assert container.named(str(tmp_path / "image.sif"), tmp_path) == "image.sif"
     (tmp_path / "link.sif").symlink_to("/somewhere/else.sif")
     assert container.named(str(tmp_path / "link.sif"), tmp_path) == "link.sif"
 
 
-def test_a_file_outside_of_the_project_is_to_be_linked(tmp_path):
+def test_for_a_file_outside_the_project_the_message_suggests_a_link(tmp_path):
     with pytest.raises(container.ImageError, match=r"^image=other\.sif: .*ln -s"):
         container.named(str(tmp_path / "other.sif"), tmp_path / "project")

@@ -1,4 +1,4 @@
-"""dvc.yaml names every file that a study leaves, once, and every option that decides it."""
+"""dvc.yaml names every output of a study once, and every option that decides an output."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def paths(entries):
 
 
 @pytest.mark.parametrize("job", jobs.jobs(STUDY).values(), ids=lambda job: "-".join(job.key))
-def test_every_job_leaves_its_files_in_outputs_of_its_stage(job):
+def test_the_files_of_every_job_are_in_outputs_of_its_stage(job):
     stage = job.rule if job.rule in STAGES else "report"
     outs = [Path(path) for path in paths(STAGES[stage]["outs"])]
     for file in [job.folder] if job.folder else job.writes:
@@ -44,12 +44,12 @@ def test_every_stage_depends_on_sources_and_on_all_stages_before_it():
         before += paths(stage["outs"])
 
 
-def test_parameters_are_keys_of_the_study_and_a_later_stage_has_those_of_an_earlier_one():
-    given = yaml.safe_load((REPOSITORY / "params.yaml").read_text(encoding="utf-8"))
+def test_parameters_are_keys_of_the_study_and_later_stages_share_the_tables():
+    params = yaml.safe_load((REPOSITORY / "params.yaml").read_text(encoding="utf-8"))
     known = {field.name for field in dataclasses.fields(Study)} | {"defaults"}
     named = [set(stage["params"]) for stage in STAGES.values()]
     assert set().union(*named) == known - {"study", "file"}
-    assert set().union(*named) <= set(given)
+    assert set().union(*named) <= set(params)
     for earlier, later in pairwise(named):
         # What decides an input decides its bytes, and those are a dependency; rows of tables
         # decide at every stage which jobs there are.
@@ -57,13 +57,13 @@ def test_parameters_are_keys_of_the_study_and_a_later_stage_has_those_of_an_earl
 
 
 @pytest.mark.parametrize("name", ["cf-amc-ssl", "precision", "reference-code"])
-def test_a_shipped_study_can_stand_in_params_yaml_where_dvc_wants_every_parameter(name):
+def test_a_shipped_study_has_every_parameter_that_dvc_needs_in_params_yaml(name):
     text = (REPOSITORY / "studies" / f"{name}.yaml").read_text(encoding="utf-8")
-    wanted = set().union(*(stage["params"] for stage in STAGES.values()))
-    assert wanted - set(yaml.safe_load(text)) == set()
+    needed = set().union(*(stage["params"] for stage in STAGES.values()))
+    assert needed - set(yaml.safe_load(text)) == set()
 
 
-def test_a_stage_checks_what_it_made_and_none_says_how_many_cores():
+def test_a_stage_verifies_its_results_and_sets_no_number_of_cores():
     for name, stage in STAGES.items():
         assert re.fullmatch(rf"workflow/stage {name}( results/\S+)*", stage["cmd"])
     script = (REPOSITORY / "workflow" / "stage").read_text(encoding="utf-8")
@@ -71,7 +71,7 @@ def test_a_stage_checks_what_it_made_and_none_says_how_many_cores():
     assert re.search(r"^snakemake .*\nfor .*\n(#.*\n)*robustviews verify ", script, re.M)
 
 
-def test_folders_that_a_study_may_leave_empty_are_made_by_their_stage():
+def test_a_stage_creates_the_folders_that_a_study_may_leave_empty():
     folder = f"results/{STUDY.study}"
     expected = {
         "data": [],

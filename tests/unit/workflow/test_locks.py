@@ -1,4 +1,4 @@
-"""Locks of jobs and of Snakemake: who owns them, and what a second process reads."""
+"""Locks of jobs and of Snakemake: their owners, and the message that a second process gets."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def project(tmp_path, monkeypatch):
 
 
 def leave_snakemake_lock(*files):
-    """Leave the lock that Snakemake has on files while it runs, and after it was killed."""
+    """Write the lock that Snakemake has on files while it runs and after it was killed."""
     lock = Path(".snakemake/locks/0.output.lock")
     lock.parent.mkdir(parents=True)
     lock.write_text("".join(f"{file}\n" for file in files), encoding="utf-8")
@@ -84,7 +84,7 @@ def test_a_lock_is_gone_when_its_job_ends_and_free_when_its_process_is_killed():
     assert not locks.lock_of(FOLDER).exists()
     with another_process(ACQUIRE, FOLDER, "pretrain x"):
         pass
-    assert locks.lock_of(FOLDER).is_file()  # nobody was left to remove it
+    assert locks.lock_of(FOLDER).is_file()  # a killed process cannot remove it
     with locks.acquire(FOLDER, "pretrain x"):
         pass
     assert not locks.lock_of(FOLDER).exists()
@@ -97,7 +97,7 @@ def test_jobs_of_other_folders_do_not_wait_for_each_other():
 
 def test_of_the_ranks_of_one_training_only_the_first_locks(monkeypatch):
     with another_process(ACQUIRE, FOLDER, "pretrain x"):
-        monkeypatch.setenv("RANK", "1")  # as a launcher may set it that starts trainings alone
+        monkeypatch.setenv("RANK", "1")  # as a launcher of single-process trainings may set it
         with pytest.raises(locks.BusyError), locks.acquire(FOLDER, "pretrain x"):
             pass
         monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
@@ -119,7 +119,7 @@ def test_looking_at_a_lock_does_not_make_a_job_fail():
     end.join()
 
 
-def test_nothing_is_printed_where_nothing_is_locked_or_files_of_another_study_are():
+def test_there_is_no_notice_without_a_lock_on_files_of_the_study():
     assert locks.notice(small_study()) == ""
     leave_snakemake_lock("results/other/report.html", "data/other-12345678/record.json")
     assert locks.notice(small_study()) == ""
@@ -149,7 +149,7 @@ def test_a_lock_that_a_killed_snakemake_left_can_be_removed():
     assert not list(Path(".snakemake").glob("running-*"))
 
 
-def test_a_training_that_outlived_its_snakemake_is_to_be_ended_first():
+def test_the_notice_says_to_end_a_training_that_outlived_its_snakemake_first():
     leave_snakemake_lock("results/tiny/report.html")
     with another_process(ACQUIRE, FOLDER, "pretrain x") as orphan:
         notice = locks.notice(small_study())
@@ -162,15 +162,15 @@ def test_a_training_that_outlived_its_snakemake_is_to_be_ended_first():
 def test_every_job_refuses_to_run_twice_at_once(verb, project, capsys):
     study, run = load_study(TINY), "simclr-std-digits-s0"
     names = {"run": run, "probe": "crops2", "attack": "pgd2"}
-    made = {
+    folder_of = {
         "data": folders.data_folder(study, "digits"),
         "pretrain": folders.pretrain_folder(study, run),
         "probe": folders.probe_folder(study, run, "crops2"),
         "attack": folders.attack_folder(study, run, "crops2", "pgd2"),
     }
-    taken = list(names)[: list(made).index(verb)]
-    options = [f"--{name}={names[name]}" for name in taken] or ["--dataset=digits"]
-    with another_process(ACQUIRE, made[verb], f"{verb} of another") as first:
+    selected = list(names)[: list(folder_of).index(verb)]
+    options = [f"--{name}={names[name]}" for name in selected] or ["--dataset=digits"]
+    with another_process(ACQUIRE, folder_of[verb], f"{verb} of another") as first:
         assert main([verb, "--study", str(TINY), *options]) == 2
     assert f"{verb} of another (PID {first.pid} on " in capsys.readouterr().err
     assert list(project.rglob("*.json")) == []

@@ -1,4 +1,4 @@
-"""Figures: frame to drawings. Only this package imports matplotlib, without pyplot's global state.
+"""Figures of the results frame. Only this package imports matplotlib, and never its pyplot.
 
 A new kind of figure is a function like `charts.bars` and a row in `FIGURES`.
 """
@@ -26,9 +26,9 @@ def draw(study: Study, figure: Figure, frame: list[Result]) -> Drawing:
     """Draw a figure of a study.
 
     Args:
-        study: that the figure belongs to.
+        study: study of the figure.
         figure: kind, rows and columns.
-        frame: results; what was not run is left out and said so.
+        frame: results; bars mark missing ones `not run`.
 
     Returns:
         The drawing, for `to_svg` and `to_png`.

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 
 def bars(rows: list[RowValues], title: str) -> Drawing:
-    """Draw accuracies as horizontal bars: a group a row, a panel a data set."""
+    """Draw accuracies as horizontal bars: one group per row, one panel per data set."""
     panels = _by_dataset(rows)
-    most = max(panels.values(), key=len)
-    height = 1.2 + len(rows) * (0.15 * len(most) + 0.16)
+    largest = max(panels.values(), key=len)
+    height = 1.2 + len(rows) * (0.15 * len(largest) + 0.16)
     drawing = Drawing(figsize=(2.8 + 3.2 * len(panels), max(height, 2.4)))
     axes = drawing.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axis, (dataset, numbers) in zip(axes, panels.items(), strict=True):
@@ -49,7 +49,7 @@ def bars(rows: list[RowValues], title: str) -> Drawing:
             edgecolor="white",
             label=rows[0].cells[number].column.label,
         )
-        for place, number in enumerate(most)
+        for place, number in enumerate(largest)
     ]
     if _has_published(rows):
         handles.append(legend_marker("D", "published", face="white", edge="black"))
@@ -58,7 +58,7 @@ def bars(rows: list[RowValues], title: str) -> Drawing:
 
 
 def tradeoff(rows: list[RowValues], title: str) -> Drawing:
-    """Draw robust against clean accuracy: a panel a data set and radius, a marker a row."""
+    """Draw robust against clean accuracy: one panel per data set and radius, one marker per row."""
     return _scatter(rows, title, x_metric="clean")
 
 
@@ -93,12 +93,12 @@ def _bar_panel(axis: Axes, rows: list[RowValues], numbers: list[int]) -> None:
 
 
 def _scatter(rows: list[RowValues], title: str, *, x_metric: str) -> Drawing:
-    """Draw robust accuracy against what `x_metric` names, a panel a data set and radius."""
+    """Draw robust accuracy against `x_metric`, one panel per data set and radius."""
     panels: list[tuple[int, int]] = []
     cells = rows[0].cells
     for dataset, numbers in _by_dataset(rows).items():
-        x = [i for i, cell in enumerate(cells) if _is(cell.column, dataset, x_metric)]
-        y = [i for i in numbers if not _is(cells[i].column, dataset, "clean")]
+        x = [i for i, cell in enumerate(cells) if _measures(cell.column, dataset, x_metric)]
+        y = [i for i in numbers if not _measures(cells[i].column, dataset, "clean")]
         if not x or not y:
             raise ValueError(
                 f"figure {title!r} needs the columns {dataset}/{x_metric} and "
@@ -106,12 +106,12 @@ def _scatter(rows: list[RowValues], title: str, *, x_metric: str) -> Drawing:
             )
         panels += [(x[0], i) for i in y]
     columns = min(3, len(panels))
-    lines = -(-len(panels) // columns)
+    grid_rows = -(-len(panels) // columns)
     width = max(3.1 * columns, 6.2)
     longest = max(len(label) for label in _labels(rows))
-    beside = max(1, int(width / (0.065 * longest + 0.5)))  # entries in a line of the legend
-    drawing = Drawing(figsize=(width, 2.8 * lines + 0.18 * (len(rows) // beside + 2)))
-    axes = list(drawing.subplots(lines, columns, squeeze=False).flat)
+    per_line = max(1, int(width / (0.065 * longest + 0.5)))  # legend entries per line
+    drawing = Drawing(figsize=(width, 2.8 * grid_rows + 0.18 * (len(rows) // per_line + 2)))
+    axes = list(drawing.subplots(grid_rows, columns, squeeze=False).flat)
     for axis, (x_number, y_number) in zip(axes, panels, strict=False):
         column = cells[y_number].column
         for place, row in enumerate(rows):
@@ -126,11 +126,13 @@ def _scatter(rows: list[RowValues], title: str, *, x_metric: str) -> Drawing:
         axis.set_visible(False)
     handles = [
         legend_marker(marker, label, face=colour, edge=colour)
-        for (marker, colour), label in zip(map(_look, range(len(rows))), _labels(rows), strict=True)
+        for (marker, colour), label in zip(
+            map(_row_style, range(len(rows))), _labels(rows), strict=True
+        )
     ]
     if _has_published(rows):
         handles.append(legend_marker("o", "hollow: published", face="white", edge="black"))
-    _head(drawing, title, handles, columns=beside)
+    _head(drawing, title, handles, columns=per_line)
     return drawing
 
 
@@ -143,7 +145,7 @@ def _logarithmic(axis: Axes) -> None:
 
 
 def _point(axis: Axes, x: CellValue, y: CellValue, place: int) -> None:
-    marker, colour = _look(place)
+    marker, colour = _row_style(place)
     scale = 1 if x.column.is_minutes else PERCENT
     ours = theirs = None
     if x.ours is not None and y.ours is not None:
@@ -181,7 +183,7 @@ def _head(drawing: Drawing, title: str, handles: Sequence[Artist], *, columns: i
 
 
 def _by_dataset(rows: list[RowValues]) -> dict[str, list[int]]:
-    """Return the columns of accuracies of each data set, as positions."""
+    """Return the positions of the accuracy columns by data set."""
     panels: dict[str, list[int]] = {}
     for number, cell in enumerate(rows[0].cells):
         numbers = panels.setdefault(cell.column.dataset, [])
@@ -190,12 +192,12 @@ def _by_dataset(rows: list[RowValues]) -> dict[str, list[int]]:
     return panels
 
 
-def _is(column: Column, dataset: str, metric: str) -> bool:
+def _measures(column: Column, dataset: str, metric: str) -> bool:
     return column.dataset == dataset and column.metric == metric
 
 
 def _labels(rows: list[RowValues]) -> list[str]:
-    """Return what to call the rows; with their probe where the label alone is not enough."""
+    """Return the labels of the rows, with the probe if a label occurs twice."""
     labels = [row.label for row in rows]
     return [
         f"{row.label} ({row.probe})" if labels.count(row.label) > 1 else row.label for row in rows
@@ -207,7 +209,7 @@ def _has_published(rows: list[RowValues]) -> bool:
 
 
 def _errors(cell: CellValue) -> list[list[float]]:
-    """Return how far the 95 % interval reaches to either side, in percent."""
+    """Return the distances from the mean to both ends of the 95 % interval, in percent."""
     assert cell.ours is not None
     assert cell.low is not None
     assert cell.high is not None
@@ -215,7 +217,7 @@ def _errors(cell: CellValue) -> list[list[float]]:
     return [[max(0.0, below) * PERCENT], [max(0.0, above) * PERCENT]]
 
 
-def _look(place: int) -> tuple[str, str]:
+def _row_style(place: int) -> tuple[str, str]:
     """Return marker and colour of a row."""
     return MARKERS[place % len(MARKERS)], COLOURS[place % len(COLOURS)]
 

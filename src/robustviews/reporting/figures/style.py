@@ -1,6 +1,6 @@
-"""How figures look: colours, marks, and the same bytes for the same drawing.
+"""Style of figures: colours and markers; the same drawing gives the same bytes.
 
-Colours are those of Okabe and Ito, which colour-blind people tell apart; hatches, markers and
+Colours are those of Okabe and Ito, which colour-blind people can distinguish; hatches, markers and
 luminance carry the same information in greyscale. Published values are hollow.
 """
 
@@ -34,7 +34,7 @@ STYLE: Any = {
     "axes.titlesize": 9.5,
     "figure.constrained_layout.use": True,
     "figure.facecolor": "white",
-    "font.family": "DejaVu Sans",  # comes with matplotlib: the same glyphs everywhere
+    "font.family": "DejaVu Sans",  # ships with matplotlib: the same glyphs everywhere
     "font.size": 9,
     "grid.color": "#dddddd",
     "grid.linewidth": 0.6,
@@ -65,7 +65,7 @@ def _save(drawing: Drawing, **options: Any) -> bytes:  # noqa: ANN401  # of save
 
 
 def hollow(marker: str, colour: str, size: float) -> dict[str, Any]:
-    """Return how a published value is plotted."""
+    """Return the plot options of a published value."""
     return {
         "marker": marker,
         "markersize": size,

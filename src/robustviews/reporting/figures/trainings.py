@@ -1,4 +1,4 @@
-"""Pictures of trainings: loss curves, and what an encoder is shown."""
+"""Figures of trainings: loss curves, and example views."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ SHOWN_VIEWS = 6
 
 
 def training_curves(study: Study, histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Drawing:
-    """Draw the loss of every pretraining: a panel a run, a line a data set and seed.
+    """Draw the loss of every pretraining: one panel per run, one line per data set and seed.
 
     Args:
-        study: that the trainings belong to.
-        histories: by run name, one entry an epoch with `epoch` and `loss`.
+        study: study of the trainings.
+        histories: by run name, one entry per epoch with `epoch` and `loss`.
 
     Returns:
         Small multiples, each with its own scale, since the methods' losses differ.
@@ -71,20 +71,20 @@ def example_views(
     labels: Sequence[str] = (),
     note: str = "",
 ) -> Drawing:
-    """Show what a training sees: images, their views, the perturbed views, and what was added.
+    """Draw images, their views, the perturbed views and the perturbations.
 
-    Of many views the first six are shown.
+    At most the first six views are drawn.
 
     Args:
         images: (B, 3, H, W) in [0, 1].
         views: (V, B, 3, H, W) in [0, 1].
-        perturbed: (V, B, 3, H, W) in [0, 1], the views as the adversary left them.
-        labels: what to call each image; nothing by default.
-        note: said below.
+        perturbed: (V, B, 3, H, W) in [0, 1], the views after the attack.
+        labels: title of each image; none by default.
+        note: text below the figure.
 
     Returns:
-        For each image three lines: views, perturbed views, and the perturbation, amplified until
-        its largest value spans the range and drawn on grey, which is no change.
+        Three lines per image: views, perturbed views and perturbations. The latter are drawn on
+        grey, which is zero, and amplified until the largest value spans the range.
     """
     views, perturbed = views[:SHOWN_VIEWS], perturbed[:SHOWN_VIEWS]
     count, batch = views.shape[:2]
@@ -133,7 +133,7 @@ def _curve(
 
 
 def _dashes(jobs: list[plan.Pretraining]) -> list[str]:
-    """Return a line style for each training: the same for the same seed."""
+    """Return a line style for each training, the same for the same seed."""
     seeds = sorted({job.seed for job in jobs})
     return [("-", "--", ":", "-.")[seeds.index(job.seed) % 4] for job in jobs]
 

@@ -1,4 +1,4 @@
-"""Tables: frame to rows, with what a reader has to know to compare them.
+"""Tables of the results frame, with the notes needed to compare the rows.
 
 A new kind of table is a function like `comparison` and a row in `TABLES`.
 """
@@ -32,18 +32,18 @@ __all__ = [
 
 @dataclass(frozen=True)
 class TableData:
-    """A table, ready to be written.
+    """The content of a table.
 
     Attributes:
         title: one line above it.
-        source: where the published values stand; empty without any.
+        source: source of the published values; empty without any.
         columns: what the cells of each row measure, in order.
         rows: labels and cells.
-        protocol: how the numbers were made.
-        legend: how a cell reads.
+        protocol: how the numbers were computed.
+        legend: how to read a cell.
         comparable: what the numbers may be compared with.
         note: the study's own remark.
-        demonstration: said when the study is no reproduction; empty otherwise.
+        demonstration: warning that the study is not a reproduction; empty otherwise.
     """
 
     title: str
@@ -58,28 +58,28 @@ class TableData:
 
     @property
     def shows_probe(self) -> bool:
-        """Whether rows differ in their probe, so that it needs a column."""
+        """Whether rows differ in their probe, so that the table needs a probe column."""
         return len({row.probe for row in self.rows}) > 1
 
     @property
     def compares(self) -> bool:
-        """Whether any cell is set against a published value."""
+        """Whether any cell is compared with a published value."""
         return any(cell.verdict for row in self.rows for cell in row.cells)
 
     @property
     def groups(self) -> list[tuple[str, int]]:
-        """Data sets from left to right, each with the number of its neighbouring columns."""
+        """Data sets from left to right, each with its number of adjacent columns."""
         grouped = groupby(self.columns, key=lambda column: column.dataset)
         return [(dataset, len(list(columns))) for dataset, columns in grouped]
 
 
 def comparison(study: Study, table: Table, frame: list[Result]) -> TableData:
-    """Set our numbers beside the published ones.
+    """Compare our numbers with the published ones.
 
     Args:
-        study: that the table belongs to.
-        table: which rows and columns, and the published values.
-        frame: results of the study; cells without any are `not run`.
+        study: study of the table.
+        table: rows and columns, and the published values.
+        frame: results of the study; cells without results are `not run`.
 
     Returns:
         Rows in the order of the study, with their notes.

@@ -13,15 +13,15 @@ if TYPE_CHECKING:
 
 Metrics = dict[str, dict[str, dict[str, float]]]
 
-_DIGITS = 6  # significant; the number is for comparing, not for printing
+_DIGITS = 6  # significant, for comparison rather than for print
 
 
 def metrics(study: Study, frame: list[Result]) -> Metrics:
-    """Return every cell that was run: table -> row -> column as the study writes it -> value.
+    """Return the value of every finished cell by table, row and column, named as in the study.
 
     Args:
-        study: whose tables.
-        frame: results of the study, perhaps not all.
+        study: study of the tables.
+        frame: results of the study, perhaps incomplete.
 
     Returns:
         Accuracies in percent, pretraining in minutes.

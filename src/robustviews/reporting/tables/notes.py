@@ -1,4 +1,4 @@
-"""What stands below a table: how its numbers were made, read, and compared."""
+"""Notes below a table: how its numbers were computed, and how to read and compare them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def protocol(study: Study, table: Table, rows: list[RowValues], frame: list[Result]) -> str:
-    """Say how the numbers of a table were made: pretraining, probes, attacks, images, seeds."""
+    """Describe how a table was computed: pretraining, probes, attacks, images, seeds."""
     attacks = dict.fromkeys(cell.attack for cell in plan.cells(study, table) if cell.attack)
     seeds = dict.fromkeys(seed for row in rows for seed in plan.seeds_of(study, row.entry))
     parts = [
@@ -37,7 +37,7 @@ def protocol(study: Study, table: Table, rows: list[RowValues], frame: list[Resu
 
 
 def legend(rows: list[RowValues]) -> str:
-    """Say how a cell reads, as far as the table has such cells."""
+    """Explain how to read the kinds of cells that the table has."""
     cells = _cells(rows)
     accuracies = [cell for cell in cells if not cell.column.is_minutes]
     parts = []
@@ -45,31 +45,31 @@ def legend(rows: list[RowValues]) -> str:
         runs = {len(cell.evidence) for cell in accuracies} - {0}
         kinds = ["Student's t over seeds"] * any(count > 1 for count in runs)
         kinds += ["Wilson's over test images"] * (1 in runs)
-        alone = " for a single seed" if len(kinds) > 1 else ""
-        interval = f" ({'; '.join(kinds)}{alone})" if kinds else ""
+        suffix = " for a single seed" if len(kinds) > 1 else ""
+        interval = f" ({'; '.join(kinds)}{suffix})" if kinds else ""
         parts.append(f"Accuracies in %, ± half of the 95 % interval{interval}.")
     compared = [cell for cell in accuracies if cell.difference is not None]
     if compared:
         parts.append(
-            "With it the published value and ours minus published, marked where that is more than "
+            "Beside it: the published value, and ours minus published, marked if it is more than "
             "chance (two-proportion z-test at 5 %, the published value taken as one run on "
             f"{PUBLISHED_IMAGES:,} images)."
         )
     if any(len(cell.evidence) == 1 for cell in compared):
-        parts.append("With one seed the test leaves out the spread over seeds, which is unknown.")
+        parts.append("With one seed the test leaves out the unknown spread over seeds.")
     if any(cell.column.is_minutes for cell in cells):
-        parts.append("Minutes are of pretraining alone.")
+        parts.append("Minutes are those of pretraining only.")
     return " ".join(parts)
 
 
 def comparable(study: Study, table: Table, rows: list[RowValues]) -> str:
-    """Say what the numbers may be compared with, and what not."""
+    """Describe what the numbers may be compared with."""
     parts = []
     if study.demonstration:
         parts.append("Compare rows with each other only, not with any published number.")
     elif table.source and any(cell.published is not None for cell in _cells(rows)):
         parts.append(
-            f"Published values: {table.source}, one run a cell, given without an interval."
+            f"Published values: {table.source}, one run per cell, stated without an interval."
         )
     for name in dict.fromkeys(cell.column.metric for cell in _cells(rows)):
         if name in study.attacks:
@@ -84,21 +84,21 @@ def _cells(rows: list[RowValues]) -> list[CellValue]:
 
 
 def _pretraining(rows: list[RowValues], frame: list[Result]) -> str:
-    evidence = [each for cell in _cells(rows) for each in cell.evidence]
-    runs = {each.run for each in evidence}
+    evidence = [run for cell in _cells(rows) for run in cell.evidence]
+    runs = {run.run for run in evidence}
     minutes = [result["pretrain_minutes"] for result in frame if result["run"] in runs]
     if not minutes:
         return ""
     span = " to ".join(dict.fromkeys(f"{end:.3g}" for end in (min(minutes), max(minutes))))
-    devices = " and ".join(sorted({each.device for each in evidence}))
-    return f"Pretraining: {span} minutes a run on {devices}."
+    devices = " and ".join(sorted({run.device for run in evidence}))
+    return f"Pretraining: {span} minutes per run on {devices}."
 
 
 def _images(rows: list[RowValues]) -> str:
     images: dict[str, set[int]] = {}
     for cell in _cells(rows):
         name = f"{cell.column.dataset} {cell.column.metric}"
-        images.setdefault(name, set()).update(each.n for each in cell.evidence if each.n)
+        images.setdefault(name, set()).update(run.n for run in cell.evidence if run.n)
     counts = set().union(*images.values())
     if len(counts) <= 1:
         return f"Test images: {counts.pop():,}." if counts else ""

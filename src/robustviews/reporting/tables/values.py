@@ -1,4 +1,4 @@
-"""What one cell of a table or one mark of a figure says, worked out from the frame."""
+"""The values of table cells and figure marks, computed from the results frame."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class Evidence:
         low: lower end of the accuracy's 95 % interval (test images); None for minutes.
         high: upper end of it.
         n: test images; 0 for minutes.
-        device: that the run was pretrained on.
-        record: path of the record behind the value, relative to the project.
+        device: device of the pretraining.
+        record: path of the record that states the value, relative to the project.
     """
 
     run: str
@@ -51,15 +51,15 @@ class CellValue:
 
     Attributes:
         column: what it measures.
-        planned: runs that the study asks for.
-        published: the paper's value, `unavailable`, or None where it has none.
+        planned: number of runs in the study.
+        published: the paper's value, `unavailable`, or None without one.
         ours: mean over runs; None when nothing was run.
         low: lower end of the 95 % interval; of minutes the smallest.
         high: upper end; of minutes the largest.
         sd: standard deviation over runs; None for fewer than two.
-        difference: ours minus published; None without both, and for minutes, which are of another
-            machine.
-        verdict: whether that is more than chance.
+        difference: ours minus published; None if either is missing, and for minutes, since they
+            come from another machine.
+        verdict: whether the difference is more than chance.
         evidence: the runs.
     """
 
@@ -76,7 +76,7 @@ class CellValue:
 
     @property
     def half(self) -> float | None:
-        """Half of the 95 % interval of an accuracy; None for minutes and where nothing was run."""
+        """Half of the 95 % interval of an accuracy; None for minutes and without results."""
         if self.column.is_minutes or self.low is None or self.high is None:
             return None
         return (self.high - self.low) / 2
@@ -97,26 +97,28 @@ def row_values(study: Study, table: Table | Figure, frame: list[Result]) -> list
     """Return the cells of a table or figure, row by row.
 
     Args:
-        study: that the table belongs to.
-        table: a table or figure of it.
+        study: study of the table.
+        table: a table or figure of the study.
         frame: results, as `robustviews.reporting.results.frame` reads them; may be incomplete.
 
     Returns:
-        One entry a row, with one cell a column.
+        One entry per row, with one cell per column.
     """
-    found: dict[tuple[str, str, str, float], Result] = {}
+    results: dict[tuple[str, str, str, float], Result] = {}
     for result in frame:
-        found[result["run"], result["probe"], result["attack"], result["eps"]] = result
-    trained = {result["run"]: result for result in frame}
+        results[result["run"], result["probe"], result["attack"], result["eps"]] = result
+    pretrainings = {result["run"]: result for result in frame}
     rows: dict[str, list[Cell]] = {}
     for cell in plan.cells(study, table):
         rows.setdefault(cell.row, []).append(cell)
 
     def value(cell: Cell) -> CellValue:
         if cell.attack is None:
-            return _minutes(study, cell, [trained[run] for run in cell.runs if run in trained])
+            return _minutes(
+                study, cell, [pretrainings[run] for run in cell.runs if run in pretrainings]
+            )
         keys = [(run, cell.probe, cell.attack, cell.eps or 0.0) for run in cell.runs]
-        return _accuracy(cell, [found[key] for key in keys if key in found])
+        return _accuracy(cell, [results[key] for key in keys if key in results])
 
     return [
         RowValues(name, group[0].label, group[0].entry, group[0].probe, tuple(map(value, group)))

@@ -1,4 +1,4 @@
-"""A table as Markdown, CSV and LaTeX; only here accuracies become percent."""
+"""Write a table as Markdown, CSV and LaTeX; only here accuracies become percent."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _LATEX = {
 
 
 class CellText(NamedTuple):
-    """A cell in words and digits, for a writer to put together.
+    """The parts of a cell as text, for a writer to combine.
 
     Attributes:
         ours: `75.4`, or `not run`.
         spread: half of the interval, `0.9`; empty where there is none.
-        seeds: `2 of 3 seeds` when some were not run; else empty.
-        published: `75.88`, that it is not available, or empty.
-        difference: `-0.5`; empty where nothing can be compared.
+        seeds: `2 of 3 seeds` if some were not run; otherwise empty.
+        published: `75.88`, `published value not available`, or empty.
+        difference: `-0.5`; empty without a comparison.
         sure: whether the difference is more than chance.
     """
 
@@ -48,7 +48,7 @@ class CellText(NamedTuple):
 
 
 def cell_text(cell: CellValue) -> CellText:
-    """Put a cell into words and digits."""
+    """Return the parts of a cell as text."""
     published = ""
     if cell.published == "unavailable":
         published = UNAVAILABLE
@@ -71,12 +71,12 @@ def cell_text(cell: CellValue) -> CellText:
 
 
 def percent(fraction: float, decimals: int = 1) -> str:
-    """Write a fraction in percent, without the sign."""
+    """Write a fraction in percent, without the percent sign."""
     return f"{fraction * PERCENT:.{decimals}f}"
 
 
 def signed(fraction: float, decimals: int = 1) -> str:
-    """Write a difference of fractions in points with its sign; never `-0.0`."""
+    """Write a difference of fractions in percentage points with its sign; never `-0.0`."""
     points = round(fraction * PERCENT, decimals)
     return f"{points:+.{decimals}f}" if points else f"{0:.{decimals}f}"
 
@@ -87,7 +87,7 @@ def minutes(value: float) -> str:
 
 
 def notes(table: TableData) -> list[str]:
-    """Return what stands below a table, line by line."""
+    """Return the notes below a table, one per line."""
     lines = [table.protocol, table.legend, table.comparable, table.note]
     return [line for line in lines if line]
 
@@ -117,7 +117,7 @@ def markdown(table: TableData) -> str:
 
 
 def csv(table: TableData) -> str:
-    """Write a table as CSV, one line a cell, with the records behind each."""
+    """Write a table as CSV, one line per cell with its records."""
     text = io.StringIO()
     lines = [
         {"row": row.name, "label": row.label, "probe": row.probe, **_fields(cell)}
@@ -151,7 +151,7 @@ def _fields(cell: CellValue) -> dict[str, str | int]:
         "published": published if published == "unavailable" else exact(published),
         "difference": exact(cell.difference),
         "verdict": cell.verdict or "",
-        "records": " ".join(each.record for each in cell.evidence),
+        "records": " ".join(run.record for run in cell.evidence),
     }
 
 
@@ -203,9 +203,9 @@ def latex(table: TableData) -> str:
 
 
 def escape(text: str) -> str:
-    """Make text safe for LaTeX."""
+    """Escape text for LaTeX."""
     return "".join(_LATEX.get(character, character) for character in text)
 
 
-# Each file of a table, by its suffix.
+# Writers by the suffix of their file.
 WRITERS: dict[str, Callable[[TableData], str]] = {".md": markdown, ".csv": csv, ".tex": latex}
