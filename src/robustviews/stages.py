@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from robustviews.methods import Method
     from robustviews.pretrain import Progress
     from robustviews.probe import Probe
-    from robustviews.probe.heads import History
+    from robustviews.probe.protocol import History
     from robustviews.regimes import Regime
 
     Images = Tensor | NDArray[np.uint8]
@@ -201,7 +201,7 @@ def probe(
         ShortageError: the device has too little memory.
         WeightsError: weights do not fit the encoder or the head.
     """
-    from robustviews.probe.heads import Task
+    from robustviews.probe.protocol import Task
 
     network = encoders.restore_encoder(
         weights, encoder, classes=classes if supervised else None, device=device

@@ -13,7 +13,7 @@ from robustviews.augment import Views
 from robustviews.encoder import Encoder, build_encoder
 from robustviews.methods import Batch, SimClr
 from robustviews.pretrain import Progress, pretrain
-from robustviews.probe.heads import Task
+from robustviews.probe.protocol import Task
 
 SIZE = 8  # pixels
 CLASSES = 4

@@ -17,7 +17,7 @@ from robustviews.evaluate import Classifier, evaluate
 from robustviews.methods import EmpSsl
 from robustviews.pretrain import pretrain
 from robustviews.probe import LinearProbe, NcropProbe
-from robustviews.probe.heads import Task
+from robustviews.probe.protocol import Task
 from robustviews.regimes import Free, Standard
 from robustviews.study.schema import Optimizer
 

@@ -25,7 +25,7 @@ from robustviews.evaluate import Classifier
 from robustviews.machine import runtime
 from robustviews.pretrain import pretrain
 from robustviews.probe import OWN_HEAD, LinearProbe
-from robustviews.probe.heads import Task
+from robustviews.probe.protocol import Task
 
 _CLASSES = 10  # where the number does not matter
 _MORE, _MOST = 10, 3000  # growth of the number of epochs, and its limit

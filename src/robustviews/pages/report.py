@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from robustviews.artifacts import RECORD
 from robustviews.pages import audit
 from robustviews.pages.rendering import environment
 from robustviews.reporting.tables import CellValue, Evidence, TableData
 from robustviews.reporting.tables.writers import cell_text, minutes, percent
-from robustviews.study import folders, plan, specs
+from robustviews.study import plan
+from robustviews.study.jobs import Job, Key, jobs
 
 if TYPE_CHECKING:
     from robustviews.artifacts import Record
@@ -98,7 +98,7 @@ def render(
     Returns:
         HTML for results/<study>/report.html; its links are relative to this path.
     """
-    pages = environment(study)
+    pages, every = environment(study), jobs(study)
     pages.filters |= {
         "cell_text": cell_text,
         "evidence": _evidence_text,
@@ -112,15 +112,15 @@ def render(
             audited.state, audit.summary(audited), audit.NAME, audit.study_option(study.file)
         ),
         audits=_audits(study, audited),
-        facts=_facts(study, frame, records),
+        facts=_facts(every, frame, records),
         missing=sum(len(cell.evidence) < cell.planned for cell in cells),
         cells=len(cells),
         tables=tables,
         figures=[_figure(study, name, data) for name, data in figures.items()],
         curves=curves and _curves(curves),
         examples=examples and _examples(examples),
-        entries=_entries(study, records),
-        protocols=_protocols(study),
+        entries=_entries(study, every, records),
+        protocols=_protocols(every.values()),
         environments=_environments(records),
     )
 
@@ -135,15 +135,18 @@ def _audits(study: Study, audited: Audit) -> dict[tuple[str, str, int], Audited]
     }
 
 
-def _facts(study: Study, frame: list[Result], records: Mapping[str, Record]) -> dict[str, str]:
+def _facts(
+    planned: Iterable[Key], frame: list[Result], records: Mapping[str, Record]
+) -> dict[str, str]:
     """Return the size of the study in a few numbers."""
     stages = [record["stage"] for record in records.values()]
     devices = sorted({result["device"] for result in frame})
     seconds = sum(record["seconds"] for record in records.values())
+    rules = [rule for rule, _ in planned]
     return {
-        "Pretrainings": f"{stages.count('pretrain')} of {len(plan.pretrainings(study))}",
-        "Probes trained": f"{stages.count('probe')} of {len(plan.heads(study))}",
-        "Attacks run": f"{stages.count('attack')} of {len(plan.evaluations(study))}",
+        "Pretrainings": f"{stages.count('pretrain')} of {rules.count('pretrain')}",
+        "Probes trained": f"{stages.count('probe')} of {rules.count('probe')}",
+        "Attacks run": f"{stages.count('attack')} of {rules.count('attack')}",
         "Work": f"{seconds / 3600:.1f} hours"
         if seconds >= 3600
         else f"{minutes(seconds / 60)} minutes",
@@ -151,13 +154,14 @@ def _facts(study: Study, frame: list[Result], records: Mapping[str, Record]) -> 
     }
 
 
-def _entries(study: Study, records: Mapping[str, Record]) -> list[Entry]:
-    groups: dict[str, list[plan.Pretraining]] = {}
-    for job in plan.pretrainings(study).values():
-        groups.setdefault(job.entry, []).append(job)
+def _entries(study: Study, every: Mapping[Key, Job], records: Mapping[str, Record]) -> list[Entry]:
+    groups: dict[str, list[Job]] = {}
+    for pretraining in plan.pretrainings(study).values():
+        job = every["pretrain", pretraining.name]
+        groups.setdefault(pretraining.entry, []).append(job)
     entries = []
-    for name, jobs in groups.items():
-        spec = specs.pretrain_spec(study, jobs[0].name)["run"]
+    for name, trainings in groups.items():
+        spec = trainings[0].spec["run"]
         entries.append(
             Entry(
                 name=name,
@@ -166,23 +170,23 @@ def _entries(study: Study, records: Mapping[str, Record]) -> list[Entry]:
                 regime=spec["regime"]["kind"],
                 epochs=study.runs[name].epochs,
                 options=_flat(spec),
-                jobs=[_job(study, job, records) for job in jobs],
+                jobs=[_job(job, records) for job in trainings],
             )
         )
     return entries
 
 
-def _job(study: Study, job: plan.Pretraining, records: Mapping[str, Record]) -> dict[str, str]:
-    path = (folders.pretrain_folder(study, job.name) / RECORD).as_posix()
+def _job(job: Job, records: Mapping[str, Record]) -> dict[str, str]:
+    path, seed = job.record.as_posix(), str(job.spec["seed"])
     record = records.get(path)
     if record is None:
-        return {"name": job.name, "seed": str(job.seed), "record": ""}
+        return {"name": job.name, "seed": seed, "record": ""}
     loss = record["result"].get("loss")
     code = record["code"]
     commit = (code.get("commit") or "no commit")[:7] + (" (changed)" if code.get("dirty") else "")
     return {
         "name": job.name,
-        "seed": str(job.seed),
+        "seed": seed,
         "record": path,
         "minutes": minutes(record["seconds"] / 60),
         "loss": f"{loss:.4g}" if isinstance(loss, int | float) else "",
@@ -193,17 +197,15 @@ def _job(study: Study, job: plan.Pretraining, records: Mapping[str, Record]) -> 
     }
 
 
-def _protocols(study: Study) -> dict[str, list[tuple[str, str]]]:
+def _protocols(every: Iterable[Job]) -> dict[str, list[tuple[str, str]]]:
     """Return the options of each probe, attack and data set that some job used."""
+    titles = {"probe": "Probe", "attack": "Attack", "data": "Data set"}
     options: dict[str, list[tuple[str, str]]] = {}
-    for run, probe in plan.heads(study):
-        options.setdefault(f"Probe {probe}", _flat(specs.probe_spec(study, run, probe)["probe"]))
-    for run, probe, attack in plan.evaluations(study):
-        spec = specs.attack_spec(study, run, probe, attack)
-        options.setdefault(f"Attack {attack}", _flat(spec["attack"]))
-    for job in plan.pretrainings(study).values():
-        spec = specs.data_spec(study, job.dataset)
-        options.setdefault(f"Data set {job.dataset}", _flat(spec["dataset"]))
+    for job in every:
+        if job.rule in titles:
+            part = "dataset" if job.rule == "data" else job.rule
+            name = job.name.rpartition("-")[0] if job.rule == "data" else job.parts[-1]
+            options.setdefault(f"{titles[job.rule]} {name}", _flat(job.spec[part]))
     return options
 
 

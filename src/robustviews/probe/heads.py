@@ -17,43 +17,14 @@ from robustviews.encoder import load_strictly
 from robustviews.machine import feed, runtime
 
 if TYPE_CHECKING:
-    from robustviews.augment import Views
     from robustviews.checkpoint import Checkpoint
     from robustviews.encoder import Encoder, Feature
     from robustviews.machine.feed import Feed
-    from robustviews.probe.probes import Probe
+    from robustviews.probe.protocol import History, Probe, Task
 
 log = logging.getLogger(__name__)
 
 FeaturesOf = Callable[[Tensor, Tensor], Tensor]
-History = list[dict[str, float]]
-
-
-@dataclass(frozen=True)
-class Task:
-    """What a head is trained on, and how images are encoded.
-
-    Attributes:
-        images: (N, 3, H, W) uint8, the training set, or a feed of it.
-        labels: (N,) int64, class of each image, on the device of the encoder.
-        classes: number of classes.
-        views: views of the pretraining, from which the n-crop probe draws.
-        size: side of images and views in pixels.
-        seed: seed of heads, orders and views.
-        batch: views that are encoded or attacked at a time.
-        title: title of the progress bar and of log lines.
-        checkpoint: saves the state of a fit, from which an interrupted fit resumes.
-    """
-
-    images: Tensor | Feed
-    labels: Tensor
-    classes: int
-    views: Views
-    size: int
-    seed: int
-    batch: int = 500
-    title: str = "probe"
-    checkpoint: Checkpoint | None = None
 
 
 def new_head(encoder: Encoder, feature: Feature, task: Task) -> nn.Linear:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from robustviews import augment
     from robustviews.augment import Views
     from robustviews.encoder import Encoder
-    from robustviews.probe.heads import History, Task
+    from robustviews.probe.protocol import History, Task
 else:
     augment = LazyModule("robustviews.augment")
 

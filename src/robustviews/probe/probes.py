@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from robustviews.attacks import fraction, in_pixels, pgd
 from robustviews.options import LazyModule, option, plan_only
 from robustviews.probe.own import OwnHead
+from robustviews.probe.protocol import Probe
 
 if TYPE_CHECKING:
     import torch
@@ -21,69 +22,15 @@ if TYPE_CHECKING:
 
     from robustviews import augment, optim
     from robustviews.augment import Views
-    from robustviews.encoder import Encoder, Feature
+    from robustviews.encoder import Encoder
     from robustviews.machine import feed, runtime
     from robustviews.probe import heads
-    from robustviews.probe.heads import History, Task
+    from robustviews.probe.protocol import History, Task
 else:
     torch, nn = LazyModule("torch"), LazyModule("torch.nn")
     augment, feed = LazyModule("robustviews.augment"), LazyModule("robustviews.machine.feed")
     heads, optim = LazyModule("robustviews.probe.heads"), LazyModule("robustviews.optim")
     runtime = LazyModule("robustviews.machine.runtime")
-
-
-class Probe(Protocol):
-    """What a probe must provide; its row in `PROBES` names it for study files.
-
-    Attributes:
-        trained: whether a head is trained and saved to a file.
-        draws_views: whether the probe draws views like pretraining, and so depends on `views`.
-    """
-
-    trained: ClassVar[bool]
-    draws_views: ClassVar[bool]
-
-    @property
-    def feature(self) -> Feature:
-        """Which feature of the encoder the head reads."""
-
-    @property
-    def stack(self) -> int:
-        """How many views of each image the encoder reads."""
-
-    @property
-    def starts_from(self) -> str | None:
-        """Name of the probe whose head training starts from; None for a fresh head."""
-
-    @property
-    def epochs(self) -> int | None:
-        """Passes over the training set; None if nothing is trained."""
-
-    @property
-    def batch_size(self) -> int | None:
-        """Images in a minibatch; None if nothing is trained."""
-
-    @property
-    def steps(self) -> int:
-        """Attack steps on each minibatch of training images; 0 for a standard probe."""
-
-    def describe(self) -> str:
-        """Return the protocol in a few words, such as `linear head, 20 epochs`."""
-
-    def inputs(
-        self, images: Tensor, counters: Tensor, views: Views, *, size: int, seed: int
-    ) -> Tensor:
-        """Return what is encoded and attacked: (B, 3, H, W) or (B, n, 3, H, W) in [0, 1]."""
-
-    def train(
-        self, encoder: Encoder, task: Task, *, start: nn.Module | None = None
-    ) -> tuple[nn.Module, History]:
-        """Return the trained head and one line of history per epoch."""
-
-    def restore(
-        self, weights: Mapping[str, Tensor], encoder: Encoder, *, classes: int
-    ) -> nn.Module:
-        """Return the head with these weights, on the encoder's device, or raise WeightsError."""
 
 
 @dataclass(frozen=True)
