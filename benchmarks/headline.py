@@ -4,8 +4,8 @@
 
 It runs the verbs of the command line one after the other and needs torch and torchvision alone:
 what else a host lacks comes with it in the folder that `make bundle` packs. A call that was cut
-short is given again: what a record vouches for is skipped, and what was at work goes on from its
-state, unless it prepared data.
+short is given again: finished jobs are skipped, as their records say, and an interrupted job
+resumes from its checkpoint, unless it prepared data.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ def verb(study: Study, job: Job) -> list[str]:
 
 
 def is_done(study: Study, job: Job) -> bool:
-    """Return whether a record vouches for a job: its spec, and the bytes it read and wrote."""
+    """Return whether a record has the spec of a job and covers the bytes read and written."""
     from robustviews import artifacts
     from robustviews.study import jobs
 

@@ -2,7 +2,7 @@
 
 Nothing is measured, because what plans a study there has no GPU; `robustviews estimate` measures.
 What is asked for is several times what a job should take, for a job that takes more is ended. Tried
-again it goes on from its state, and asks for more.
+again it resumes from its checkpoint, and asks for more.
 """
 
 from __future__ import annotations
