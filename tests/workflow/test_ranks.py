@@ -153,6 +153,6 @@ def test_processes_make_one_encoder_and_one_goes_on_where_they_ended(project):
 def test_when_one_process_fails_all_end_and_its_message_is_said(rank, project):
     done = launch(project, failing=rank)
     assert done.returncode != 0
-    assert f"rank {rank} of 2 ends" in done.stderr
+    assert f"rank {rank} of 2 fails" in done.stderr
     assert done.stderr.count("a fault that was planted") == 1
     assert not results(project).exists()

@@ -109,9 +109,10 @@ CASES = {
     "the code of a figure": Case(
         [(f"{PACKAGE}/reporting/figures/style.py", 'GREY = "', 'GREY = "" + "')], REPORTING
     ),
-    "comments and docstrings": Case(
+    "comments, docstrings and messages": Case(
         [
-            (f"{PACKAGE}/losses.py", '"""Contrast each', '"""Hold against each other each'),
+            (f"{PACKAGE}/losses.py", "nt_xent takes z of shape", "nt_xent wants z of shape"),
+            (f"{PACKAGE}/losses.py", '"""Contrast the', '"""Another contrast the'),
             (f"{PACKAGE}/attacks.py", "class AutoAttack:", "class AutoAttack:  # the official one"),
             (f"{PACKAGE}/encoder.py", "def build_encoder(", "# Deep.\ndef build_encoder("),
             ("workflow/rules/pretrain.smk", "rule pretrain:", "# Long.\nrule pretrain:"),
