@@ -18,6 +18,7 @@ from robustviews.attacks import ATTACKS, in_pixels
 from robustviews.datasets import open_split
 from robustviews.encoder import Encoder, restore_encoder
 from robustviews.machine import runtime
+from robustviews.options import check_bounds
 from robustviews.probe import OWN_HEAD, PROBES
 from robustviews.reporting import results as reading
 from robustviews.study import Study, folders, load_study
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from robustviews.attacks import Attack
     from robustviews.probe import Probe
     from robustviews.reporting.results import Result
+
+
+_LEAST_EPS = 0.1  # a smaller radius is surely meant in pixel units
 
 
 class Attacked(NamedTuple):
@@ -94,11 +98,12 @@ def load_classifier(folder: str | Path, *, device: str = "cpu") -> nn.Module:
         return _frozen(encoder, encoder.classifier, OWN_HEAD)
     options = dict(record["spec"]["probe"])
     probe = PROBES[options.pop("kind")](**options)
-    if probe.stack > 1:
+    if probe.draws_views:
         raise ValueError(f"{folder}: sees {probe.stack} views of an image; use stages.attack")
-    encoder = load_encoder(_input(folder, record, folders.ENCODER).parent, device=device)
+    pretraining = _input(folder, record, folders.ENCODER).parent
+    encoder = load_encoder(pretraining, device=device)
     weights = artifacts.read_tensors(_covered(folder / folders.HEAD, record["outputs"]))
-    classes = artifacts.read_json(_input(folder, record, folders.SUMMARY))["classes"]
+    classes = _record(pretraining, "pretrain")["result"]["classes"]
     head = probe.restore(weights, encoder, classes=classes)
     return _frozen(encoder, head, probe)
 
@@ -120,6 +125,9 @@ def load_images(folder: str | Path, split: str = "test") -> tuple[Tensor, Tensor
     record = _record(folder)
     if record["stage"] != "data":
         folder = _input(folder, record, folders.SUMMARY).parent
+        record = _record(folder, "data")
+    for name in folders.split_files(split):
+        _covered(folder / name, record["outputs"])
     images, labels = open_split(folder, split)
     pixels = torch.tensor(images)
     return augment.to_float(pixels, pixels.shape[-1]), torch.tensor(labels)
@@ -152,7 +160,8 @@ def attack(
             `step_size=2.55` (in 1/255).
 
     Raises:
-        ValueError: unknown attack, images outside [0, 1], or an attack that left its ball.
+        ValueError: unknown attack, an option out of its range, images outside [0, 1], or an attack
+            that left its ball.
     """
     if kind not in ATTACKS:
         raise ValueError(f"no attack {kind!r}; {nearest(kind, ATTACKS)}")
@@ -162,22 +171,26 @@ def attack(
     if images.min() < 0 or images.max() > 1:
         low, high = images.min().item(), images.max().item()
         raise ValueError(f"images: expected values in [0, 1], found [{low:.3g}, {high:.3g}]")
+    if eps < _LEAST_EPS:
+        raise ValueError(f"eps: expected a radius in 1/255 such as 8, found {eps:g}")
     attack_class: Any = ATTACKS[kind]
     adversary = attack_class(eps=(eps,), **options)
-    training = model.training
+    check_bounds(adversary)
+    modes = [(module, module.training) for module in model.modules()]
     batches = []
     try:
         model.eval()
-        with runtime.frozen(model):
+        with runtime.frozen(model), runtime.tf32(allowed=False):
             for number, (part, target) in enumerate(
-                zip(images.split(batch), labels.split(batch), strict=True)
+                zip(images.detach().split(batch), labels.split(batch), strict=True)
             ):
                 batch_seed = runtime.counter_key(seed, "attack", number) & 0x7FFFFFFF
                 batches.append(
                     _attack_batch(model, adversary, part, target, eps=eps, seed=batch_seed)
                 )
     finally:
-        model.train(training)
+        for module, training in modes:
+            module.training = training
     return Attacked(*(torch.cat(tensors) for tensors in zip(*batches, strict=True)))
 
 
@@ -240,7 +253,7 @@ def _input(folder: Path, record: Record, name: str) -> Path:
     """Return the path of a job's input, found from any working folder, with a matching checksum."""
     for path in map(Path, record["inputs"]):
         if path.name == name:
-            for root in (Path(), *folder.absolute().parents):
+            for root in (*folder.absolute().parents, Path()):
                 if (root / path).is_file():
                     return _covered(root / path, {name: record["inputs"][path.as_posix()]})
             raise ArtifactError(f"{path}: missing, but {folder} was made from it")

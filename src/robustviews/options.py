@@ -7,7 +7,8 @@ can be validated and planned without importing torch.
 from __future__ import annotations
 
 import importlib
-from dataclasses import field
+import operator
+from dataclasses import field, fields
 from typing import Any, TypeVar
 
 _Member = TypeVar("_Member")
@@ -38,6 +39,21 @@ def option(
     if default is ...:
         return field(metadata=metadata)
     return field(default=default, metadata=metadata)
+
+
+def check_bounds(options: Any) -> None:
+    """Raise ValueError for a number outside the range that its option declares.
+
+    Args:
+        options: dataclass of options, made in Python; a study file is checked as it is read.
+    """
+    comparisons = {"ge": operator.ge, "gt": operator.gt, "le": operator.le, "lt": operator.lt}
+    for each in fields(options):
+        value = getattr(options, each.name)
+        for number in value if isinstance(value, tuple) else (value,):
+            for name, bound in each.metadata.get("bounds", {}).items():
+                if number is not None and not comparisons[name](number, bound):
+                    raise ValueError(f"{each.name}: expected {name} {bound:g}, found {number:g}")
 
 
 def plan_only(member: _Member) -> _Member:

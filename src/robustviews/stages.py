@@ -206,6 +206,9 @@ def probe(
     network = encoders.restore_encoder(
         weights, encoder, classes=classes if supervised else None, device=device
     )
+    if (start is None) != (probe.starts_from is None):
+        found = "none" if start is None else "some"
+        raise ValueError(f"{title}: starts from {probe.starts_from}, found {found} weights")
     head = None
     if start is not None:
         head = probe.restore(start, network, classes=classes)
@@ -220,7 +223,7 @@ def probe(
         title=title,
         checkpoint=checkpoint,
     )
-    with memory.explained(title, memory.SMALLER_BATCH):
+    with memory.explained(title, memory.SMALLER_BATCH), runtime.tf32(allowed=False):
         trained, history = probe.train(network, task, start=head)
     return trained.state_dict(), history
 
@@ -279,7 +282,7 @@ def attack(
     classifier = evaluate.Classifier(
         network, probe.restore(head or {}, network, classes=classes), probe
     )
-    with memory.explained(title, memory.SMALLER_BATCH):
+    with memory.explained(title, memory.SMALLER_BATCH), runtime.tf32(allowed=False):
         return evaluate.evaluate(
             classifier,
             attack,

@@ -38,6 +38,7 @@ def test_every_name_of_the_package_exists_and_others_are_refused():
 
 
 def test_an_attack_stays_in_its_ball_and_does_not_change_the_network(model):
+    model[1].eval()
     buffers = [value.clone() for value in model.buffers()]
     attacked = attack(model, IMAGES, LABELS, eps=4, steps=3, batch=4)
     assert attacked.images.shape == IMAGES.shape
@@ -45,6 +46,7 @@ def test_an_attack_stays_in_its_ball_and_does_not_change_the_network(model):
     assert attacked.images.min() >= 0
     assert attacked.images.max() <= 1
     assert model.training
+    assert not model[1].training, "frozen before, and still"
     assert all(parameter.grad is None for parameter in model.parameters())
     assert all(parameter.requires_grad for parameter in model.parameters())
     assert all(map(torch.equal, model.buffers(), buffers))
@@ -72,6 +74,8 @@ def test_the_same_seed_gives_the_same_images_and_another_seed_others(model):
         ({"kind": "pdg"}, "no attack 'pdg'; did you mean `pgd`"),
         ({"images": IMAGES * 255}, r"expected values in \[0, 1\]"),
         ({"images": IMAGES[0]}, r"expected \(N, 3, H, W\) float and \(N,\)"),
+        ({"eps": 8 / 255}, r"expected a radius in 1/255 such as 8, found 0\.03"),
+        ({"steps": 0}, "steps: expected ge 1, found 0"),
         ({"labels": LABELS[:2]}, r"expected \(N, 3, H, W\) float and \(N,\)"),
     ],
 )

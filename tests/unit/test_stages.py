@@ -196,3 +196,24 @@ def test_the_kind_of_an_error_is_part_of_a_digest(copy):
     assert changed != text
     path.write_text(changed, encoding="utf-8")
     assert digest("attack", copy) != before
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("class Options:\n        kind = 'one'", "class Options:\n        kind = 'two'"),
+        ("warnings.simplefilter('error')", "warnings.simplefilter('ignore')"),
+        ("log.append(1)", "log.append(2)"),
+        ("text = f'{size + 1} {max(size, 1)}'", "text = f'{size + 1} {max(size, 2)}'"),
+        ("global seed\n    seed = 'one'", "global seed\n    seed = 'two'"),
+    ],
+)
+def test_statements_that_only_look_like_messages_are_part_of_a_digest(before, after, copy):
+    path = copy / "stages.py"
+    original = path.read_text(encoding="utf-8")
+    anchor = "    outputs = classes if method.supervised else None\n"
+    digests = set()
+    for lines in (before, after):
+        path.write_text(original.replace(anchor, f"{anchor}    {lines}\n"), encoding="utf-8")
+        digests.add(digest("pretrain", copy))
+    assert len(digests) == 2

@@ -12,7 +12,7 @@ rule data:
         mem_mb=request("mem_mb", "data"),
         runtime=request("runtime", "data"),
     params:
-        spec=spec("data"),
+        spec=lambda w: specs.to_json(specs.data_spec(STUDY, PREPARED[w.prepared])),
         dataset=lambda w: PREPARED[w.prepared],
     message:
         "data {wildcards.prepared}"

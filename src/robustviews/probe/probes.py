@@ -120,7 +120,6 @@ class RobustLinearProbe:
     draws_views: ClassVar[bool] = False
 
     @property
-    @plan_only
     def starts_from(self) -> str | None:
         """Return the probe that `rle_start` names."""
         return None if self.rle_start == "fresh" else self.rle_start

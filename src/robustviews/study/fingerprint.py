@@ -24,14 +24,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
+
+from robustviews.study.stripping import strip
 
 PACKAGE = "robustviews"
 SOURCE = Path(__file__).parents[1]
 
 Symbol = tuple[str, str]  # (module, top-level name)
-_Function = TypeVar("_Function", ast.FunctionDef, ast.AsyncFunctionDef)
-_Documented = TypeVar("_Documented", ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
 @dataclass
@@ -161,12 +160,16 @@ def _names(nodes: Iterable[ast.AST], local: frozenset[str] = frozenset()) -> Ite
                 first = first.value
             if not (isinstance(first, ast.Name) and first.id in local):
                 yield node
-        inner = local
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
             args = node.args
             arguments = (*args.posonlyargs, *args.args, *args.kwonlyargs, args.vararg, args.kwarg)
             inner = local | {argument.arg for argument in arguments if argument is not None}
-        yield from _names(ast.iter_child_nodes(node), inner)
+            body = node.body if isinstance(node.body, list) else [node.body]
+            outside = (child for child in ast.iter_child_nodes(node) if child not in body)
+            yield from _names(outside, local)  # defaults and decorators
+            yield from _names(body, inner)
+        else:
+            yield from _names(ast.iter_child_nodes(node), local)
 
 
 def _walk(statements: Sequence[ast.AST]) -> Iterator[ast.AST]:
@@ -197,7 +200,7 @@ def _parse(module_name: str, source: Path) -> _Module:
     path = _path(module_name, source)
     if path is None:
         raise LookupError(f"{source} holds no module {module_name!r}")
-    tree = _Strip().visit(ast.parse(path.read_text(encoding="utf-8"), path))
+    tree = strip(ast.parse(path.read_text(encoding="utf-8"), path))
     module = _Module()
     for statement in tree.body:
         _collect(statement, module, path)
@@ -210,91 +213,6 @@ def _path(module_name: str, source: Path) -> Path | None:
     folder = source.joinpath(*module_name.split("."))
     paths = (folder.with_suffix(".py"), folder / "__init__.py")
     return next((path for path in paths if path.is_file()), None)
-
-
-class _Remover(ast.NodeTransformer):
-    """Removes statements; a block keeps at least `pass`."""
-
-    def generic_visit(self, node: ast.AST) -> ast.AST:
-        super().generic_visit(node)
-        if getattr(node, "body", None) == []:
-            node.body = [ast.Pass()]  # type: ignore[attr-defined]
-        return node
-
-
-class _Strip(_Remover):
-    """Removes the parts that decide no number; the docstring of the module lists them."""
-
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef | None:
-        return self._function(node)
-
-    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> ast.AsyncFunctionDef | None:
-        return self._function(node)
-
-    def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:
-        return self._without_docstring(node)
-
-    def visit_arg(self, node: ast.arg) -> ast.arg:
-        node.annotation = None
-        return node
-
-    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AnnAssign:
-        # A field's type matters when options are read, not when they are used.
-        node.annotation = ast.Constant(None)
-        self.generic_visit(node)
-        return node
-
-    def visit_Raise(self, node: ast.Raise) -> ast.Raise:
-        # The type of the error stays: a caller may catch it.
-        raised = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
-        return ast.copy_location(ast.Raise(exc=raised), node)
-
-    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
-        self.generic_visit(node)
-        return None if _is_report(node.value) else node
-
-    def _function(self, node: _Function) -> _Function | None:
-        if any(
-            isinstance(decorator, ast.Name) and decorator.id == "plan_only"
-            for decorator in node.decorator_list
-        ):
-            return None
-        node.returns = None
-        stripped = self._without_docstring(node)
-        _UnreadText(stripped).generic_visit(stripped)
-        return stripped
-
-    def _without_docstring(self, node: _Documented) -> _Documented:
-        if ast.get_docstring(node) is not None:
-            node.body = node.body[1:] or [ast.Pass()]
-        self.generic_visit(node)
-        return node
-
-
-def _is_report(node: ast.expr) -> bool:
-    """Return whether an expression is a log call or a warning."""
-    return (
-        isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Attribute)
-        and isinstance(node.func.value, ast.Name)
-        and node.func.value.id in ("log", "logging", "warnings")
-    )
-
-
-class _UnreadText(_Remover):
-    """Removes assignments of text that only removed messages have read."""
-
-    def __init__(self, function: ast.AST) -> None:
-        names = (node for node in ast.walk(function) if isinstance(node, ast.Name))
-        self._read = {node.id for node in names if isinstance(node.ctx, ast.Load)}
-
-    def visit_Assign(self, node: ast.Assign) -> ast.Assign | None:
-        target, value = node.targets[0], node.value
-        text = isinstance(value, ast.JoinedStr) or (
-            isinstance(value, ast.Constant) and isinstance(value.value, str)
-        )
-        unread = isinstance(target, ast.Name) and target.id not in self._read
-        return None if text and unread and len(node.targets) == 1 else node
 
 
 def _collect(statement: ast.stmt, module: _Module, path: Path) -> None:

@@ -82,12 +82,12 @@ def seeds_of(study: Study, entry: str) -> tuple[int, ...]:
 @cache
 def pretrainings(study: Study) -> dict[str, Pretraining]:
     """Return every pretraining that a cell needs, by name."""
-    return _pretrainings(_all_cells(study))
+    return _pretrainings(cells_of(study))
 
 
 def pretrainings_of(study: Study, *blocks: Table | Figure) -> dict[str, Pretraining]:
     """Return the pretrainings whose encoders the cells of some tables and figures need."""
-    return _pretrainings(_all_cells(study, *blocks))
+    return _pretrainings(cells_of(study, *blocks))
 
 
 def _pretrainings(cells: Iterable[Cell]) -> dict[str, Pretraining]:
@@ -98,7 +98,7 @@ def _pretrainings(cells: Iterable[Cell]) -> dict[str, Pretraining]:
 def heads(study: Study) -> list[tuple[str, str]]:
     """Return every (run name, probe) to train, including heads that other heads start from."""
     needed: dict[tuple[str, str], None] = {}
-    for cell in _all_cells(study):
+    for cell in cells_of(study):
         for run in cell.runs:
             start = study.probes[cell.probe].starts_from
             if start:
@@ -117,7 +117,7 @@ def evaluations(study: Study, *blocks: Table | Figure) -> list[tuple[str, str, s
     """
     needed = {
         (run, cell.probe, cell.attack): None
-        for cell in _all_cells(study, *blocks)
+        for cell in cells_of(study, *blocks)
         for run in cell.runs
         if cell.attack is not None
     }
@@ -176,6 +176,7 @@ def _attack_of_clean(study: Study, table: Table | Figure, dataset: str) -> str:
     return next(iter(study.attacks))
 
 
-def _all_cells(study: Study, *blocks: Table | Figure) -> Iterator[Cell]:
+def cells_of(study: Study, *blocks: Table | Figure) -> Iterator[Cell]:
+    """Yield the cells of some tables and figures; of all when none is given."""
     for block in blocks or (*study.tables.values(), *study.figures.values()):
         yield from cells(study, block)

@@ -14,7 +14,7 @@ from robustviews.probe import PROBES
 from robustviews.regimes import REGIMES
 from robustviews.study import fingerprint, plan
 from robustviews.study.fingerprint import SOURCE
-from robustviews.study.schema import Study
+from robustviews.study.schema import Figure, Study, Table
 
 Spec = dict[str, Any]  # plain JSON: writing and reading a record does not change it
 
@@ -129,8 +129,26 @@ def report_spec(study: Study, block: str = "", *, rule: str = "report") -> Spec:
     shown = study.tables.get(block) or study.figures.get(block)
     labels = {name: plan.label(study, name) for name in study.runs}
     titles = [study.title, study.demonstration]
-    content = dataclasses.asdict(shown) if shown else sorted((*study.tables, *study.figures))
-    return _plain({"block": content, "labels": labels, "titles": titles, "code": code})
+    content: Any = sorted((*study.tables, *study.figures))
+    if shown:
+        content = dataclasses.asdict(shown)
+    elif rule == "metrics":  # numbers by row and column
+        content = {
+            name: [table.columns, {row: [of.run, of.probe] for row, of in table.rows.items()}]
+            for name, table in study.tables.items()
+        }
+    protocol = _protocol(study, *([shown] if shown else ()))
+    shown_as = {"block": content, "labels": labels, "titles": titles, "protocol": protocol}
+    return _plain({**shown_as, "code": code})
+
+
+def _protocol(study: Study, *blocks: Table | Figure) -> dict[str, list[str]]:
+    """Return how probes and attacks of some blocks, or of all, are described; no digest has it."""
+    cells = list(plan.cells_of(study, *blocks))
+    probes = {cell.probe: [study.probes[cell.probe].describe()] for cell in cells}
+    attacks = {cell.attack: study.attacks[cell.attack] for cell in cells if cell.attack}
+    described = {name: [one.describe(), one.comparable()] for name, one in attacks.items()}
+    return probes | described
 
 
 def to_json(spec: Spec) -> str:

@@ -1,0 +1,111 @@
+"""What of the code decides no number, and so is left out of its digest."""
+
+from __future__ import annotations
+
+import ast
+from typing import TypeVar
+
+_Function = TypeVar("_Function", ast.FunctionDef, ast.AsyncFunctionDef)
+_Documented = TypeVar("_Documented", ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+
+
+def strip(tree: ast.Module) -> ast.Module:
+    """Remove docstrings, annotations, messages and `plan_only` members from a module, in place."""
+    _Strip().visit(tree)
+    return tree
+
+
+class _Remover(ast.NodeTransformer):
+    """Removes statements; a block keeps at least `pass`."""
+
+    def generic_visit(self, node: ast.AST) -> ast.AST:
+        super().generic_visit(node)
+        if getattr(node, "body", None) == []:
+            node.body = [ast.Pass()]  # type: ignore[attr-defined]
+        return node
+
+
+class _Strip(_Remover):
+    """Removes the parts that decide no number; the docstring of the module lists them."""
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef | None:
+        return self._function(node)
+
+    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> ast.AsyncFunctionDef | None:
+        return self._function(node)
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:
+        return self._without_docstring(node)
+
+    def visit_arg(self, node: ast.arg) -> ast.arg:
+        node.annotation = None
+        return node
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AnnAssign:
+        # A field's type matters when options are read, not when they are used.
+        node.annotation = ast.Constant(None)
+        self.generic_visit(node)
+        return node
+
+    def visit_Raise(self, node: ast.Raise) -> ast.Raise:
+        # The type of the error stays: a caller may catch it.
+        raised = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
+        return ast.copy_location(ast.Raise(exc=raised), node)
+
+    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
+        self.generic_visit(node)
+        return None if _is_report(node.value) else node
+
+    def _function(self, node: _Function) -> _Function | None:
+        if any(
+            isinstance(decorator, ast.Name) and decorator.id == "plan_only"
+            for decorator in node.decorator_list
+        ):
+            return None
+        node.returns = None
+        stripped = self._without_docstring(node)
+        _UnreadText(stripped).generic_visit(stripped)
+        return stripped
+
+    def _without_docstring(self, node: _Documented) -> _Documented:
+        if ast.get_docstring(node) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+        self.generic_visit(node)
+        return node
+
+
+_LEVELS = ("debug", "info", "warning", "error", "exception", "critical")
+_REPORTS = {"warnings.warn"} | {f"{log}.{level}" for log in ("log", "logging") for level in _LEVELS}
+
+
+def _is_report(node: ast.expr) -> bool:
+    """Return whether an expression is a log call or a warning."""
+    return (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and isinstance(node.func.value, ast.Name)
+        and f"{node.func.value.id}.{node.func.attr}" in _REPORTS
+    )
+
+
+class _UnreadText(_Remover):
+    """Removes assignments of text that only removed messages have read."""
+
+    def __init__(self, function: ast.AST) -> None:
+        names = (node for node in ast.walk(function) if isinstance(node, ast.Name))
+        self._read = {node.id for node in names if isinstance(node.ctx, ast.Load)}
+        for node in ast.walk(function):  # names that other functions read
+            if isinstance(node, ast.Global | ast.Nonlocal):
+                self._read.update(node.names)
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:
+        return node  # its attributes are read by way of the class
+
+    def visit_Assign(self, node: ast.Assign) -> ast.Assign | None:
+        target, value = node.targets[0], node.value
+        text = isinstance(value, ast.JoinedStr) or (
+            isinstance(value, ast.Constant) and isinstance(value.value, str)
+        )
+        text = text and not any(isinstance(part, ast.Call) for part in ast.walk(value))
+        unread = isinstance(target, ast.Name) and target.id not in self._read
+        return None if text and unread and len(node.targets) == 1 else node
