@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from robustviews.artifacts import new_array
 from robustviews.attacks import PgdAttack
 from robustviews.augment import Views
 from robustviews.datasets import Cifar10, open_split
@@ -39,7 +40,9 @@ class Images(NamedTuple):
 @pytest.fixture(scope="module")
 def images(raw, tmp_path_factory):
     prepared = tmp_path_factory.mktemp("cifar10")
-    Cifar10(root=str(raw), train_images=2000, test_images=1000).prepare(prepared)
+    Cifar10(root=str(raw), train_images=2000, test_images=1000).prepare(
+        lambda name, shape, dtype: new_array(prepared / f"{name}.npy", shape, dtype)
+    )
     arrays = [
         np.array(array) for split in ("train", "test") for array in open_split(prepared, split)
     ]

@@ -137,7 +137,9 @@ def report_spec(study: Study, block: str = "", *, rule: str = "report") -> Spec:
             name: [table.columns, {row: [of.run, of.probe] for row, of in table.rows.items()}]
             for name, table in study.tables.items()
         }
-    protocol = _protocol(study, *([shown] if shown else ()))
+    protocol: dict[str, list[str]] = {}
+    if shown or rule == "report":
+        protocol = _protocol(study, *([shown] if shown else ()))
     shown_as = {"block": content, "labels": labels, "titles": titles, "protocol": protocol}
     return _plain({**shown_as, "code": code})
 
