@@ -53,10 +53,10 @@ reproduce: setup ## run the paper's whole study, studies/cf-amc-ssl.yaml (needs 
 report: setup ## write Snakemake's own report of a finished study to results/workflow.html
 	$(SNAKEMAKE) --config study=$(STUDY) --report results/workflow.html $(SNAKEMAKE_ARGS)
 
-test-fast: setup ## run only the tests of the package, in a minute and a half on two cores
+test-fast: setup ## run only the quick tests of the package
 	$(BIN)/pytest $(PYTEST_ARGS)
 
-test: setup ## run all tests, including those of the workflow, in eight minutes on two cores
+test: setup ## run all tests, including those of the workflow
 	$(BIN)/pytest -m '' tests $(PYTEST_ARGS)
 
 bench: setup ## time the training step and its parts against alternatives, in five minutes on two cores

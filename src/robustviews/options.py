@@ -7,7 +7,9 @@ can be validated and planned without importing torch.
 from __future__ import annotations
 
 import importlib
+import math
 import operator
+from collections.abc import Mapping
 from dataclasses import field, fields
 from typing import Any, TypeVar
 
@@ -47,13 +49,29 @@ def check_bounds(options: Any) -> None:
     Args:
         options: dataclass of options, made in Python; a study file is checked as it is read.
     """
-    comparisons = {"ge": operator.ge, "gt": operator.gt, "le": operator.le, "lt": operator.lt}
-    for each in fields(options):
-        value = getattr(options, each.name)
+    for declared in fields(options):
+        value, bounds = getattr(options, declared.name), declared.metadata.get("bounds", {})
         for number in value if isinstance(value, tuple) else (value,):
-            for name, bound in each.metadata.get("bounds", {}).items():
-                if number is not None and not comparisons[name](number, bound):
-                    raise ValueError(f"{each.name}: expected {name} {bound:g}, found {number:g}")
+            broken = broken_bound(number, bounds) if bounds and number is not None else ""
+            if broken:
+                raise ValueError(f"{declared.name}: must be {broken}, found {number:g}")
+
+
+def broken_bound(value: float, bounds: Mapping[str, float]) -> str:
+    """Describe the bound that a number breaks; return an empty string if it breaks none."""
+    if not math.isfinite(value):
+        return "a finite number"
+    checks = {
+        "ge": (operator.ge, "at least"),
+        "gt": (operator.gt, "more than"),
+        "le": (operator.le, "at most"),
+        "lt": (operator.lt, "less than"),
+    }
+    for name, bound in bounds.items():
+        holds, words = checks[name]
+        if not holds(value, bound):
+            return f"{words} {bound:g}"
+    return ""
 
 
 def plan_only(member: _Member) -> _Member:

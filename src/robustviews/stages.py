@@ -109,7 +109,7 @@ def pretrain(
         method: views and loss.
         regime: how a minibatch becomes updates.
         views: how views are drawn.
-        optimizer: arguments of `pretrain.build_optimizer` and of `optim.learning_rate`.
+        optimizer: arguments of `optim.build_optimizer` and of `optim.learning_rate`.
         epochs: length, in the unit of `epochs_meaning`.
         epochs_meaning: see `regimes.passes_over_data`.
         batch_size: images in a minibatch.

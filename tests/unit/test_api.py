@@ -11,6 +11,9 @@ from torch import nn
 
 import robustviews
 from robustviews import attack
+from robustviews.artifacts import ArtifactError
+from robustviews.study import folders, plan
+from tests.unit.results_tree import small_study, write_tree
 
 IMAGES = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(6) % 4
@@ -75,7 +78,7 @@ def test_the_same_seed_gives_the_same_images_and_another_seed_others(model):
         ({"images": IMAGES * 255}, r"expected values in \[0, 1\]"),
         ({"images": IMAGES[0]}, r"expected \(N, 3, H, W\) float and \(N,\)"),
         ({"eps": 8 / 255}, r"expected a radius in 1/255 such as 8, found 0\.03"),
-        ({"steps": 0}, "steps: expected ge 1, found 0"),
+        ({"steps": 0}, "steps: must be at least 1, found 0"),
         ({"labels": LABELS[:2]}, r"expected \(N, 3, H, W\) float and \(N,\)"),
     ],
 )
@@ -83,3 +86,15 @@ def test_inputs_that_cannot_be_attacked_are_refused_with_the_expected_form(chang
     given = {"images": IMAGES, "labels": LABELS} | changes
     with pytest.raises(ValueError, match=message):
         attack(model, **given)
+
+
+def test_images_are_read_only_if_they_are_the_recorded_bytes(tmp_path):
+    study = small_study()
+    write_tree(tmp_path, study)
+    run = next(iter(plan.pretrainings(study)))
+    images, labels = robustviews.load_images(tmp_path / folders.pretrain_folder(study, run))
+    assert (images.shape[1:], images.dtype, len(images)) == ((3, 8, 8), torch.float32, len(labels))
+    path = tmp_path / folders.data_folder(study, "digits") / "test_images.npy"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x01")
+    with pytest.raises(ArtifactError, match=r"test_images\.npy: expected sha256:"):
+        robustviews.load_images(tmp_path / folders.pretrain_folder(study, run))

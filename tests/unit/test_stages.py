@@ -11,8 +11,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
+from robustviews import stages
+from robustviews.augment import Views
+from robustviews.probe import RobustLinearProbe
 from robustviews.study import fingerprint
+from tests.unit.tiny_models import (
+    CLASSES,
+    HIDDEN,
+    PROJECTION,
+    SIZE,
+    WIDTH,
+    labels_of,
+    noise_images,
+    tiny_encoder,
+)
 
 STAGES = ("prepare", "pretrain", "probe", "attack")
 # Keyword arguments that pass on what decides a number, and the stages that may have them.
@@ -217,3 +231,22 @@ def test_statements_that_only_look_like_messages_are_part_of_a_digest(before, af
         path.write_text(original.replace(anchor, f"{anchor}    {lines}\n"), encoding="utf-8")
         digests.add(digest("pretrain", copy))
     assert len(digests) == 2
+
+
+@pytest.mark.parametrize(("rle_start", "start"), [("central", None), ("fresh", {})])
+def test_a_probe_refuses_to_start_from_other_weights_than_its_options_say(rle_start, start):
+    probe = RobustLinearProbe(rle_start=rle_start)
+    with pytest.raises(ValueError, match="starts from"):
+        stages.probe(
+            tiny_encoder().state_dict(),
+            noise_images(),
+            labels_of(),
+            classes=CLASSES,
+            size=SIZE,
+            encoder={"width": WIDTH, "hidden": HIDDEN, "projection": PROJECTION},
+            supervised=False,
+            probe=probe,
+            views=Views(),
+            start=start,
+            device=torch.device("cpu"),
+        )

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from robustviews.commands import DEFAULT_STUDY
 from robustviews.provenance import (
     checks,
     dvc,
@@ -80,7 +79,6 @@ class Audit:
         findings: of the study as a whole.
         remarks: lines that decide no state: tools not in use, unused parameters, differences from
             the commit that is checked out.
-        file: study file, for suggested commands.
     """
 
     study: str
@@ -88,7 +86,6 @@ class Audit:
     cells: dict[Address, CellAudit]
     findings: tuple[Finding, ...]
     remarks: tuple[str, ...] = ()
-    file: str = DEFAULT_STUDY
 
     @property
     def state(self) -> State:
@@ -216,7 +213,6 @@ class _Auditor:
                 *(self._lock.problems if self._lock else ()),
             ),
             remarks=tuple(self._remarks()),
-            file=self._disk.study.file,
         )
 
     def verify(self, rules: Collection[str]) -> list[Finding]:

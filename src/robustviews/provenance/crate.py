@@ -93,7 +93,7 @@ def build(study: Study, *, agent: str | None = None) -> Crate:
         ArtifactError: a file of the study or of the workflow is missing.
     """
     result = audit(study)
-    manifest.refuse_failed(result, "no crate")
+    manifest.refuse_failed(study, result, "no crate")
     listed = manifest.build(study, result)["files"]
     disk, crate = Disk(study, Path()), Crate()
     _add_files(crate, listed | {path.as_posix(): _entry(path) for path in _not_listed(study)})

@@ -56,7 +56,7 @@ def build(study: Study, result: Audit, *, root: Path = Path()) -> dict[str, Any]
         RefusedError: a check of the audit failed.
         ArtifactError: a file is missing.
     """
-    refuse_failed(result, "not signed")
+    refuse_failed(study, result, "not signed")
     disk = Disk(study, root)
     paths = sorted({study_file(study), *_outputs(study)})
     return {
@@ -117,14 +117,14 @@ def foreign(manifest: dict[str, Any], study: Study) -> list[str]:
     return [f"{name}: not signed: the manifest does not list it" for name in names[:_SHOWN]] + more
 
 
-def refuse_failed(result: Audit, outcome: str) -> None:
+def refuse_failed(study: Study, result: Audit, outcome: str) -> None:
     """Raise RefusedError if an audit failed; `outcome` is the consequence, such as `not signed`."""
     failed = [finding for finding in result.all_findings() if finding.state is State.FAILED]
     if failed:
         shown = [f"  {finding.subject}: {finding.text}" for finding in failed[:_SHOWN]]
         more = [f"  and {len(failed) - _SHOWN} more"] if len(failed) > _SHOWN else []
         head = f"{result.study}: {outcome}, {len(failed)} checks of the audit failed:"
-        see = f"see all: {commands.robustviews(result.file, 'audit')}"
+        see = f"see all: {commands.robustviews(study.file, 'audit')}"
         raise RefusedError("\n".join((head, *shown, *more, see)))
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import operator
 import types
 import typing
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from robustviews.options import broken_bound
 from robustviews.study.located import INVALID, LocatedDict, LocatedList, show, tagged
 from robustviews.study.problems import Place, Problems, closest, nearest
 
@@ -139,7 +139,7 @@ class Builder:
         self, kind: type[float], value: float, bounds: Mapping[str, float], place: Place
     ) -> Any:
         number = kind(value)
-        broken = _broken_bound(number, bounds)
+        broken = broken_bound(number, bounds)
         if broken:
             self._problems.add(place, f"must be {broken}, found {value}")
             return INVALID
@@ -185,23 +185,6 @@ def _is_required(field: dataclasses.Field[Any]) -> bool:
 
 def _either(words: list[str]) -> str:
     return " or ".join([", ".join(words[:-1]), words[-1]] if words[1:] else words)
-
-
-def _broken_bound(value: float, bounds: Mapping[str, float]) -> str:
-    """Describe the bound that a number breaks; return an empty string if it breaks none."""
-    if not math.isfinite(value):
-        return "a finite number"
-    checks = {
-        "ge": (operator.ge, "at least"),
-        "gt": (operator.gt, "more than"),
-        "le": (operator.le, "at most"),
-        "lt": (operator.lt, "less than"),
-    }
-    for name, bound in bounds.items():
-        holds, words = checks[name]
-        if not holds(value, bound):
-            return f"{words} {bound:g}"
-    return ""
 
 
 def _hint(kind: Any, value: Any) -> str:

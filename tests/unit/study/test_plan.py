@@ -365,3 +365,13 @@ def test_the_needs_of_some_tables_are_a_part_of_the_needs_of_the_study():
     assert set(plan.pretrainings_of(of)) == set(plan.pretrainings(of))
     assert set(plan.evaluations(of, TABLE)) < set(plan.evaluations(of))
     assert set(plan.evaluations(of, TABLE, FIGURE)) == set(plan.evaluations(of))
+
+
+def test_metrics_are_made_again_when_two_rows_are_swapped():
+    first, second = TABLE.rows.values()
+    swapped = dataclasses.replace(TABLE, rows={"first": second, "second": first})
+    specs_of = [
+        specs.report_spec(study(tables={"one": table}), rule="metrics")
+        for table in (TABLE, swapped)
+    ]
+    assert specs_of[0] != specs_of[1]
