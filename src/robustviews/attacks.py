@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
-from robustviews.options import LazyModule, option, plan_only
+from robustviews.options import LazyModule, option, plan_only, switch
 
 if TYPE_CHECKING:
     import torch
@@ -189,7 +189,9 @@ class PgdAttack:
     """
 
     eps: tuple[float, ...] = option(..., gt=0, le=255)
-    steps: int = option(20, ge=1)
+    steps: int = switch(
+        20, ge=1, name="test_pgd_steps", code={"emp_ssl": (2,), "simclr": (20,)}, paper=(20,)
+    )
     step_size: float = option(2.55, gt=0, le=255)
     restarts: int = option(1, ge=1)
     random_start: bool = False
@@ -251,8 +253,8 @@ class AutoAttack:
         version: `standard` runs all four attacks, and papers compare it; `custom` runs only
             `attacks`.
         attacks: attacks of the custom version, in order.
-        apgd_steps: iterations of APGD (switch `autoattack`): the official 100, or 10 as
-            torchattacks has it since its version 3.3 (code).
+        apgd_steps: iterations of APGD (switch `autoattack`): the official 100, or very probably 10
+            (code; torchattacks since its version 3.3).
         square_queries: queries of the Square attack; the official number is 5000.
         images: number of test images to attack, a fixed choice; null attacks all.
     """
@@ -260,7 +262,7 @@ class AutoAttack:
     eps: tuple[float, ...] = option(..., gt=0, le=255)
     version: Literal["standard", "custom"] = "standard"
     attacks: tuple[Literal["apgd-ce", "apgd-t", "fab-t", "square"], ...] = ()
-    apgd_steps: int = option(100, ge=1)
+    apgd_steps: int = switch(100, ge=1, name="autoattack", code=(10,), paper=(100,))
     square_queries: int = option(5000, ge=1)
     images: int | None = option(None, ge=1)
     whole_images: ClassVar[bool] = True
