@@ -2,7 +2,7 @@
 
 The encoder is in eval mode and its parameters never change; only the linear head is trained.
 
-Source: arXiv 2501.03507, section 4, and its reference code.
+Source: arXiv 2501.03507 and its reference code.
 """
 
 from __future__ import annotations

@@ -48,8 +48,8 @@ class Optimizer:
         momentum: Nesterov momentum of LARS and SGD; Adam ignores it.
         weight_decay: L2 penalty; LARS does not apply it to 1-d parameters.
         eta: LARS trust coefficient.
-        schedule: `cosine` to zero, or `constant`.
-        schedule_horizon: unit of the cosine's length. Code: `minibatches`, although the schedule
+        schedule: `cosine` to zero, `triangular` from zero to `lr` and back, or `constant`.
+        schedule_horizon: unit of the schedule's length. Code: `minibatches`, although the schedule
             steps at every update, so that the rate of free training with m = 3 goes
             0.3 -> 0 -> 0.3 -> 0. Paper: `updates`.
     """
@@ -59,7 +59,7 @@ class Optimizer:
     momentum: float = option(0.9, ge=0, lt=1)
     weight_decay: float = option(1e-4, ge=0)
     eta: float = option(0.005, gt=0)
-    schedule: Literal["cosine", "constant"] = "cosine"
+    schedule: Literal["cosine", "triangular", "constant"] = "cosine"
     schedule_horizon: Literal["minibatches", "updates"] = switch(
         "minibatches", code={"free": ("minibatches",)}, paper={"free": ("updates",)}
     )
