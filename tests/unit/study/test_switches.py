@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import pytest
 
@@ -13,7 +14,7 @@ from robustviews.probe import OWN_HEAD, LinearProbe, NcropProbe, RobustLinearPro
 from robustviews.regimes import Free, Pgd, Standard
 from robustviews.study import Run, Study, plan
 from robustviews.study.schema import Row, Table
-from robustviews.study.switches import Setting, of_cell
+from robustviews.study.switches import Setting, of_cell, text
 
 
 def settings(run, probe, *, steps=20, column="digits/pgd/8"):
@@ -122,3 +123,77 @@ def test_a_value_of_neither_source_is_named():
     found = settings(a_run(EmpSsl(), Standard(), batch_size=50), LinearProbe(epochs=7), steps=3)
     sides = {name: setting.side for name, setting in found.items()}
     assert sides["batch_size"] == sides["probe_epochs"] == sides["test_pgd_steps"] == "neither"
+
+
+def test_a_study_differs_if_a_source_decides_otherwise_or_neither_decides():
+    def differs(ours, code=(), paper=()):
+        return Setting("x", "training", code, paper, ours).differs
+
+    assert differs(1)
+    assert differs(1, code=(2,))
+    assert differs(1, code=(1,), paper=(2,))
+    assert not differs(1, code=(1,))
+    assert not differs(1, code=(1, 2), paper=(1,))
+
+
+def printed(runs, probe):
+    """Return the lines of the text of a study, and their columns by switch."""
+    rows = {run: Row(run, "probe") for run in runs}
+    attacks, table = {"pgd": PgdAttack(eps=(8.0,))}, Table("-", ("digits/pgd/8",), rows)
+    lines = text(Study("s", "-", {}, runs, {"probe": probe}, attacks, {"main": table})).splitlines()
+    columns = {}
+    for line in lines[1:]:
+        cells = re.split(" {2,}", line.strip())
+        if line.startswith("  ") and line[2] != " ":
+            name = cells.pop(0)
+        if len(cells) > 1:
+            columns.setdefault(name, []).append(cells)
+    return lines, columns
+
+
+def test_the_text_names_what_differs_from_paper_or_code():
+    runs = {
+        "final": a_run(EmpSsl(), Pgd(pgd_weight_grads="final"), batch_size=128),
+        "sum": a_run(EmpSsl(), Pgd(), batch_size=50),
+    }
+    _, columns = printed(runs, LinearProbe())
+    assert columns["pgd_weight_grads"] == [
+        ["final", "sum", "final", "paper", "final"],
+        ["final", "sum", "sum", "code", "sum"],
+    ]
+    assert columns["batch_size"] == [
+        ["-", "128", "128", "code"],
+        ["-", "128", "50", "neither", "sum"],
+    ]
+    assert columns["pgd_eps"] == [["8", "8 or 64", "8", "paper and code"]]
+    assert columns["probe_epochs"] == [["20", "2", "20", "paper", "probe"]]
+
+
+def test_the_text_names_the_guesses_for_supervised_runs():
+    _, columns = printed({"plain": a_run(Supervised(), Standard())}, OWN_HEAD)
+    assert columns["batch_size"] == [["-", "-", "100", "guess", "plain"]]
+
+
+def test_the_text_counts_where_many_differ_and_names_the_method_where_it_decides():
+    runs = {f"emp{number}": a_run(EmpSsl(), Pgd()) for number in range(6)}
+    runs["simclr"] = a_run(SimClr(), Pgd())
+    runs["final"] = a_run(EmpSsl(), Pgd(pgd_weight_grads="final"))
+    _, columns = printed(runs, RobustLinearProbe())
+    assert [cells[-1] for cells in columns["pgd_weight_grads"]] == ["all 8 but final", "final"]
+    assert columns["emp_invariance"][0][-1] == "all 7"
+    assert columns["probe_epochs"] == [
+        ["20", "2", "20", "paper", "probe (emp_ssl)"],
+        ["20", "20", "20", "paper and code"],
+    ]
+
+
+def test_the_columns_of_the_text_are_aligned_and_long_lists_are_wrapped():
+    runs = {f"a-run-with-a-long-name-{number}": a_run(EmpSsl(), Pgd()) for number in range(4)}
+    final = Pgd(pgd_weight_grads="final")
+    runs |= {f"other-{number}": a_run(EmpSsl(), final) for number in range(4)}
+    lines, _ = printed(runs, RobustLinearProbe())
+    start = lines[0].index("where")
+    listed = [line[start:] for line in lines if "a-run-with" in line]
+    assert len(listed) > 1
+    assert all(len(part) <= 60 and part[0] != " " for part in listed)
+    assert all(line[start - 2 : start] == "  " for line in lines if len(line) > start)
