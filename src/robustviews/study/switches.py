@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from robustviews.methods import METHODS
@@ -20,6 +20,7 @@ from robustviews.study.schema import Run, Study
 Part = Literal["training", "head", "attack"]
 Side = Literal["paper and code", "paper", "code", "neither", "guess"]
 
+_DESCRIBED = ("emp_ssl", "simclr")  # methods whose training paper and code describe
 _KINDS = {cls: kind for table in (METHODS, REGIMES) for kind, cls in table.items()}
 
 
@@ -146,13 +147,11 @@ def _aligned(lines: list[tuple[str, ...]]) -> str:
 
 
 def _of_run(run: Run) -> Iterator[Setting]:
-    """Yield the switches of a training; neither paper nor code describes a supervised one."""
+    """Yield the switches of a training; neither paper nor code describes those of other methods."""
+    described = _KINDS[type(run.method)] in _DESCRIBED
     for options in (run, run.method, run.regime, run.views, run.optimizer):
         for setting in _of_options("training", options, run):
-            if run.method.supervised:
-                yield Setting(setting.name, setting.part, (), (), setting.ours)
-            else:
-                yield setting
+            yield setting if described else replace(setting, code=(), paper=())
 
 
 def _of_options(part: Part, options: Any, run: Run) -> Iterator[Setting]:
