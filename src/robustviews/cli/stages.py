@@ -35,13 +35,16 @@ class _Work:
     started: float
     commit: tuple[str | None, bool | None]
 
-    def resume(self) -> Resume:
-        """Return the saved state from which the job resumes."""
+    def resume(self, environment: dict[str, Any]) -> Resume:
+        """Return the saved state from which the job resumes in an environment."""
+        from robustviews.machine import runtime
+
         return Resume(
             folders.STATE / self.study.study / self.job.name.replace("/", "-"),
             self.job.spec,
             list(self.job.reads),
             self.study.runtime.checkpoint_minutes,
+            environment={**artifacts.packages(), **runtime.decisive(environment)},
             started=self.started,
         )
 
@@ -104,7 +107,8 @@ def pretrain(options: argparse.Namespace) -> None:
         if distributed.rank() > 0:
             logging.getLogger().setLevel(logging.WARNING)  # rank 0 logs the same
         device = set_up(options, work.study, tuned=True)
-        split, state = load_split(work.job), work.resume()
+        environment = {**runtime.environment(device), "ranks": distributed.ranks()}
+        split, state = load_split(work.job), work.resume(environment)
         weights, progress, step_bytes = stages.pretrain(
             split.images,
             split.labels,
@@ -122,7 +126,7 @@ def pretrain(options: argparse.Namespace) -> None:
             artifacts.write_jsonl(into / folders.CURVE, progress.history)
             work.write_record(
                 into,
-                environment={**runtime.environment(device), "ranks": distributed.ranks()},
+                environment=environment,
                 seconds=progress.seconds,
                 resumed=progress.resumed,
                 result={
@@ -146,7 +150,8 @@ def probe(options: argparse.Namespace) -> None:
 
     with _work(options, "probe", options.run, options.probe) as work, fitting(work.job):
         device = set_up(options, work.study, tuned=True)
-        split, state = load_split(work.job), work.resume()
+        environment = runtime.environment(device)
+        split, state = load_split(work.job), work.resume(environment)
         encoder = load_weights(work.job, folders.ENCODER)
         assert encoder is not None
         weights, history = stages.probe(
@@ -169,7 +174,7 @@ def probe(options: argparse.Namespace) -> None:
             artifacts.write_jsonl(into / folders.CURVE, history)
             work.write_record(
                 into,
-                environment=runtime.environment(device),
+                environment=environment,
                 seconds=state.seconds(),
                 resumed=state.resumed,
                 result=history[-1] if history else {},
@@ -185,7 +190,8 @@ def attack(options: argparse.Namespace) -> None:
     with _work(options, "attack", *names) as work, fitting(work.job):
         arguments = work.job.arguments
         device = set_up(options, work.study, tuned=arguments["attack"].fixed_batch)
-        split, state = load_split(work.job), work.resume()
+        environment = runtime.environment(device)
+        split, state = load_split(work.job), work.resume(environment)
         encoder = load_weights(work.job, folders.ENCODER)
         assert encoder is not None
         flags = stages.attack(
@@ -204,7 +210,7 @@ def attack(options: argparse.Namespace) -> None:
             artifacts.write_tensors(into / folders.FLAGS, flags)
             work.write_record(
                 into,
-                environment=runtime.environment(device),
+                environment=environment,
                 seconds=state.seconds(),
                 resumed=state.resumed,
                 result=_accuracies(flags, arguments["attack"].eps),

@@ -14,6 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from robustviews import artifacts
+from robustviews.artifacts.resume import Resume
 from robustviews.cli import VERBS, main
 from robustviews.study import folders, load_study, plan, specs
 from tests.unit.study.mistakes import BASE
@@ -247,6 +248,33 @@ def test_images_that_do_not_fit_are_read_from_their_file_with_the_same_results(m
         assert main(command(verb)) == 0
     assert [path.read_bytes() for path in paths] == before
     assert len([line for line in caplog.messages if line.startswith("images=mapped 0.")]) == 3
+
+
+@pytest.mark.usefixtures("project")
+@pytest.mark.parametrize("verb", ["pretrain", "probe", "attack"])
+def test_a_job_with_other_threads_starts_anew_and_its_record_holds_for_all_of_it(
+    verb, monkeypatch, caplog
+):
+    path = Path({"pretrain": ENCODER, "probe": HEAD, "attack": FLAGS}[verb])
+    record = path.parent / "record.json"
+    save = Resume.save
+
+    def save_and_stop(self, *state):
+        save(self, *state)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Resume, "due", lambda _: True)
+        patch.setattr(Resume, "save", save_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            main([*command(verb), "--threads", "1"])
+    assert main([*command(verb), "--threads", "2"]) == 0
+    assert "computed with threads 1, and here is threads 2" in caplog.text
+    assert artifacts.read_json(record)["environment"]["threads"] == 2
+    assert artifacts.read_json(record)["resumed"] == 0
+    mixed = path.read_bytes()
+    assert main([*command(verb), "--threads", "2"]) == 0
+    assert path.read_bytes() == mixed
 
 
 def test_the_record_of_a_training_states_its_length(finished):
