@@ -17,6 +17,7 @@ from robustviews.artifacts.resume import Resume
 from robustviews.attacks import flag_name
 from robustviews.cli.loading import fitting, load_split, load_weights
 from robustviews.cli.names import UsageError, known
+from robustviews.datasets import equal_images
 from robustviews.study import Study, folders, load_study, plan, specs
 from robustviews.study.jobs import Job, jobs
 from robustviews.workflow import locks
@@ -91,8 +92,26 @@ def data(options: argparse.Namespace) -> None:
         )
         # Jobs read this file, since the record's time and commit must not make them stale.
         artifacts.write_json(into / folders.SUMMARY, summary)
+        equal = equal_images(into)
+        _report_equal(options.dataset, equal, summary)
         _Work(study, job, folder, started, commit).write_record(
-            into, environment={"python": sys.version.split()[0]}, result=summary
+            into,
+            environment={"python": sys.version.split()[0]},
+            result={**summary, "equal_images": equal},
+        )
+
+
+def _report_equal(dataset: str, equal: dict[str, int], summary: dict[str, Any]) -> None:
+    """Log how many images of a data set occur more than once."""
+    for split, count in (("train", equal["train"]), ("test", equal["test"])):
+        if count:
+            logging.warning("%s: %d %s images repeat another one", dataset, count, split)
+    if equal["shared"]:
+        logging.warning(
+            "%s: %d of %d test images are also training images: accuracy on them is no test",
+            dataset,
+            equal["shared"],
+            summary["test"],
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shutil
@@ -403,6 +404,23 @@ def test_the_environment_names_the_device(monkeypatch, capsys):
     assert main(["pretrain", "--run", NAMES["run"]]) == 2
     assert "--device abacus: expected auto, cpu, cuda" in capsys.readouterr().err
     assert main(command("pretrain")) == 0
+
+
+@pytest.mark.usefixtures("empty")
+def test_test_images_that_are_training_images_are_reported_and_recorded(caplog):
+    for split, name, shade in itertools.product(("train", "val"), ("dark", "light"), (0, 9)):
+        folder = Path("pictures") / split / name
+        folder.mkdir(parents=True, exist_ok=True)
+        shades = {"dark": shade, "light": 255 - shade}
+        Image.new("L", (8, 8), shades[name]).save(folder / f"{shade}.png")
+    text = TINY.replace("{kind: digits, size: 8, test: 1000}", "{kind: folder, root: pictures}")
+    Path("params.yaml").write_text(text, encoding="utf-8")
+    assert main(command("data")) == 0
+    assert "digits: 4 of 4 test images are also training images" in caplog.text
+    (record,) = Path("data").glob("*/record.json")
+    equal = artifacts.read_json(record)["result"]["equal_images"]
+    assert equal == {"train": 0, "test": 0, "shared": 4}
+    assert "equal_images" not in artifacts.read_json(record.parent / "summary.json")
 
 
 # Names
