@@ -45,7 +45,7 @@ class _Work:
             self.job.spec,
             list(self.job.reads),
             self.study.runtime.checkpoint_minutes,
-            environment={**artifacts.packages(), **runtime.decisive(environment)},
+            environment=runtime.decisive({"packages": artifacts.packages(), **environment}),
             started=self.started,
         )
 

@@ -35,8 +35,9 @@ _VARIABLES = (
     "ONEDNN_DEFAULT_FPMATH_MODE",
     "ONEDNN_MAX_CPU_ISA",
 )
-# Parts of an environment that decide no byte of a result.
-_INDIFFERENT = ("python", "driver", "platform", "variables")
+# Parts of an environment that decide the bytes of a result, beside packages and variables.
+_DECISIVE = ["device", "cpu_capability", "cuda", "cudnn", "torch"]
+_DECISIVE += ["threads", "ranks", "deterministic", "tuned"]
 
 
 def counter_key(*parts: int | str) -> int:
@@ -200,8 +201,8 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 def decisive(environment: dict[str, Any]) -> dict[str, Any]:
     """Return what decides the bytes of a result, of a recorded environment: one value per name."""
-    parts = {name: value for name, value in environment.items() if name not in _INDIFFERENT}
-    return {**parts, **environment.get("variables", {})}
+    parts = {name: environment[name] for name in _DECISIVE if name in environment}
+    return {**environment.get("packages", {}), **parts, **environment.get("variables", {})}
 
 
 def peak_bytes(device: torch.device) -> int | None:

@@ -318,7 +318,9 @@ def test_every_verb_explains_itself(verb, capsys):
         assert len(options) == len(set(options))
         assert "--study" not in options
         assert "study file (params.yaml)" in output
-        assert ("--device" in output) == (module in ("stages", "estimate", "examples"))
+        assert ("--device" in output) == (
+            module in ("stages", "estimate", "examples") or verb == "audit"
+        )
         assert ("--partial" in output) == (module == "report")
 
 

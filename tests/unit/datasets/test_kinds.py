@@ -552,24 +552,24 @@ def test_a_class_of_the_test_split_alone_is_refused_unless_the_study_names_the_c
 @pytest.mark.parametrize("place", ["train", "train/red"])
 def test_names_that_are_not_utf8_are_refused(place, tmp_path):
     root = make_folder(tmp_path / "raw")
-    os.mkdir(os.fsencode(root / place) + b"/caf\xe9")  # noqa: PTH102  # bytes
+    os.mkdir(os.fsencode(root / place) + b"/ol\xe9")  # noqa: PTH102  # bytes
     text = message(Folder(str(root)), tmp_path / "made")
-    assert r"1 names that are not UTF-8; rename them: b'caf\xe9'" in text
+    assert r"1 names that are not UTF-8; rename them: b'ol\xe9'" in text
 
 
 def test_class_names_that_look_the_same_are_refused(tmp_path):
     root = make_folder(tmp_path / "raw")
-    for name in ("caf\u00e9", "cafe\u0301"):
+    for name in ("ol\u00e9", "ole\u0301"):
         (root / "train" / name).mkdir()
     text = message(Folder(str(root)), tmp_path / "made")
-    assert r"2 names that look the same; rename one of them: 'cafe\u0301', 'caf\xe9'" in text
+    assert r"2 names that look the same; rename one of them: 'ole\u0301', 'ol\xe9'" in text
 
 
 def test_a_class_that_looks_like_a_folder_but_is_spelled_otherwise_is_named_with_both(tmp_path):
     root = make_folder(tmp_path / "raw")
-    (root / "train" / "cafe\u0301").mkdir()
-    text = message(Folder(str(root), classes=("red", "caf\u00e9")), tmp_path / "made")
-    assert r"'cafe\u0301' looks the same as 'caf\xe9'; rename it" in text
+    (root / "train" / "ole\u0301").mkdir()
+    text = message(Folder(str(root), classes=("red", "ol\u00e9")), tmp_path / "made")
+    assert r"'ole\u0301' looks the same as 'ol\xe9'; rename it" in text
 
 
 def test_class_list_may_begin_with_a_byte_order_mark(tmp_path):
@@ -579,7 +579,7 @@ def test_class_list_may_begin_with_a_byte_order_mark(tmp_path):
 
 
 def test_class_list_that_is_not_utf8_is_named(tmp_path):
-    (tmp_path / "list.txt").write_bytes(b"red\ncaf\xe9\n")
+    (tmp_path / "list.txt").write_bytes(b"red\nol\xe9\n")
     dataset = Folder(str(make_folder(tmp_path / "raw")), class_list=str(tmp_path / "list.txt"))
     assert "list.txt: not UTF-8 text (" in message(dataset, tmp_path / "made")
 
