@@ -340,6 +340,7 @@ def test_the_standard_version_is_the_official_one(official):
     assert (attack.apgd.n_iter, attack.apgd.n_restarts) == (100, 1)
     assert (attack.apgd_targeted.n_iter, attack.apgd_targeted.n_target_classes) == (100, 9)
     assert (attack.fab.n_restarts, attack.fab.n_target_classes) == (1, 9)
+    assert attack.fab.n_iter == 100
     assert attack.square.n_queries == 5000
 
 
@@ -353,6 +354,47 @@ def test_the_custom_version_runs_the_named_attacks_with_the_given_steps(official
     assert (built.apgd.n_iter, built.apgd_targeted.n_iter) == (10, 10)
     assert (built.apgd_targeted.n_restarts, built.apgd_targeted.n_target_classes) == (1, 9)
     assert built.square.n_queries == 7
+
+
+@pytest.mark.parametrize("steps", [10, 100])
+def test_fab_runs_the_given_steps(steps):
+    """Ten as torchattacks has it, and the official hundred."""
+    net, x = classifier(), images(2)
+    passes = 0
+
+    def model(moved):
+        nonlocal passes
+        passes += moved.requires_grad  # one forward pass with gradient for each step
+        return net(moved)
+
+    attack = AutoAttack(eps=(1e-3,), version="custom", attacks=("fab-t",), fab_steps=steps)
+    attack.perturb(model, x, predicted(net, x), eps=1e-6, seed=0)  # nothing is fooled
+    assert passes == 9 * steps
+    assert attack.passes == 9 * 1.5 * steps
+
+
+def test_a_description_names_fab_steps_that_are_run_and_not_official():
+    described = [
+        AutoAttack(eps=(8,), **options).describe()
+        for options in (
+            {},
+            {"fab_steps": 10},
+            {"fab_steps": 10, "version": "custom", "attacks": ("fab-t",)},
+            {"fab_steps": 10, "version": "custom", "attacks": ("apgd-ce",)},
+        )
+    ]
+    assert described == [
+        "AutoAttack, standard, 100 APGD steps",
+        "AutoAttack, standard, 100 APGD steps, 10 FAB steps",
+        "AutoAttack, fab-t, 100 APGD steps, 10 FAB steps",
+        "AutoAttack, apgd-ce, 100 APGD steps",
+    ]
+
+
+@pytest.mark.parametrize("name", ["apgd_steps", "fab_steps", "square_queries", "images"])
+def test_only_the_official_numbers_are_comparable_with_other_papers(name):
+    assert "comparable with other papers" in AutoAttack(eps=(8,)).comparable()
+    assert "reduced version" in AutoAttack(eps=(8,), **{name: 10}).comparable()
 
 
 @pytest.mark.parametrize("classes", [4, 9])

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 else:
     torch = LazyModule("torch")
 
-_STANDARD_APGD_STEPS, _STANDARD_QUERIES = 100, 5000  # Croce, Hein 2020
+_STANDARD_STEPS, _STANDARD_QUERIES = 100, 5000  # Croce, Hein 2020
 _TARGETED_CLASSES = 9  # that the targeted attacks of AutoAttack try
-_FAB_PASSES = 150  # of the FAB attack per target class
+_FAB_PASSES = 1.5  # of one FAB step per target class
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,10 @@ class AutoAttack:
             `attacks`.
         attacks: attacks of the custom version, in order.
         apgd_steps: iterations of APGD (switch `autoattack`): the official 100, or 10 as
-            torchattacks has it since its version 3.3 (code).
+            torchattacks has it since its version 3.3 (very probably the code, whose repository
+            names no version).
+        fab_steps: iterations of FAB: the official 100, or 10 as torchattacks since the same
+            version, whose one option `steps` is for both (very probably the code).
         square_queries: queries of the Square attack; the official number is 5000.
         images: number of test images to attack, a fixed choice; null attacks all.
     """
@@ -39,6 +42,7 @@ class AutoAttack:
     version: Literal["standard", "custom"] = "standard"
     attacks: tuple[Literal["apgd-ce", "apgd-t", "fab-t", "square"], ...] = ()
     apgd_steps: int = option(100, ge=1)
+    fab_steps: int = option(100, ge=1)
     square_queries: int = option(5000, ge=1)
     images: int | None = option(None, ge=1)
     whole_images: ClassVar[bool] = True
@@ -57,22 +61,24 @@ class AutoAttack:
         passes = {
             "apgd-ce": self.apgd_steps,
             "apgd-t": _TARGETED_CLASSES * self.apgd_steps,
-            "fab-t": _TARGETED_CLASSES * _FAB_PASSES,
+            "fab-t": _TARGETED_CLASSES * _FAB_PASSES * self.fab_steps,
             "square": self.square_queries / 3,  # forward passes only, a third of both
         }
         return float(sum(passes[name] for name in self.attacks or passes))
 
     @plan_only
     def describe(self) -> str:
-        """Return the version and the iterations of APGD."""
+        """Return the version, the iterations of APGD, and those of FAB if not the official ones."""
         which = "standard" if self.version == "standard" else " + ".join(self.attacks)
-        return f"AutoAttack, {which}, {self.apgd_steps} APGD steps"
+        official = self.fab_steps == _STANDARD_STEPS or "fab-t" not in (self.attacks or ("fab-t",))
+        fab = "" if official else f", {self.fab_steps} FAB steps"
+        return f"AutoAttack, {which}, {self.apgd_steps} APGD steps{fab}"
 
     @plan_only
     def comparable(self) -> str:
         """Return whether this is the standard version on all images, which papers report."""
-        full = (self.version, self.apgd_steps, self.square_queries, self.images)
-        if full == ("standard", _STANDARD_APGD_STEPS, _STANDARD_QUERIES, None):
+        full = (self.version, self.apgd_steps, self.fab_steps, self.square_queries, self.images)
+        if full == ("standard", _STANDARD_STEPS, _STANDARD_STEPS, _STANDARD_QUERIES, None):
             return "is the standard version, comparable with other papers and RobustBench."
         return "is a reduced version: do not compare it with published AutoAttack accuracies."
 
@@ -111,6 +117,7 @@ class AutoAttack:
         targets = min(9, classes - 1)  # officially 9, which fails with fewer than 10 classes
         attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = targets
         attack.apgd.n_iter = attack.apgd_targeted.n_iter = self.apgd_steps
+        attack.fab.n_iter = self.fab_steps
         attack.square.n_queries = self.square_queries
         with torch.random.fork_rng():  # the official code seeds the global generator
             adversarial: Tensor
