@@ -227,7 +227,7 @@ def _attack_batch(
     eps: float,
     seed: int,
 ) -> Attacked:
-    clean = evaluate.correct(model, images, labels, what="attack: clean images")
+    clean = evaluate.correct(model, images, labels, title="attack")
     adversarial, robust = evaluate.attack_once(
         model, adversary, images, labels, radius=eps, seed=seed, title="attack"
     )

@@ -287,8 +287,8 @@ def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], part: str) -
         raise WeightsError(part, str(error)) from None
 
 
-def fault(encoder: Encoder, images: Tensor) -> str:
-    """Describe what of a trained encoder is not finite; return an empty string if all is finite.
+def first_nonfinite(encoder: Encoder, images: Tensor) -> str:
+    """Return the first weight of an encoder, or `outputs`, that is not finite; empty if none is.
 
     Args:
         encoder: network in eval mode.
@@ -296,7 +296,7 @@ def fault(encoder: Encoder, images: Tensor) -> str:
     """
     with torch.no_grad():
         outputs = encoder.forward(images)  # not the call, which may be compiled for train mode
-    return finite.in_weights(encoder.state_dict()) or finite.in_rows(outputs, "outputs")
+    return finite.first_nonfinite({**encoder.state_dict(), "outputs": outputs})
 
 
 def _conv(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Conv2d:

@@ -139,7 +139,7 @@ def _joined(flags: dict[str, list[Tensor]]) -> dict[str, Tensor]:
 def _flags(
     classifier: Classifier, attack: Attack, inputs: Tensor, labels: Tensor, seed: int, title: str
 ) -> dict[str, Tensor]:
-    flags = {flag_name(0.0): correct(classifier, inputs, labels, what=f"{title}: clean images")}
+    flags = {flag_name(0.0): correct(classifier, inputs, labels, title=title)}
     for radius in attack.eps:
         _, robust = attack_once(
             classifier, attack, inputs, labels, radius=radius, seed=seed, title=title
@@ -179,11 +179,12 @@ def attack_once(
     eps, watched = in_pixels(radius), _Watched(model)
     # A copy: an attack that changes its inputs must not move the centre of the ball.
     adversarial = attack.perturb(watched, inputs.clone(), labels, eps=eps, seed=seed)
-    what = f"{title}: images attacked at eps {fraction(radius)}"
     if watched.broke_down():
-        raise finite.NonFiniteError(f"{what}: logits are not finite during the attack; {_LOWER}")
+        raise finite.NonFiniteError(
+            f"{title}, {flag_name(radius)}: logits are not finite during the attack; {_LOWER}"
+        )
     check_ball(adversarial, inputs, eps, radius)
-    return adversarial, correct(model, adversarial, labels, what=what)
+    return adversarial, correct(model, adversarial, labels, title=title, radius=radius)
 
 
 class _Watched:
@@ -204,14 +205,17 @@ class _Watched:
         return self._finite is not None and not self._finite.item()
 
 
-def correct(model: Model, inputs: Tensor, labels: Tensor, *, what: str) -> Tensor:
+def correct(
+    model: Model, inputs: Tensor, labels: Tensor, *, title: str, radius: float = 0.0
+) -> Tensor:
     """Return which inputs a classifier predicts correctly.
 
     Args:
         model: maps inputs (B, ...) to logits (B, classes).
         inputs: clean or attacked.
         labels: (B,) int64.
-        what: job and inputs, for messages.
+        title: job, for messages.
+        radius: of the attack on the inputs, in 1/255; 0 for clean inputs.
 
     Returns:
         (B,) bool.
@@ -223,16 +227,21 @@ def correct(model: Model, inputs: Tensor, labels: Tensor, *, what: str) -> Tenso
     with torch.no_grad():
         logits = model(inputs)
     if logits.dim() != 2 or len(logits) != len(labels):
-        shapes = f"{tuple(logits.shape)} for {len(labels)} images"
-        raise ValueError(f"{what}: expected logits (B, classes), found {shapes}")
-    fault = finite.in_rows(logits, "logits")
-    if fault:
-        raise finite.NonFiniteError(f"{what}: {fault}; {_LOWER}")
+        raise ValueError(
+            f"{title}, {flag_name(radius)}: expected logits (B, classes), found "
+            f"{tuple(logits.shape)} for {len(labels)} images"
+        )
+    broken = int((~logits.isfinite()).any(dim=1).sum())
+    if broken:
+        raise finite.NonFiniteError(
+            f"{title}, {flag_name(radius)}: the logits of {broken} of {len(logits)} images are not "
+            f"finite; {_LOWER}"
+        )
     low, high, classes = labels.min().item(), labels.max().item(), logits.shape[1]
     if low < 0 or high >= classes:
         raise ValueError(
-            f"{what}: expected labels from 0 to {classes - 1}, as the classifier has {classes} "
-            f"logits; found labels from {low} to {high}"
+            f"{title}, {flag_name(radius)}: expected labels from 0 to {classes - 1}, as the "
+            f"classifier has {classes} logits; found labels from {low} to {high}"
         )
     return logits.argmax(dim=1) == labels
 

@@ -159,9 +159,11 @@ def pretrain(
             checkpoint=checkpoint,
             title=title,
         )
-    fault = encoders.fault(network, augment.to_float(feed.first(rows, CHECKED), size))
-    if fault:
-        raise pretraining.TrainingError(f"{title}: {fault} after training; {pretraining.LOWER}")
+    part = encoders.first_nonfinite(network, augment.to_float(feed.first(rows, CHECKED), size))
+    if part:
+        raise pretraining.TrainingError(
+            f"{title}: not finite after training: {part}; {pretraining.LOWER}"
+        )
     return Pretrained(network.state_dict(), progress, needed)
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from robustviews import attack, finite, stages
+from robustviews import attack, stages
 from robustviews.attacks import AutoAttack, PgdAttack
 from robustviews.augment import Views
 from robustviews.evaluate import attack_once
@@ -88,12 +88,14 @@ def supervised_weights(**changes):
 
 def test_a_training_whose_last_update_breaks_the_network_is_refused():
     pretrained()  # with a usual learning rate nothing is wrong
-    with pytest.raises(TrainingError, match=f"^my-run: .* not finite after training; {DIVERGED}"):
+    with pytest.raises(
+        TrainingError, match=rf"^my-run: not finite after training: [\w.]+; {DIVERGED}"
+    ):
         pretrained(lr=1e30)
 
 
 def test_finite_weights_with_outputs_that_are_not_are_refused():
-    with pytest.raises(TrainingError, match=f"the outputs of 12 of 12 images are .*; {DIVERGED}"):
+    with pytest.raises(TrainingError, match=f"not finite after training: outputs; {DIVERGED}"):
         pretrained(lr=1e15)
 
 
@@ -106,8 +108,7 @@ def test_a_weight_that_is_not_finite_is_refused_even_if_no_output_depends_on_it(
         encoder.backbone.bn1.forward = torch.zeros_like
 
     monkeypatch.setattr(stages.pretraining, "pretrain", broken)
-    expected = r"1 of 2 values of the weight `backbone\.bn1\.running_mean` are not finite"
-    with pytest.raises(TrainingError, match=expected):
+    with pytest.raises(TrainingError, match=r"not finite .*: backbone\.bn1\.running_mean; lower"):
         pretrained()
 
 
@@ -135,12 +136,12 @@ def bright_weights():
     [LinearProbe(**ONE_UPDATE), RobustLinearProbe(**ONE_UPDATE), NcropProbe(n=2, **ONE_UPDATE)],
     ids=["linear", "robust", "ncrop"],
 )
-@pytest.mark.parametrize(
-    ("lr", "what"), [(1e37, "64 of 64 values of the weight"), (1e35, r"the logits of \d+ of 12 im")]
-)
-def test_a_head_that_its_last_update_breaks_is_refused(probe, lr, what):
+@pytest.mark.parametrize(("lr", "part"), [(1e37, "weight"), (1e35, "logits")])
+def test_a_head_that_its_last_update_breaks_is_refused(probe, lr, part):
     probed(probe, bright_weights())
-    with pytest.raises(NonFiniteError, match=rf"^my-run/my-probe: {what}.* not finite; lower lr"):
+    with pytest.raises(
+        NonFiniteError, match=rf"^my-run/my-probe: not finite .*: {part}; lower lr of"
+    ):
         probed(replace(probe, lr=lr), bright_weights())
 
 
@@ -148,7 +149,7 @@ def test_a_weight_of_a_head_that_is_not_finite_is_refused_even_if_no_logit_depen
     head = nn.Linear(HIDDEN, CLASSES)
     head.register_buffer("unused", torch.tensor([1.0, math.inf]))
     task = probe_task(noise_images(), labels_of(), title="my-run/my-probe")
-    message = "^my-run/my-probe: 1 of 2 values of the weight `unused` are not finite; lower lr"
+    message = "^my-run/my-probe: not finite after training: unused; lower lr"
     with pytest.raises(NonFiniteError, match=message):
         check_finite(LinearProbe(), tiny_encoder().eval(), task, head=head)
 
@@ -156,7 +157,7 @@ def test_a_weight_of_a_head_that_is_not_finite_is_refused_even_if_no_logit_depen
 def test_a_probe_of_an_encoder_that_has_diverged_names_the_encoder():
     weights = tiny_encoder().state_dict()
     weights["prefeature.1.bias"][0] = math.nan
-    message = r"the features of 12 of 12 images are not finite; train its encoder again"
+    message = "the features of training images are not finite; train the encoder again"
     with pytest.raises(NonFiniteError, match=message):
         probed(LinearProbe(**ONE_UPDATE), weights)
 
@@ -191,7 +192,7 @@ UNDER_ATTACK = {
 def test_logits_of_clean_images_that_are_not_finite_write_no_flag(name, value):
     memory = Memory()
     weights = supervised_weights(classifier__bias=value, classifier__weight=value)
-    message = "^my-run/own/pgd: clean images: the logits of 5 of 5 images are not finite"
+    message = "^my-run/own/pgd, clean: the logits of 5 of 5 images are not finite"
     with pytest.raises(NonFiniteError, match=message):
         attacked(ATTACKS[name], weights, batch=5, checkpoint=memory)
     assert not memory.saved
@@ -217,7 +218,7 @@ def test_logits_that_are_not_finite_under_attack_are_refused_even_if_discarded(n
     images[2] = 0.4
     labels = torch.ones(6, dtype=torch.int64)
     options = UNDER_ATTACK[name]
-    message = "^attack: images attacked at eps 5.1/255: logits are not finite during the attack"
+    message = "^attack, eps_5.1: logits are not finite during the attack"
     with pytest.raises(NonFiniteError, match=message):
         attack(Fragile(limit), images, labels, eps=5.1, **options)
     attack(Fragile(0.43), images, labels, eps=5.1, **options)
@@ -233,7 +234,7 @@ def test_logits_of_the_result_are_checked_too():
 
     images = torch.full((6, 3, 4, 4), 0.3)
     images[2] = 0.4
-    message = "^my-job: images attacked at eps 5.1/255: the logits of 1 of 6 images are not finite"
+    message = "^my-job, eps_5.1: the logits of 1 of 6 images are not finite"
     with pytest.raises(NonFiniteError, match=message):
         attack_once(
             Fragile(0.41), Silent(), images, torch.ones(6), radius=5.1, seed=0, title="my-job"
@@ -244,19 +245,6 @@ def test_logits_of_the_result_are_checked_too():
 def test_a_label_that_is_none_of_the_classes_is_refused(label):
     labels = labels_of()
     labels[3] = label
-    message = f"^my-run/own/pgd: clean images: expected labels from 0 to 3, .* {label}"
+    message = f"^my-run/own/pgd, clean: expected labels from 0 to 3, .* {label}"
     with pytest.raises(ValueError, match=message):
         attacked(ATTACKS["pgd"], supervised_weights(), labels)
-
-
-# What is not finite
-
-
-def test_descriptions_count_what_is_not_finite():
-    good, bad = torch.zeros(4, 3), torch.zeros(4, 3)
-    bad[1, 2], bad[3, :2] = math.nan, math.inf
-    assert finite.in_rows(good, "logits") == ""
-    assert finite.in_rows(bad, "logits") == "the logits of 2 of 4 images are not finite"
-    assert finite.in_weights({"a": good, "steps": torch.tensor(3)}) == ""
-    expected = "3 of 12 values of the weight `b` are not finite"
-    assert finite.in_weights({"a": good, "b": bad}) == expected

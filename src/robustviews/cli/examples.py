@@ -79,10 +79,13 @@ def examples(options: argparse.Namespace) -> None:
 
 
 def _check_finite(encoder: Encoder, images: Tensor, run: str) -> None:
-    """Raise NonFiniteError if the outputs for images (..., 3, H, W) are not finite."""
-    from robustviews.encoder import fault
+    """Raise NonFiniteError if an encoder, or an output for images (..., 3, H, W), is not finite."""
+    from robustviews.encoder import first_nonfinite
     from robustviews.finite import NonFiniteError
 
-    found = fault(encoder, images.reshape(-1, *images.shape[-3:]))
-    if found:
-        raise NonFiniteError(f"examples of {run}: {found}; train it again with a lower lr")
+    part = first_nonfinite(encoder, images.reshape(-1, *images.shape[-3:]))
+    if part:
+        raise NonFiniteError(
+            f"examples of {run}: not finite: {part}; train the encoder again with a lower "
+            "optimizer.lr"
+        )

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _CHECKED = 16  # training images that must have finite features and logits
-_LOWER = "lower lr of the probe"
 
 FeaturesOf = Callable[[Tensor, Tensor], Tensor]
 
@@ -142,7 +141,8 @@ class Fit:
         loss = self.loss_sum.item() / count
         if not math.isfinite(loss):
             raise finite.NonFiniteError(
-                f"{self.task.title}: the loss is {loss} after epoch {progress.epoch}; {_LOWER}"
+                f"{self.task.title}: the loss is {loss} after epoch {progress.epoch}; "
+                "lower lr of the probe"
             )
         progress.history.append(
             {
@@ -228,10 +228,16 @@ def check_finite(
         NonFiniteError: a feature of the encoder, or a weight or a logit of the head is not finite.
     """
     h = frozen_features(probe, encoder, task, key="train", count=_CHECKED)
-    fault, fix = finite.in_rows(h, "features"), "train its encoder again with a lower optimizer.lr"
-    if head is not None and not fault:
-        fix = _LOWER
-        with torch.no_grad():
-            fault = finite.in_weights(head.state_dict()) or finite.in_rows(head(h), "logits")
-    if fault:
-        raise finite.NonFiniteError(f"{task.title}: {fault}; {fix}")
+    if finite.first_nonfinite({"features": h}):
+        raise finite.NonFiniteError(
+            f"{task.title}: the features of training images are not finite; train the encoder "
+            "again with a lower optimizer.lr"
+        )
+    if head is None:
+        return
+    with torch.no_grad():
+        part = finite.first_nonfinite({**head.state_dict(), "logits": head(h)})
+    if part:
+        raise finite.NonFiniteError(
+            f"{task.title}: not finite after training: {part}; lower lr of the probe"
+        )

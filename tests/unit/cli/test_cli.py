@@ -522,7 +522,7 @@ def test_a_network_that_has_diverged_is_saved_by_no_verb(capsys):
     Path("params.yaml").write_text(diverging, encoding="utf-8")
     assert main(command("pretrain", run=run)) == 2
     output = capsys.readouterr().err
-    assert re.search(f"^{run}: .* not finite after training; lower optimizer", output, re.M)
+    assert re.search(f"^{run}: not finite after training: .*; lower optimizer", output, re.M)
     assert {path: path.read_bytes() for path in kept} == kept
     Path("params.yaml").write_text(TINY, encoding="utf-8")
     encoder = load_file(ENCODER)
@@ -531,9 +531,9 @@ def test_a_network_that_has_diverged_is_saved_by_no_verb(capsys):
     save_file(encoder, ENCODER)
     kept[Path(ENCODER)] = Path(ENCODER).read_bytes()
     messages = {
-        "probe": "emp-free-digits-s0/rle: the features of 16 of 16 images are not finite; train",
-        "attack": "emp-free-digits-s0/rle/pgd2: clean images: the logits of 40 of 40 images are",
-        "examples": "examples of emp-free-digits-s0: the outputs of 8 of 8 images are not finite",
+        "probe": "emp-free-digits-s0/rle: the features of training images are not finite; train",
+        "attack": "emp-free-digits-s0/rle/pgd2, clean: the logits of 40 of 40 images are not",
+        "examples": "examples of emp-free-digits-s0: not finite: outputs; train the encoder",
     }
     for verb, message in messages.items():
         assert main(command(verb)) == 2
