@@ -29,6 +29,9 @@ from robustviews.step import compile_encoder
 log = logging.getLogger(__name__)
 
 
+LOWER = "lower optimizer.lr, or use precision: fp32"  # if a network diverges
+
+
 class TrainingError(ValueError):
     """A training cannot continue; the message names the place and the fix."""
 
@@ -130,10 +133,7 @@ class Training:
         }
         log.info("run=%s %s", title, " ".join(f"{key}={row[key]:.6g}" for key in row))
         if not math.isfinite(loss):
-            raise TrainingError(
-                f"{title}: the loss is {loss} after pass {progress.epoch}; lower optimizer.lr, or "
-                "use precision: fp32"
-            )
+            raise TrainingError(f"{title}: the loss is {loss} after pass {progress.epoch}; {LOWER}")
         progress.history.append(row)
         self.loss_sum = torch.zeros((), device=self.device)
 

@@ -470,6 +470,7 @@ HEAD = "results/tiny/probe/emp-free-digits-s0/rle/head.safetensors"
 STANDARD_HEAD = "results/tiny/probe/emp-free-digits-s0/central/head.safetensors"
 FLAGS = "results/tiny/attack/emp-free-digits-s0/rle/pgd2/flags.safetensors"
 RECORD = "results/tiny/attack/emp-free-digits-s0/rle/pgd2/record.json"
+DIVERGING = "batch_size: 797, optimizer: {name: adam, lr: 1.0e+30}"
 NEEDED = [
     ("probe", ENCODER),
     ("probe", STANDARD_HEAD),
@@ -556,6 +557,38 @@ def test_the_message_for_too_few_images_names_the_batch_size(capsys):
     assert main(command("pretrain")) == 2
     output = capsys.readouterr().err
     assert "emp-free-digits-s0: batch_size 900 is more than the 797 training images" in output
+
+
+@pytest.mark.usefixtures("project")
+def test_a_network_that_has_diverged_is_saved_by_no_verb(capsys):
+    """Its last update breaks it: every prediction would be class 0, clean and at every radius."""
+    run = "supervised-std-digits-s0"
+    kept = {path: path.read_bytes() for path in Path("results").rglob("*") if path.is_file()}
+    diverging = TINY.replace(
+        "regime: standard}\nprobes", f"regime: standard, {DIVERGING}}}\nprobes"
+    )
+    Path("params.yaml").write_text(diverging, encoding="utf-8")
+    assert main(command("pretrain", run=run)) == 2
+    output = capsys.readouterr().err
+    assert re.search(f"^{run}: not finite after training: .*; lower optimizer", output, re.M)
+    assert {path: path.read_bytes() for path in kept} == kept
+    Path("params.yaml").write_text(TINY, encoding="utf-8")
+    encoder = load_file(ENCODER)
+    encoder["backbone.conv1.weight"].fill_(1e30)
+    encoder["backbone.bn1.weight"].fill_(1e30)
+    save_file(encoder, ENCODER)
+    kept[Path(ENCODER)] = Path(ENCODER).read_bytes()
+    messages = {
+        "probe": "emp-free-digits-s0/rle: the features of training images are not finite; train",
+        "attack": "emp-free-digits-s0/rle/pgd2, clean: the logits of 40 of 40 images are not",
+        "examples": "examples of emp-free-digits-s0: not finite: outputs; train the encoder",
+    }
+    for verb, message in messages.items():
+        assert main(command(verb)) == 2
+        output = capsys.readouterr().err
+        assert output.splitlines()[-1].startswith(message)
+        assert "Traceback" not in output
+    assert {path: path.read_bytes() for path in kept} == kept
 
 
 @pytest.mark.usefixtures("project")
