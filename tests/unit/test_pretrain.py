@@ -164,6 +164,15 @@ def test_a_constant_rate_stays():
     assert notes.rates == pytest.approx([0.2] * 12)
 
 
+def test_a_triangular_rate_rises_from_zero_to_the_half_and_falls_again():
+    _, notes = note(Noting(2), optimizer={"schedule": "triangular", "lr": 0.6})
+    expected = [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1]
+    assert notes.rates == pytest.approx(expected)
+    short = {"schedule": "triangular", "lr": 0.6, "schedule_horizon": "minibatches"}
+    _, notes = note(Noting(2), optimizer=short)
+    assert notes.rates == pytest.approx([0, 0.2, 0.4, 0.6, 0.4, 0.2] * 2)
+
+
 @pytest.mark.parametrize(
     ("horizon", "updates_per_batch", "zero_at"),
     [("updates", 1, 10), ("updates", 3, 30), ("minibatches", 1, 10), ("minibatches", 3, 10)],

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from robustviews.attacks.autoattack import AutoAttack
 from robustviews.attacks.primitive import Judged, pgd
 from robustviews.attacks.radii import fraction, in_pixels
-from robustviews.options import LazyModule, option, plan_only
+from robustviews.options import LazyModule, option, plan_only, switch
 
 if TYPE_CHECKING:
     import torch
@@ -37,7 +37,9 @@ class PgdAttack:
     """
 
     eps: tuple[float, ...] = option(..., gt=0, le=255)
-    steps: int = option(20, ge=1)
+    steps: int = switch(
+        20, ge=1, name="test_pgd_steps", code={"emp_ssl": (2,), "simclr": (20,)}, paper=(20,)
+    )
     step_size: float = option(2.55, gt=0, le=255)
     restarts: int = option(1, ge=1)
     random_start: bool = False

@@ -152,6 +152,7 @@ VERBS: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "estimate time, memory and disk of the jobs still to run",
         ("--device", "--jobs", "--recalibrate", "--each", "--json"),
     ),
+    "switches": ("switches", "print what paper, code and study do at each switch", ()),
     "data": ("stages", "prepare a data set as uint8 arrays", ("--dataset", *_COMPUTES)),
     "pretrain": ("stages", "train one encoder", ("--run", *_COMPUTES)),
     "probe": ("stages", "train one head on a frozen encoder", ("--run", "--probe", *_COMPUTES)),
