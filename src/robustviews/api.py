@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from robustviews import artifacts, augment, evaluate
 from robustviews.artifacts import RECORD, ArtifactError, Record
-from robustviews.artifacts.records import require
-from robustviews.attacks import ATTACKS, in_pixels
+from robustviews.attacks import ATTACKS
 from robustviews.datasets import open_split
 from robustviews.encoder import Encoder, restore_encoder
 from robustviews.machine import runtime
@@ -63,12 +62,12 @@ def load_encoder(folder: str | Path, *, device: str = "cpu") -> Encoder:
     """
     folder = Path(folder)
     record = _record(folder, "pretrain")
-    run = record["spec"]["run"]
+    run = record.spec["run"]
     supervised = run["method"]["kind"] == "supervised"
     encoder = restore_encoder(
-        artifacts.read_tensors(_covered(folder / folders.ENCODER, record["outputs"])),
+        artifacts.read_tensors(_covered(folder / folders.ENCODER, record.outputs)),
         run["encoder"],
-        classes=record["result"]["classes"] if supervised else None,
+        classes=record.result["classes"] if supervised else None,
         device=torch.device(device),
     )
     return encoder.requires_grad_(False)
@@ -91,19 +90,19 @@ def load_classifier(folder: str | Path, *, device: str = "cpu") -> nn.Module:
     """
     folder = Path(folder)
     record = _record(folder)
-    if record["stage"] != "probe":
+    if record.stage != "probe":
         encoder = load_encoder(folder, device=device)
         if encoder.classifier is None:
             raise ValueError(f"{folder}: an encoder without classifier; name the folder of a probe")
         return _frozen(encoder, encoder.classifier, OWN_HEAD)
-    options = dict(record["spec"]["probe"])
+    options = dict(record.spec["probe"])
     probe = PROBES[options.pop("kind")](**options)
     if probe.draws_views:
         raise ValueError(f"{folder}: sees {probe.stack} views of an image; use stages.attack")
     pretraining = _input(folder, record, folders.ENCODER).parent
     encoder = load_encoder(pretraining, device=device)
-    weights = artifacts.read_tensors(_covered(folder / folders.HEAD, record["outputs"]))
-    classes = _record(pretraining, "pretrain")["result"]["classes"]
+    weights = artifacts.read_tensors(_covered(folder / folders.HEAD, record.outputs))
+    classes = _record(pretraining, "pretrain").result["classes"]
     head = probe.restore(weights, encoder, classes=classes)
     return _frozen(encoder, head, probe)
 
@@ -123,11 +122,11 @@ def load_images(folder: str | Path, split: str = "test") -> tuple[Tensor, Tensor
     """
     folder = Path(folder)
     record = _record(folder)
-    if record["stage"] != "data":
+    if record.stage != "data":
         folder = _input(folder, record, folders.SUMMARY).parent
         record = _record(folder, "data")
     for name in folders.split_files(split):
-        _covered(folder / name, record["outputs"])
+        _covered(folder / name, record.outputs)
     images, labels = open_split(folder, split)
     pixels = torch.tensor(images)
     return augment.to_float(pixels, pixels.shape[-1]), torch.tensor(labels)
@@ -160,16 +159,20 @@ def attack(
             `step_size=2.55` (in 1/255).
 
     Raises:
-        ValueError: unknown attack, an option out of its range, images outside [0, 1], or an attack
-            that left its ball.
+        ValueError: unknown attack, an option out of its range, images outside [0, 1], labels that
+            are none of the classes, an attack that left its ball, or (NonFiniteError) a logit of a
+            clean or attacked image that is not finite.
     """
     if kind not in ATTACKS:
         raise ValueError(f"no attack {kind!r}; {nearest(kind, ATTACKS)}")
-    if images.dim() != 4 or not images.is_floating_point() or len(images) != len(labels):
-        shapes = f"{tuple(images.shape)} {images.dtype} and {tuple(labels.shape)}"
-        raise ValueError(f"images and labels: expected (N, 3, H, W) float and (N,), found {shapes}")
-    if images.min() < 0 or images.max() > 1:
-        low, high = images.min().item(), images.max().item()
+    pixels = images.dim() == 4 and images.is_floating_point() and images.numel() > 0
+    if not (pixels and labels.dtype == torch.int64 and labels.shape == images.shape[:1]):
+        found = " and ".join(f"{tuple(given.shape)} {given.dtype}" for given in (images, labels))
+        raise ValueError(
+            f"images and labels: expected (N, 3, H, W) float and (N,) int64, found {found}"
+        )
+    low, high = images.min().item(), images.max().item()
+    if not (low >= 0 and high <= 1):  # so that NaN is refused, too
         raise ValueError(f"images: expected values in [0, 1], found [{low:.3g}, {high:.3g}]")
     if eps < _LEAST_EPS:
         raise ValueError(f"eps: expected a radius in 1/255 such as 8, found {eps:g}")
@@ -223,10 +226,10 @@ def _attack_batch(
     eps: float,
     seed: int,
 ) -> Attacked:
-    adversarial = adversary.perturb(model, images.clone(), labels, eps=in_pixels(eps), seed=seed)
-    evaluate.check_ball(adversarial, images, in_pixels(eps), eps)
-    with torch.no_grad():
-        clean, robust = (model(x).argmax(dim=1) == labels for x in (images, adversarial))
+    clean = evaluate.correct(model, images, labels, title="attack")
+    adversarial, robust = evaluate.attack_once(
+        model, adversary, images, labels, radius=eps, seed=seed, title="attack"
+    )
     return Attacked(adversarial, clean, robust)
 
 
@@ -235,9 +238,9 @@ def _frozen(encoder: Encoder, head: nn.Module, probe: Probe) -> nn.Module:
 
 
 def _record(folder: Path, stage: str = "") -> Record:
-    record = require(artifacts.read_json(folder / RECORD), folder / RECORD)
-    if stage and record["stage"] != stage:
-        raise ArtifactError(f"{folder}: expected a {stage} job, found {record['stage']}")
+    record = Record.read(folder / RECORD)
+    if stage and record.stage != stage:
+        raise ArtifactError(f"{folder}: expected a {stage} job, found {record.stage}")
     return record
 
 
@@ -251,10 +254,10 @@ def _covered(path: Path, hashes: dict[str, str]) -> Path:
 
 def _input(folder: Path, record: Record, name: str) -> Path:
     """Return the path of a job's input, found from any working folder, with a matching checksum."""
-    for path in map(Path, record["inputs"]):
+    for path in map(Path, record.inputs):
         if path.name == name:
             for root in (*folder.absolute().parents, Path()):
                 if (root / path).is_file():
-                    return _covered(root / path, {name: record["inputs"][path.as_posix()]})
+                    return _covered(root / path, {name: record.inputs[path.as_posix()]})
             raise ArtifactError(f"{path}: missing, but {folder} was made from it")
     raise ArtifactError(f"{folder / RECORD}: names no {name} among its inputs")

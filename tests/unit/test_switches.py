@@ -87,6 +87,7 @@ def test_every_switch_is_tested_here_or_against_the_published_code():
     here = [name.removeprefix("test_switch_") for name in globals() if "test_switch_" in name]
     there = [name.partition("=")[0] for name in IN_REFERENCE]
     there += ["delta_start"]  # a test of its own in tests/reference
+    there += ["fab_steps"]  # a test of its own in tests/unit/test_attacks.py
     for switch in {param.values[2].name for param in SWITCHES}:
         assert [name for name in (*here, *there) if name.startswith(switch)], switch
 

@@ -163,7 +163,7 @@ def test_on_a_bare_host_a_headline_killed_twice_ends_with_the_bytes_of_one_that_
     encoder = project / results / "pretrain" / RUN / "encoder.safetensors"
 
     def training():
-        return any(project.glob(f"results/.state/headline-small/{RUN}-*/state.safetensors"))
+        return any(project.glob(f"results/.state/headline-small/{RUN}-*/state-*.safetensors"))
 
     kill_when(training, project, bundle, raw)
     assert not encoder.exists()

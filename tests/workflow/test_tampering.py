@@ -109,7 +109,7 @@ CASES = {
         t.write(f"{TRAINED}/record.json", "{}"),
         "record",
         TRAINED,
-        "not a record of a job, it lacks",
+        "not a job record: it lacks",
     ),
     "a truncated record": of_record(
         t.truncate(f"{TRAINED}/record.json"), "record", TRAINED, "damaged"
@@ -161,7 +161,7 @@ CASES = {
         "it took 60000 s, Snakemake metadata",
     ),
     "seconds that are no number": of_record(
-        t.record(TRAINED, "seconds", to="fast"), "times", TRAINED, "invalid times"
+        t.record(TRAINED, "seconds", to="fast"), "record", TRAINED, "a number as seconds"
     ),
     "an attack before its encoder": of_record(
         t.record(ATTACK, "started", to="2020-01-01T00:00:00Z"),
@@ -312,6 +312,18 @@ CASES = {
         OTHER,
         "stale: run.batch_size was 100, the study now says 50",
     ),
+    "the report": Case(
+        t.replace(f"{RESULTS}/report.html", "tiny", "tidy"),
+        "seal",
+        f"{RESULTS}/report.html",
+        "changed text: it does not have the checksum at its end",
+    ),
+    "the page of the audit": Case(
+        t.replace(f"{RESULTS}/audit.html", "tiny", "tidy"),
+        "seal",
+        f"{RESULTS}/audit.html",
+        "changed text: it does not have the checksum at its end",
+    ),
     "the title of a table": Case(
         t.replace("params.yaml", "Clean and robust accuracy", "Robust accuracy"),
         "metadata",
@@ -345,6 +357,7 @@ LOCKED = {
     "the md5 of a folder in dvc.lock": Case(
         t.tamper_with_folder_in_lock, "dvc", f"{RESULTS}/pretrain", "differs from dvc.lock"
     ),
+    "no dvc.lock": Case(t.remove("dvc.lock"), "dvc", "dvc.lock", "git has it, but it is not here"),
     "damaged dvc.lock": Case(
         t.write("dvc.lock", "stages: ["), "dvc", "dvc.lock", "expected stages with outs"
     ),
@@ -556,7 +569,9 @@ def test_an_edited_source_is_caught_where_it_decides_and_nowhere_else(study, tmp
     result = copy.robustviews("audit")
     assert result.status == 1, result.text
     record = f"{OTHER}/record.json"
-    assert f"failed: code: {record}: the code that decides it has changed since" in result.text
+    assert (
+        f"failed: code: {record}: stale: the code that decides it has changed since" in result.text
+    )
     assert f"failed: code: {TRAINED}/record.json" not in result.text
     # The commit is still the one that it ran from.
     assert f"failed: commit: {record}" not in result.text

@@ -1,26 +1,26 @@
-"""Records: how a job's record is written, and checked before anything is read from it."""
+"""Records: what a finished job states about itself, written once and checked where it is read."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib.metadata
 import json
+import math
 import os
 import re
 import time
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from robustviews.artifacts.files import RECORD, ArtifactError, sha256, write_json
+from robustviews.artifacts.files import RECORD, ArtifactError, read_json, sha256, write_json
 from robustviews.artifacts.revision import commit
 
-Record = dict[str, Any]
-
-_MAPPING, _TEXT = (dict, "a mapping"), (str, "text")
-# The sections of a record, with their types and the name of each type in messages.
-_CORE = ("stage", "name", "spec", "inputs", "outputs")
-_SECTIONS: dict[str, tuple[type | tuple[type, ...], str]] = {
+_MAPPING, _TEXT, _NUMBER = (dict, "a mapping"), (str, "text"), ((int, float), "a number")
+_WHOLE, _FLAG = (int, "a whole number"), (bool, "true or false")
+# What JSON may hold under each key of a record, with the name of the type in messages.
+_KINDS: dict[str, tuple[type | tuple[type, ...], str]] = {
     "stage": _TEXT,
     "name": _TEXT,
     "spec": _MAPPING,
@@ -29,52 +29,157 @@ _SECTIONS: dict[str, tuple[type | tuple[type, ...], str]] = {
     "study": _TEXT,
     "code": _MAPPING,
     "environment": _MAPPING,
+    "seed": _WHOLE,
     "started": _TEXT,
-    "seconds": ((int, float), "a number"),
+    "seconds": _NUMBER,
+    "resumed": _WHOLE,
     "result": _MAPPING,
 }
+_PARTS: dict[tuple[str, str], tuple[type | tuple[type, ...], str]] = {
+    ("code", "digest"): _TEXT,
+    ("code", "commit"): _TEXT,
+    ("code", "dirty"): _FLAG,
+    ("environment", "device"): _TEXT,
+}
+_IDENTITY = ("stage", "name", "spec", "inputs", "outputs")
+_OPTIONAL = ("seed", "resumed")  # null, or absent from older records
 
 
-def broken(record: object, *, whole: bool = True) -> str:
-    """Return why JSON is not a valid job record; an empty text for a valid one.
+@dataclass(frozen=True)
+class Code:
+    """The code of a job; None is unknown.
 
-    Args:
-        record: parsed JSON.
-        whole: whether all sections are required; otherwise only those that identify a job, its
-            inputs and its outputs are, and the others may be missing or None (unknown).
+    Attributes:
+        digest: of the definitions that decide the result.
+        commit: git commit of the sources.
+        dirty: whether the sources had uncommitted changes.
     """
-    if not isinstance(record, dict):
-        return f"expected a mapping, found {json.dumps(record)[:40]}"
-    needed = _SECTIONS if whole else _CORE
-    lacking = [name for name in needed if name not in record]
+
+    digest: str | None = None
+    commit: str | None = None
+    dirty: bool | None = None
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a finished job states about itself; None, or an empty mapping, is unknown.
+
+    Attributes:
+        stage: rule of the job.
+        name: name of the job within its rule.
+        spec: what decided the result.
+        inputs: checksum of each file that the job read, by path.
+        outputs: checksum of each file that the job wrote, by name.
+        study: slug of the study.
+        code: the code of the job.
+        environment: device, threads, versions and the like.
+        seed: seed of the job; None also for a job that needs none.
+        started: start of the job, in ISO 8601.
+        seconds: work time.
+        resumed: how often the job was resumed after an interruption.
+        result: numbers of the job, for readers and logs.
+    """
+
+    stage: str = ""
+    name: str = ""
+    spec: dict[str, Any] = field(default_factory=dict)
+    inputs: dict[str, str] = field(default_factory=dict)
+    outputs: dict[str, str] = field(default_factory=dict)
+    study: str | None = None
+    code: Code = Code()
+    environment: dict[str, Any] = field(default_factory=dict)
+    seed: int | None = None
+    started: str | None = None
+    seconds: float | None = None
+    resumed: int | None = None
+    result: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path, *, whole: bool = True) -> Record:
+        """Read a record from its file; `whole` as in `parse`.
+
+        Raises:
+            ArtifactError: the file is missing, damaged, or not a record.
+        """
+        return cls.parse(read_json(path), path, whole=whole)
+
+    @classmethod
+    def parse(cls, value: object, where: Path | str, *, whole: bool = True) -> Record:
+        """Check parsed JSON once, and return it as a record.
+
+        Args:
+            value: parsed JSON.
+            where: file of the record, for messages.
+            whole: whether every key is required; otherwise only those that identify a job, its
+                inputs and its outputs are, and the others may be missing or None (unknown).
+
+        Raises:
+            ArtifactError: the JSON is not a record.
+        """
+        problem = _problem(value, whole=whole)
+        if problem:
+            folder = Path(where).parent
+            raise ArtifactError(
+                f"{where}: not a job record: {problem}; restore it with: "
+                f"dvc checkout --force {folder}   or remove {folder} and run snakemake again"
+            )
+        assert isinstance(value, dict)
+        stated = {key: value[key] for key in _KINDS if value.get(key) is not None}
+        code = stated.get("code", {})
+        names = [part.name for part in fields(Code)]
+        return cls(**{**stated, "code": Code(**{name: code.get(name) for name in names})})
+
+    @property
+    def start(self) -> float | None:
+        """When the job started, in seconds since the epoch."""
+        return None if self.started is None else _moment(self.started)
+
+
+def _problem(value: object, *, whole: bool) -> str:
+    """Return why JSON is not a record; an empty text for a valid one."""
+    if not isinstance(value, dict):
+        return f"expected a mapping, found {json.dumps(value)[:40]}"
+    needed = _KINDS if whole else _IDENTITY
+    lacking = [key for key in needed if key not in value and key != "resumed"]
     if lacking:
         return f"it lacks {', '.join(lacking)}"
-    for name, (kinds, what) in _SECTIONS.items():
-        value = record.get(name)
-        unknown = value is None and name not in needed
-        if not unknown and (not isinstance(value, kinds) or isinstance(value, bool)):
-            return f"expected {what} as {name}"
-    for section, name in (("environment", "device"), ("code", "commit"), ("code", "digest")):
-        if not isinstance((record.get(section) or {}).get(name), str | None):
-            return f"expected text as {section}.{name}"
+    for key, (kinds, what) in _KINDS.items():
+        if not _fits(value.get(key), kinds, unknown=key in _OPTIONAL or key not in needed):
+            return f"expected {what} as {key}"
+    for (section, key), (kinds, what) in _PARTS.items():
+        if not _fits((value.get(section) or {}).get(key), kinds, unknown=True):
+            return f"expected {what} as {section}.{key}"
+    return _wrong_value(value)
+
+
+def _wrong_value(value: dict[str, Any]) -> str:
+    """Return which value of a record is impossible, although its type is right."""
+    for section in ("inputs", "outputs"):
+        if not all(isinstance(checksum, str) for checksum in value[section].values()):
+            return f"expected checksums as {section}"
+    seconds, started = value.get("seconds"), value.get("started")
+    if (value.get("resumed") or 0) < 0:
+        return f"expected a count as resumed, found {value['resumed']}"
+    if seconds is not None and not (math.isfinite(seconds) and seconds >= 0):
+        return f"expected a duration as seconds, found {seconds}"
+    if started is not None and _moment(started) is None:
+        return f"expected a time as started, found {started!r}"
     return ""
 
 
-def require(record: object, where: Path | str, *, whole: bool = True) -> Record:
-    """Return a record after checking its sections and types; `whole` as in `broken`.
+def _fits(value: object, kinds: type | tuple[type, ...], *, unknown: bool) -> bool:
+    if value is None:
+        return unknown
+    return isinstance(value, kinds) and (kinds is bool or not isinstance(value, bool))
 
-    Raises:
-        ArtifactError: the record is not valid.
-    """
-    problem = broken(record, whole=whole)
-    if problem:
-        folder = Path(where).parent
-        raise ArtifactError(
-            f"{where}: not a job record: {problem}; restore it with: "
-            f"dvc checkout --force {folder}   or remove {folder} and run snakemake again"
-        )
-    assert isinstance(record, dict)
-    return record
+
+def _moment(text: str) -> float | None:
+    """Return a time in ISO 8601 in seconds since the epoch; None for any other text."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 # Packages whose versions may change a result.
@@ -123,24 +228,22 @@ def write_record(
     """
     outputs = [path for path in sorted(folder.iterdir()) if _is_output(path)]
     revision, dirty = code or commit()
-    write_json(
-        folder / RECORD,
-        {
-            "stage": stage,
-            "name": name,
-            "study": study,
-            "spec": spec,
-            "inputs": {path.as_posix(): sha256(path) for path in inputs},
-            "outputs": {path.name: sha256(path) for path in outputs},
-            "code": {"digest": spec.get("code"), "commit": revision, "dirty": dirty},
-            "environment": {**_software(), **environment},
-            "seed": spec.get("seed"),
-            "started": f"{datetime.fromtimestamp(started, UTC):%Y-%m-%dT%H:%M:%SZ}",
-            "seconds": round(time.time() - started if seconds is None else seconds, 3),
-            "resumed": resumed,
-            "result": result,
-        },
+    record = Record(
+        stage=stage,
+        name=name,
+        spec=spec,
+        inputs={path.as_posix(): sha256(path) for path in inputs},
+        outputs={path.name: sha256(path) for path in outputs},
+        study=study,
+        code=Code(spec.get("code"), revision, dirty),
+        environment={**_software(), **environment},
+        seed=spec.get("seed"),
+        started=f"{datetime.fromtimestamp(started, UTC):%Y-%m-%dT%H:%M:%SZ}",
+        seconds=round(time.time() - started if seconds is None else seconds, 3),
+        resumed=resumed,
+        result=result,
     )
+    write_json(folder / RECORD, asdict(record))
 
 
 def lock_file() -> Path | None:
@@ -149,15 +252,21 @@ def lock_file() -> Path | None:
     return path if path.is_file() else None
 
 
-def _software() -> dict[str, Any]:
-    """Return the lock file's hash, installed versions and the container image; None if unknown."""
-    lock, packages = lock_file(), {}
+def packages() -> dict[str, str]:
+    """Return the installed versions of the packages whose versions may change a result."""
+    versions = {}
     for name in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            packages[name] = importlib.metadata.version(name)
+            versions[name] = importlib.metadata.version(name)
+    return versions
+
+
+def _software() -> dict[str, Any]:
+    """Return the lock file's hash, installed versions and the container image; None if unknown."""
+    lock = lock_file()
     return {
         "lock": sha256(lock) if lock else None,
-        "packages": packages,
+        "packages": packages(),
         "image": _public_name(os.environ.get("ROBUSTVIEWS_IMAGE", "")) or None,
     }
 

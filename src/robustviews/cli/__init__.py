@@ -128,6 +128,7 @@ def _options() -> dict[str, dict[str, Any]]:
         "--json": {**switch, "help": "write JSON with all details"},
         "--stages": {"nargs": "+", "metavar": "STAGE", "help": "check only these stages"},
         "--cell": {"metavar": "TABLE:ROW:COLUMN", "help": "check only this cell"},
+        "--again": {"type": _positive, "metavar": "N", "help": "attack N images per attack again"},
         "cell": {"metavar": "TABLE:ROW:COLUMN", "help": "cell of a table"},
         "first": {"metavar": "A", "help": "record, folder, cell, or REVISION:PATH"},
         "second": {"metavar": "B", "help": "the same, to compare with"},
@@ -184,7 +185,7 @@ VERBS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "audit": (
         "audit",
         "trace every cell of every table back to its files",
-        ("--cell", "--json"),
+        ("--cell", "--again", "--device", "--json"),
     ),
     "explain": (
         "provenance",

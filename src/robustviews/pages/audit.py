@@ -12,7 +12,6 @@ from pathlib import Path
 from urllib.parse import quote
 
 from robustviews import commands
-from robustviews.artifacts import ArtifactError
 from robustviews.machine.humanize import duration
 from robustviews.pages.rendering import environment
 from robustviews.provenance.audit import Audit
@@ -171,15 +170,13 @@ def study_option(file: str) -> str:
 
 def mark(state: State) -> str:
     """Return the sign before a state, for readers who do not see its colour."""
-    return {State.VERIFIED: "✓", State.UNKNOWN: "?", State.FAILED: "✗"}[state]
+    return {State.VERIFIED: "✓", State.UNKNOWN: "?", State.DOUBT: "?!", State.FAILED: "✗"}[state]
 
 
 def summary(result: Audit) -> str:
     """Return the counts of an audit: `40 of 45 cells verified, 5 unknown`."""
     counts = Counter(result.state_of(address) for address in result.cells)
-    others = [
-        f"{counts[state]} {state}" for state in (State.UNKNOWN, State.FAILED) if counts[state]
-    ]
+    others = [f"{counts[state]} {state}" for state in State if state and counts[state]]
     verified = f"{counts[State.VERIFIED]} of {len(result.cells)} cells verified"
     return ", ".join([verified, *others])
 
@@ -219,33 +216,31 @@ def _problems(findings: Iterable[Finding]) -> tuple[Problem, ...]:
 
 
 def _job(disk: Disk, result: Audit, job: Job) -> JobEntry:
-    read = disk.record(job)
-    is_readable = not isinstance(read, ArtifactError)
-    record = {} if isinstance(read, ArtifactError) else read
-    code, machine = disk.section(job, "code"), disk.section(job, "environment")
+    record = disk.stated(job)
+    code = record.code
     is_data = job.rule == "data"
     folder = job.record.parent.as_posix()
     return JobEntry(
         key=job.key,
         anchor=f"job-{job.rule}/{job.name}",
         state=result.jobs[job.key].state,
-        record=job.record.as_posix() if is_readable else "",
-        seed="" if is_data else _text(record.get("seed")),
-        device="" if is_data else _text(machine.get("device")),
-        commit=_text(code.get("commit")),
-        changed=_changed(code.get("commit"), code.get("dirty")),
-        digest=_text(code.get("digest")),
-        started=_text(record.get("started")),
-        took=_took(record.get("seconds"), record.get("resumed")),
-        inputs=tuple(_files(disk.section(job, "inputs"), "")),
-        outputs=tuple(_files(disk.section(job, "outputs"), f"{folder}/")),
+        record=job.record.as_posix() if record.stage else "",
+        seed="" if is_data else _text(record.seed),
+        device="" if is_data else _text(record.environment.get("device")),
+        commit=_text(code.commit),
+        changed=_changed(code.commit, code.dirty),
+        digest=_text(code.digest),
+        started=_text(record.started),
+        took=_took(record.seconds, record.resumed),
+        inputs=tuple(_files(record.inputs, "")),
+        outputs=tuple(_files(record.outputs, f"{folder}/")),
         findings=result.jobs[job.key].findings,
     )
 
 
-def _files(hashes: dict[str, object], folder: str) -> Iterator[File]:
+def _files(hashes: dict[str, str], folder: str) -> Iterator[File]:
     for name, digest in sorted(hashes.items()):
-        yield File(folder + name, str(digest).removeprefix("sha256:"))
+        yield File(folder + name, digest.removeprefix("sha256:"))
 
 
 def _changed(commit: object, dirty: object) -> str:

@@ -139,9 +139,9 @@ def _facts(
     planned: Iterable[Key], frame: list[Result], records: Mapping[str, Record]
 ) -> dict[str, str]:
     """Return the size of the study in a few numbers."""
-    stages = [record["stage"] for record in records.values()]
+    stages = [record.stage for record in records.values()]
     devices = sorted({result["device"] for result in frame})
-    seconds = sum(record["seconds"] for record in records.values())
+    seconds = sum(record.seconds or 0 for record in records.values())
     rules = [rule for rule, _ in planned]
     return {
         "Pretrainings": f"{stages.count('pretrain')} of {rules.count('pretrain')}",
@@ -181,19 +181,19 @@ def _job(job: Job, records: Mapping[str, Record]) -> dict[str, str]:
     record = records.get(path)
     if record is None:
         return {"name": job.name, "seed": seed, "record": ""}
-    loss = record["result"].get("loss")
-    code = record["code"]
-    commit = (code.get("commit") or "no commit")[:7] + (" (changed)" if code.get("dirty") else "")
+    loss = record.result.get("loss")
+    code = record.code
+    commit = (code.commit or "no commit")[:7] + (" (changed)" if code.dirty else "")
     return {
         "name": job.name,
         "seed": seed,
         "record": path,
-        "minutes": minutes(record["seconds"] / 60),
+        "minutes": minutes((record.seconds or 0) / 60),
         "loss": f"{loss:.4g}" if isinstance(loss, int | float) else "",
-        "device": record["environment"].get("device") or "unknown",
-        "started": record["started"],
-        "resumed": str(record.get("resumed", "unknown")),
-        "code": f"{code.get('digest')}, {commit}",
+        "device": record.environment.get("device") or "unknown",
+        "started": record.started or "unknown",
+        "resumed": "unknown" if record.resumed is None else str(record.resumed),
+        "code": f"{code.digest}, {commit}",
     }
 
 
@@ -213,7 +213,7 @@ def _environments(records: Mapping[str, Record]) -> list[tuple[int, list[tuple[s
     """Return the number of jobs and the options of each environment."""
     counts: dict[str, int] = {}
     for record in records.values():
-        key = json.dumps(record["environment"], sort_keys=True)
+        key = json.dumps(record.environment, sort_keys=True)
         counts[key] = counts.get(key, 0) + 1
     return [(count, _flat(json.loads(key))) for key, count in counts.items()]
 

@@ -12,9 +12,6 @@ from robustviews.study import differences
 from robustviews.study.folders import OUTPUTS
 from robustviews.study.jobs import Job
 
-_SECTIONS = ("spec", "inputs", "outputs", "code", "environment")
-_NAMES = ("stage", "name", "study", "seed", "started", "seconds")
-
 
 def of_job(disk: Disk, job: Job) -> list[Finding]:
     """Check a finished job: record, spec, code, seed, bytes and inputs.
@@ -29,13 +26,8 @@ def of_job(disk: Disk, job: Job) -> list[Finding]:
     record = disk.record(job)
     if isinstance(record, ArtifactError):
         return [_unreadable(disk, job, record)]
-    fault = _fault(record)
-    if fault:
-        return [_failed("record", job.record, f"{fault}; {remake(disk, job)}")]
     return [
-        *_identity(disk, job, record),
         *_spec(disk, job, record),
-        *_code(disk, job, record),
         *_seed(disk, job, record),
         *_outputs(disk, job, record),
         *_inputs(disk, job, record),
@@ -44,8 +36,7 @@ def of_job(disk: Disk, job: Job) -> list[Finding]:
 
 def is_readable(disk: Disk, job: Job) -> bool:
     """Return whether a job has a record with all sections."""
-    record = disk.record(job)
-    return not isinstance(record, ArtifactError) and not _fault(record)
+    return not isinstance(disk.record(job), ArtifactError)
 
 
 def remake(disk: Disk, job: Job) -> str:
@@ -81,68 +72,35 @@ def _unreadable(disk: Disk, job: Job, error: ArtifactError) -> Finding:
     return Finding("record", path.as_posix(), State.UNKNOWN, text)
 
 
-def _fault(record: Record) -> str:
-    """Return why a file is not a record of a job; empty if it is one."""
-    lacking = [name for name in (*_NAMES, *_SECTIONS) if name not in record]
-    if lacking:
-        return f"not a record of a job, it lacks {', '.join(lacking)}"
-    wrong = [name for name in _SECTIONS if not isinstance(record[name], dict)]
-    if wrong:
-        return f"not a record of a job: expected a mapping as {', '.join(wrong)}"
-    return ""
-
-
-def _identity(disk: Disk, job: Job, record: Record) -> Iterator[Finding]:
-    """Check that a record belongs to this job, not to another job or study."""
-    expected = {"stage": job.rule, "name": job.name, "study": disk.study.study}
-    if job.rule == "data":
-        del expected["study"]  # studies share prepared data
-    problems = [
-        f"foreign record: {key} is {record[key]!r}, expected {value!r}"
-        for key, value in expected.items()
-        if record[key] != value
-    ]
-    right = "the record belongs to this job"
-    yield from _result("record", job, problems, right, fix=remake(disk, job))
-
-
 def _spec(disk: Disk, job: Job, record: Record) -> Iterator[Finding]:
-    problems = [
-        f"stale: {key} was {was}, the study now says {now}"
-        for key, was, now in differences.differences(record["spec"], job.spec)
-        if not _is_code(key)
-    ]
+    """Check that a record belongs to this job, with the options and the code of the study now."""
+    found = differences.of_record(record, job, disk.study.study)
+    problems: dict[str, list[str]] = {"foreign": [], "options": [], "code": []}
+    for difference in found:
+        problems[difference.kind].append(str(difference))
+    digest = record.spec.get("code")
+    if record.code.digest != digest:
+        text = f"edited: code.digest is {record.code.digest}, but spec.code is {digest}"
+        problems["code"].append(text)
+    again = rerun(disk, job)
+    right = "the record belongs to this job"
+    yield from _result("record", job, problems["foreign"], right, fix=remake(disk, job))
     right = "every parameter is as in the study now"
-    yield from _result("spec", job, problems, right, fix=rerun(disk, job))
-
-
-def _code(disk: Disk, job: Job, record: Record) -> Iterator[Finding]:
-    problems = [
-        f"the code that decides it has changed since: its digest ({key}) was {was}, now it is {now}"
-        for key, was, now in differences.differences(record["spec"], job.spec)
-        if _is_code(key)
-    ]
-    stated, digest = record["code"].get("digest"), record["spec"].get("code")
-    if stated != digest:
-        problems.append(f"edited: code.digest is {stated}, but spec.code is {digest}")
+    yield from _result("spec", job, problems["options"], right, fix=again)
     right = f"made by the code as it is now, digest {digest}"
-    yield from _result("code", job, problems, right, fix=rerun(disk, job))
-
-
-def _is_code(key: str) -> bool:
-    return key.rpartition(".")[2] == "code"
+    yield from _result("code", job, problems["code"], right, fix=again)
 
 
 def _seed(disk: Disk, job: Job, record: Record) -> Iterator[Finding]:
     assert job.spec is not None
-    seed, expected = record["seed"], job.spec.get("seed")
+    seed, expected = record.seed, job.spec.get("seed")
     problems = []
     if expected is not None and seed is None:
         problems.append(f"missing seed, expected {expected}")
     elif seed != expected:
         problems.append(f"seed is {seed}, expected {expected}")
-    elif record["spec"].get("seed") != seed:
-        problems.append(f"seed is {seed}, but its spec says {record['spec'].get('seed')}")
+    elif record.spec.get("seed") != seed:
+        problems.append(f"seed is {seed}, but its spec says {record.spec.get('seed')}")
     right = "needs no seed" if seed is None else f"seed {seed}"
     yield from _result("seed", job, problems, right, fix=force_rerun(disk, job))
 
@@ -150,7 +108,7 @@ def _seed(disk: Disk, job: Job, record: Record) -> Iterator[Finding]:
 def _outputs(disk: Disk, job: Job, record: Record) -> Iterator[Finding]:
     """Check that a folder holds the files that its record names, unchanged, and no other files."""
     assert job.folder is not None
-    stated, verified = record["outputs"], 0
+    stated, verified = record.outputs, 0
     for name in sorted({*OUTPUTS[job.rule], *stated}):
         path = job.folder / name
         if name not in stated:
@@ -187,7 +145,7 @@ def _extra_files(root: Path, folder: Path, known: set[str]) -> list[Path]:
 
 def _inputs(disk: Disk, job: Job, record: Record) -> Iterator[Finding]:
     """Check that a job read the files it should, with their bytes as on disk and upstream."""
-    expected, stated, verified = {path.as_posix() for path in job.reads}, record["inputs"], 0
+    expected, stated, verified = {path.as_posix() for path in job.reads}, record.inputs, 0
     for name in sorted({*expected, *stated}):
         if name not in expected:
             yield _failed("inputs", name, f"{job.record} says it was read, but it should not be")
@@ -205,8 +163,8 @@ def _inputs(disk: Disk, job: Job, record: Record) -> Iterator[Finding]:
 
 
 def _input(disk: Disk, job: Job, path: Path) -> Finding | None:
-    stated, upstream = disk.section(job, "inputs")[path.as_posix()], disk.jobs[job.reads[path]]
-    written = disk.section(upstream, "outputs").get(path.name)
+    stated, upstream = disk.stated(job).inputs[path.as_posix()], disk.jobs[job.reads[path]]
+    written = disk.stated(upstream).outputs.get(path.name)
     if written is not None and written != stated:
         text = (
             f"{job.record} was made from {short(stated)}, {upstream.record} says that "

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -166,11 +166,10 @@ def _add_job(
     crate: Crate, disk: Disk, job: Job, window: Window | None, common: dict[str, Any]
 ) -> None:
     """Describe a job: what it read and wrote, its parameters, time, code, image and environment."""
-    record = disk.record(job) if job.folder else {}
-    assert isinstance(record, dict)
-    digest = record.get("code", {}).get("digest")
-    image = record.get("environment", {}).get("image")
-    stated = {section: record[section] for section in _ENVIRONMENT if section in record}
+    record = disk.stated(job) if job.folder else Record()
+    digest, image = record.code.digest, record.environment.get("image")
+    sections = asdict(record) if job.folder else {}
+    stated = {name: value for name, value in sections.items() if name in _ENVIRONMENT}
     crate.add(
         _identifier("job", job.rule, job.name),
         "CreateAction",
@@ -184,7 +183,7 @@ def _add_job(
         object=[
             _file(Path(disk.study.file)),
             *map(_file, _read(disk, job)),
-            *_values(crate, record.get("spec", {})),
+            *_values(crate, record.spec),
         ],
         result=[_file(path) for path in job.writes],
         containerImage=image
@@ -198,7 +197,7 @@ def _add_job(
 def _read(disk: Disk, job: Job) -> list[Path]:
     """Return the files that a job read: by its record, or else all files of the jobs it needs."""
     if job.folder:
-        return [Path(name) for name in disk.section(job, "inputs")]
+        return [Path(name) for name in disk.stated(job).inputs]
     return [path for need in job.needs for path in disk.jobs[need].writes]
 
 
@@ -223,11 +222,10 @@ def _times(record: Record, window: Window | None) -> dict[str, str]:
     times = {}
     if window:
         times = dict(zip(("startTime", "endTime"), map(_moment, window), strict=True))
-    if record:
-        start = datetime.fromisoformat(record["started"]).timestamp()
-        times["startTime"] = _moment(start)
-        if not record.get("resumed"):
-            times.setdefault("endTime", _moment(start + record["seconds"]))
+    if record.start is not None:
+        times["startTime"] = _moment(record.start)
+        if not record.resumed and record.seconds is not None:
+            times.setdefault("endTime", _moment(record.start + record.seconds))
     return times
 
 

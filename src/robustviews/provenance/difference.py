@@ -98,10 +98,10 @@ def compare(first: str, second: str, load: Callable[[], Study]) -> Comparison:
     changes: list[Change] = []
     for pair in zip(before, after, strict=False):
         old, new = (end.record() for end in pair)
-        if old["stage"] != new["stage"]:
+        if old.stage != new.stage:
             raise LocateError(
-                f"{home(old)} belongs to stage {old['stage']}, {home(new)} to stage "
-                f"{new['stage']}: compare two results of one stage"
+                f"{home(old)} belongs to stage {old.stage}, {home(new)} to stage "
+                f"{new.stage}: compare two results of one stage"
             )
         changes += _changes(*pair, comparison.unknown)
         comparison.written |= {f"{_job(new)}: {name}": same for name, same in _outputs(old, new)}
@@ -121,13 +121,13 @@ def _changes(before: End, after: End, unknown: list[str]) -> Iterator[Change]:
     """Yield the inputs in which two jobs differ, each after its causes."""
     old, new = before.record(), after.record()
     files = [
-        {PurePosixPath(path).name: PurePosixPath(path) for path in record["inputs"]}
+        {PurePosixPath(path).name: PurePosixPath(path) for path in record.inputs}
         for record in (old, new)
     ]
     changed_inputs = []
     for name in dict.fromkeys((*files[0], *files[1])):
         first, second = (paths.get(name) for paths in files)
-        hashes = old["inputs"].get(str(first), ABSENT), new["inputs"].get(str(second), ABSENT)
+        hashes = old.inputs.get(str(first), ABSENT), new.inputs.get(str(second), ABSENT)
         if hashes[0] == hashes[1]:
             continue
         changed_inputs.append(Change(_job(new), "input", name, *hashes))
@@ -136,10 +136,10 @@ def _changes(before: End, after: End, unknown: list[str]) -> Iterator[Change]:
             yield from _causes(*pair, name, hashes, unknown)
     yield from changed_inputs
     job = _job(new)
-    for key, was, now in sorted(differences(old["spec"], new["spec"]), key=_rank):
+    for key, was, now in sorted(differences(old.spec, new.spec), key=_rank):
         yield Change(job, _kind(key), key, was, now)
     if not all(same for _, same in _outputs(old, new)):  # else the environment had no effect
-        for key, was, now in differences(old.get("environment"), new.get("environment")):
+        for key, was, now in differences(old.environment, new.environment):
             yield Change(job, "environment", key or "environment", was, now)
 
 
@@ -148,7 +148,7 @@ def _causes(
 ) -> Iterator[Change]:
     """Yield why a file that two jobs wrote differs, as far as their records still exist."""
     try:
-        written = [end.record()["outputs"].get(name) for end in (before, after)]
+        written = [end.record().outputs.get(name) for end in (before, after)]
     except ArtifactError as error:
         unknown.append(f"why {name} differs: {error}")
         return
@@ -162,8 +162,8 @@ def _causes(
 
 def _outputs(old: Record, new: Record) -> Iterator[tuple[str, bool]]:
     """Yield each file that two jobs wrote, and whether its bytes are the same."""
-    for name in sorted({*old["outputs"], *new["outputs"]} - {_TIMED}):
-        yield name, old["outputs"].get(name) == new["outputs"].get(name)
+    for name in sorted({*old.outputs, *new.outputs} - {_TIMED}):
+        yield name, old.outputs.get(name) == new.outputs.get(name)
 
 
 def _rank(change: tuple[str, Any, Any]) -> tuple[bool, bool]:
@@ -178,7 +178,7 @@ def _kind(key: str) -> str:
 
 
 def _job(record: Record) -> str:
-    return f"{record['stage']} {record['name']}"
+    return f"{record.stage} {record.name}"
 
 
 def _text(value: object) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from robustviews import artifacts, commands
 from robustviews.artifacts import ArtifactError, Record
@@ -67,11 +66,10 @@ class Disk:
             self._records[path] = self._read(path)
         return self._records[path]
 
-    def section(self, job: Job, name: str) -> dict[str, Any]:
-        """Return a section of a job's record; empty if the record does not have it."""
+    def stated(self, job: Job) -> Record:
+        """Return a job's record; an empty one, which knows nothing, if it cannot be read."""
         record = self.record(job)
-        value = None if isinstance(record, ArtifactError) else record.get(name)
-        return value if isinstance(value, dict) else {}
+        return Record() if isinstance(record, ArtifactError) else record
 
     def make(self, *arguments: object) -> str:
         """Return the command by which Snakemake makes files of this study."""
@@ -90,12 +88,9 @@ class Disk:
 
     def _read(self, path: Path) -> Record | ArtifactError:
         try:
-            record = artifacts.read_json(self.root / path)
+            return Record.parse(artifacts.read_json(self.root / path), path)
         except ArtifactError as error:
             return error
-        if not isinstance(record, dict):
-            return ArtifactError(f"{path}: expected a record, found another kind of JSON")
-        return record
 
 
 def removal(path: Path, *options: str) -> str:

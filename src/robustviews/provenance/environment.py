@@ -47,7 +47,7 @@ def determinism(disk: Disk, job: Job) -> list[Finding]:
     Returns:
         One finding if it did not; nothing if it did, or if no record says.
     """
-    recorded = disk.section(job, "environment").get("deterministic")
+    recorded = disk.stated(job).environment.get("deterministic")
     requested = disk.study.runtime.deterministic
     if recorded in (None, requested) or job.rule == "data":
         return []
@@ -67,12 +67,12 @@ class _Lock:
     """
 
     def __init__(self, disk: Disk, history: History, job: Job) -> None:
-        self.recorded = disk.section(job, "environment").get("lock")
+        self.recorded = disk.stated(job).environment.get("lock")
         self.here = _lock_here(disk)
         self.newer, self.pins = False, _pins(disk.root)
         if self.recorded is None or self.recorded == self.here or history.head is None:
             return
-        commit = disk.section(job, "code").get("commit")
+        commit = disk.stated(job).code.commit
         at_commit = history.file(commit, LOCK) if history.is_name(commit) else None
         at_head = history.file(history.head, LOCK)
         if at_commit is None or at_head is None:
@@ -100,7 +100,7 @@ def _lock(job: Job, lock: _Lock) -> Finding:
 
 
 def _packages(disk: Disk, job: Job, lock: _Lock) -> Iterator[Finding]:
-    environment = disk.section(job, "environment")
+    environment = disk.stated(job).environment
     recorded = environment.get("packages")
     if not isinstance(recorded, dict) or not recorded:
         text = f"unknown: {_UNSTATED} which versions of which packages it ran with"
@@ -133,7 +133,7 @@ def _packages(disk: Disk, job: Job, lock: _Lock) -> Iterator[Finding]:
 
 def _machine(disk: Disk, job: Job) -> Finding:
     """Describe the machine that ran a job, and its settings."""
-    environment = disk.section(job, "environment")
+    environment = disk.stated(job).environment
     keys = ["python"]
     if job.rule != "data":
         keys += ["device", "threads", "deterministic"]

@@ -126,7 +126,7 @@ def _by_hand(disk: Disk, address: Address, chain: list[Job], head: str | None) -
         arguments = [argument for pair in names for argument in pair]
         if job.rule == "data":
             arguments = ["--dataset", job.name.rpartition("-")[0]]
-        threads = disk.section(job, "environment").get("threads")
+        threads = disk.stated(job).environment.get("threads")
         for option, value in (("--device", _device(disk, job)), ("--threads", threads)):
             arguments += [option, str(value)] if value else []
         yield commands.robustviews(disk.study.file, job.rule, *arguments)
@@ -134,13 +134,12 @@ def _by_hand(disk: Disk, address: Address, chain: list[Job], head: str | None) -
 
 
 def _commit(disk: Disk, job: Job) -> str | None:
-    commit = disk.section(job, "code").get("commit")
-    return None if commit is None else str(commit)
+    return disk.stated(job).code.commit
 
 
 def _device(disk: Disk, job: Job) -> str:
     """Return `cpu` or `cuda`; empty if no record says, and for data, which have no device."""
-    return str(disk.section(job, "environment").get("device") or "").partition(":")[0]
+    return str(disk.stated(job).environment.get("device") or "").partition(":")[0]
 
 
 def _wrapped(line: str) -> list[str]:

@@ -176,9 +176,8 @@ def check(disk: Disk, history: History, metadata: ProjectMetadata, job: Job) -> 
         metadata: of the project, which states when a job ended.
         job: a computing job with a record.
     """
-    code = disk.section(job, "code")
-    commit, dirty = code.get("commit"), code.get("dirty")
-    state, text = _commit(history, commit, dirty)
+    code = disk.stated(job).code
+    state, text = _commit(history, code.commit, code.dirty)
     if state is State.VERIFIED:
         state, text = _content(disk, history, metadata, job)
     return Finding("commit", job.record.as_posix(), state, text)
@@ -208,8 +207,8 @@ def _content(
 ) -> tuple[State, str]:
     """Compare the code of a known commit, read from git, with the digest that a record states."""
     assert job.folder is not None
-    code = disk.section(job, "code")
-    commit, digest = str(code["commit"]), code.get("digest")
+    code = disk.stated(job).code
+    commit, digest = str(code.commit), code.digest
     window = metadata.window(job.folder / OUTPUTS[job.rule][0])
     committed = history.time(commit)
     if window and committed is not None and committed > window.end + SLACK:

@@ -9,8 +9,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from robustviews import artifacts
-from robustviews.artifacts import RECORD, ArtifactError, Record, records
+from robustviews.artifacts import RECORD, ArtifactError, Record
 from robustviews.study import cells
 
 if TYPE_CHECKING:
@@ -42,9 +41,8 @@ class Source:
         """
         path = folder / RECORD
         if not self.revision:
-            where = str(self.root / path)
-            return records.require(artifacts.read_json(self.root / path), where, whole=False)
-        return records.require(self._of_revision(path), f"{self.revision}:{path}", whole=False)
+            return Record.read(self.root / path, whole=False)
+        return Record.parse(self._of_revision(path), f"{self.revision}:{path}", whole=False)
 
     def _of_revision(self, path: PurePosixPath) -> object:
         where = f"{self.revision}:{path}"
@@ -114,10 +112,10 @@ def locate(text: str, load: Callable[[], Study]) -> tuple[list[End], str]:
 
 def home(record: Record) -> PurePosixPath:
     """Return the folder of a record in its project."""
-    name = PurePosixPath(record["name"])
-    if record["stage"] == "data":
+    name = PurePosixPath(record.name)
+    if record.stage == "data":
         return "data" / name
-    return PurePosixPath("results", str(record.get("study")), record["stage"]) / name
+    return PurePosixPath("results", str(record.study), record.stage) / name
 
 
 def _on_disk(path: Path) -> End:

@@ -74,7 +74,7 @@ def build(study: Study, result: Audit, *, root: Path = Path()) -> dict[str, Any]
             "unknown": [
                 finding.as_json()
                 for finding in result.all_findings()
-                if finding.state is State.UNKNOWN
+                if finding.state in (State.UNKNOWN, State.DOUBT)
             ],
         },
     }
@@ -151,8 +151,8 @@ def _outputs(study: Study) -> list[Path]:
 
 def _code(disk: Disk) -> list[dict[str, Any]]:
     """Return each state of the sources with which some job ran."""
-    sections = (disk.section(job, "code") for job in disk.jobs.values() if job.folder is not None)
-    states = {(str(section.get("commit") or ""), section.get("dirty")) for section in sections}
+    codes = (disk.stated(job).code for job in disk.jobs.values() if job.folder is not None)
+    states = {(code.commit or "", code.dirty) for code in codes}
     return [
         {"commit": commit or None, "dirty": dirty}
         for commit, dirty in sorted(states, key=lambda state: (state[0], str(state[1])))

@@ -112,7 +112,7 @@ def _wrong_parameters(disk: Disk, job: Job, entry: MetadataEntry) -> Iterator[st
         )
         source, fix = "the study now says", f"run: {disk.make(output)}"
     else:  # the check `spec` compares the record with the study
-        expected = disk.section(job, "spec")
+        expected = disk.stated(job).spec
         source, fix = "its record says", disk.remake(output)
     if not stated:
         yield f"its metadata has no parameters; {disk.remake(output)}"

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from robustviews.artifacts import ArtifactError, Record
+from robustviews.artifacts import ArtifactError
 from robustviews.provenance.checks import force_rerun
 from robustviews.provenance.disk import Disk
 from robustviews.provenance.findings import Finding, State
@@ -28,18 +27,17 @@ def check(disk: Disk, metadata: ProjectMetadata, job: Job) -> list[Finding]:
     record = disk.record(job)
     if isinstance(record, ArtifactError):
         return []
-    start, seconds, resumed = _started(record), record.get("seconds"), record.get("resumed", 0)
-    if start is None or not _is_duration(seconds) or not _is_duration(resumed):
-        text = f"invalid times: started {record.get('started')!r}, seconds {seconds!r}, resumed "
-        return [_finding(job, State.FAILED, f"{text}{resumed!r}; {force_rerun(disk, job)}")]
-    outside = _outside(_window(metadata, job), start, None if resumed else record["seconds"])
+    start, resumed = record.start, record.resumed or 0
+    assert start is not None
+    assert record.seconds is not None
+    outside = _outside(_window(metadata, job), start, None if resumed else record.seconds)
     problems = [(State.FAILED, text) for text in outside]
     problems += [(State.UNKNOWN, text) for text in _early(disk, metadata, job, start)]
     if problems:
         fix = force_rerun(disk, job)
         return [_finding(job, state, f"{text}; {fix}") for state, text in problems]
     after = f", resumed {resumed} times" if resumed else ""
-    text = f"started {record['started']}, took {seconds:.6g} s{after}"
+    text = f"started {record.started}, took {record.seconds:.6g} s{after}"
     return [_finding(job, State.VERIFIED, text)]
 
 
@@ -62,26 +60,12 @@ def _early(disk: Disk, metadata: ProjectMetadata, job: Job, start: float) -> Ite
     """
     for need in job.needs:
         upstream = disk.jobs[need]
-        record = disk.record(upstream)
-        started = None if isinstance(record, ArtifactError) else _started(record)
+        started = disk.stated(upstream).start
         if started is None or started <= start + SLACK or _window(metadata, upstream):
             continue
         yield (
             f"it started {_moment(start)}, before its input, {_moment(started)} ({upstream.record})"
         )
-
-
-def _started(record: Record) -> float | None:
-    """Return when a job started, in seconds since the epoch; None if the record has no time."""
-    try:
-        moment = datetime.fromisoformat(record["started"])
-    except (KeyError, TypeError, ValueError):
-        return None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-
-
-def _is_duration(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value) and value >= 0
 
 
 def _window(metadata: ProjectMetadata, job: Job) -> Window | None:

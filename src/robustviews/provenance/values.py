@@ -105,7 +105,7 @@ def _of_runs(disk: Disk, cell: Cell) -> Iterator[float]:
             record = disk.record(disk.jobs["pretrain", run])
             if isinstance(record, ArtifactError):
                 raise record
-            yield float(record["seconds"]) / 60
+            yield float(record.seconds or 0) / 60
         else:
             flags = read_flags(disk, f"{run}/{cell.probe}/{cell.attack}")
             correct = flags[cell.measure.flag]
@@ -181,7 +181,7 @@ def _wrong_images(
 
 def _wrong_result(disk: Disk, job: Job, accuracy: dict[str, float]) -> Iterator[str]:
     """Compare the accuracies in a record with the flags."""
-    result = disk.section(job, "result")
+    result = disk.stated(job).result
     stated = {flag_name(0.0): result.get("clean")}
     if isinstance(result.get("eps"), dict):
         names = {f"{eps:g}": flag_name(eps) for eps in job.spec["attack"]["eps"]}

@@ -13,15 +13,15 @@ from types import NoneType
 from typing import TYPE_CHECKING, Any, TypedDict, cast, get_args, get_type_hints
 
 from robustviews import artifacts
-from robustviews.artifacts import RECORD, ArtifactError, Record
-from robustviews.artifacts import records as record_shape
+from robustviews.artifacts import ArtifactError, Record
 from robustviews.attacks import flag_name
 from robustviews.reporting.statistics import wilson
-from robustviews.study import differences, folders, plan, specs
+from robustviews.study import differences, folders, jobs, plan
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from robustviews.study.jobs import Job, Key
     from robustviews.study.schema import Figure, Study, Table
 
 _SHOWN = 12  # problems that an error lists; it counts the rest
@@ -154,16 +154,11 @@ def records(study: Study, root: Path = Path()) -> dict[str, Record]:
     Raises:
         ArtifactError: a record is not valid.
     """
-    job_folders = [folders.pretrain_folder(study, run) for run in plan.pretrainings(study)]
-    job_folders += [folders.probe_folder(study, *head) for head in plan.heads(study)]
-    job_folders += [
-        folders.attack_folder(study, *evaluation) for evaluation in plan.evaluations(study)
-    ]
-    paths = [folder / RECORD for folder in job_folders]
+    computing = [job for job in jobs.jobs(study).values() if job.folder and job.rule != "data"]
     return {
-        path.as_posix(): record_shape.require(artifacts.read_json(root / path), path)
-        for path in paths
-        if (root / path).exists()
+        job.record.as_posix(): Record.parse(artifacts.read_json(root / job.record), job.record)
+        for job in computing
+        if (root / job.record).exists()
     }
 
 
@@ -181,20 +176,15 @@ class _Reader:
 
     def __init__(self, study: Study, root: Path) -> None:
         self._study, self._root = study, root
-        self._checked: dict[Path, Record] = {}
+        self._jobs = jobs.jobs(study)
+        self._checked: dict[Key, Record] = {}
 
     def rows(self, run: str, probe: str, attack: str) -> list[Result]:
         """Return the rows of an evaluation, or of a pretraining without attack."""
         if not attack:
-            path = folders.pretrain_folder(self._study, run) / RECORD
-            return [self._row(run, record=path)]
-        folder = folders.attack_folder(self._study, run, probe, attack)
-        made_from = [folders.pretrain_folder(self._study, run) / folders.ENCODER]
-        if self._study.probes[probe].trained:
-            made_from.append(folders.probe_folder(self._study, run, probe) / folders.HEAD)
-        spec = specs.attack_spec(self._study, run, probe, attack)
-        record = self._record(folder / folders.FLAGS, spec, made_from)
-        flags = self._flags(folder / folders.FLAGS, record)
+            return [self._row(run, record=self._jobs["pretrain", run].record)]
+        job = self._jobs["attack", f"{run}/{probe}/{attack}"]
+        flags = self._flags(job)
         names = {eps: flag_name(eps) for eps in (0.0, *self._study.attacks[attack].eps)}
         return [
             self._row(
@@ -204,7 +194,7 @@ class _Reader:
                 eps=eps,
                 correct=int(flags[name].sum()),
                 n=len(flags[name]),
-                record=folder / RECORD,
+                record=job.record,
             )
             for eps, name in names.items()
         ]
@@ -221,14 +211,14 @@ class _Reader:
         n: int = 0,
     ) -> Result:
         study, job = self._study, plan.pretrainings(self._study)[run]
-        training = self._pretraining(run)
+        training = self._record(self._jobs["pretrain", run])
         low, high = wilson(correct, n) if n else (None, None)
         return Result(
             study=study.study,
             run=run,
             entry=job.entry,
-            method=training["spec"]["run"]["method"]["kind"],
-            regime=training["spec"]["run"]["regime"]["kind"],
+            method=training.spec["run"]["method"]["kind"],
+            regime=training.spec["run"]["regime"]["kind"],
             dataset=job.dataset,
             seed=job.seed,
             probe=probe,
@@ -239,71 +229,42 @@ class _Reader:
             accuracy=correct / n if n else None,
             low=low,
             high=high,
-            pretrain_minutes=training["seconds"] / 60,
-            device=training["environment"].get("device") or "unknown",
+            pretrain_minutes=(training.seconds or 0.0) / 60,
+            device=training.environment.get("device") or "unknown",
             probe_epochs=study.probes[probe].epochs if probe else None,
             attack_steps=study.attacks[attack].steps if attack else None,
             record=record.as_posix(),
         )
 
-    def _pretraining(self, run: str) -> Record:
-        output = folders.pretrain_folder(self._study, run) / folders.ENCODER
-        return self._record(output, specs.pretrain_spec(self._study, run), [])
+    def _record(self, job: Job) -> Record:
+        """Return a job's record after checking it and the records of its network."""
+        if job.key not in self._checked:
+            self._checked[job.key] = self._read(job)
+        return self._checked[job.key]
 
-    def _head(self, run: str, probe: str) -> Record:
-        made_from = [folders.pretrain_folder(self._study, run) / folders.ENCODER]
-        start = self._study.probes[probe].starts_from
-        if start:
-            made_from.append(folders.probe_folder(self._study, run, start) / folders.HEAD)
-        output = folders.probe_folder(self._study, run, probe) / folders.HEAD
-        return self._record(output, specs.probe_spec(self._study, run, probe), made_from)
-
-    def _upstream(self, path: Path) -> Record:
-        """Return the record of an encoder or head, given its path."""
-        _, _, stage, run, *rest = path.parts
-        return self._pretraining(run) if stage == "pretrain" else self._head(run, rest[0])
-
-    def _record(self, output: Path, spec: specs.Spec, made_from: list[Path]) -> Record:
-        """Return the record beside an output after checking it and the records of its inputs."""
-        path = output.with_name(RECORD)
-        if path in self._checked:
-            return self._checked[path]
+    def _read(self, job: Job) -> Record:
+        path, output = job.record, job.writes[0]
         if not (self._root / path).exists():
             raise _NotRunError(f"{path}: missing; run it with:", output)
-        record: Record = artifacts.read_json(self._root / path)
-        problem = record_shape.broken(record)
-        if problem:
-            raise ArtifactError(
-                f"{path}: not a job record: {problem}; remove {path.parent} and run:", output
-            )
-        if record["study"] != self._study.study:
-            raise ArtifactError(
-                f"{path}: belongs to study {record['study']!r}, expected {self._study.study!r}; "
-                f"remove {path.parent} and run:",
-                output,
-            )
-        differing = differences.differences(record["spec"], spec)
-        if differing:
-            key, recorded, expected = differing[0]
-            raise _NotRunError(
-                f"{path}: stale: {key} was {recorded}, the study now says {expected}; "
-                "run it again with:",
-                output,
-            )
-        for source in made_from:
-            checksum = self._upstream(source)["outputs"].get(source.name)
-            if record["inputs"].get(source.as_posix()) != checksum:
-                raise _NotRunError(
-                    f"{path}: stale: not made from the present {source}; run it again with:",
-                    output,
-                )
-        self._checked[path] = record
+        record = Record.parse(artifacts.read_json(self._root / path), path)
+        for difference in differences.of_record(record, job, self._study.study):
+            if difference.kind == "foreign":
+                raise ArtifactError(f"{path}: {difference}; remove {path.parent} and run:", output)
+            raise _NotRunError(f"{path}: {difference}; run it again with:", output)
+        for source, key in job.reads.items():
+            if key[0] == "data":
+                continue
+            written = self._record(self._jobs[key]).outputs.get(source.name)
+            if record.inputs.get(source.as_posix()) != written:
+                text = f"{path}: stale: not made from the present {source}; run it again with:"
+                raise _NotRunError(text, output)
         return record
 
-    def _flags(self, path: Path, record: Record) -> dict[str, Any]:
+    def _flags(self, job: Job) -> dict[str, Any]:
+        path, record = job.writes[0], self._record(job)
         if not (self._root / path).exists():
             raise _NotRunError(f"{path}: missing; run it with:", path)
-        actual, expected = artifacts.sha256(self._root / path), record["outputs"].get(path.name)
+        actual, expected = artifacts.sha256(self._root / path), record.outputs.get(path.name)
         if actual != expected:
             raise ArtifactError(
                 f"{path}: differs from its record: expected {expected}, found {actual}; "

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from robustviews.artifacts import Record
+    from robustviews.study.jobs import Job
 
 
 class _Absent:
@@ -16,6 +20,54 @@ class _Absent:
 
 
 ABSENT: Final = _Absent()
+
+
+class Difference(NamedTuple):
+    """One way in which a record differs from what a study wants; prints as a phrase.
+
+    Attributes:
+        kind: `foreign` (the record of another job or study), `code` or `options`.
+        key: dotted name in the record.
+        recorded: value in the record, or ABSENT.
+        expected: value in the study, or ABSENT.
+    """
+
+    kind: str
+    key: str
+    recorded: Any
+    expected: Any
+
+    def __str__(self) -> str:
+        """Return the difference for messages, such as `stale: epochs was 3, ...`."""
+        if self.kind == "foreign":
+            return f"foreign record: {self.key} is {self.recorded!r}, expected {self.expected!r}"
+        if self.kind == "code":
+            digests = f"its digest ({self.key}) was {self.recorded}, now it is {self.expected}"
+            return f"stale: the code that decides it has changed since: {digests}"
+        return f"stale: {self.key} was {self.recorded}, the study now says {self.expected}"
+
+
+def of_record(record: Record, job: Job, study: str) -> list[Difference]:
+    """Return how a record differs from the job of a study; whose files it hashes is not checked.
+
+    Args:
+        record: of a finished job.
+        job: a computing job.
+        study: slug of the study.
+    """
+    identity = {"stage": job.rule, "name": job.name, "study": study}
+    if job.rule == "data":
+        del identity["study"]  # studies share prepared data
+    foreign = [
+        Difference("foreign", key, getattr(record, key), expected)
+        for key, expected in identity.items()
+        if getattr(record, key) != expected
+    ]
+    stale = [
+        Difference("code" if key.rpartition(".")[2] == "code" else "options", key, was, now)
+        for key, was, now in differences(record.spec, job.spec)
+    ]
+    return foreign + stale
 
 
 def differences(before: object, after: object, key: str = "") -> list[tuple[str, Any, Any]]:

@@ -7,7 +7,8 @@ better comment reruns nothing.
 The digest starts at given definitions, the roots. It follows the names in their bodies, within a
 module and through imports of this package, to all definitions that they use. Each of these is
 hashed as syntax, without the parts that decide no number: comments, docstrings, annotations,
-messages of `raise`, log calls and warnings, and members of options marked `plan_only`. An object
+messages of `raise`, log calls and warnings, and members of options marked `plan_only`. What an
+imported name stands for is hashed with the definitions that use the name. An object
 that is passed as an argument is not followed: its class must be a root. Only the command line reads
 the tables of all methods or attacks (METHODS, ATTACKS, ...) and passes one entry on.
 
@@ -41,11 +42,13 @@ class _Module:
         definitions: the statements that define each name.
         modules: imported modules of the package, by local name.
         names: definitions imported from other modules, by local name.
+        meanings: what each imported name stands for, by local name: `floor` for `math.floor`.
     """
 
     definitions: dict[str, list[ast.stmt]] = field(default_factory=dict)
     modules: dict[str, str] = field(default_factory=dict)
     names: dict[str, Symbol] = field(default_factory=dict)
+    meanings: dict[str, set[str]] = field(default_factory=dict)
 
     def all(self) -> set[str]:
         """Return every name that the module defines or re-exports."""
@@ -179,7 +182,11 @@ def _walk(statements: Sequence[ast.AST]) -> Iterator[ast.AST]:
 
 @cache
 def _fingerprint(module: str, name: str, source: Path) -> str:
-    text = _text(_parse(module, source).definitions[name])
+    parsed = _parse(module, source)
+    text = _text(parsed.definitions[name])
+    used = {node.id for node in _walk(parsed.definitions[name]) if isinstance(node, ast.Name)}
+    for local in sorted(used & {*parsed.meanings}):  # `round(x)` says nothing about the import
+        text += f" {local}={','.join(sorted(parsed.meanings[local]))}"
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -239,6 +246,7 @@ def _collect_lazy(statement: ast.Assign, module: _Module) -> None:
     calls = [node for node in ast.walk(statement.value) if isinstance(node, ast.Call)]
     for name, call in zip(names, calls, strict=True):
         target = ast.literal_eval(call.args[0])
+        module.meanings.setdefault(name, set()).add(target)
         if target.startswith(f"{PACKAGE}."):
             module.modules[name] = target.removeprefix(f"{PACKAGE}.")
 
@@ -248,7 +256,12 @@ def _is_text(statement: ast.stmt) -> bool:
 
 
 def _import(node: ast.AST, module: _Module, path: Path, source: Path) -> None:
-    """Record what an import of this package means; refuse one that cannot be followed."""
+    """Record what an import means; refuse one of this package that cannot be followed."""
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        origin = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
+        for alias in node.names:
+            local = alias.asname or alias.name.split(".")[0]
+            module.meanings.setdefault(local, set()).add(origin + alias.name)
     if isinstance(node, ast.Import):
         if any(_is_ours(alias.name) for alias in node.names):
             raise SyntaxError(f"{path}:{node.lineno}: write `from {PACKAGE} import ...`")

@@ -12,8 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from robustviews import artifacts
-from robustviews.artifacts import ArtifactError
+from robustviews.artifacts import ArtifactError, Record
 from robustviews.study import folders, plan, specs
 from robustviews.study.schema import Figure, Study, Table
 from robustviews.study.specs import Spec
@@ -204,12 +203,10 @@ def _is_done(job: Job, all_jobs: dict[Key, Job]) -> bool:
         if not job.record.is_file():
             return False
         try:
-            record = artifacts.read_json(job.record)
+            record = Record.read(job.record, whole=False)
         except ArtifactError:  # damaged: the workflow reruns the job
             return False
-        if not isinstance(record, dict) or record.get("spec") != job.spec:
-            return False
-        return all(file.is_file() for file in job.writes)
+        return record.spec == job.spec and all(file.is_file() for file in job.writes)
     if not all(file.is_file() for file in job.writes):
         return False
     written = min(file.stat().st_mtime for file in job.writes)

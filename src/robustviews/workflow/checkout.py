@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from robustviews import artifacts
-from robustviews.artifacts import RECORD, ArtifactError, records
+from robustviews.artifacts import RECORD, ArtifactError, Record
 from robustviews.study import differences, folders, jobs, plan, specs
 from robustviews.workflow import dvc
 from robustviews.workflow.metadata import MetadataEntry, ProjectMetadata
@@ -91,11 +91,11 @@ def _is_locked(root: Path, path: Path) -> bool:
 def _is_complete(folder: Path, spec: specs.Spec) -> bool:
     """Return whether a record has the study's spec, and the files beside it have its checksums."""
     try:
-        record = artifacts.read_json(folder / RECORD)
-        return bool(record["spec"] == spec) and all(
-            artifacts.sha256(folder / name) == stated for name, stated in record["outputs"].items()
+        record = Record.read(folder / RECORD, whole=False)
+        return record.spec == spec and all(
+            artifacts.sha256(folder / name) == stated for name, stated in record.outputs.items()
         )
-    except (ArtifactError, KeyError, TypeError, AttributeError):
+    except ArtifactError:
         return False
 
 
@@ -125,14 +125,13 @@ def _has_params(entry: MetadataEntry, spec: specs.Spec) -> bool:
 
 def _difference(path: Path, entry: MetadataEntry, expected: specs.Spec) -> str:
     try:
-        record = records.require(artifacts.read_json(path), path, whole=False)
-        spec, inputs = record["spec"], record["inputs"]
+        record = Record.read(path, whole=False)
     except ArtifactError:
         return ""  # `verify` reports what is wrong with a record
-    differing = differences.differences(spec, expected)
+    differing = differences.differences(record.spec, expected)
     if differing:
         key, was, now = differing[0]
         return f"{key} was {was}, the metadata says {now}"
     checksums = entry.get("input_checksums") or {}
-    changed = [name for name in inputs if checksums.get(name, inputs[name]) != inputs[name]]
+    changed = [name for name, made in record.inputs.items() if checksums.get(name, made) != made]
     return f"made from another {changed[0]}" if changed else ""

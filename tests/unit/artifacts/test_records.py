@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from robustviews import artifacts
-from robustviews.artifacts import ArtifactError, records
+from robustviews.artifacts import ArtifactError, Record
+from robustviews.artifacts.records import Code
 from robustviews.provenance import locate
 from robustviews.reporting import results
 from robustviews.workflow import checkout
@@ -85,10 +86,61 @@ def test_json_other_than_a_mapping_is_refused(content):
 
 @pytest.mark.parametrize("part", ["inputs", "code", "seconds", "result"])
 def test_a_record_must_have_all_sections_only_where_all_are_read(part):
-    names = ("stage", "name", "study", "started")
-    record = dict.fromkeys(names, "x") | {"seconds": 1}
-    record |= {name: {} for name in ("spec", "inputs", "outputs", "code", "environment", "result")}
-    assert records.broken(record) == ""
+    record = complete()
+    Record.parse(record, "x")
     del record[part]
-    assert records.broken(record) == f"it lacks {part}"
-    assert bool(records.broken(record, whole=False)) == (part == "inputs")
+    with pytest.raises(ArtifactError, match=f"it lacks {part}"):
+        Record.parse(record, "x")
+    if part != "inputs":
+        assert not getattr(Record.parse(record, "x", whole=False), part, None) or part == "code"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"started": "yesterday"},
+        {"started": 12},
+        {"seconds": -1.0},
+        {"seconds": float("nan")},
+        {"seconds": "1"},
+        {"resumed": "once"},
+        {"resumed": -1},
+        {"outputs": {"head.safetensors": 3}},
+        {"seed": "0"},
+    ],
+    ids=str,
+)
+def test_impossible_values_are_refused(changes):
+    with pytest.raises(ArtifactError, match=next(iter(changes))):
+        Record.parse(complete() | changes, "x")
+
+
+def test_a_record_reads_back_as_it_was_written(tmp_path):
+    (tmp_path / "head.safetensors").write_bytes(b"weights")
+    artifacts.write_record(
+        tmp_path,
+        stage="probe",
+        name="run/rle",
+        study="tiny",
+        spec={"code": "abc", "seed": 3},
+        inputs=[tmp_path / "head.safetensors"],
+        environment={"device": "cpu"},
+        started=0.0,
+        result={"loss": 1.0},
+        seconds=2.0,
+        code=("0123abc", False),
+    )
+    record = Record.read(tmp_path / "record.json")
+    assert record.code == Code("abc", "0123abc", False)
+    assert (record.seed, record.start, record.seconds, record.resumed) == (3, 0.0, 2.0, 0)
+    assert record.outputs == {"head.safetensors": artifacts.sha256(tmp_path / "head.safetensors")}
+
+
+def complete():
+    """Return the JSON of a record with all sections."""
+    names = ("stage", "name", "study")
+    record = dict.fromkeys(names, "x") | {"seconds": 1, "seed": None}
+    record |= {"started": "2026-01-01T00:00:00Z"}
+    return record | {
+        name: {} for name in ("spec", "inputs", "outputs", "code", "environment", "result")
+    }

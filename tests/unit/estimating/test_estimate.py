@@ -41,7 +41,7 @@ def finish(job):
         artifacts.write_text(path, "made")
     if job.folder is None:
         return
-    record = {"spec": job.spec, "outputs": {}, "result": {}}
+    record = {"stage": job.rule, "name": job.name, "spec": job.spec, "inputs": {}, "outputs": {}}
     if job.rule == "data":
         summary = {"train": 1200, "test": 597, "classes": 10, "size": 32}
         artifacts.write_json(job.folder / "summary.json", summary)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from robustviews import artifacts
+from robustviews.artifacts import Record
 from robustviews.provenance import crate
 from robustviews.provenance.manifest import RefusedError
 from robustviews.study import cells, jobs, plan, specs
@@ -201,11 +202,11 @@ def test_the_run_of_the_workflow_spans_the_jobs_and_gives_what_the_study_shows(r
     ids=["by hand", "by Snakemake", "resumed by hand"],
 )
 def test_the_end_of_a_job_is_not_made_up(resumed, window, end):
-    record = {"started": "1970-01-01T00:00:00Z", "seconds": 60.0, "resumed": resumed}
+    record = Record(started="1970-01-01T00:00:00Z", seconds=60.0, resumed=resumed)
     times = crate._times(record, window)
     assert times["startTime"] == "1970-01-01T00:00:00+00:00"
     assert times.get("endTime") == (end and f"1970-01-01T{end}+00:00")
-    assert crate._times({}, window).get("endTime") == (window and times["endTime"])
+    assert crate._times(Record(), window).get("endTime") == (window and times["endTime"])
 
 
 def test_only_the_agent_that_was_given_is_named(reader, own, tmp_path):

@@ -213,24 +213,6 @@ def test_times_are_printed(root):
     assert when(root)[0][1].endswith("took 360 s, resumed 2 times")
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"started": "yesterday"},
-        {"started": 12},
-        {"seconds": -1.0},
-        {"seconds": "1"},
-        {"resumed": -1},
-    ],
-)
-def test_invalid_times_fail_and_their_fix_removes_nothing(root, changes):
-    edit(root, **changes)
-    ((state, text),) = when(root)
-    assert state is State.FAILED
-    assert "rm " not in text
-    assert "snakemake --force results/" in text
-
-
 def test_a_job_must_run_when_its_metadata_says(root):
     write_metadata(root, TRAINING, STARTED - 5, STARTED + 400)
     assert when(root)[0][0] is State.VERIFIED

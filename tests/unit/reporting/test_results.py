@@ -190,13 +190,13 @@ def test_a_record_copied_from_another_run_is_refused(study, root):
     source = root / RECORD.replace("emp-free3", "simclr-pgd5")
     for name in ("record.json", "flags.safetensors"):
         shutil.copy(source.with_name(name), (root / RECORD).with_name(name))
-    with pytest.raises(ResultsError, match="stale: not made from the present"):
+    with pytest.raises(ResultsError, match="foreign record: name is"):
         frame(study, root)
 
 
 def test_a_record_of_another_study_is_foreign(study, root):
     edit_record(root, RECORD, study="other")
-    with pytest.raises(ResultsError, match="belongs to study 'other', expected 'tiny'"):
+    with pytest.raises(ResultsError, match="foreign record: study is 'other', expected 'tiny'"):
         frame(study, root)
 
 
@@ -252,7 +252,7 @@ def test_records_and_histories_are_those_of_the_jobs_that_ran(study, root):
     records = results.records(study, root)
     jobs = len(plan.pretrainings(study)) + len(plan.heads(study)) + len(plan.evaluations(study))
     assert len(records) == jobs
-    assert records[RECORD]["seed"] == 0
+    assert records[RECORD].seed == 0
     (root / RECORD).unlink()
     assert RECORD not in results.records(study, root)
 

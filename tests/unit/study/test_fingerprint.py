@@ -145,6 +145,23 @@ def scale(x):
     "text/__init__": "from robustviews.text.labels import label\n",
     "text/labels": "label = 'x'\n",
     "tables": "WIDE = 1\n",
+    "rounding": """
+import operator as op
+from math import floor as whole
+
+from robustviews.noise import draw as first, fold as second
+from robustviews.options import LazyModule
+
+np = LazyModule("numpy")
+
+
+def rounded(x):
+    return first(whole(x)) - second(whole(x))
+
+
+def sized(x):
+    return np.size(op.neg(x))
+""",
 }
 
 
@@ -200,6 +217,15 @@ USED = {
     "import inside a function": ("train.evaluate", "metrics", "return x", "return -x"),
     "name that a package passes on": ("train.evaluate", "text/labels", "'x'", "'y'"),
     "module that is used whole": ("train.everything", "losses", "* 2", "* 3"),
+    "imported function of another package": ("rounding.rounded", "rounding", "floor as", "ceil as"),
+    "imported module of another package": ("rounding.sized", "rounding", "operator as", "math as"),
+    "lazy module of another package": ("rounding.sized", "rounding", '"numpy"', '"torch"'),
+    "two imported names that change places": (
+        "rounding.rounded",
+        "rounding",
+        "draw as first, fold as second",
+        "fold as first, draw as second",
+    ),
     "entry of a table that is used": ("losses.LOSSES", "losses", '"contrast": ', '"c": '),
     "entry that is added to a table": ("losses.LOSSES", "losses", 'LOSSES["s"]', 'LOSSES["t"]'),
 }
@@ -224,6 +250,7 @@ UNUSED = {
     "function of a used module": ("noise", "return -x", "return +x"),
     "new entry of a table": ("losses", ": contrast}", ': contrast, "spread": spread}'),
     "new function": ("losses", "def spread", "def new():\n    return 1\n\n\ndef spread"),
+    "import that is not used": ("train", "RATE = 0.1", "import os\nRATE = 0.1"),
     "module that is not imported": ("tables", "WIDE = 1", "WIDE = 2"),
     "version of the package": ("__init__", '"1"', '"2"'),
 }  # fmt: skip
@@ -248,7 +275,7 @@ def test_roots_are_a_set(digest):
 
 def test_a_digest_is_the_same_for_all_versions_of_python(digest):
     # 3.11, 3.12 and 3.13 agree on it.
-    assert digest("train.train", "train.choose", "train.evaluate") == "c118428778d0366f"
+    assert digest("train.train", "train.choose", "train.evaluate") == "24b364b1bd06483b"
 
 
 @pytest.mark.parametrize(
