@@ -59,9 +59,10 @@ class Views:
 
     def __post_init__(self) -> None:
         """Refuse ranges whose ends are swapped."""
-        for key, (a, b) in (("scale", self.scale), ("ratio", self.ratio)):
-            if a > b:
-                raise ValueError(f"{key}: found [{a:g}, {b:g}]; write {key}: [{b:g}, {a:g}]")
+        for name, (low, high) in (("scale", self.scale), ("ratio", self.ratio)):
+            if low > high:
+                fix = f"write {name}: [{high:g}, {low:g}]"
+                raise ValueError(f"{name}: smallest first; found [{low:g}, {high:g}]; {fix}")
 
 
 @dataclass(frozen=True)
@@ -174,10 +175,8 @@ def draw_window(numbers: Tensor, views: Views, *, shape: tuple[int, int]) -> Win
         none = torch.zeros_like(start[..., 0])
         return Window(start[..., 0], start[..., 1], none + height, none + width, flip)
     heights, widths, valid = _draw_sizes(numbers[..., : 2 * _TRIES], views, height, width)
-    top = (numbers[..., -3] * (height - heights + 1)).long()
-    left = (numbers[..., -2] * (width - widths + 1)).long()
-    top = top.where(valid, (height - heights) // 2)
-    left = left.where(valid, (width - widths) // 2)
+    top = (numbers[..., -3] * (height - heights + 1)).long().where(valid, (height - heights) // 2)
+    left = (numbers[..., -2] * (width - widths + 1)).long().where(valid, (width - widths) // 2)
     return Window(top, left, heights, widths, flip)
 
 
