@@ -26,8 +26,8 @@ PARTS = {
     "b3": Part(training.profiled, expected=15, limit=45),
     "c1": Part(studies.pretraining, expected=300, limit=480),
     "c2": Part(studies.probes, expected=100, limit=240),
-    "c3": Part(studies.pgd, expected=60, limit=200),
-    "c4": Part(studies.autoattack, expected=45, limit=240),
+    "c3": Part(studies.pgd, expected=110, limit=240),
+    "c4": Part(studies.autoattack, expected=130, limit=280),
 }
 
 
