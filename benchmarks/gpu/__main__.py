@@ -14,7 +14,7 @@ from benchmarks.gpu import checks, runner, studies, training
 from benchmarks.gpu.runner import Part, Setting
 from robustviews.machine import runtime
 
-REST = Path("results/.rest")
+OUT, REST = Path("results/.gpu"), Path("results/.rest")
 # Expected seconds are estimates for an H100, not measured.
 PARTS = {
     "a0": Part(checks.machine, expected=15, limit=40),
@@ -36,9 +36,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.gpu", description=(__doc__ or "").partition(":")[0]
     )
-    parser.add_argument(
-        "--out", type=Path, default="gpu-results", help="folder of the results (%(default)s)"
-    )
+    parser.add_argument("--out", type=Path, default=OUT, help="folder of the results (%(default)s)")
     parser.add_argument(
         "--rest",
         type=Path,

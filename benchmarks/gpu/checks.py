@@ -256,7 +256,10 @@ def resumption(setting: Setting, report: Report) -> None:
     for name, compiled in (("eager", False), ("compiled", True)):
         with report.trying(name):
             memory = Memory(at=CUT)
-            weights, report.numbers[name] = trained(setting, compiled=compiled)
+            weights, outcome = trained(setting, compiled=compiled)
+            report.numbers[name] = outcome
+            if setting.device.type == "cuda":  # a CPU stays eager
+                report.hold(f"{name}, outcome", outcome, name, met=outcome == name)
             again, _ = trained(setting, compiled=compiled, memory=memory)
             hold_equal(report, f"{name}, twice", weights, again)
             resumed, _ = trained(setting, compiled=compiled, memory=memory)
