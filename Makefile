@@ -14,8 +14,6 @@ IMAGE_ARGS ?=
 
 BIN := .venv/bin
 STAMP := .venv/.stamp
-BUNDLE := dist/robustviews-bundle
-BUNDLED := pyautoattack pyyaml safetensors# packages that torch does not install, for Python 3.11 or newer
 QUIET := $(if $(MAKE_TERMOUT),,--quiet)# progress bars on a terminal
 SNAKEMAKE := $(BIN)/snakemake
 
@@ -24,7 +22,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Otherwise each of many short processes compiles all its imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo reproduce report test-fast test bench check format lock bundle image demo-in-image test-image test-cluster clean
+.PHONY: help setup demo reproduce report test-fast test bench check format lock image demo-in-image test-image test-cluster clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -84,25 +82,6 @@ lock: setup ## resolve pyproject.toml into requirements.lock again, for every pl
 	$(BIN)/uv pip compile pyproject.toml --output-file requirements.lock --all-extras --universal \
 		--python-version 3.11 --fork-strategy fewest --generate-hashes --quiet \
 		--custom-compile-command 'make lock' $(LOCK_ARGS)
-
-bundle: setup ## pack benchmarks/headline.py for a GPU host with only torch and torchvision
-	rm -rf $(BUNDLE) $(BUNDLE).tar.gz
-	mkdir -p $(BUNDLE)/src $(BUNDLE)/benchmarks
-	cp -R src/robustviews $(BUNDLE)/src
-	cp -R studies README.md LICENSE $(BUNDLE)
-	cp benchmarks/__init__.py benchmarks/headline.py benchmarks/speed.py $(BUNDLE)/benchmarks
-	for name in $(BUNDLED); do \
-		awk -v name="$$name==" '/^[^ #]/ { found = index($$0, name) == 1 } found' requirements.lock \
-			>$(BUNDLE)/requirements && \
-		$(BIN)/uv pip install $(QUIET) --target $(BUNDLE)/site/$$name --require-hashes --no-deps \
-			--only-binary :all: --python-platform x86_64-manylinux_2_28 --python-version 3.11 \
-			-r $(BUNDLE)/requirements || exit 1; \
-	done
-	find $(BUNDLE) '(' -name __pycache__ -o -name examples -o -name .lock ')' -prune -exec rm -rf {} +
-	find $(BUNDLE)/site/pyyaml -name '*.so' -delete # for one Python version only, and optional
-	git describe --always --abbrev=40 --exclude='*' --dirty >$(BUNDLE)/COMMIT && rm $(BUNDLE)/requirements
-	tar -C dist -czf $(BUNDLE).tar.gz $(notdir $(BUNDLE))
-	@du -sh $(BUNDLE) $(BUNDLE).tar.gz
 
 # The files in the image, which decide whether its commit is dirty.
 IMAGED := Dockerfile docker src workflow studies params.yaml pyproject.toml requirements.lock

@@ -10,6 +10,7 @@ from benchmarks.recipe import Recipe
 from robustviews import augment
 from robustviews.encoder import build_encoder
 from robustviews.machine import runtime
+from robustviews.machine.compiler import Compilation
 from robustviews.methods import Batch, EmpSsl
 from robustviews.optim import Lars
 from robustviews.regimes import Free
@@ -23,6 +24,7 @@ class OurStep:
         net: encoder and projector, in train mode.
         lap: told the name of each part of a step that has just ended.
         compilation: `compiled`, or `eager` and why.
+        compile_seconds: duration of the compilation.
     """
 
     def __init__(
@@ -56,7 +58,7 @@ class OurStep:
             replays=recipe.replays, eps=recipe.eps * 255, step_size=recipe.step_size * 255
         )
         self.views = augment.Views(count=recipe.crops, augmentation="emp_ssl")
-        self.compilation = self._compile() if compiled else "eager"
+        self.compilation, self.compile_seconds = self._compile() if compiled else ("eager", 0.0)
         self.delta: Tensor | None = None
         self.turn = 0
         self.lap = silent
@@ -84,7 +86,7 @@ class OurStep:
         self.lap("perturbation")
         return losses
 
-    def _compile(self) -> str:
+    def _compile(self) -> Compilation:
         recipe = self.recipe
         return compile_encoder(
             self.net,
@@ -93,7 +95,7 @@ class OurStep:
             views=self.views,
             size=recipe.size,
             batch_size=recipe.batch,
-        ).outcome
+        )
 
     def _update(self) -> None:
         self.lap("backward")

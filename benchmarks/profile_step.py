@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import record, rounds
@@ -41,33 +42,43 @@ def measure(options: argparse.Namespace, device: torch.device) -> dict[str, Any]
     options.out.mkdir(parents=True, exist_ok=True)
     for name, side in sides.items():
         rounds.once(side, device)
-        averages = profiled(side, device)
+        averages = profiled(side, device).key_averages()
         text = averages.table(sort_by=own_time(device), row_limit=KEPT, max_name_column_width=60)
         (options.out / f"profile_{name}.txt").write_text(text, encoding="utf-8")
         found[name] = operators(averages, device)
     return {"recipe": recipe.settings(), "precision": precision, "operators": found}
 
 
-def profiled(side: rounds.Work, device: torch.device) -> Any:  # noqa: ANN401  # torch's own list
-    """Return torch's averages by operator of one call."""
+def profiled(side: rounds.Work, device: torch.device) -> profile:
+    """Return torch's profile of one call."""
     activities = [ProfilerActivity.CPU]
     if device.type == "cuda":
         activities.append(ProfilerActivity.CUDA)
     with profile(activities=activities, acc_events=True) as profiler:
         rounds.once(side, device)
-    return profiler.key_averages()
+    return profiler
 
 
 def operators(averages: Any, device: torch.device) -> list[dict[str, Any]]:  # noqa: ANN401
     """Return the dearest operators: name, calls, seconds of its own and their share of all."""
-    own = {row.key: getattr(row, own_time(device)) * 1e-6 for row in averages}
-    calls = {row.key: row.count for row in averages}
+    rows = own_rows(averages, device)
+    own = {row.key: getattr(row, own_time(device)) * 1e-6 for row in rows}
+    calls = {row.key: row.count for row in rows}
     total = sum(own.values())
     dearest = sorted(own, key=own.__getitem__, reverse=True)[:KEPT]
     return [
         {"name": key, "calls": calls[key], "seconds": own[key], "share": own[key] / total}
         for key in dearest
     ]
+
+
+def own_rows(rows: Any, device: torch.device) -> list[Any]:  # noqa: ANN401
+    """Return the events or averages that happened on a device: kernels on a GPU.
+
+    An operator on the host repeats the time of its kernels, and an annotation that of all inside.
+    """
+    kind = DeviceType.CUDA if device.type == "cuda" else DeviceType.CPU
+    return [row for row in rows if row.device_type == kind and not row.is_user_annotation]
 
 
 def own_time(device: torch.device) -> str:

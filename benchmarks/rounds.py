@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 
@@ -13,7 +13,17 @@ Seconds = dict[str, list[float]]
 
 
 def interleave(sides: Mapping[str, Work], *, rounds: int, device: torch.device) -> Seconds:
-    """Run every side once unmeasured, then all of them in turns.
+    """Run every side once unmeasured, then all of them in turns; arguments as in `turns`.
+
+    Returns:
+        For each side the seconds of its turns, in the order of the rounds.
+    """
+    *_, seconds = turns(sides, rounds=rounds, device=device)
+    return seconds
+
+
+def turns(sides: Mapping[str, Work], *, rounds: int, device: torch.device) -> Iterator[Seconds]:
+    """Yield the seconds so far after a warm-up and after each round, so that a cut loses one round.
 
     Every second round goes backwards, so that no side always follows the same other one.
 
@@ -21,18 +31,16 @@ def interleave(sides: Mapping[str, Work], *, rounds: int, device: torch.device) 
         sides: what to time, by name.
         rounds: measured turns of each side.
         device: that the work runs on; its queue is empty before and after each measurement.
-
-    Returns:
-        For each side the seconds of its turns, in the order of the rounds.
     """
     seconds: Seconds = {name: [] for name in sides}
     for work in sides.values():
         once(work, device)
+    yield seconds
     for turn in range(rounds):
         names = list(sides) if turn % 2 == 0 else list(reversed(sides))
         for name in names:
             seconds[name].append(once(sides[name], device))
-    return seconds
+        yield seconds
 
 
 def once(work: Work, device: torch.device) -> float:

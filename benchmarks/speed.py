@@ -6,12 +6,12 @@ A crop-pass is one crop through the encoder, forward and backward.
 from __future__ import annotations
 
 import statistics
-import time
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks import rounds
 from robustviews.encoder import build_encoder
 from robustviews.machine import runtime
 from robustviews.regimes import Free, Standard
@@ -81,51 +81,19 @@ def crop_pass_flop(encoder: dict[str, Any], *, size: int, classes: int | None = 
     return float(counter.get_total_flops() / len(crops))
 
 
-def matrix_rate(device: torch.device) -> dict[str, Any]:
-    """Measure large matrix products: in bf16 on a GPU, in fp32 on a CPU; the median of some."""
+def matrix_rate(device: torch.device, precision: str | None = None) -> dict[str, Any]:
+    """Measure large matrix products; the median of some.
+
+    Args:
+        device: that multiplies.
+        precision: `bf16`, `tf32` or `fp32`; by default bf16 on a GPU, fp32 on a CPU.
+    """
     side, cuda = SIDES[device.type], device.type == "cuda"
-    precision = "bf16" if cuda else "fp32"
-    kind = torch.bfloat16 if cuda else torch.float32
+    precision = precision or ("bf16" if cuda else "fp32")
+    kind = torch.bfloat16 if precision == "bf16" else torch.float32
     source = torch.Generator(device).manual_seed(0)
     a, b = (torch.randn(side, side, device=device, generator=source).to(kind) for _ in range(2))
-    seconds = []
-    for _ in range(WARM_UP + ROUNDS):
-        if cuda:
-            torch.cuda.synchronize(device)
-        started = time.perf_counter()
-        a @ b
-        if cuda:
-            torch.cuda.synchronize(device)
-        seconds.append(time.perf_counter() - started)
+    with runtime.tf32(allowed=precision == "tf32"):
+        seconds = [rounds.once(lambda: a @ b, device) for _ in range(WARM_UP + ROUNDS)]
     rate = 2 * side**3 / statistics.median(seconds[WARM_UP:]) / 1e12
     return {"precision": precision, "side": side, "rounds": ROUNDS, "tflop_per_second": rate}
-
-
-def in_words(found: dict[str, Any]) -> str:
-    """Write what `of_training` found in a few lines."""
-    who = f"{found['run']} on {found['device']}, {found['precision']}, {found['compilation']}"
-    more = (
-        f"compiling took {found['compile_seconds'] or 0:.1f} s more; "
-        f"resumed {found['resumed']} times."
-    )
-    if found["crop_passes"] is None:
-        return (
-            f"{who}: {found['seconds']:.1f} s; {more}\nCrop-passes are not counted: its regime "
-            "sends its attacks through the encoder, too."
-        )
-    lines = [
-        f"{who}: {found['crop_passes']:,} crop-passes in {found['seconds']:.1f} s, "
-        f"{found['crop_passes_per_second']:,.0f} a second; {more}",
-        f"A crop-pass is {found['gflop_per_crop_pass']:.3f} GFLOP forward and backward, so that is "
-        f"{found['tflop_per_second']:.3g} TFLOP/s.",
-    ]
-    matrix = found["matrix"]
-    if matrix is None:
-        lines.append("Share of the device's matrix rate: unknown, it was trained on another one.")
-    else:
-        lines.append(
-            f"The device multiplies {matrix['side']} x {matrix['side']} matrices in "
-            f"{matrix['precision']} at {matrix['tflop_per_second']:.3g} TFLOP/s: "
-            f"the training had {100 * found['share']:.1f} % of that."
-        )
-    return "\n".join(lines)

@@ -172,7 +172,8 @@ def test_without_a_record_the_table_reports_what_to_type(tmp_path, monkeypatch):
 
 
 def test_a_profile_names_operators_by_their_share(single):
-    actual = profile_step.operators(profile_step.profiled(single["ours"], CPU), CPU)
+    profiler = profile_step.profiled(single["ours"], CPU)
+    actual = profile_step.operators(profiler.key_averages(), CPU)
     assert any("convolution" in row["name"] for row in actual)
     assert actual == sorted(actual, key=lambda row: -row["share"])
     assert 0.3 < sum(row["share"] for row in actual) <= 1.0001
