@@ -7,7 +7,7 @@ He et al. 2016 as in torchvision, with a variable width.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -18,6 +18,7 @@ from robustviews.machine import runtime
 
 Feature = Literal["prefeature", "backbone"]
 Layout = Literal["channels_last", "contiguous"]
+Normalisation = tuple[Sequence[float], Sequence[float]]  # mean and std of R, G, B
 LAYOUTS: dict[Layout, torch.memory_format] = {
     "channels_last": torch.channels_last,
     "contiguous": torch.contiguous_format,
@@ -25,7 +26,7 @@ LAYOUTS: dict[Layout, torch.memory_format] = {
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut (ResNet-18)."""
+    """Two 3x3 convolutions beside a shortcut (ResNet-18 and 34)."""
 
     expansion = 1
 
@@ -45,7 +46,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """A 3x3 convolution between two 1x1 convolutions, beside a shortcut (ResNet-50)."""
+    """A 3x3 convolution between two 1x1 convolutions, beside a shortcut (ResNet-50 and 101)."""
 
     expansion = 4
 
@@ -87,8 +88,30 @@ class Shortcut(nn.Sequential):
         return super().forward(kept)  # type: ignore[no-any-return,no-untyped-call]
 
 
+class Normalise(nn.Module):
+    """(x - mean) / std for each channel.
+
+    Mean and std are saved with the weights: whoever hashes the weights hashes them, too.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).reshape(3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).reshape(3, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images (N, 3, H, W) in [0, 1] to what the network was trained on."""
+        return (images - self.mean) / self.std
+
+
 class ResNet(nn.Module):
-    """A residual network without its last layer; parameter names are torchvision's."""
+    """A residual network without its last layer; parameter names are torchvision's.
+
+    Normalisation is part of the network, so that attacks see images in [0, 1].
+    """
 
     def __init__(
         self,
@@ -97,12 +120,15 @@ class ResNet(nn.Module):
         *,
         width: int = 64,
         stem: Literal["cifar", "imagenet"] = "cifar",
+        padding: Literal[1, 2] = 1,
+        normalise: Normalisation | None = None,
         layout: Layout = "channels_last",
     ) -> None:
         super().__init__()
         self.memory_format = LAYOUTS[layout]
+        self.normalise = None if normalise is None else Normalise(*normalise)
         if stem == "cifar":
-            self.conv1 = _conv(3, width, 3, 1)
+            self.conv1 = nn.Conv2d(3, width, 3, padding=padding, bias=False)
             self.maxpool: nn.Module = nn.Identity()
         else:
             self.conv1 = _conv(3, width, 7, 2)
@@ -122,7 +148,8 @@ class ResNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (N, 3, H, W) to backbone features (N, 8 x width x expansion)."""
-        x = images.contiguous(memory_format=self.memory_format)
+        x = images if self.normalise is None else self.normalise(images)
+        x = x.contiguous(memory_format=self.memory_format)
         x = self.maxpool(functional.relu(self.bn1(self.conv1(x)), inplace=True))
         for stage in range(self.stages):
             x = self.get_submodule(f"layer{stage + 1}")(x)
@@ -131,14 +158,22 @@ class ResNet(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Backbone, pre-feature and projector; or backbone and classifier for supervised training.
+    """Backbone, pre-feature and projector; backbone and classifier; or the backbone alone.
+
+    A supervised network has a classifier. An imported network has a classifier if one came with its
+    file, and otherwise nothing but the backbone.
 
     Attributes:
         precision: arithmetic of `forward`, and so of training.
     """
 
     def __init__(
-        self, backbone: ResNet, *, hidden: int, projection: int, classes: int | None = None
+        self,
+        backbone: ResNet,
+        *,
+        hidden: int | None,
+        projection: int,
+        classes: int | None = None,
     ) -> None:
         super().__init__()
         self.precision = "fp32"
@@ -148,6 +183,8 @@ class Encoder(nn.Module):
         self.prefeature: nn.Sequential | None = None
         if classes is not None:
             self.classifier = nn.Linear(backbone.features, classes)
+            return
+        if hidden is None:
             return
         self.prefeature = nn.Sequential(
             nn.Linear(backbone.features, hidden), nn.BatchNorm1d(hidden), nn.ReLU()
@@ -163,14 +200,16 @@ class Encoder(nn.Module):
         """Map images (N, 3, H, W) in [0, 1] to the inputs of the method's loss.
 
         Returns:
-            Unit-norm projections z (N, projection), or logits (N, classes) of a supervised network;
-            float32 or wider, at any precision inside.
+            Unit-norm projections z (N, projection); logits (N, classes) of a network with a
+            classifier; features (N, features) of a backbone alone. float32 or wider, at any
+            precision inside.
         """
         with runtime.autocast(self.precision, images.device):
             h = self.backbone(images)
             if self.classifier is not None:
                 return _widen(self.classifier(h))
-            assert self.prefeature is not None
+            if self.prefeature is None:
+                return _widen(h)
             z = self.projector(self.prefeature(h))
         return functional.normalize(_widen(z), dim=1)
 
@@ -185,29 +224,33 @@ class Encoder(nn.Module):
             precision: precision of the arithmetic; evaluations are always fp32.
 
         Raises:
-            ValueError: the pre-feature is requested of a supervised network, which has none.
+            ValueError: the pre-feature is requested of a network without one, which is supervised
+                or imported.
         """
         with runtime.autocast(precision, images.device):
             h = self.backbone(images)
             if feature == "backbone":
                 return _widen(h)
             if self.prefeature is None:
-                raise ValueError("a supervised network has no pre-feature; probe feature: backbone")
+                kind = "an imported backbone" if self.classifier is None else "a supervised network"
+                raise ValueError(f"{kind} has no pre-feature; probe feature: backbone")
             return _widen(self.prefeature(h))
 
     def width_of(self, feature: Feature) -> int:
         """Return the dimension of a feature."""
-        if feature == "prefeature" and self.prefeature is not None:
+        if feature == "prefeature" and self.hidden is not None and self.prefeature is not None:
             return self.hidden
         return self.backbone.features
 
 
 def build_encoder(
-    backbone: Literal["resnet18", "resnet50"] = "resnet18",
+    backbone: Literal["resnet18", "resnet34", "resnet50", "resnet101"] = "resnet18",
     *,
     width: int = 64,
     stem: Literal["cifar", "imagenet"] = "cifar",
-    hidden: int = 4096,
+    padding: Literal[1, 2] = 1,
+    normalise: Normalisation | None = None,
+    hidden: int | None = 4096,
     projection: int = 1024,
     layout: Layout = "channels_last",
     classes: int | None = None,
@@ -220,7 +263,11 @@ def build_encoder(
         width: channels of the first stage; 64 is the standard network.
         stem: `cifar` is a 3x3 stride-1 convolution without max-pooling, `imagenet` 7x7 stride 2
             with it.
-        hidden: width of the pre-feature and of the projector's hidden layer.
+        padding: zeros around the images in the convolution of a `cifar` stem. With 2, as in
+            solo-learn, maps of 32x32 images are 34x34. The `imagenet` stem always has 3.
+        normalise: mean and std of R, G, B, applied to images in [0, 1] first; None for none.
+        hidden: width of the pre-feature and of the projector's hidden layer; None for a backbone
+            alone.
         projection: dimension of the projections.
         layout: memory format of weights and activations; only rounding depends on it.
         classes: if given, build a supervised network (backbone and classifier) instead.
@@ -232,7 +279,15 @@ def build_encoder(
     block, depths = BACKBONES[backbone]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        resnet = ResNet(block, depths, width=width, stem=stem, layout=layout)
+        resnet = ResNet(
+            block,
+            depths,
+            width=width,
+            stem=stem,
+            padding=padding,
+            normalise=normalise,
+            layout=layout,
+        )
         encoder = Encoder(resnet, hidden=hidden, projection=projection, classes=classes)
         for module in encoder.modules():
             if isinstance(module, nn.Conv2d):
@@ -302,5 +357,7 @@ def _widen(x: Tensor) -> Tensor:
 
 BACKBONES: dict[str, tuple[type[BasicBlock | Bottleneck], tuple[int, ...]]] = {
     "resnet18": (BasicBlock, (2, 2, 2, 2)),
+    "resnet34": (BasicBlock, (3, 4, 6, 3)),
     "resnet50": (Bottleneck, (3, 4, 6, 3)),
+    "resnet101": (Bottleneck, (3, 4, 23, 3)),
 }

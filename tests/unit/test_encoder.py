@@ -13,7 +13,7 @@ from robustviews.encoder import BACKBONES, LAYOUTS, ResNet, build_encoder
 from tests.unit.tiny_models import CLASSES, HIDDEN, PROJECTION, WIDTH, tiny_encoder
 
 IMAGES = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-EXPANSION = {"resnet18": 1, "resnet50": 4}
+EXPANSION = {"resnet18": 1, "resnet34": 1, "resnet50": 4, "resnet101": 4}
 
 
 def torchvision_network(backbone, stem):
