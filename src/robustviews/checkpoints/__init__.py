@@ -5,6 +5,7 @@ from robustviews.checkpoints.downloading import check, download
 from robustviews.checkpoints.errors import CheckpointError
 from robustviews.checkpoints.finding import Found, find
 from robustviews.checkpoints.importing import Imported, bring
+from robustviews.checkpoints.naming import shown
 from robustviews.checkpoints.normalisations import NORMALISATIONS, name_of
 from robustviews.checkpoints.reading import Contents, read
 
@@ -22,4 +23,5 @@ __all__ = [
     "find",
     "name_of",
     "read",
+    "shown",
 ]

@@ -42,7 +42,7 @@ class Published:
 def _torchvision(file: str, top1: float) -> Published:
     return Published(
         file,
-        page="https://docs.pytorch.org/vision/stable/models.html",
+        page="https://github.com/pytorch/vision",
         layout="plain state dict",
         licence="BSD-3-Clause (code)",
         normalise="imagenet",
@@ -83,7 +83,7 @@ def _vissl(epochs: int, top1: float) -> Published:
 def _lightly(method: str, top1: float, weights: str | None = None) -> Published:
     steps = 1000900 if method == "dino" else 500400
     folder = f"imagenet_resnet50_{method}_DATE/pretrain/version_0/checkpoints"
-    page = "https://docs.lightly.ai/self-supervised-learning/getting_started/benchmarks.html"
+    page = "https://github.com/lightly-ai/lightly"  # docs/source/getting_started/benchmarks.rst
     file = f"{folder}/epoch=99-step={steps}.ckpt"
     return Published(file, page, "lightly", "MIT", "imagenet", top1, weights=weights)
 
@@ -103,7 +103,7 @@ CATALOGUE: dict[str, Published] = {
     "barlow-twins": _plain("resnet50.pth", f"{_META}/barlowtwins", "MIT", 73.5),
     "vicreg": _plain("resnet50.pth", f"{_META}/vicreg", "MIT", 73.2),
     "dino": _plain("dino_resnet50_pretrain.pth", f"{_META}/dino", "Apache-2.0", 75.3),
-    "byol": _plain("pretrain_res50x1.pth.tar", "chigur/byol-convert", "", 74.6),
+    "byol": _plain("pretrain_res50x1.pth.tar", "ajtejankar/byol-convert", "", 74.6),
     "dino-full": Published(
         "dino_resnet50_pretrain_full_checkpoint.pth",
         page=f"https://github.com/{_META}/dino",

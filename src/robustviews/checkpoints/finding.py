@@ -206,14 +206,13 @@ def _differences(candidate: Candidate, backbone: str) -> tuple[list[str], list[s
 
 def _no_network(tables: list[Table], candidates: list[Candidate]) -> str:
     """Return why no candidate counts."""
-    supported = ", ".join(name.replace("resnet", "ResNet-") for name in BACKBONES)
     names = [name for table in tables for name in table.tensors]
     if not names:
-        return f"holds no tensors by name; expected the weights of {supported}"
+        return f"holds no tensors by name; expected the weights of {_supported()}"
     if not candidates:
         transformer = [name for name in names if re.search(r"(cls_token|patch_embed\.)", name)]
         kind = f"a vision transformer ({transformer[0]})" if transformer else "another network"
-        return f"{kind}; expected {supported}; its first tensors: {', '.join(names[:3])}"
+        return f"{kind}; expected {_supported()}; its first tensors: {', '.join(names[:3])}"
     lines = [
         (sum(map(len, differences)), backbone, candidate, differences)
         for candidate in candidates
@@ -224,28 +223,31 @@ def _no_network(tables: list[Table], candidates: list[Candidate]) -> str:
     if not lines:
         stem = candidates[0].table.tensors[f"{candidates[0].prefix}conv1.weight"]
         return (
-            f"another network: the first convolution at {candidates[0].place} has weights of shape "
-            f"{tuple(stem.shape)}; expected (width, 3, 3, 3) or (width, 3, 7, 7)"
+            f"another network: the first convolution at {naming.shown(candidates[0].place)} has "
+            f"weights of shape {tuple(stem.shape)}; expected (width, 3, 3, 3) or (width, 3, 7, 7)"
         )
-    _, backbone, candidate, (missing, other, more) = min(lines, key=lambda line: line[0])
+    _, backbone, candidate, differences = min(lines, key=lambda line: line[0])
+    return _nearly(naming.shown(candidate.place), backbone, differences)
+
+
+def _nearly(place: str, backbone: str, differences: tuple[list[str], list[str], list[str]]) -> str:
+    """Return how a candidate differs from the most similar supported network."""
+    missing, other, more = differences
     if missing and not other and not more and all(n.endswith(_STATISTICS) for n in missing):
         return (
             f"the batch-norm statistics are missing ({len(missing)}, such as {missing[0]}) at "
-            f"{candidate.place}; save the whole state dict of the network, with its buffers"
+            f"{place}; save the whole state dict of the network, with its buffers"
         )
-    parts = [
-        f"{len(names)} {what}, such as {names[0]}"
-        for what, names in (
-            ("names missing", missing),
-            ("of another shape", other),
-            ("names too many", more),
-        )
-        if names
-    ]
+    kinds = {"names missing": missing, "of another shape": other, "names too many": more}
+    parts = [f"{len(names)} {kind}, such as {names[0]}" for kind, names in kinds.items() if names]
     return (
-        f"another or an incomplete network at {candidate.place}; expected {supported}, "
-        f"nearest is {backbone}: {'; '.join(parts)}"
+        f"another or an incomplete network at {place}; expected {_supported()}, nearest is "
+        f"{backbone}: {'; '.join(parts)}"
     )
+
+
+def _supported() -> str:
+    return ", ".join(name.replace("resnet", "ResNet-") for name in BACKBONES)
 
 
 def _weights(candidate: Candidate, expected: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:

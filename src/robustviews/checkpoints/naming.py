@@ -63,6 +63,11 @@ def choose(places: Sequence[Place], weights: str | None) -> int:
     )
 
 
+def shown(place: str) -> str:
+    """Return the place of a network, `tables:prefix`, for people."""
+    return "the top level" if place == ":" else place
+
+
 def groups(names: Iterable[str], prefix: str) -> list[str]:
     """Return many names as few groups with counts, such as `module.fc.* (4)`."""
     counts = Counter(_group(name, prefix) for name in names)
@@ -94,7 +99,7 @@ def _parts(place: Place) -> list[str]:
 
 def _text(place: Place) -> str:
     keys, prefix = place
-    return "/".join(keys) + ":" + prefix
+    return shown("/".join(keys) + ":" + prefix)
 
 
 def _labels(places: Sequence[Place]) -> list[tuple[str, str]]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from robustviews.checkpoints import Imported, Published
 
 IMPORTED = Path("imported")
+_GIVEN = ("name", "normalise", "weights", "padding")
 
 
 def import_(options: argparse.Namespace) -> None:
@@ -31,7 +32,7 @@ def import_(options: argparse.Namespace) -> None:
     from robustviews.machine import runtime
 
     started, path = time.time(), Path(options.source)
-    settings = {name: getattr(options, name) for name in ("normalise", "weights", "padding")}
+    settings = {name: getattr(options, name) for name in _GIVEN[1:]}
     published = None if path.is_file() else _published(options.source)
     if published is not None:
         path = _downloaded(options.source, published)
@@ -56,7 +57,7 @@ def import_(options: argparse.Namespace) -> None:
             started=started,
             result={"classes": imported.classes, "matched": imported.found.matched},
         )
-    sys.stdout.write(_summary(imported, folder, path))
+    sys.stdout.write(_summary(imported, folder, options))
     if published is not None and published.top1 is not None:
         sys.stdout.write(f"published      {published.top1:g} % top-1 on ImageNet\n")
 
@@ -119,8 +120,8 @@ def _spec(imported: Imported, path: Path) -> dict[str, object]:
     }
 
 
-def _summary(imported: Imported, folder: Path, path: Path) -> str:
-    from robustviews.checkpoints import name_of
+def _summary(imported: Imported, folder: Path, given: argparse.Namespace) -> str:
+    from robustviews.checkpoints import name_of, shown
 
     found, options, origins = imported.found, imported.options, imported.origins
     total = len(found.weights)
@@ -129,7 +130,7 @@ def _summary(imported: Imported, folder: Path, path: Path) -> str:
     lines = {
         "encoder": f"{folder}: {found.backbone}, width {found.width}, stem {found.stem}",
         "container": imported.container,
-        "layout": f"{found.layout.name}, at {found.place}",
+        "layout": f"{found.layout.name}, at {shown(found.place)}",
         "matched": f"{found.matched} of {total} names{counters}",
         "dropped": ", ".join(imported.dropped) or "nothing",
         "normalisation": f"{name_of(options['normalise'])} ({origins['normalise']})",
@@ -138,5 +139,6 @@ def _summary(imported: Imported, folder: Path, path: Path) -> str:
         lines["padding"] = f"{options['padding']} ({origins['padding']})"
     lines |= {"classifier": head, "SHA-256": imported.sha256}
     text = "".join(f"{name:<14} {line}\n" for name, line in lines.items())
-    again = shlex.join(["robustviews", "import", str(path), "--sha256", imported.sha256])
-    return f"{text}\nPin the file with: {again}\n"
+    words = [f"--{key}={value}" for key in _GIVEN if (value := getattr(given, key)) is not None]
+    again = ["robustviews", "import", given.source, *words, f"--sha256={imported.sha256}"]
+    return f"{text}\nPin the file with: {shlex.join(again)}\n"

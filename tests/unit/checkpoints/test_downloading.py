@@ -23,12 +23,13 @@ class Server:
         ends_after: bytes after which it closes the connection; None for all.
         status: error to answer with; None for none.
         asked: ranges that were asked for, None for the whole file.
+        sent: bytes of each answer.
     """
 
     def __init__(self):
         self.content, self.tag, self.ranges = CONTENT, '"1"', True
         self.ends_after = self.status = None
-        self.asked = []
+        self.asked, self.sent = [], []
 
 
 @pytest.fixture
@@ -42,11 +43,12 @@ def server():
                 return
             begin = self.headers.get("Range")
             state.asked.append(begin)
-            fits = self.headers.get("If-Range") == state.tag
+            fits = self.headers.get("If-Range", state.tag) == state.tag
             start = int(begin[6:-1]) if begin and state.ranges and fits else 0
             if start >= len(state.content):
                 self.send_error(416)
                 return
+            state.sent.append(len(state.content) - start)
             self.send_response(206 if start else 200)
             self.send_header("Content-Length", str(len(state.content) - start))
             if state.tag:
@@ -93,6 +95,7 @@ def test_an_interrupted_download_is_resumed_where_it_stopped(server, path):
     download(server.address, path)
     assert path.read_bytes() == CONTENT
     assert server.asked == [None, "bytes=1500000-"]
+    assert server.sent == [len(CONTENT), len(CONTENT) - 1_500_000]
     assert list(path.parent.iterdir()) == [path]
 
 

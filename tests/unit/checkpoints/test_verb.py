@@ -54,15 +54,18 @@ def test_an_imported_file_is_an_encoder_artifact(capsys):
     for line in (
         r"encoder +imported/resnet50: resnet18, width 4, stem imagenet",
         r"container +torch zip",
-        r"layout +plain state dict, at :",
+        r"layout +plain state dict, at the top level",
         r"matched +120 of 120 names",
         r"dropped +nothing",
         r"normalisation +imagenet \(given\)",
         r"classifier +10 classes, from the file",
         rf"SHA-256 +{digest}",
-        rf"Pin the file with: robustviews import resnet50.v1.pth --sha256 {digest}",
     ):
         assert re.search(f"^{line}$", output, re.M), line
+    again = re.search("^Pin the file with: robustviews import (.*)$", output, re.M)[1].split()
+    assert again[-1] == f"--sha256={digest}"
+    run(*again)
+    run(*again[:-1], "--sha256=" + "0" * 64, status=2)
 
 
 def test_the_record_names_the_source_and_what_became_of_it(project):
