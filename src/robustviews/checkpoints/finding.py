@@ -258,11 +258,11 @@ def _weights(candidate: Candidate, expected: dict[str, tuple[int, ...]]) -> dict
         if name.endswith(_COUNTER):
             weights[name] = torch.tensor(0) if tensor is None else tensor.long().clone()
         elif tensor is not None:
-            weights[name] = finite(tensor, candidate.names[name])
+            weights[name] = finite_float(tensor, candidate.names[name])
     return weights
 
 
-def finite(tensor: Tensor, name: str) -> Tensor:
+def finite_float(tensor: Tensor, name: str) -> Tensor:
     """Return finite values in float32, or raise CheckpointError that names the tensor."""
     if not tensor.is_floating_point():
         raise CheckpointError(f"{name}: expected floating-point numbers, found {tensor.dtype}")
@@ -282,7 +282,7 @@ def _head(candidate: Candidate) -> tuple[Tensor, Tensor] | None:
     if weight.shape[1] != len(last):
         return None
     names = candidate.names
-    return finite(weight, names["fc.weight"]), finite(bias, names["fc.bias"])
+    return finite_float(weight, names["fc.weight"]), finite_float(bias, names["fc.bias"])
 
 
 def _inside(candidate: Candidate) -> Normalisation | None:

@@ -10,7 +10,7 @@ import torch
 
 from robustviews.checkpoints import catalogue, downloading, normalisations
 from robustviews.checkpoints.errors import CheckpointError
-from robustviews.checkpoints.finding import Found, find, finite
+from robustviews.checkpoints.finding import Found, find, finite_float
 from robustviews.checkpoints.normalisations import NORMALISATIONS, Normalisation
 from robustviews.checkpoints.reading import Contents, read
 from robustviews.encoder import Encoder, build_encoder, load_strictly
@@ -130,7 +130,7 @@ def _own_heads(contents: Contents, found: Found) -> dict[str, Tensor]:
     if not all(name.startswith(_OWN) for name in contents.tree):
         return {}
     others = {n: v for n, v in contents.tree.items() if not n.startswith("backbone.")}
-    return {n: v if n.endswith("tracked") else finite(v, n) for n, v in others.items()}
+    return {n: v if n.endswith("tracked") else finite_float(v, n) for n, v in others.items()}
 
 
 def _classifier(found: Found) -> dict[str, Tensor]:
