@@ -114,9 +114,10 @@ def find(
     chosen, backbone = whole[number]
     everything = {name for table in tables for name in table.tensors} | set(_keys(tree))
     layout = layout_of(chosen.place, everything)
-    # Beside a second network, such as a momentum encoder, `fc` is a projector.
-    keep = classifier and layout.classifier and len(whole) == 1
-    head = _head(chosen) if keep else None
+    # Beside a second network, such as a momentum encoder, `fc` is a projector; beside the moving
+    # average of supervised training it is a classifier.
+    alone = len(whole) == 1 or any(re.search(r"(^|[_./])ema[_./:]", c.place) for c, _ in whole)
+    head = _head(chosen) if classifier and layout.classifier and alone else None
     used = _used(chosen, backbone, head is not None)
     stem, width, expected = _expected_of(chosen, backbone)
     return Found(

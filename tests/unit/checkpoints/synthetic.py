@@ -318,9 +318,10 @@ CASES: dict[str, Case] = {
         options=_PADDED,
     ),
     "model-and-average": Case(
-        lambda good, other: {"model": other, "model_ema": good},
+        lambda good, other: {"model": other | linear(6), "model_ema": good | linear()},
         "plain state dict",
         needed={"weights": "model_ema"} | _IMAGENET,
+        kept=True,
     ),
     "own-program": Case(
         lambda good, _: {"net": under("model.", good | linear())},

@@ -73,6 +73,16 @@ def test_the_other_of_two_networks_is_imported_when_it_is_named(tmp_path):
     assert close(features, CASES["dino-full"].features(student, IMAGES))
 
 
+def test_the_only_network_may_be_named_but_not_as_another_one(tmp_path):
+    path, good, other = file_of(tmp_path, "dino-full")
+    tree = CASES["dino-full"].tree(good.state_dict(), other.state_dict())
+    del tree["student"]
+    path = saved(tmp_path, tree)
+    assert bring(path, weights="teacher").found.place == "teacher:module.backbone."
+    with pytest.raises(CheckpointError, match=r"one network, at teacher:.*leave out --weights"):
+        bring(path, weights="student")
+
+
 def test_what_the_import_drops_is_listed(tmp_path):
     path, _, _ = file_of(tmp_path, "moco-v3")
     assert bring(path, weights="base").dropped == [
