@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from robustviews.api import (
         Attacked,
         attack,
+        import_checkpoint,
         load_classifier,
         load_encoder,
         load_images,
@@ -22,6 +23,7 @@ __all__ = [
     "Attacked",
     "__version__",
     "attack",
+    "import_checkpoint",
     "load_classifier",
     "load_encoder",
     "load_images",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from robustviews import artifacts, augment, evaluate
+from robustviews import artifacts, augment, checkpoints, evaluate
 from robustviews.artifacts import RECORD, ArtifactError, Record
 from robustviews.attacks import ATTACKS
 from robustviews.datasets import open_split
@@ -47,30 +47,69 @@ class Attacked(NamedTuple):
 
 
 def load_encoder(folder: str | Path, *, device: str = "cpu") -> Encoder:
-    """Return the encoder of a finished pretraining, in eval mode and frozen.
+    """Return the encoder of a finished pretraining or import, in eval mode and frozen.
 
     Args:
-        folder: such as `results/digits-demo/pretrain/emp-crop4-free3-digits-s0`.
+        folder: such as `results/digits-demo/pretrain/emp-crop4-free3-digits-s0`, or
+            `imported/dino` of `robustviews import`.
         device: device of the returned module.
 
     Returns:
-        A module from images (N, 3, H, W) in [0, 1] to unit-norm projections (N, D), or to logits
-        (N, classes) of a supervised network; `represent` returns the features that probes read.
+        A module from images (N, 3, H, W) in [0, 1] to unit-norm projections (N, D), to logits
+        (N, classes) of a network with a classifier, or to features (N, D) of an imported backbone;
+        `represent` returns the features that probes read.
 
     Raises:
         ArtifactError: a file is missing or damaged, or its checksum differs from the record.
     """
     folder = Path(folder)
-    record = _record(folder, "pretrain")
-    run = record.spec["run"]
-    supervised = run["method"]["kind"] == "supervised"
+    record = _record(folder, "pretrain", "import")
+    if record.stage == "import":
+        options, classified = record.spec["encoder"], True  # with as many classes as came along
+    else:
+        run = record.spec["run"]
+        options, classified = run["encoder"], run["method"]["kind"] == "supervised"
     encoder = restore_encoder(
         artifacts.read_tensors(_covered(folder / folders.ENCODER, record.outputs)),
-        run["encoder"],
-        classes=record.result["classes"] if supervised else None,
+        options,
+        classes=record.result["classes"] if classified else None,
         device=torch.device(device),
     )
     return encoder.requires_grad_(False)
+
+
+def import_checkpoint(
+    path: str | Path,
+    *,
+    normalise: str | None = None,
+    weights: str | None = None,
+    padding: int | None = None,
+    sha256: str | None = None,
+    device: str = "cpu",
+) -> Encoder:
+    """Return the residual network in a checkpoint of another program, in eval mode and frozen.
+
+    Args:
+        path: file of `torch.save`, or safetensors; nothing in it is executed.
+        normalise: how its training normalised images in [0, 1]: `imagenet`, `swav`, `cifar10`,
+            `cifar100`, `none`, or `mean,mean,mean/std,std,std`; None if the file tells.
+        weights: which of several networks, such as `teacher`.
+        padding: 1 or 2, of a 3x3 stem; None if the file tells.
+        sha256: expected hash of the file.
+        device: device of the returned module.
+
+    Returns:
+        A module from images (N, 3, H, W) in [0, 1] to logits (N, classes), if a classifier came
+        along, or to features (N, D); `represent(images, "backbone")` returns the features.
+
+    Raises:
+        CheckpointError: no checkpoint, a damaged or partial one, another network, another hash, or
+            one that does not tell its normalisation, padding, or which network is meant.
+    """
+    imported = checkpoints.bring(
+        Path(path), normalise=normalise, weights=weights, padding=padding, sha256=sha256
+    )
+    return imported.network().to(device)
 
 
 def load_classifier(folder: str | Path, *, device: str = "cpu") -> nn.Module:
@@ -78,7 +117,7 @@ def load_classifier(folder: str | Path, *, device: str = "cpu") -> nn.Module:
 
     Args:
         folder: of a probe, such as `results/digits-demo/probe/emp-crop4-free3-digits-s0/rle`; or of
-            a supervised pretraining, whose network has a classifier of its own.
+            a supervised pretraining or an import, whose network has a classifier of its own.
         device: device of the returned module.
 
     Returns:
@@ -237,10 +276,10 @@ def _frozen(encoder: Encoder, head: nn.Module, probe: Probe) -> nn.Module:
     return evaluate.Classifier(encoder, head, probe).eval().requires_grad_(False)
 
 
-def _record(folder: Path, stage: str = "") -> Record:
+def _record(folder: Path, *stages: str) -> Record:
     record = Record.read(folder / RECORD)
-    if stage and record.stage != stage:
-        raise ArtifactError(f"{folder}: expected a {stage} job, found {record.stage}")
+    if stages and record.stage not in stages:
+        raise ArtifactError(f"{folder}: expected a {stages[0]} job, found {record.stage}")
     return record
 
 

@@ -16,130 +16,28 @@ from torch.nn import functional
 
 from robustviews import finite
 from robustviews.machine import runtime
+from robustviews.resnet import BACKBONES, Layout, Normalisation, ResNet
 
 Feature = Literal["prefeature", "backbone"]
-Layout = Literal["channels_last", "contiguous"]
-LAYOUTS: dict[Layout, torch.memory_format] = {
-    "channels_last": torch.channels_last,
-    "contiguous": torch.contiguous_format,
-}
-
-
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut (ResNet-18)."""
-
-    expansion = 1
-
-    def __init__(self, inputs: int, width: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = _conv(inputs, width, 3, stride)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = _conv(width, width, 3, 1)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.downsample = _shortcut(inputs, width, stride)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, inputs, h, w) to (N, width, h/stride, w/stride)."""
-        y = functional.relu(self.bn1(self.conv1(x)), inplace=True)
-        y = self.bn2(self.conv2(y))
-        return functional.relu(y + self.downsample(x), inplace=True)
-
-
-class Bottleneck(nn.Module):
-    """A 3x3 convolution between two 1x1 convolutions, beside a shortcut (ResNet-50)."""
-
-    expansion = 4
-
-    def __init__(self, inputs: int, width: int, stride: int) -> None:
-        super().__init__()
-        outputs = width * self.expansion
-        self.conv1 = _conv(inputs, width, 1, 1)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = _conv(width, width, 3, stride)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.conv3 = _conv(width, outputs, 1, 1)
-        self.bn3 = nn.BatchNorm2d(outputs)
-        self.downsample = _shortcut(inputs, outputs, stride)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, inputs, h, w) to (N, 4 width, h/stride, w/stride)."""
-        y = functional.relu(self.bn1(self.conv1(x)), inplace=True)
-        y = functional.relu(self.bn2(self.conv2(y)), inplace=True)
-        y = self.bn3(self.conv3(y))
-        return functional.relu(y + self.downsample(x), inplace=True)
-
-
-class Shortcut(nn.Sequential):
-    """The 1x1 convolution and batch norm beside a block that changes shape.
-
-    The stride is applied by slicing the input, not in the convolution: in torch 2.11 the weight
-    gradient of a strided 1x1 convolution with fewer than 16 input channels, in channels_last, on
-    maps of 48 pixels and more, writes outside its memory on CPUs with AVX-512. Both ways give the
-    same bits.
-    """
-
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__(_conv(inputs, outputs, 1, 1), nn.BatchNorm2d(outputs))
-        self.stride = stride
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, inputs, h, w) to (N, outputs, h/stride, w/stride)."""
-        kept = x[..., :: self.stride, :: self.stride]
-        return super().forward(kept)  # type: ignore[no-any-return,no-untyped-call]
-
-
-class ResNet(nn.Module):
-    """A residual network without its last layer; parameter names are torchvision's."""
-
-    def __init__(
-        self,
-        block: type[BasicBlock | Bottleneck],
-        depths: tuple[int, ...],
-        *,
-        width: int = 64,
-        stem: Literal["cifar", "imagenet"] = "cifar",
-        layout: Layout = "channels_last",
-    ) -> None:
-        super().__init__()
-        self.memory_format = LAYOUTS[layout]
-        if stem == "cifar":
-            self.conv1 = _conv(3, width, 3, 1)
-            self.maxpool: nn.Module = nn.Identity()
-        else:
-            self.conv1 = _conv(3, width, 7, 2)
-            self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        self.bn1 = nn.BatchNorm2d(width)
-        inputs = width
-        for stage, depth in enumerate(depths):
-            channels = width * 2**stage
-            blocks = []
-            for number in range(depth):
-                stride = 2 if stage > 0 and number == 0 else 1
-                blocks.append(block(inputs, channels, stride))
-                inputs = channels * block.expansion
-            self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
-        self.stages = len(depths)
-        self.features = inputs
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Map images (N, 3, H, W) to backbone features (N, 8 x width x expansion)."""
-        x = images.contiguous(memory_format=self.memory_format)
-        x = self.maxpool(functional.relu(self.bn1(self.conv1(x)), inplace=True))
-        for stage in range(self.stages):
-            x = self.get_submodule(f"layer{stage + 1}")(x)
-        features: Tensor = x.mean(dim=(2, 3))
-        return features
 
 
 class Encoder(nn.Module):
-    """Backbone, pre-feature and projector; or backbone and classifier for supervised training.
+    """Backbone, pre-feature and projector; backbone and classifier; or the backbone alone.
+
+    A supervised network has a classifier. An imported network has a classifier if one came with its
+    file, and otherwise nothing but the backbone.
 
     Attributes:
         precision: arithmetic of `forward`, and so of training.
     """
 
     def __init__(
-        self, backbone: ResNet, *, hidden: int, projection: int, classes: int | None = None
+        self,
+        backbone: ResNet,
+        *,
+        hidden: int | None,
+        projection: int,
+        classes: int | None = None,
     ) -> None:
         super().__init__()
         self.precision = "fp32"
@@ -149,6 +47,8 @@ class Encoder(nn.Module):
         self.prefeature: nn.Sequential | None = None
         if classes is not None:
             self.classifier = nn.Linear(backbone.features, classes)
+            return
+        if hidden is None:
             return
         self.prefeature = nn.Sequential(
             nn.Linear(backbone.features, hidden), nn.BatchNorm1d(hidden), nn.ReLU()
@@ -164,14 +64,16 @@ class Encoder(nn.Module):
         """Map images (N, 3, H, W) in [0, 1] to the inputs of the method's loss.
 
         Returns:
-            Unit-norm projections z (N, projection), or logits (N, classes) of a supervised network;
-            float32 or wider, at any precision inside.
+            Unit-norm projections z (N, projection); logits (N, classes) of a network with a
+            classifier; features (N, features) of a backbone alone. float32 or wider, at any
+            precision inside.
         """
         with runtime.autocast(self.precision, images.device):
             h = self.backbone(images)
             if self.classifier is not None:
                 return _widen(self.classifier(h))
-            assert self.prefeature is not None
+            if self.prefeature is None:
+                return _widen(h)
             z = self.projector(self.prefeature(h))
         return functional.normalize(_widen(z), dim=1)
 
@@ -186,29 +88,33 @@ class Encoder(nn.Module):
             precision: precision of the arithmetic; evaluations are always fp32.
 
         Raises:
-            ValueError: the pre-feature is requested of a supervised network, which has none.
+            ValueError: the pre-feature is requested of a network without one, which is supervised
+                or imported.
         """
         with runtime.autocast(precision, images.device):
             h = self.backbone(images)
             if feature == "backbone":
                 return _widen(h)
             if self.prefeature is None:
-                raise ValueError("a supervised network has no pre-feature; probe feature: backbone")
+                kind = "an imported backbone" if self.classifier is None else "a supervised network"
+                raise ValueError(f"{kind} has no pre-feature; probe feature: backbone")
             return _widen(self.prefeature(h))
 
     def width_of(self, feature: Feature) -> int:
         """Return the dimension of a feature."""
-        if feature == "prefeature" and self.prefeature is not None:
+        if feature == "prefeature" and self.hidden is not None and self.prefeature is not None:
             return self.hidden
         return self.backbone.features
 
 
 def build_encoder(
-    backbone: Literal["resnet18", "resnet50"] = "resnet18",
+    backbone: Literal["resnet18", "resnet34", "resnet50", "resnet101"] = "resnet18",
     *,
     width: int = 64,
     stem: Literal["cifar", "imagenet"] = "cifar",
-    hidden: int = 4096,
+    padding: Literal[1, 2] = 1,
+    normalise: Normalisation | None = None,
+    hidden: int | None = 4096,
     projection: int = 1024,
     layout: Layout = "channels_last",
     classes: int | None = None,
@@ -221,7 +127,11 @@ def build_encoder(
         width: channels of the first stage; 64 is the standard network.
         stem: `cifar` is a 3x3 stride-1 convolution without max-pooling, `imagenet` 7x7 stride 2
             with it.
-        hidden: width of the pre-feature and of the projector's hidden layer.
+        padding: zeros around the images in the convolution of a `cifar` stem. With 2, as in
+            solo-learn, maps of 32x32 images are 34x34. The `imagenet` stem always has 3.
+        normalise: mean and std of R, G, B, applied to images in [0, 1] first; None for none.
+        hidden: width of the pre-feature and of the projector's hidden layer; None for a backbone
+            alone.
         projection: dimension of the projections.
         layout: memory format of weights and activations; only rounding depends on it.
         classes: if given, build a supervised network (backbone and classifier) instead.
@@ -233,7 +143,15 @@ def build_encoder(
     block, depths = BACKBONES[backbone]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        resnet = ResNet(block, depths, width=width, stem=stem, layout=layout)
+        resnet = ResNet(
+            block,
+            depths,
+            width=width,
+            stem=stem,
+            padding=padding,
+            normalise=normalise,
+            layout=layout,
+        )
         encoder = Encoder(resnet, hidden=hidden, projection=projection, classes=classes)
         for module in encoder.modules():
             if isinstance(module, nn.Conv2d):
@@ -299,21 +217,5 @@ def first_nonfinite(encoder: Encoder, images: Tensor) -> str:
     return finite.first_nonfinite({**encoder.state_dict(), "outputs": outputs})
 
 
-def _conv(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
-
-
-def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Module:
-    if stride == 1 and inputs == outputs:
-        return nn.Identity()
-    return Shortcut(inputs, outputs, stride)
-
-
 def _widen(x: Tensor) -> Tensor:
     return x if x.dtype in (torch.float32, torch.float64) else x.float()
-
-
-BACKBONES: dict[str, tuple[type[BasicBlock | Bottleneck], tuple[int, ...]]] = {
-    "resnet18": (BasicBlock, (2, 2, 2, 2)),
-    "resnet50": (Bottleneck, (3, 4, 6, 3)),
-}

@@ -9,11 +9,12 @@ import sys
 import pytest
 import torch
 
-from robustviews.encoder import BACKBONES, LAYOUTS, ResNet, build_encoder
+from robustviews.encoder import build_encoder
+from robustviews.resnet import BACKBONES, LAYOUTS, ResNet
 from tests.unit.tiny_models import CLASSES, HIDDEN, PROJECTION, WIDTH, tiny_encoder
 
 IMAGES = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-EXPANSION = {"resnet18": 1, "resnet50": 4}
+EXPANSION = {"resnet18": 1, "resnet34": 1, "resnet50": 4, "resnet101": 4}
 
 
 def torchvision_network(backbone, stem):
@@ -82,6 +83,40 @@ def test_only_the_imagenet_stem_makes_images_smaller(stem, sides):
         )
     backbone(IMAGES)
     assert tuple(actual) == sides
+
+
+def test_a_padding_of_2_makes_the_maps_of_a_cifar_stem_larger_and_keeps_all_shapes():
+    narrow, padded = tiny_encoder().eval(), tiny_encoder(padding=2).eval()
+    padded.load_state_dict(narrow.state_dict(), strict=True)
+    sides = [encoder.backbone.conv1(IMAGES).shape[-1] for encoder in (narrow, padded)]
+    assert sides == [16, 18]
+    assert not torch.allclose(padded(IMAGES), narrow(IMAGES), atol=0.01)
+
+
+def test_normalisation_is_part_of_the_network_and_of_its_weights():
+    mean, std = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
+    plain, normalised = tiny_encoder(), tiny_encoder(normalise=(mean, std))
+    weights = normalised.state_dict()
+    buffers = {name: weights.pop(f"backbone.normalise.{name}") for name in ("mean", "std")}
+    assert buffers["mean"].flatten().tolist() == pytest.approx(mean)
+    assert buffers["std"].flatten().tolist() == pytest.approx(std)
+    assert all(torch.equal(weights[name], value) for name, value in plain.state_dict().items())
+    assert len(weights) == len(plain.state_dict())
+    for feature in ("prefeature", "backbone"):
+        torch.testing.assert_close(
+            normalised.eval().represent(IMAGES, feature),
+            plain.eval().represent((IMAGES - buffers["mean"]) / buffers["std"], feature),
+        )
+    parameters = [name for name, _ in normalised.named_parameters()]
+    assert not [name for name in parameters if "normalise" in name]
+
+
+def test_a_backbone_alone_returns_its_features_and_has_no_pre_feature():
+    encoder = tiny_encoder(hidden=None).eval()
+    assert {name.partition(".")[0] for name in encoder.state_dict()} == {"backbone"}
+    assert torch.equal(encoder(IMAGES), encoder.represent(IMAGES, "backbone"))
+    with pytest.raises(ValueError, match="imported backbone has no pre-feature; probe"):
+        encoder.represent(IMAGES)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
@@ -210,7 +245,8 @@ def test_weights_under_a_wrong_prefix_are_refused():
 _NARROW = """
 import torch
 from torch import nn
-from robustviews.encoder import Shortcut, build_encoder
+from robustviews.encoder import build_encoder
+from robustviews.resnet import Shortcut
 
 torch.manual_seed(0)
 for width in (4, 8, 12, 16):

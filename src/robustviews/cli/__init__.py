@@ -7,6 +7,7 @@ them, so that `check` and `--help` answer at once.
 from __future__ import annotations
 
 import argparse
+import keyword
 import logging
 import os
 import sys
@@ -21,6 +22,7 @@ from robustviews.study import StudyError, load_study
 Verb = Callable[[argparse.Namespace], int | None]
 
 _CHECKERS = ("verify", "audit")  # whose exit status 1 means that a check failed
+_STUDYLESS = ("import",)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -89,6 +91,11 @@ def _verb(module: str, name: str) -> Verb:
     return run
 
 
+def _function(verb: str) -> str:
+    name = verb.replace("-", "_")
+    return f"{name}_" if keyword.iskeyword(name) else name
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="robustviews",
@@ -101,8 +108,9 @@ def _parser() -> argparse.ArgumentParser:
     checker.set_defaults(verb=check, study=study)
     for name, (module, text, options) in VERBS.items():
         verb = verbs.add_parser(name, help=text, description=text)
-        verb.set_defaults(verb=_verb(module, name.replace("-", "_")))
-        verb.add_argument("--study", default=study, help="study file (%(default)s)")
+        verb.set_defaults(verb=_verb(module, _function(name)), study=study)
+        if name not in _STUDYLESS:
+            verb.add_argument("--study", default=study, help="study file (%(default)s)")
         for option in options:
             verb.add_argument(option, **_options()[option])
     return parser
@@ -132,6 +140,15 @@ def _options() -> dict[str, dict[str, Any]]:
         "cell": {"metavar": "TABLE:ROW:COLUMN", "help": "cell of a table"},
         "first": {"metavar": "A", "help": "record, folder, cell, or REVISION:PATH"},
         "second": {"metavar": "B", "help": "the same, to compare with"},
+        "source": {"metavar": "FILE|NAME", "help": "checkpoint, or name of a published one"},
+        "--name": {"metavar": "NAME", "help": "name of the encoder (the file's)"},
+        "--normalise": {
+            "metavar": "HOW",
+            "help": "imagenet, swav, cifar10, cifar100, none, or mean,mean,mean/std,std,std",
+        },
+        "--weights": {"metavar": "WHICH", "help": "which of several networks, such as teacher"},
+        "--padding": {"type": int, "choices": (1, 2), "help": "padding of a 3x3 stem"},
+        "--sha256": {"metavar": "HEX", "help": "expected hash of the file"},
         "--yes": {**switch, "help": "remove them"},
         "--to": {"type": Path, "required": True, "metavar": "FOLDER", "help": "folder to write"},
         "--agent": {
@@ -160,6 +177,11 @@ VERBS: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "stages",
         "attack one classifier at every radius",
         ("--run", "--probe", "--attack", *_COMPUTES),
+    ),
+    "import": (
+        "importing",
+        "import a checkpoint of another program as an encoder",
+        ("source", "--name", "--normalise", "--weights", "--padding", "--sha256"),
     ),
     "examples": ("examples", "draw example views, clean and perturbed", _COMPUTES),
     "frame": ("report", "write all results as one tidy CSV", ("--partial",)),

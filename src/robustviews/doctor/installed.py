@@ -129,7 +129,7 @@ def torch() -> Symptom:
 def convolution() -> Symptom:
     """Report whether a training step of the smallest network stays inside its memory.
 
-    In torch 2.11 a strided 1x1 convolution does not on some CPUs; see `encoder.Shortcut`. A write
+    In torch 2.11 a strided 1x1 convolution does not on some CPUs; see `resnet.Shortcut`. A write
     outside its memory ends the process, so the step runs in a separate process.
     """
     works, output = ask(sys.executable, "-W", "ignore", "-c", _SMALLEST_STEP)

@@ -135,7 +135,7 @@ RERUNS = {
     "optim.Lars": PRETRAIN,
     "pretrain.make_batch": PRETRAIN,
     "augment.make_views": PRETRAIN | {"probe crops", "attack crops pgd"},
-    "encoder.ResNet.forward": PRETRAIN | PROBE | ATTACK,
+    "resnet.ResNet.forward": PRETRAIN | PROBE | ATTACK,
     "machine.batchnorm.SynchronisedBatchNorm.forward": PRETRAIN,
     "machine.distributed.total": PRETRAIN,
     "machine.distributed.share": PRETRAIN,
@@ -206,7 +206,7 @@ def test_code_that_a_job_does_not_use_reruns_nothing(changed):
 
 
 def test_a_backbone_reruns_everything_that_has_a_network(changed):
-    edit = replaced(r"\(2, 2, 2, 2\)", "(2, 2, 2, 3)", "encoder")
+    edit = replaced(r"\(2, 2, 2, 2\)", "(2, 2, 2, 3)", "resnet")
     assert changed(edit) == PRETRAIN | PROBE | ATTACK
 
 

@@ -1,0 +1,309 @@
+"""Find a residual network in nested mappings of tensors, whatever its names begin with.
+
+A key that ends in `conv1.weight`, outside of a block, is the stem of a candidate. A candidate
+counts only if every name of a supported network exists beside it, with its shape, and no further
+layer: nothing partial is accepted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from robustviews.checkpoints import naming
+from robustviews.checkpoints.errors import CheckpointError
+from robustviews.checkpoints.layouts import Layout, layout_of
+from robustviews.checkpoints.normalisations import Normalisation
+from robustviews.resnet import BACKBONES, ResNet
+
+Stem = Literal["cifar", "imagenet"]
+_STEMS: dict[tuple[int, ...], Stem] = {(3, 3): "cifar", (7, 7): "imagenet"}
+_COUNTER = "num_batches_tracked"  # of no effect here, and absent from old files
+_STATISTICS = ("running_mean", "running_var")
+
+
+class Table(NamedTuple):
+    """A mapping of names to tensors, and the keys of the mappings around it."""
+
+    keys: tuple[str, ...]
+    tensors: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A place where a network may be.
+
+    Attributes:
+        table: tensors around it.
+        prefix: what its names begin with.
+        names: name in the table, by torchvision's name.
+    """
+
+    table: Table
+    prefix: str
+    names: dict[str, str]
+
+    @property
+    def place(self) -> str:
+        """Where the network is: `tables:prefix`."""
+        return "/".join(self.table.keys) + ":" + self.prefix
+
+    def tensor(self, name: str) -> Tensor | None:
+        """Return the tensor of torchvision's name, or None."""
+        return self.table.tensors.get(self.names.get(name, ""))
+
+
+@dataclass(frozen=True)
+class Found:
+    """A network in a file.
+
+    Attributes:
+        backbone: name in `resnet.BACKBONES`.
+        width: channels of the first stage.
+        stem: `cifar` or `imagenet`.
+        place: where it was: `tables:prefix`.
+        layout: program that wrote the file.
+        weights: all weights of `resnet.ResNet`, by name, in float32.
+        matched: how many of the weights came from the file; the others are counters, set to 0.
+        head: weight and bias of a trained classifier `fc`, or None.
+        inside: mean and std by which the network itself normalises, or None.
+        dropped: what else the file holds, in groups.
+    """
+
+    backbone: str
+    width: int
+    stem: Stem
+    place: str
+    layout: Layout
+    weights: dict[str, Tensor]
+    matched: int
+    head: tuple[Tensor, Tensor] | None = None
+    inside: Normalisation | None = None
+    dropped: list[str] = field(default_factory=list)
+
+
+def find(
+    tree: Any,  # noqa: ANN401  # what a file holds
+    weights: str | None = None,
+    *,
+    classifier: bool = True,
+) -> Found:
+    """Find the one network in a tree, or the one that `weights` names.
+
+    Args:
+        tree: nested mappings.
+        weights: plain name of one of several networks, such as `teacher`.
+        classifier: whether to keep a trained classifier `fc`.
+
+    Raises:
+        CheckpointError: no supported network, a partial or damaged one, or several.
+    """
+    tables = list(_tables(tree, ()))
+    candidates = [candidate for table in tables for candidate in _candidates(table)]
+    fits = [(candidate, _architectures(candidate)) for candidate in candidates]
+    whole = [(candidate, names[0]) for candidate, names in fits if names]
+    if not whole:
+        raise CheckpointError(_no_network(tables, candidates))
+    number = naming.choose([(each.table.keys, each.prefix) for each, _ in whole], weights)
+    chosen, backbone = whole[number]
+    everything = {name for table in tables for name in table.tensors} | set(_keys(tree))
+    layout = layout_of(chosen.place, everything)
+    # Beside a second network, such as a momentum encoder, `fc` is a projector; beside the moving
+    # average of supervised training it is a classifier.
+    alone = len(whole) == 1 or any(re.search(r"(^|[_./])ema[_./:]", c.place) for c, _ in whole)
+    head = _head(chosen) if classifier and layout.classifier and alone else None
+    used = _used(chosen, backbone, head is not None)
+    stem, width, expected = _expected_of(chosen, backbone)
+    return Found(
+        backbone=backbone,
+        width=width,
+        stem=stem,
+        place=chosen.place,
+        layout=layout,
+        weights=_weights(chosen, expected),
+        matched=sum(chosen.tensor(name) is not None for name in expected),
+        head=head,
+        inside=_inside(chosen),
+        dropped=naming.groups(
+            (each for each in chosen.table.tensors if each not in used), chosen.prefix
+        )
+        + naming.siblings(tree, chosen.table.keys),
+    )
+
+
+def _tables(value: Any, keys: tuple[str, ...], above: tuple[int, ...] = ()) -> Iterator[Table]:  # noqa: ANN401
+    """Yield all mappings that hold tensors; a mapping inside itself is left out."""
+    if not isinstance(value, Mapping) or id(value) in above or len(above) > 20:
+        return
+    tensors = {k: v for k, v in value.items() if isinstance(k, str) and isinstance(v, Tensor)}
+    if tensors:
+        yield Table(keys, tensors)
+    for key, inner in value.items():
+        yield from _tables(inner, (*keys, str(key)), (*above, id(value)))
+
+
+def _keys(tree: Any) -> list[str]:  # noqa: ANN401  # what a file holds
+    return [str(key) for key in tree] if isinstance(tree, Mapping) else []
+
+
+def _candidates(table: Table) -> Iterator[Candidate]:
+    for name in table.tensors:
+        match = re.fullmatch(r"(|.*\.)conv1\.weight", name)
+        if match and not re.search(r"(^|\.)layer\d+\.", match[1]):
+            prefix = match[1]
+            names = [each for each in table.tensors if each.startswith(prefix)]
+            yield Candidate(table, prefix, naming.torchvision_names(names, prefix))
+
+
+def _architectures(candidate: Candidate) -> list[str]:
+    """Return the supported networks that a candidate is; at most one."""
+    if _expected_of(candidate, "resnet18") is _UNKNOWN:
+        return []
+    return [name for name in BACKBONES if not any(_differences(candidate, name))]
+
+
+_UNKNOWN: tuple[Stem, int, dict[str, tuple[int, ...]]] = ("cifar", 0, {})
+
+
+def _expected_of(
+    candidate: Candidate, backbone: str
+) -> tuple[Stem, int, dict[str, tuple[int, ...]]]:
+    """Return the stem, width, and names with shapes of a network with the candidate's stem."""
+    stem = candidate.tensor("conv1.weight")
+    if stem is None or stem.dim() != 4 or tuple(stem.shape[2:]) not in _STEMS:
+        return _UNKNOWN
+    kind, width = _STEMS[tuple(stem.shape[2:])], len(stem)
+    if not 1 <= width <= 1024:
+        return _UNKNOWN
+    return kind, width, _expected(backbone, width, kind)
+
+
+@cache
+def _expected(backbone: str, width: int, stem: Stem) -> dict[str, tuple[int, ...]]:
+    with torch.device("meta"):
+        network = ResNet(*BACKBONES[backbone], width=width, stem=stem)
+    return {name: tuple(value.shape) for name, value in network.state_dict().items()}
+
+
+def _differences(candidate: Candidate, backbone: str) -> tuple[list[str], list[str], list[str]]:
+    """Return names that are missing, of another shape, and of layers that the network lacks."""
+    expected = _expected_of(candidate, backbone)[2]
+    missing, other = [], []
+    for name, shape in expected.items():
+        tensor = candidate.tensor(name)
+        if tensor is None:
+            missing += [] if name.endswith(_COUNTER) else [name]
+        elif tuple(tensor.shape) != shape or tensor.layout != torch.strided or tensor.is_meta:
+            other.append(name)
+    more = [n for n in candidate.names if re.match(r"(conv|bn|layer)\d", n) and n not in expected]
+    return missing, other, more
+
+
+def _no_network(tables: list[Table], candidates: list[Candidate]) -> str:
+    """Return why no candidate counts."""
+    names = [name for table in tables for name in table.tensors]
+    if not names:
+        return f"holds no tensors by name; expected the weights of {_supported()}"
+    if not candidates:
+        transformer = [name for name in names if re.search(r"(cls_token|patch_embed\.)", name)]
+        kind = f"a vision transformer ({transformer[0]})" if transformer else "another network"
+        return f"{kind}; expected {_supported()}; its first tensors: {', '.join(names[:3])}"
+    lines = [
+        (sum(map(len, differences)), backbone, candidate, differences)
+        for candidate in candidates
+        for backbone in BACKBONES
+        if _expected_of(candidate, backbone) is not _UNKNOWN
+        and any(differences := _differences(candidate, backbone))
+    ]
+    if not lines:
+        stem = candidates[0].table.tensors[f"{candidates[0].prefix}conv1.weight"]
+        return (
+            f"another network: the first convolution at {naming.shown(candidates[0].place)} has "
+            f"weights of shape {tuple(stem.shape)}; expected (width, 3, 3, 3) or (width, 3, 7, 7)"
+        )
+    _, backbone, candidate, differences = min(lines, key=lambda line: line[0])
+    return _nearly(naming.shown(candidate.place), backbone, differences)
+
+
+def _nearly(place: str, backbone: str, differences: tuple[list[str], list[str], list[str]]) -> str:
+    """Return how a candidate differs from the most similar supported network."""
+    missing, other, more = differences
+    if missing and not other and not more and all(n.endswith(_STATISTICS) for n in missing):
+        return (
+            f"the batch-norm statistics are missing ({len(missing)}, such as {missing[0]}) at "
+            f"{place}; save the whole state dict of the network, with its buffers"
+        )
+    kinds = {"names missing": missing, "of another shape": other, "names too many": more}
+    parts = [f"{len(names)} {kind}, such as {names[0]}" for kind, names in kinds.items() if names]
+    return (
+        f"another or an incomplete network at {place}; expected {_supported()}, nearest is "
+        f"{backbone}: {'; '.join(parts)}"
+    )
+
+
+def _supported() -> str:
+    return ", ".join(name.replace("resnet", "ResNet-") for name in BACKBONES)
+
+
+def _weights(candidate: Candidate, expected: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    """Return finite weights in float32, in memory of their own."""
+    weights = {}
+    for name in expected:
+        tensor = candidate.tensor(name)
+        if name.endswith(_COUNTER):
+            weights[name] = torch.tensor(0) if tensor is None else tensor.long().clone()
+        elif tensor is not None:
+            weights[name] = finite_float(tensor, candidate.names[name])
+    return weights
+
+
+def finite_float(tensor: Tensor, name: str) -> Tensor:
+    """Return finite values in float32, or raise CheckpointError that names the tensor."""
+    if not tensor.is_floating_point():
+        raise CheckpointError(f"{name}: expected floating-point numbers, found {tensor.dtype}")
+    values = tensor.detach().float().clone(memory_format=torch.contiguous_format)
+    if not values.isfinite().all():
+        raise CheckpointError(f"{name}: NaN or infinite weights; the training failed, or the file")
+    return values
+
+
+def _head(candidate: Candidate) -> tuple[Tensor, Tensor] | None:
+    """Return weight and bias of a layer `fc`; None without one, and for a projector `fc.0...`."""
+    weight, bias = candidate.tensor("fc.weight"), candidate.tensor("fc.bias")
+    last = candidate.tensor("layer4.0.downsample.1.weight")
+    assert last is not None  # every supported network has one
+    if weight is None or bias is None or weight.dim() != 2 or bias.shape != weight.shape[:1]:
+        return None
+    if weight.shape[1] != len(last):
+        return None
+    names = candidate.names
+    return finite_float(weight, names["fc.weight"]), finite_float(bias, names["fc.bias"])
+
+
+def _inside(candidate: Candidate) -> Normalisation | None:
+    """Return mean and std that the network keeps, rounded to the digits that were typed."""
+    for word in ("normalise", "normalize"):
+        mean, std = (candidate.tensor(f"{word}.{part}") for part in ("mean", "std"))
+        if mean is not None and std is not None and mean.numel() == std.numel() == 3:
+            values = [[round(v, 6) for v in t.flatten().tolist()] for t in (mean, std)]
+            if not (mean.isfinite().all() and std.isfinite().all() and std.min() > 0):
+                raise CheckpointError(
+                    f"{candidate.names[f'{word}.std']}: no mean and std: {values}"
+                )
+            (r, g, b), (dr, dg, db) = values
+            return (r, g, b), (dr, dg, db)
+    return None
+
+
+def _used(candidate: Candidate, backbone: str, head: bool) -> set[str]:
+    """Return the names in the file that the import uses."""
+    kept = set(_expected_of(candidate, backbone)[2])
+    kept |= {f"{word}.{part}" for word in ("normalise", "normalize") for part in ("mean", "std")}
+    kept |= {"fc.weight", "fc.bias"} if head else set()
+    return {original for name, original in candidate.names.items() if name in kept}
