@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from robustviews import losses
-from robustviews.attacks import ascend, pgd
+from robustviews.attacks import Judged, ascend, pgd
 
 from . import references
 from .recorded import TRAIN_TOLERANCE, Arrays, assert_all_near, assert_near, load
@@ -197,23 +199,66 @@ def test_a_random_start_stays_in_the_range_of_pixels() -> None:
     assert actual.max() == 1
 
 
-def test_restarts_keep_the_best_try_of_each_image() -> None:
-    loss, x = Quadratic(12), torch.tensor(images(20))
+class Judge:
+    """Judges images by a quadratic loss, and by another rule than that loss: a pixel's sign."""
 
-    def tries(restarts: int, generator: torch.Generator) -> Tensor:
-        return pgd(
-            loss,
-            x,
-            eps=0.3,
-            step_size=0.05,
-            steps=1,
-            random_start=True,
-            restarts=restarts,
-            generator=generator,
-        )
+    def __init__(self, x: Tensor) -> None:
+        self.loss, self.x = Quadratic(12), x
+        self.seen: list[Judged] = []
 
-    together = loss(tries(3, torch.Generator().manual_seed(0)))
-    generator = torch.Generator().manual_seed(0)
-    one_by_one = torch.stack([loss(tries(1, generator)) for _ in range(3)])  # (3, B)
-    assert torch.equal(together, one_by_one.max(dim=0).values)
-    assert len(one_by_one.argmax(dim=0).unique()) == 3  # each try is the best of some image
+    def __call__(self, adversarial: Tensor) -> Judged:
+        fooled = (adversarial - self.x)[:, 0, 0, 0] > 0
+        self.seen.append(Judged(self.loss(adversarial).detach(), fooled))
+        return Judged(self.loss(adversarial), fooled)
+
+
+def chosen_by_hand(seen: list[Judged]) -> list[int]:
+    """Return for each image the first of the worst entries: fooled before loss."""
+    count = len(seen[0].loss)
+    ranks = [[(bool(j.fooled[b]), float(j.loss[b])) for j in seen] for b in range(count)]
+    return [rank.index(max(rank)) for rank in ranks]
+
+
+def restarted(judge: Judge, *, restarts: int, keep: Literal["last", "worst"]) -> Tensor:
+    return pgd(
+        judge,
+        judge.x,
+        eps=0.3,
+        step_size=0.05,
+        steps=2,
+        random_start=True,
+        restarts=restarts,
+        keep=keep,
+        generator=torch.Generator().manual_seed(0),
+    )
+
+
+@pytest.mark.parametrize(
+    ("restarts", "keep", "candidates"),
+    [
+        (3, "last", slice(2, None, 3)),  # each try judges its start and two iterates
+        (3, "worst", slice(None)),
+        (1, "worst", slice(None)),
+    ],
+)
+def test_fooled_candidates_are_preferred_and_the_loss_decides_among_equals(
+    restarts: int, keep: Literal["last", "worst"], candidates: slice
+) -> None:
+    judge = Judge(torch.tensor(images(40)))
+    actual = restarted(judge, restarts=restarts, keep=keep)
+    seen = judge.seen[candidates]
+    chosen = chosen_by_hand(seen)
+    expected = torch.stack([seen[k].loss[b] for b, k in enumerate(chosen)])
+    assert torch.equal(judge(actual).loss.detach(), expected)
+    fooled = torch.stack([judged.fooled for judged in seen])  # (candidates, B)
+    assert torch.equal(judge(actual).fooled, fooled.any(dim=0))
+    assert len(set(chosen)) >= 3  # no candidate is the worst for all images
+    largest = torch.stack([judged.loss for judged in seen]).argmax(dim=0)
+    assert not torch.equal(torch.tensor(chosen), largest)  # the loss alone would choose others
+
+
+def test_a_choice_among_candidates_needs_a_loss_that_reports_which_images_are_fooled() -> None:
+    loss, x = Quadratic(12), torch.tensor(images())
+    for options in ({"restarts": 2, "random_start": True}, {"keep": "worst"}):
+        with pytest.raises(TypeError, match="must return Judged"):
+            pgd(loss, x, eps=0.1, step_size=0.1, steps=1, **options)

@@ -13,7 +13,8 @@ import pytest
 import torch
 from torch import nn
 
-from robustviews.attacks import ATTACKS, AutoAttack, PgdAttack, pgd
+from robustviews.attacks import ATTACKS, AutoAttack, Judged, PgdAttack, pgd
+from robustviews.attacks.projected_gradient import margin
 from tests.unit.tiny_models import inventory
 
 CUSTOM = {"version": "custom", "apgd_steps": 5, "square_queries": 20}
@@ -22,6 +23,8 @@ EPS = 24 / 255
 EXAMPLES = {
     "pgd": PgdAttack(eps=(24,), steps=5, step_size=8),
     "pgd-random": PgdAttack(eps=(24,), steps=2, step_size=8, random_start=True, restarts=2),
+    "pgd-worst": PgdAttack(eps=(24,), steps=5, step_size=8, keep="worst"),
+    "pgd-margin": PgdAttack(eps=(24,), steps=5, step_size=8, loss="margin"),
     "apgd-ce": AutoAttack(eps=(24,), attacks=("apgd-ce",), **CUSTOM),
     "apgd-t": AutoAttack(eps=(24,), attacks=("apgd-t",), **CUSTOM),
     "square": AutoAttack(eps=(24,), attacks=("square",), **CUSTOM),
@@ -149,8 +152,14 @@ def test_pgd_passes_its_options_to_the_primitive_in_pixel_units():
     net, x = classifier(), images()
     labels = predicted(net, x)
     attack = PgdAttack(eps=(24,), steps=3, step_size=6, restarts=2, random_start=True)
+
+    def judge(moved):
+        logits = net(moved)
+        values = nn.functional.cross_entropy(logits, labels, reduction="none")
+        return Judged(values, logits.argmax(dim=1) != labels)
+
     expected = pgd(
-        lambda moved: nn.functional.cross_entropy(net(moved), labels, reduction="none"),
+        judge,
         x,
         eps=EPS,
         step_size=6 / 255,
@@ -177,6 +186,118 @@ def test_restarts_without_a_random_start_are_refused():
     loss = torch.sum
     with pytest.raises(ValueError, match="restarts=2 would repeat one attack; set random_start"):
         pgd(loss, images(), eps=0.1, step_size=0.1, steps=1, restarts=2)
+
+
+class Confusing(nn.Module):
+    """Ten classes, of which class 0 is right; the loss is larger where the prediction is right.
+
+    Where the one pixel is bright all classes are about equally likely, but class 0 most of all:
+    cross-entropy 2.2. Where it is dark class 1 is slightly more likely than class 0: 0.8.
+    """
+
+    def forward(self, images):
+        bright = (images.flatten(1)[:, :1] > 0.5).float()  # (B, 1)
+        flat, pair = torch.zeros(10), torch.full((10,), -9.0)
+        flat[0], pair[0], pair[1] = 0.1, 0.0, 0.2
+        return bright * flat + (1 - bright) * pair + 0 * images.sum()
+
+
+def confused(restarts, count=2000):
+    """Return how many of gray images stay right under random starts that nothing improves."""
+    attack = PgdAttack(eps=(255,), steps=1, step_size=1e-6, random_start=True, restarts=restarts)
+    x, labels = torch.full((count, 1, 1, 1), 0.5), torch.zeros(count, dtype=torch.int64)
+    moved = attack.perturb(Confusing(), x, labels, eps=0.5, seed=0)
+    return (predicted(Confusing(), moved) == labels).float().mean().item()
+
+
+def test_five_tries_leave_the_images_that_no_try_fools():
+    assert confused(1) == pytest.approx(1 / 2, abs=0.03)
+    # The try with the largest loss would leave 1 - 2^-5 = 97 %.
+    assert confused(5) == pytest.approx(1 / 2**5, abs=0.01)
+    accuracies = [confused(restarts) for restarts in range(1, 6)]
+    assert accuracies == sorted(accuracies, reverse=True)
+
+
+def test_more_restarts_and_more_iterates_never_raise_robust_accuracy():
+    net, x = classifier(), images(200)
+    labels = predicted(net, x)
+    labels[::7] = (labels[::7] + 1) % 10
+    fooled = {}
+    for keep in ("last", "worst"):
+        for restarts in range(1, 6):
+            attack = PgdAttack(
+                eps=(4,), steps=2, step_size=0.5, random_start=True, restarts=restarts, keep=keep
+            )
+            moved = attack.perturb(net, x, labels, eps=4 / 255, seed=1)
+            fooled[keep, restarts] = predicted(net, moved) != labels
+    for restarts in range(1, 5):
+        for keep in ("last", "worst"):
+            assert not (fooled[keep, restarts] & ~fooled[keep, restarts + 1]).any()
+    for restarts in range(1, 6):
+        assert not (fooled["last", restarts] & ~fooled["worst", restarts]).any()
+    assert fooled["last", 1].sum() < fooled["last", 5].sum() < len(x)
+
+
+def test_the_worst_iterate_keeps_an_image_that_is_fooled_on_the_way():
+    class Narrow(nn.Module):
+        """Wrong only in a narrow band of gray, which a step of the ascent leaves again."""
+
+        def forward(self, x):
+            pixel = x.flatten(1)[:, :1]
+            wrong = 1 - 20 * (pixel - 0.55).abs()
+            return torch.cat([torch.zeros_like(pixel), wrong - 0.5], dim=1)
+
+    x, labels = torch.full((1, 1, 1, 1), 0.49), torch.zeros(1, dtype=torch.int64)
+    right = {}
+    for keep in ("last", "worst"):
+        attack = PgdAttack(eps=(51,), steps=2, step_size=17.85, keep=keep)  # to 0.56, and back
+        moved = attack.perturb(Narrow(), x, labels, eps=0.2, seed=0)
+        right[keep] = (predicted(Narrow(), moved) == labels).item()
+    assert right == {"last": True, "worst": False}
+
+
+def test_a_try_that_breaks_down_is_kept_so_that_the_evaluation_refuses_it():
+    class Broken(nn.Module):
+        """Predicts the label for gray images; a step up leads to logits that are not numbers."""
+
+        def forward(self, x):
+            pixel = x.flatten(1)[:, :1]
+            logits = torch.cat([1 - pixel, pixel], dim=1)
+            return torch.where(pixel > 0.41, torch.nan, logits)
+
+    x, labels = torch.full((1, 1, 1, 1), 0.4), torch.zeros(1, dtype=torch.int64)
+    attack = PgdAttack(eps=(51,), steps=1, step_size=25.5, keep="worst")
+    moved = attack.perturb(Broken(), x, labels, eps=0.2, seed=0)
+    assert Broken()(moved).isnan().all()
+
+
+def test_the_margin_loss_is_the_largest_other_logit_less_that_of_the_label():
+    logits = torch.tensor([[3.0, 1.0, 2.0], [3.0, 1.0, 2.0], [0.0, 0.0, -1.0]])
+    actual = margin(logits, torch.tensor([0, 1, 1]))
+    assert actual.tolist() == [-1.0, 2.0, 0.0]
+
+
+def test_the_margin_loss_fools_a_confident_network_whose_cross_entropy_has_no_gradient():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 36, 10))
+    with torch.no_grad():
+        net[1].weight.mul_(1e4)  # the softmax is exactly 1
+    x = images(30)
+    labels = predicted(net, x)
+    accuracy = {}
+    for loss in ("cross_entropy", "margin"):
+        attack = PgdAttack(eps=(24,), steps=10, step_size=4, loss=loss)
+        moved = attack.perturb(net, x, labels, eps=EPS, seed=0)
+        accuracy[loss] = (predicted(net, moved) == labels).float().mean().item()
+    assert accuracy["margin"] < 0.1
+    assert accuracy["cross_entropy"] > 0.3
+
+
+def test_a_description_names_what_is_not_the_paper_s():
+    assert PgdAttack(eps=(8,)).describe() == "PGD, 20 steps of 2.55/255, no random start"
+    other = PgdAttack(eps=(8,), random_start=True, restarts=5, keep="worst", loss="margin")
+    assert other.describe() == (
+        "PGD on the margin loss, 20 steps of 2.55/255, random start, 5 restarts, worst iterate"
+    )
 
 
 # AutoAttack
@@ -219,6 +340,7 @@ def test_the_standard_version_is_the_official_one(official):
     assert (attack.apgd.n_iter, attack.apgd.n_restarts) == (100, 1)
     assert (attack.apgd_targeted.n_iter, attack.apgd_targeted.n_target_classes) == (100, 9)
     assert (attack.fab.n_restarts, attack.fab.n_target_classes) == (1, 9)
+    assert attack.fab.n_iter == 100
     assert attack.square.n_queries == 5000
 
 
@@ -232,6 +354,47 @@ def test_the_custom_version_runs_the_named_attacks_with_the_given_steps(official
     assert (built.apgd.n_iter, built.apgd_targeted.n_iter) == (10, 10)
     assert (built.apgd_targeted.n_restarts, built.apgd_targeted.n_target_classes) == (1, 9)
     assert built.square.n_queries == 7
+
+
+@pytest.mark.parametrize("steps", [10, 100])
+def test_fab_runs_the_given_steps(steps):
+    """Ten as torchattacks has it, and the official hundred."""
+    net, x = classifier(), images(2)
+    passes = 0
+
+    def model(moved):
+        nonlocal passes
+        passes += moved.requires_grad  # one forward pass with gradient for each step
+        return net(moved)
+
+    attack = AutoAttack(eps=(1e-3,), version="custom", attacks=("fab-t",), fab_steps=steps)
+    attack.perturb(model, x, predicted(net, x), eps=1e-6, seed=0)  # nothing is fooled
+    assert passes == 9 * steps
+    assert attack.passes == 9 * 1.5 * steps
+
+
+def test_a_description_names_fab_steps_that_are_run_and_not_official():
+    described = [
+        AutoAttack(eps=(8,), **options).describe()
+        for options in (
+            {},
+            {"fab_steps": 10},
+            {"fab_steps": 10, "version": "custom", "attacks": ("fab-t",)},
+            {"fab_steps": 10, "version": "custom", "attacks": ("apgd-ce",)},
+        )
+    ]
+    assert described == [
+        "AutoAttack, standard, 100 APGD steps",
+        "AutoAttack, standard, 100 APGD steps, 10 FAB steps",
+        "AutoAttack, fab-t, 100 APGD steps, 10 FAB steps",
+        "AutoAttack, apgd-ce, 100 APGD steps",
+    ]
+
+
+@pytest.mark.parametrize("name", ["apgd_steps", "fab_steps", "square_queries", "images"])
+def test_only_the_official_numbers_are_comparable_with_other_papers(name):
+    assert "comparable with other papers" in AutoAttack(eps=(8,)).comparable()
+    assert "reduced version" in AutoAttack(eps=(8,), **{name: 10}).comparable()
 
 
 @pytest.mark.parametrize("classes", [4, 9])

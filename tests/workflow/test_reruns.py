@@ -103,7 +103,13 @@ CASES = {
         SIMCLR_CHAIN,
     ),
     "the code of an attack": Case(
-        [(f"{PACKAGE}/attacks.py", "attack.verbose = False", "attack.verbose = bool(0)")],
+        [
+            (
+                f"{PACKAGE}/attacks/autoattack.py",
+                "attack.verbose = False",
+                "attack.verbose = bool(0)",
+            )
+        ],
         {AUTOATTACK, STRONG, "frame", "report"},
     ),
     "the code of a figure": Case(
@@ -113,7 +119,11 @@ CASES = {
         [
             (f"{PACKAGE}/losses.py", "nt_xent takes z of shape", "nt_xent wants z of shape"),
             (f"{PACKAGE}/losses.py", '"""Contrast the', '"""Another contrast the'),
-            (f"{PACKAGE}/attacks.py", "class AutoAttack:", "class AutoAttack:  # the official one"),
+            (
+                f"{PACKAGE}/attacks/autoattack.py",
+                "class AutoAttack:",
+                "class AutoAttack:  # the official one",
+            ),
             (f"{PACKAGE}/encoder.py", "def build_encoder(", "# Deep.\ndef build_encoder("),
             ("workflow/rules/pretrain.smk", "rule pretrain:", "# Long.\nrule pretrain:"),
         ],

@@ -278,7 +278,7 @@ def digest():
     ("module", "line"),
     [
         ("losses", "def total_coding_rate("),
-        ("attacks", "class AutoAttack:"),
+        ("attacks/autoattack", "class AutoAttack:"),
         ("regimes", "class Free:"),
         ("probe/probes", "class NcropProbe:"),
         ("machine/runtime", "def configure("),

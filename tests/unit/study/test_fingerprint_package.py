@@ -145,8 +145,10 @@ RERUNS = {
     "datasets.splits.open_split": PRETRAIN | PROBE | ATTACK,
     "datasets.kinds.Digits.prepare": {"data digits"},
     "datasets.sources.source_folder": {"data cifar10"},
-    "attacks.ascend": FREE_AND_PGD | {"probe rle"} | ATTACK - {"attack lin aa", "attack own aa"},
-    "attacks.AutoAttack.perturb": {name for name in ATTACK if name.endswith("aa")},
+    "attacks.primitive.ascend": FREE_AND_PGD
+    | {"probe rle"}
+    | ATTACK - {"attack lin aa", "attack own aa"},
+    "attacks.autoattack.AutoAttack.perturb": {name for name in ATTACK if name.endswith("aa")},
     "evaluate.Classifier.forward": ATTACK,
     "probe.probes.NcropProbe.inputs": {"probe crops", "attack crops pgd"},
     "probe.heads.Fit.run": PROBE | {name for name in ATTACK if "own" not in name},
@@ -165,7 +167,7 @@ def test_new_methods_regimes_probes_attacks_and_data_sets_rerun_nothing(changed)
             "METHODS": "methods",
             "REGIMES": "regimes",
             "PROBES": "probe/probes",
-            "ATTACKS": "attacks",
+            "ATTACKS": "attacks/projected_gradient",
             "DATASETS": "datasets/kinds",
         }.items():
             replaced(rf"^({table}\b.*\{{)", r'\1"new": New, ', module)(source)
@@ -219,7 +221,7 @@ def test_the_code_that_decides_numbers_is_reached():
     assert {("losses", "invariance"), ("losses", "total_coding_rate")} <= emp - simclr
     both = simclr & emp
     for module, names in {
-        "attacks": {"ascend"},
+        "attacks.primitive": {"ascend"},
         "augment": {"make_views", "draw_window", "apply_window", "draw_change", "apply_change"},
         "optim": {"Lars", "_rescale", "build_optimizer", "cosine_lr"},
         "pretrain": {"Training"},
