@@ -11,6 +11,7 @@ from robustviews.provenance import (
     checks,
     dvc,
     environment,
+    established,
     history,
     metadata,
     published,
@@ -30,6 +31,7 @@ from robustviews.workflow.metadata import ProjectMetadata
 
 _LAST = ("frame", "metrics", "report")  # rules that end with the report or after it
 _RECOMPUTED = ("frame", "metrics", "table")  # rules whose outputs the audit computes again
+_CHECKS_OF_FLAGS = {"attack": values.check_flags, "sanity": established.check}
 _NAMED = 6  # files that a remark names; it counts the others
 
 
@@ -254,9 +256,10 @@ class _Auditor:
         }
 
     def _flags(self, job: Job) -> list[Finding]:
-        if job.rule != "attack" or not checks.is_readable(self._disk, job):
+        check = _CHECKS_OF_FLAGS.get(job.rule)
+        if check is None or not checks.is_readable(self._disk, job):
             return []
-        return values.check_flags(self._disk, job)
+        return check(self._disk, job)
 
     def _by_key(self, scope: list[Job]) -> dict[Key, list[Finding]]:
         """Return the findings of each job, those of its files' metadata and locks included."""
