@@ -93,7 +93,7 @@ def until(found, process, output, what):
 
 def training(slurm, project, run):
     """Return the job of a training that runs and has saved a state, or None."""
-    if not list(project.folder.glob(f"results/.state/cluster/{run}-*/state.safetensors")):
+    if not list(project.folder.glob(f"results/.state/cluster/{run}-*/state-*.safetensors")):
         return None
     jobs = slurm.run("squeue", "--noheader", "--states=RUNNING", "--format=%i %k").splitlines()
     found = [job.split()[0] for job in jobs if job.endswith(f"rule_pretrain_wildcards_{run}")]

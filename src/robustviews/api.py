@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from robustviews import artifacts, augment, evaluate
 from robustviews.artifacts import RECORD, ArtifactError, Record
-from robustviews.attacks import ATTACKS, in_pixels
+from robustviews.attacks import ATTACKS
 from robustviews.datasets import open_split
 from robustviews.encoder import Encoder, restore_encoder
 from robustviews.machine import runtime
@@ -159,16 +159,20 @@ def attack(
             `step_size=2.55` (in 1/255).
 
     Raises:
-        ValueError: unknown attack, an option out of its range, images outside [0, 1], or an attack
-            that left its ball.
+        ValueError: unknown attack, an option out of its range, images outside [0, 1], labels that
+            are none of the classes, an attack that left its ball, or (NonFiniteError) a logit of a
+            clean or attacked image that is not finite.
     """
     if kind not in ATTACKS:
         raise ValueError(f"no attack {kind!r}; {nearest(kind, ATTACKS)}")
-    if images.dim() != 4 or not images.is_floating_point() or len(images) != len(labels):
-        shapes = f"{tuple(images.shape)} {images.dtype} and {tuple(labels.shape)}"
-        raise ValueError(f"images and labels: expected (N, 3, H, W) float and (N,), found {shapes}")
-    if images.min() < 0 or images.max() > 1:
-        low, high = images.min().item(), images.max().item()
+    pixels = images.dim() == 4 and images.is_floating_point() and images.numel() > 0
+    if not (pixels and labels.dtype == torch.int64 and labels.shape == images.shape[:1]):
+        found = " and ".join(f"{tuple(given.shape)} {given.dtype}" for given in (images, labels))
+        raise ValueError(
+            f"images and labels: expected (N, 3, H, W) float and (N,) int64, found {found}"
+        )
+    low, high = images.min().item(), images.max().item()
+    if not (low >= 0 and high <= 1):  # so that NaN is refused, too
         raise ValueError(f"images: expected values in [0, 1], found [{low:.3g}, {high:.3g}]")
     if eps < _LEAST_EPS:
         raise ValueError(f"eps: expected a radius in 1/255 such as 8, found {eps:g}")
@@ -222,10 +226,10 @@ def _attack_batch(
     eps: float,
     seed: int,
 ) -> Attacked:
-    adversarial = adversary.perturb(model, images.clone(), labels, eps=in_pixels(eps), seed=seed)
-    evaluate.check_ball(adversarial, images, in_pixels(eps), eps)
-    with torch.no_grad():
-        clean, robust = (model(x).argmax(dim=1) == labels for x in (images, adversarial))
+    clean = evaluate.correct(model, images, labels, title="attack")
+    adversarial, robust = evaluate.attack_once(
+        model, adversary, images, labels, radius=eps, seed=seed, title="attack"
+    )
     return Attacked(adversarial, clean, robust)
 
 

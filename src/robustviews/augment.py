@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from robustviews.options import LazyModule, option
+from robustviews.options import LazyModule, option, switch
 
 if TYPE_CHECKING:
     import torch
@@ -26,8 +26,7 @@ _FLIP = 0.5  # probability of a horizontal flip, in every recipe
 _TRIES = 10  # random windows before the central window, as in torchvision's RandomResizedCrop
 _WINDOW_DRAWS, _CHANGE_DRAWS = 2 * _TRIES + 3, 13  # numbers for one view
 _CONTRAST, _SATURATION, _HUE = 1, 2, 3  # torchvision's numbers; brightness is 0
-# Pixel values per chunk: the size of a CPU's cache (no chunks: 2x slower); elsewhere 0.5 GiB.
-_CPU_CHUNK, _DEVICE_CHUNK = 2**18, 2**27
+_CPU_CHUNK, _DEVICE_CHUNK = 2**18, 2**27  # pixel values per chunk: a CPU's cache; 0.5 GiB
 _ALL = slice(None)
 
 
@@ -42,11 +41,8 @@ class Views:
         scale: smallest and largest share of the area in a window. Patches: [0.25, 0.25].
         ratio: smallest and largest width / height of a window. Patches: [1, 1].
         padding: width of the border in pixels; only for `padded`.
-        augmentation: colour changes, after a horizontal flip. The switch `simclr_augmentation`:
-            `simclr` has hue 0.1, no blur, no solarize (code); `simclr_blur` adds EMP-SSL's blur
-            (the paper's text); `emp_ssl` is the recipe of EMP-SSL (a controlled comparison).
-            `geometry` is crop and flip only (the other value of the switch `npatch_augmentation`,
-            and the supervised recipe).
+        augmentation: colour changes, after a horizontal flip. `simclr` has hue 0.1, no blur, no
+            solarize; `simclr_blur` adds EMP-SSL's blur; `geometry` is crop and flip only.
     """
 
     count: int = option(2, ge=1)
@@ -54,14 +50,18 @@ class Views:
     scale: tuple[float, float] = option((0.08, 1.0), gt=0, le=1)
     ratio: tuple[float, float] = option((0.75, 4 / 3), gt=0)
     padding: int = option(5, ge=0)
-    augmentation: Literal["emp_ssl", "simclr", "simclr_blur", "geometry"] = "simclr"
+    augmentation: Literal["emp_ssl", "simclr", "simclr_blur", "geometry"] = switch(
+        "simclr",
+        code={"simclr": ("simclr",)},
+        paper={"simclr": ("simclr_blur",)},
+        name="simclr_augmentation",
+    )
 
     def __post_init__(self) -> None:
         """Refuse ranges whose ends are swapped."""
-        for name, (low, high) in (("scale", self.scale), ("ratio", self.ratio)):
-            if low > high:
-                fix = f"write {name}: [{high:g}, {low:g}]"
-                raise ValueError(f"{name}: smallest first; found [{low:g}, {high:g}]; {fix}")
+        for key, (a, b) in (("scale", self.scale), ("ratio", self.ratio)):
+            if a > b:
+                raise ValueError(f"{key}: found [{a:g}, {b:g}]; write {key}: [{b:g}, {a:g}]")
 
 
 @dataclass(frozen=True)

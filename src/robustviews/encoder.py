@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from robustviews import finite
 from robustviews.machine import runtime
 
 Feature = Literal["prefeature", "backbone"]
@@ -284,6 +285,18 @@ def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], part: str) -
         module.load_state_dict(weights, strict=True)
     except RuntimeError as error:
         raise WeightsError(part, str(error)) from None
+
+
+def first_nonfinite(encoder: Encoder, images: Tensor) -> str:
+    """Return the first weight of an encoder, or `outputs`, that is not finite; empty if none is.
+
+    Args:
+        encoder: network in eval mode.
+        images: (N, 3, H, W) in [0, 1], for which the outputs are checked.
+    """
+    with torch.no_grad():
+        outputs = encoder.forward(images)  # not the call, which may be compiled for train mode
+    return finite.first_nonfinite({**encoder.state_dict(), "outputs": outputs})
 
 
 def _conv(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Conv2d:

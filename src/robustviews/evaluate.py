@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from robustviews.attacks import Attack, flag_name, fraction, in_pixels
+from robustviews import finite
+from robustviews.attacks import Attack, Model, flag_name, fraction, in_pixels
 from robustviews.augment import Views
 from robustviews.encoder import Encoder
 from robustviews.machine import feed, runtime
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from robustviews.checkpoint import Checkpoint
 
 log = logging.getLogger(__name__)
+
+_LOWER = "train the encoder or the head again with a lower lr"
 
 ROUNDING = 1e-6  # tolerance for float32 perturbations
 
@@ -69,7 +72,9 @@ def evaluate(
         `clean` and one `eps_<radius>` per radius (n,) uint8, 1 where the prediction is correct.
 
     Raises:
-        ValueError: an attack left its ball or [0, 1], or requests more images than there are.
+        NonFiniteError: a logit of a clean or attacked image is not finite.
+        ValueError: an attack left its ball or [0, 1], or requests more images than there are; or a
+            label is none of the classes.
     """
     classifier.eval()
     images = feed.of(images, next(classifier.parameters()).device)
@@ -86,8 +91,9 @@ def evaluate(
             inputs = classifier.probe.inputs(chosen, positions, views, size=size, seed=view_seed)
             target = labels[order].to(positions.device)
             draws = runtime.counter_key(seed, "attack", done) & 0x7FFFFFFF
-            for name, correct in _flags(classifier, attack, inputs, target, draws).items():
-                flags.setdefault(name, []).append(correct)
+            found = _flags(classifier, attack, inputs, target, draws, title)
+            for name, flag in found.items():
+                flags.setdefault(name, []).append(flag)
             done += 1
             if checkpoint is not None and checkpoint.due():
                 checkpoint.save(_joined(flags), {"batches": done, "flags": list(flags)})
@@ -131,18 +137,113 @@ def _joined(flags: dict[str, list[Tensor]]) -> dict[str, Tensor]:
 
 
 def _flags(
-    classifier: Classifier, attack: Attack, inputs: Tensor, labels: Tensor, seed: int
+    classifier: Classifier, attack: Attack, inputs: Tensor, labels: Tensor, seed: int, title: str
 ) -> dict[str, Tensor]:
-    with torch.no_grad():
-        flags = {flag_name(0.0): classifier(inputs).argmax(dim=1) == labels}
+    flags = {flag_name(0.0): correct(classifier, inputs, labels, title=title)}
     for radius in attack.eps:
-        eps = in_pixels(radius)
-        # A copy: an attack that changes its inputs must not move the centre of the ball.
-        adversarial = attack.perturb(classifier, inputs.clone(), labels, eps=eps, seed=seed)
-        check_ball(adversarial, inputs, eps, radius)
-        with torch.no_grad():
-            flags[flag_name(radius)] = classifier(adversarial).argmax(dim=1) == labels
+        _, robust = attack_once(
+            classifier, attack, inputs, labels, radius=radius, seed=seed, title=title
+        )
+        flags[flag_name(radius)] = robust
     return flags
+
+
+def attack_once(
+    model: Model,
+    attack: Attack,
+    inputs: Tensor,
+    labels: Tensor,
+    *,
+    radius: float,
+    seed: int,
+    title: str,
+) -> tuple[Tensor, Tensor]:
+    """Attack inputs at one radius, without trust in the attack.
+
+    Args:
+        model: maps inputs (B, ...) in [0, 1] to logits (B, classes).
+        attack: options of the attack.
+        inputs: clean inputs.
+        labels: (B,) int64.
+        radius: in 1/255.
+        seed: seed of random starts.
+        title: job, for messages.
+
+    Returns:
+        Perturbed inputs, and which of them are classified correctly, (B,) bool.
+
+    Raises:
+        NonFiniteError: a logit is not finite, also of inputs that the attack tried and discarded.
+        ValueError: the attack left its ball or [0, 1], or as `correct`.
+    """
+    eps, watched = in_pixels(radius), _Watched(model)
+    # A copy: an attack that changes its inputs must not move the centre of the ball.
+    adversarial = attack.perturb(watched, inputs.clone(), labels, eps=eps, seed=seed)
+    if watched.broke_down():
+        raise finite.NonFiniteError(
+            f"{title}, {flag_name(radius)}: logits are not finite during the attack; {_LOWER}"
+        )
+    check_ball(adversarial, inputs, eps, radius)
+    return adversarial, correct(model, adversarial, labels, title=title, radius=radius)
+
+
+class _Watched:
+    """A model, and whether all its logits so far are finite; calls do not wait for a GPU."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._finite: Tensor | None = None  # scalar on the device
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        logits = self._model(inputs)
+        sound = logits.detach().isfinite().all()
+        self._finite = sound if self._finite is None else self._finite & sound
+        return logits
+
+    def broke_down(self) -> bool:
+        """Return whether a logit of any call was not finite."""
+        return self._finite is not None and not self._finite.item()
+
+
+def correct(
+    model: Model, inputs: Tensor, labels: Tensor, *, title: str, radius: float = 0.0
+) -> Tensor:
+    """Return which inputs a classifier predicts correctly.
+
+    Args:
+        model: maps inputs (B, ...) to logits (B, classes).
+        inputs: clean or attacked.
+        labels: (B,) int64.
+        title: job, for messages.
+        radius: of the attack on the inputs, in 1/255; 0 for clean inputs.
+
+    Returns:
+        (B,) bool.
+
+    Raises:
+        NonFiniteError: a logit is not finite: NaN would count as a prediction.
+        ValueError: logits of another shape, or a label that is none of the classes.
+    """
+    with torch.no_grad():
+        logits = model(inputs)
+    if logits.dim() != 2 or len(logits) != len(labels):
+        raise ValueError(
+            f"{title}, {flag_name(radius)}: expected logits (B, classes), found "
+            f"{tuple(logits.shape)} for {len(labels)} images"
+        )
+    broken = int((~logits.isfinite()).any(dim=1).sum())
+    if broken:
+        raise finite.NonFiniteError(
+            f"{title}, {flag_name(radius)}: the logits of {broken} of {len(logits)} images are not "
+            f"finite; {_LOWER}"
+        )
+    low, high, classes = labels.min().item(), labels.max().item(), logits.shape[1]
+    if low < 0 or high >= classes:
+        raise ValueError(
+            f"{title}, {flag_name(radius)}: expected labels from 0 to {classes - 1}, as the "
+            f"classifier has {classes} logits; found labels from {low} to {high}"
+        )
+    return logits.argmax(dim=1) == labels
 
 
 def check_ball(adversarial: Tensor, inputs: Tensor, eps: float, radius: float) -> None:

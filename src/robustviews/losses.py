@@ -72,7 +72,7 @@ def invariance(z: Tensor, *, kind: Literal["cosine", "trace"] = "cosine") -> Ten
     Returns:
         Minus the agreement.
 
-    Source: arXiv 2501.03507, equation 4 (the term D); reference code for `cosine`.
+    Source: arXiv 2501.03507 (the term D) for `trace`; its reference code for `cosine`.
     """
     z = widen(z)
     mean = distributed.mean(z.mean(dim=0, keepdim=True))  # (1, B, D), over views of all ranks

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Protocol
 
-from robustviews.options import LazyModule, option
+from robustviews.options import LazyModule, option, switch
 
 if TYPE_CHECKING:
     import torch
@@ -91,9 +91,13 @@ class EmpSsl:
             paper: 0.04.
     """
 
-    emp_invariance: Literal["cosine", "trace"] = "cosine"
-    emp_scale: Literal["weighted_mean", "unit_sum"] = "weighted_mean"
-    tcr_eps: float = option(0.2, gt=0)
+    emp_invariance: Literal["cosine", "trace"] = switch(
+        "cosine", code=("cosine",), paper=("trace",)
+    )
+    emp_scale: Literal["weighted_mean", "unit_sum"] = switch(
+        "weighted_mean", code=("weighted_mean",), paper=("unit_sum",)
+    )
+    tcr_eps: float = switch(0.2, gt=0, code=(0.2,), paper=(0.04,))
     supervised: ClassVar[bool] = False
     divided: ClassVar[Literal["views", "images"]] = "views"  # a coding rate needs all images
 
@@ -146,12 +150,20 @@ class SimClr:
             with a backward pass).
     """
 
-    simclr_temperature: float = option(0.07, gt=0)
+    simclr_temperature: float = switch(0.07, gt=0, code=(0.07,))
     simclr_base_temperature: float | None = option(0.07, gt=0)
-    simclr_denominator: Literal["without_self", "with_self"] = "without_self"
-    simclr_train_pair: Literal["views", "same_view", "raw"] = "views"
-    simclr_attack_pair: Literal["same_view", "train_pair"] = "same_view"
-    simclr_clean_branch: Literal["recomputed", "once"] = "recomputed"
+    simclr_denominator: Literal["without_self", "with_self"] = switch(
+        "without_self", code=("without_self",), paper=("with_self",)
+    )
+    simclr_train_pair: Literal["views", "same_view", "raw"] = switch(
+        "views", code=("views",), paper=("same_view", "raw")
+    )
+    simclr_attack_pair: Literal["same_view", "train_pair"] = switch(
+        "same_view", code={"pgd": ("same_view",)}
+    )
+    simclr_clean_branch: Literal["recomputed", "once"] = switch(
+        "recomputed", code={"pgd": ("recomputed",)}
+    )
     supervised: ClassVar[bool] = False
     divided: ClassVar[Literal["views", "images"]] = "images"
 

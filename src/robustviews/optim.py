@@ -145,7 +145,7 @@ def with_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def learning_rate(
     base: float,
     *,
-    schedule: Literal["cosine", "constant"],
+    schedule: Literal["cosine", "triangular", "constant"],
     horizon: Literal["minibatches", "updates"],
     minibatches: int,
     updates_per_batch: int,
@@ -154,14 +154,16 @@ def learning_rate(
 
     Args:
         base: initial rate.
-        schedule: `cosine` or `constant`.
-        horizon: unit of the cosine's length, minibatches or updates.
+        schedule: `cosine`, `triangular` or `constant`.
+        horizon: unit of the schedule's length, minibatches or updates.
         minibatches: number in the whole training.
         updates_per_batch: m of free training, else 1.
     """
     if schedule == "constant":
         return lambda _: base
     length = minibatches * (updates_per_batch if horizon == "updates" else 1)
+    if schedule == "triangular":  # Wong et al. 2020: from zero to the rate and back
+        return lambda step: base * (1 - abs(2 * step / length % 2 - 1))
     return lambda step: cosine_lr(step, base=base, horizon=length)
 
 

@@ -1,5 +1,7 @@
 """How an option of a study is declared: a dataclass field with a default and its legal range.
 
+An option that paper and reference code may set differently is a switch; its field has their values.
+
 Modules that hold options (methods, regimes, views, attacks, ...) import only this, so that a study
 can be validated and planned without importing torch.
 """
@@ -9,11 +11,13 @@ from __future__ import annotations
 import importlib
 import math
 import operator
-from collections.abc import Iterator, Mapping
-from dataclasses import field, fields
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
 _Member = TypeVar("_Member")
+Values = tuple[object, ...]
+ByKind = Values | Mapping[str, Values]
 
 
 def option(
@@ -51,6 +55,81 @@ def remark() -> Any:
 def deciding(options: Any) -> Iterator[str]:
     """Yield the names of the fields of a dataclass that may decide a number."""
     return (declared.name for declared in fields(options) if declared.metadata.get("decides", True))
+
+
+@dataclass(frozen=True)
+class Switch:
+    """An option that the paper and its reference code may set differently.
+
+    Values are a tuple, or a mapping from kinds to tuples if they depend on the method or the
+    regime: `simclr`, `free`, or both, `simclr/free`. An empty tuple: the source does not decide.
+
+    Attributes:
+        name: name of the switch.
+        code: values of the reference code; several if its scripts or comments disagree.
+        paper: values of the paper.
+        shown_as: maps a value of the option to a value of the switch; None if they are the same.
+    """
+
+    name: str
+    code: ByKind = ()
+    paper: ByKind = ()
+    shown_as: Callable[[Any], object] | None = None
+
+    def values(self, kinds: frozenset[str]) -> tuple[Values, Values] | None:
+        """Return the values of code and paper; None if the switch decides nothing here.
+
+        Args:
+            kinds: kind of the method and of the regime.
+        """
+        code, paper = (_of_kinds(side, kinds) for side in (self.code, self.paper))
+        if None in (code, paper) and not code and not paper:
+            return None
+        return code or (), paper or ()
+
+
+def _of_kinds(values: ByKind, kinds: frozenset[str]) -> Values | None:
+    """Return the values for some kinds; None if a mapping has no entry for them."""
+    if isinstance(values, tuple):
+        return values
+    return next((values[key] for key in values if kinds.issuperset(key.split("/"))), None)
+
+
+def switch(
+    default: Any,
+    *,
+    code: ByKind = (),
+    paper: ByKind = (),
+    name: str = "",
+    shown_as: Callable[[Any], object] | None = None,
+    **bounds: float | None,
+) -> Any:
+    """Declare an option that is a switch: paper and reference code may set it differently.
+
+    The digest of a job's code omits all arguments except `default` and `bounds`: correcting what is
+    known of paper or code retrains nothing.
+
+    Args:
+        default: as in `option`.
+        code: as in `Switch`, like the following arguments.
+        paper: values of the paper.
+        name: name of the switch; empty takes the name of the field.
+        shown_as: maps a value of the option to a value of the switch.
+        bounds: as in `option`.
+    """
+    declared = option(default, **bounds)
+    metadata = {**declared.metadata, "switch": Switch(name, code, paper, shown_as)}
+    return field(metadata=metadata) if default is ... else field(default=default, metadata=metadata)
+
+
+def switches_of(cls: type[Any]) -> dict[str, Switch]:
+    """Return the switches that a dataclass of options declares, by the name of their field."""
+    declared = {one.name: one.metadata.get("switch") for one in fields(cls)}
+    return {
+        option_name: replace(found, name=found.name or option_name)
+        for option_name, found in declared.items()
+        if found is not None
+    }
 
 
 def check_bounds(options: Any) -> None:

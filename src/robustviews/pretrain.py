@@ -29,6 +29,9 @@ from robustviews.step import compile_encoder
 log = logging.getLogger(__name__)
 
 
+LOWER = "lower optimizer.lr, or use precision: fp32"  # if a network diverges
+
+
 class TrainingError(ValueError):
     """A training cannot continue; the message names the place and the fix."""
 
@@ -130,10 +133,7 @@ class Training:
         }
         log.info("run=%s %s", title, " ".join(f"{key}={row[key]:.6g}" for key in row))
         if not math.isfinite(loss):
-            raise TrainingError(
-                f"{title}: the loss is {loss} after pass {progress.epoch}; lower optimizer.lr, or "
-                "use precision: fp32"
-            )
+            raise TrainingError(f"{title}: the loss is {loss} after pass {progress.epoch}; {LOWER}")
         progress.history.append(row)
         self.loss_sum = torch.zeros((), device=self.device)
 
@@ -148,12 +148,15 @@ class Training:
         if distributed.rank() == 0:
             checkpoint.save(tensors, asdict(self.progress))
 
-    def resume(self, checkpoint: Checkpoint) -> None:
-        """Resume an interrupted training from its checkpoint; do nothing if nothing is saved."""
+    def resume(self, checkpoint: Checkpoint, compilation: str) -> None:
+        """Resume from the state of a process that compiled the encoder as this one, if any."""
         saved = checkpoint.load()
         if saved is None:
             return
         tensors, position = saved
+        if "compiled" in (was := position["compilation"], compilation) and was != compilation:
+            log.warning("not resumed: the state was computed with %s, here is %s", was, compilation)
+            return  # compiled code rounds otherwise
         self.encoder.load_state_dict(with_prefix("encoder.", tensors), strict=True)
         set_slots_(self.opt, with_prefix("optimizer.", tensors))
         self.loss_sum = distributed.share(tensors["loss_sum"].to(self.device))
@@ -231,7 +234,7 @@ def pretrain(
         compilation = compile_encoder(encoder, method=method, regime=regime, views=own, **shape)
     training = _begin(encoder, optimizer, length, updates_per_batch=regime.updates_per_batch)
     if checkpoint is not None:
-        training.resume(checkpoint)
+        training.resume(checkpoint, compilation.outcome)
     progress = training.progress
     progress.compilation = compilation.outcome
     progress.compile_seconds += compilation.seconds

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 from robustviews.attacks import ascend, in_pixels, pgd
 from robustviews.methods import Batch, Method
-from robustviews.options import LazyModule, option
+from robustviews.options import LazyModule, option, switch
 
 if TYPE_CHECKING:
     import torch
@@ -111,7 +111,8 @@ class Pgd:
     """Adversarial training: one update per minibatch, after a PGD attack that starts at zero.
 
     Attributes:
-        eps: radius, in 1/255.
+        eps: radius, in 1/255 (switch `pgd_eps`). Code: 8; a comment beside it in the script of
+            EMP-SSL says 64 for CIFAR-10.
         step_size: in 1/255; 2.55 is the paper's 0.01.
         steps: steps of the attack.
         pgd_weight_grads: gradient of the update. `sum`: over all attack steps and the final pass,
@@ -122,11 +123,18 @@ class Pgd:
             as they are; `eval`: running statistics are used.
     """
 
-    eps: float = option(8.0, ge=0, le=255)
+    eps: float = switch(
+        8.0,
+        ge=0,
+        le=255,
+        name="pgd_eps",
+        code={"emp_ssl": (8.0, 64.0), "simclr": (8.0,)},
+        paper=(8.0,),
+    )
     step_size: float = option(2.55, gt=0, le=255)
     steps: int = option(5, ge=1)
-    pgd_weight_grads: Literal["sum", "final"] = "sum"
-    attack_batchnorm: Literal["updating", "frozen", "eval"] = "updating"
+    pgd_weight_grads: Literal["sum", "final"] = switch("sum", code=("sum",), paper=("final",))
+    attack_batchnorm: Literal["updating", "frozen", "eval"] = switch("updating", code=("updating",))
     adversarial: ClassVar[bool] = True
 
     @property
@@ -182,10 +190,10 @@ class Free:
 
     replays: int = option(3, ge=1)
     eps: float = option(8.0, ge=0, le=255)
-    step_size: float = option(2.55, gt=0, le=255)
-    delta_lifetime: Literal["run", "minibatch"] = "run"
-    delta_start: Literal["zero", "uniform"] = "zero"
-    delta_first_clip: bool = False
+    step_size: float = switch(2.55, gt=0, le=255, name="free_step_size", code=(2.55,), paper=(8.0,))
+    delta_lifetime: Literal["run", "minibatch"] = switch("run", code=("run",))
+    delta_start: Literal["zero", "uniform"] = switch("zero", code=("zero",))
+    delta_first_clip: bool = switch(False, code=(False,))
     adversarial: ClassVar[bool] = True
     steps: ClassVar[int] = 0  # the backward pass of the update also moves the perturbation
 

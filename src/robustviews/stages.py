@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from robustviews import augment, evaluate, step
     from robustviews import encoder as encoders
-    from robustviews import evaluate, step
     from robustviews import pretrain as pretraining
     from robustviews.attacks import Attack
     from robustviews.augment import Views
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     Weights = Mapping[str, Tensor]
 else:
     torch = LazyModule("torch")
+    augment = LazyModule("robustviews.augment")
     encoders, evaluate = LazyModule("robustviews.encoder"), LazyModule("robustviews.evaluate")
     pretraining, step = LazyModule("robustviews.pretrain"), LazyModule("robustviews.step")
     distributed = LazyModule("robustviews.machine.distributed")
@@ -47,6 +48,8 @@ else:
 __all__ = ["Pretrained", "attack", "prepare", "pretrain", "probe", "sanity"]
 
 log = logging.getLogger(__name__)
+
+CHECKED = 16  # training images for which a trained network must have finite outputs
 
 
 class Pretrained(NamedTuple):
@@ -125,7 +128,8 @@ def pretrain(
 
     Raises:
         ShortageError: a training step needs more memory than the device has.
-        TrainingError: the images do not fill a minibatch, or the loss is no longer finite.
+        TrainingError: the images do not fill a minibatch, or the loss, a weight or an output is not
+            finite.
         DivisionError: minibatches cannot be divided among the ranks.
     """
     outputs = classes if method.supervised else None
@@ -139,9 +143,10 @@ def pretrain(
     step.check_step(needed * sharers, network, title=title)
     others = (sharers - 1) * images.nbytes  # of the other ranks, if they fit
     with memory.explained(title, step.SMALLER_STEP):
+        rows = feed.choose(images, device, needed=needed * sharers + others)
         progress = pretraining.pretrain(
             network,
-            feed.choose(images, device, needed=needed * sharers + others),
+            rows,
             labels,
             method=method,
             regime=regime,
@@ -156,6 +161,11 @@ def pretrain(
             seed=seed,
             checkpoint=checkpoint,
             title=title,
+        )
+    part = encoders.first_nonfinite(network, augment.to_float(feed.first(rows, CHECKED), size))
+    if part:
+        raise pretraining.TrainingError(
+            f"{title}: not finite after training: {part}; {pretraining.LOWER}"
         )
     return Pretrained(network.state_dict(), progress, needed)
 
@@ -203,7 +213,10 @@ def probe(
     Raises:
         ShortageError: the device has too little memory.
         WeightsError: weights do not fit the encoder or the head.
+        NonFiniteError: a feature of the encoder, or a loss, weight or logit of the head is not
+            finite.
     """
+    from robustviews.probe import heads
     from robustviews.probe.protocol import Task
 
     network = encoders.restore_encoder(
@@ -227,7 +240,9 @@ def probe(
         checkpoint=checkpoint,
     )
     with memory.explained(title, memory.SMALLER_BATCH), runtime.tf32(allowed=False):
+        heads.check_finite(probe, network, task)
         trained, history = probe.train(network, task, start=head)
+        heads.check_finite(probe, network, task, head=trained)
     return trained.state_dict(), history
 
 
@@ -277,7 +292,9 @@ def attack(
     Raises:
         ShortageError: the device has too little memory.
         WeightsError: weights do not fit the encoder or the head.
-        ValueError: an attack left its ball or [0, 1], or requests more images than there are.
+        NonFiniteError: a logit of a clean or attacked image is not finite.
+        ValueError: an attack left its ball or [0, 1], or requests more images than there are; or a
+            label is none of the classes.
     """
     network = encoders.restore_encoder(
         weights, encoder, classes=classes if supervised else None, device=device

@@ -15,6 +15,7 @@ from robustviews.augment import Views
 from robustviews.datasets import Digits
 from robustviews.methods import EmpSsl, SimClr, Supervised
 from robustviews.probe import OWN_HEAD, LinearProbe, RobustLinearProbe
+from robustviews.provenance.seal import sealed
 from robustviews.regimes import Free, Pgd
 from robustviews.reporting import results
 from robustviews.reporting.tables import TABLES, writers
@@ -120,7 +121,8 @@ def write_shown(root: Path, study: Study) -> None:
     for job in jobs.jobs(study).values():
         for path in job.writes:
             if not (root / path).exists():
-                _write_bytes(root / path, path.name)
+                page = path.suffix == ".html"
+                _write_bytes(root / path, sealed(path.name) if page else path.name)
 
 
 def write_data(root: Path, study: Study, dataset: str) -> None:

@@ -76,7 +76,16 @@ def test_the_same_seed_gives_the_same_images_and_another_seed_others(model):
     [
         ({"kind": "pdg"}, "no attack 'pdg'; did you mean `pgd`"),
         ({"images": IMAGES * 255}, r"expected values in \[0, 1\]"),
-        ({"images": IMAGES[0]}, r"expected \(N, 3, H, W\) float and \(N,\)"),
+        ({"images": IMAGES.index_fill(0, torch.tensor(2), torch.nan)}, r"in \[0, 1\], found \[nan"),
+        ({"images": IMAGES[0]}, r"expected \(N, 3, H, W\) float and \(N,\) int64"),
+        ({"images": IMAGES[:0], "labels": LABELS[:0]}, r"found \(0, 3, 8, 8\) torch.float32"),
+        (
+            {"labels": LABELS + 1},
+            "expected labels from 0 to 3, as the classifier has 4 logits; found",
+        ),
+        ({"labels": LABELS - 1}, "found labels from -1 to 2"),
+        ({"labels": LABELS.float()}, r"\(N,\) int64, found .* and \(6,\) torch.float32"),
+        ({"labels": LABELS.unsqueeze(1)}, r"and \(6, 1\) torch.int64"),
         ({"eps": 8 / 255}, r"expected a radius in 1/255 such as 8, found 0\.03"),
         ({"steps": 0}, "steps: must be at least 1, found 0"),
         ({"labels": LABELS[:2]}, r"expected \(N, 3, H, W\) float and \(N,\)"),
@@ -86,6 +95,13 @@ def test_inputs_that_cannot_be_attacked_are_refused_with_the_expected_form(chang
     given = {"images": IMAGES, "labels": LABELS} | changes
     with pytest.raises(ValueError, match=message):
         attack(model, **given)
+
+
+def test_a_network_without_logits_for_each_image_is_refused():
+    segmentation = nn.Conv2d(3, 4, 1)
+    message = r"expected logits \(B, classes\), found \(6, 4, 8, 8\) for 6 images"
+    with pytest.raises(ValueError, match=message):
+        attack(segmentation, IMAGES, LABELS)
 
 
 def test_images_are_read_only_if_they_are_the_recorded_bytes(tmp_path):

@@ -22,6 +22,7 @@ from torch import nn
 from robustviews import augment
 from robustviews.augment import Views
 from robustviews.machine import runtime
+from robustviews.machine.compiler import Compilation
 from robustviews.methods import METHODS, EmpSsl, SimClr
 from robustviews.optim import Adam, Lars, Sgd, build_optimizer, learning_rate
 from robustviews.pretrain import Progress, TrainingError
@@ -161,6 +162,15 @@ def test_the_rate_of_each_update_falls_from_the_base_to_one_step_before_zero(rep
 def test_a_constant_rate_stays():
     _, notes = note(Noting(2), optimizer={"schedule": "constant", "lr": 0.2})
     assert notes.rates == pytest.approx([0.2] * 12)
+
+
+def test_a_triangular_rate_rises_from_zero_to_the_half_and_falls_again():
+    _, notes = note(Noting(2), optimizer={"schedule": "triangular", "lr": 0.6})
+    expected = [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1]
+    assert notes.rates == pytest.approx(expected)
+    short = {"schedule": "triangular", "lr": 0.6, "schedule_horizon": "minibatches"}
+    _, notes = note(Noting(2), optimizer=short)
+    assert notes.rates == pytest.approx([0, 0.2, 0.4, 0.6, 0.4, 0.2] * 2)
 
 
 @pytest.mark.parametrize(
@@ -485,6 +495,29 @@ def test_seconds_of_all_processes_are_added_up():
     _, progress = case.train(memory)
     assert 1000 < progress.seconds < 1100
     assert progress.history[-1]["seconds"] > 1000
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "resumed"),
+    [
+        ("compiled", "eager: no compiler", 0),
+        ("eager: no compiler", "compiled", 0),
+        ("eager: no compiler", "eager: it failed at 0x7f", 1),
+    ],
+)
+def test_a_training_resumes_neither_a_compiled_state_uncompiled_nor_the_reverse(
+    was, now, resumed, monkeypatch, caplog
+):
+    memory, case = Memory(dies_after=4), CASES["free, lars"]
+    outcome = {"outcome": was}
+    monkeypatch.setattr("robustviews.pretrain.Compilation", lambda _: Compilation(**outcome))
+    with pytest.raises(InterruptedTraining):
+        case.train(memory)
+    memory.dies_after = None
+    outcome["outcome"] = now
+    _, progress = case.train(memory)
+    assert (progress.resumed, progress.compilation) == (resumed, now)
+    assert (f"computed with {was}, here is {now}" in caplog.text) == (not resumed)
 
 
 def test_a_saved_state_of_another_network_is_refused():

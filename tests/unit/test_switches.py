@@ -1,14 +1,14 @@
 """Every place where the paper (arXiv 2501.03507v1) and its code disagree is a switch of a study.
 
-The table lists them all: the option, the code's values and the other values. `tests/reference`
-tests what a value computes if the published code has it; the tests below cover the rest.
+Each option declares what both do (`robustviews.options.switch`). `tests/reference` tests what a
+value computes if the published code has it; the tests below cover the rest.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import re
-from dataclasses import dataclass
+import math
+import typing
 from pathlib import Path
 
 import pytest
@@ -17,12 +17,13 @@ import yaml
 from torch import nn
 
 from robustviews import augment
-from robustviews.attacks import AutoAttack, PgdAttack
+from robustviews.attacks import ATTACKS, AutoAttack, PgdAttack, in_pixels, pgd
 from robustviews.augment import Views
 from robustviews.machine import runtime
-from robustviews.methods import EmpSsl, SimClr
-from robustviews.probe import LinearProbe, NcropProbe, RobustLinearProbe
-from robustviews.regimes import Free, Pgd, Standard
+from robustviews.methods import METHODS, SimClr
+from robustviews.options import broken_bound, switches_of
+from robustviews.probe import PROBES, LinearProbe, NcropProbe, RobustLinearProbe
+from robustviews.regimes import REGIMES, Pgd, Standard
 from robustviews.study import Optimizer, Run, load_study
 from tests.reference.test_training_steps import SWITCHES as IN_REFERENCE
 from tests.unit.tiny_models import (
@@ -39,185 +40,77 @@ from tests.unit.tiny_models import (
 )
 
 STUDY = Path(__file__).parents[2] / "studies" / "cf-amc-ssl.yaml"
+TABLES = {"method": METHODS, "regime": REGIMES, "probes": PROBES, "attacks": ATTACKS}
+KINDS = {cls: (block, kind) for block, table in TABLES.items() for kind, cls in table.items()}
+KINDS |= {Run: ("run", ""), Views: ("views", ""), Optimizer: ("optimizer", "")}
+SWITCHES = [
+    pytest.param(cls, option, found, id=f"{found.name}, {cls.__name__}")
+    for cls in KINDS
+    for option, found in switches_of(cls).items()
+]
+switches = pytest.mark.parametrize(("cls", "option", "switch"), SWITCHES)
 
 
-@dataclass(frozen=True)
-class Switch:
-    """One switch.
-
-    Attributes:
-        option: dataclass and field.
-        code: values of the code.
-        others: values of the paper, or others worth a comparison.
-        default: default of the field, if it is not the code's first value.
-    """
-
-    option: tuple[type, str]
-    code: tuple
-    others: tuple
-    default: object = None
-
-
-SWITCHES = {
-    "pgd_weight_grads": Switch((Pgd, "pgd_weight_grads"), ("sum",), ("final",)),
-    "schedule_horizon": Switch(
-        (Optimizer, "schedule_horizon"),
-        ("minibatches",),
-        ("updates",),
-    ),
-    "free_step_size": Switch((Free, "step_size"), (2.55,), (8.0,)),
-    "delta_lifetime": Switch((Free, "delta_lifetime"), ("run",), ("minibatch",)),
-    "delta_start": Switch((Free, "delta_start"), ("zero",), ("uniform",)),
-    "delta_first_clip": Switch((Free, "delta_first_clip"), (False,), (True,)),
-    "epochs_meaning": Switch(
-        (Run, "epochs_meaning"),
-        ("passes",),
-        ("replays", "views"),
-    ),
-    "emp_invariance": Switch(
-        (EmpSsl, "emp_invariance"),
-        ("cosine",),
-        ("trace",),
-    ),
-    "emp_scale": Switch(
-        (EmpSsl, "emp_scale"),
-        ("weighted_mean",),
-        ("unit_sum",),
-    ),
-    "tcr_eps": Switch((EmpSsl, "tcr_eps"), (0.2,), (0.04,)),
-    "simclr_attack_pair": Switch(
-        (SimClr, "simclr_attack_pair"),
-        ("same_view",),
-        ("train_pair",),
-    ),
-    "simclr_train_pair": Switch(
-        (SimClr, "simclr_train_pair"),
-        ("views",),
-        ("same_view", "raw"),
-    ),
-    "simclr_clean_branch": Switch(
-        (SimClr, "simclr_clean_branch"),
-        ("recomputed",),
-        ("once",),
-    ),
-    "simclr_temperature": Switch((SimClr, "simclr_temperature"), (0.07,), (0.5,)),
-    "simclr_denominator": Switch(
-        (SimClr, "simclr_denominator"),
-        ("without_self",),
-        ("with_self",),
-    ),
-    "simclr_augmentation": Switch(
-        (Views, "augmentation"),
-        ("simclr",),
-        ("simclr_blur", "emp_ssl"),
-    ),
-    "attack_batchnorm": Switch(
-        (Pgd, "attack_batchnorm"),
-        ("updating",),
-        ("frozen", "eval"),
-    ),
-    "probe_feature": Switch(
-        (LinearProbe, "feature"),
-        ("prefeature",),
-        ("backbone",),
-    ),
-    "probe_epochs": Switch(
-        (LinearProbe, "epochs"),
-        (2, 20),
-        (20,),
-        default=20,
-    ),
-    "rle_start": Switch(
-        (RobustLinearProbe, "rle_start"),
-        ("central", "fresh"),
-        ("fresh",),
-        default="fresh",
-    ),
-    "rle_trailing_standard": Switch(
-        (RobustLinearProbe, "rle_trailing_standard"),
-        (2,),
-        (0,),
-        default=0,
-    ),
-    "test_pgd_steps": Switch(
-        (PgdAttack, "steps"),
-        (2, 20),
-        (20,),
-        default=20,
-    ),
-    "autoattack": Switch(
-        (AutoAttack, "apgd_steps"),
-        (10,),
-        (100,),
-        default=100,
-    ),
-    "npatch_augmentation": Switch(
-        (NcropProbe, "npatch_augmentation"),
-        ("full",),
-        ("geometry",),
-    ),
-    "batch_size": Switch(
-        (Run, "batch_size"),
-        (100, 128, 512),
-        (50, 256),
-    ),
-    "precision": Switch((Run, "precision"), ("fp32",), ("bf16",)),
-}
-switches = pytest.mark.parametrize("switch", SWITCHES.values(), ids=SWITCHES)
+def values_of(side):
+    """Return the values of paper or code for all methods and regimes."""
+    values = side if isinstance(side, tuple) else sum(side.values(), ())
+    return list(dict.fromkeys(values))
 
 
 @switches
-def test_the_default_of_a_switch_is_the_code_s_value_unless_another_one_is_stated(switch):
-    cls, option = switch.option
+def test_the_default_of_a_switch_is_a_value_of_the_paper_or_the_code(cls, option, switch):
     [field] = [each for each in dataclasses.fields(cls) if each.name == option]
-    assert field.default == (switch.code[0] if switch.default is None else switch.default)
-    assert field.default in switch.code + switch.others
+    assert field.default in values_of(switch.code) + values_of(switch.paper)
 
 
-def test_the_table_lists_every_switch_that_the_study_of_the_paper_decides():
-    text = STUDY.read_text(encoding="utf-8")
-    decided = set(re.findall(r"# (\w+): code ", text))
-    assert decided | {"delta_start"} == set(SWITCHES)  # a part of delta_lifetime there
+@switches
+def test_a_switch_names_only_legal_values_of_its_option(cls, option, switch):
+    if switch.shown_as:
+        return  # its values are descriptions
+    kind = typing.get_type_hints(cls)[option]
+    [field] = [each for each in dataclasses.fields(cls) if each.name == option]
+    for value in values_of(switch.code) + values_of(switch.paper):
+        if typing.get_origin(kind) is typing.Literal:
+            assert value in typing.get_args(kind)
+        else:
+            assert type(value) is kind
+            assert not broken_bound(value, field.metadata["bounds"])
+
+
+def test_switches_distinguish_only_methods_and_regimes_that_exist():
+    sides = [side for param in SWITCHES for side in (param.values[2].code, param.values[2].paper)]
+    keys = {key for side in sides if not isinstance(side, tuple) for key in side}
+    assert {part for key in keys for part in key.split("/")} <= {*METHODS, *REGIMES}
 
 
 def test_every_switch_is_tested_here_or_against_the_published_code():
     here = [name.removeprefix("test_switch_") for name in globals() if "test_switch_" in name]
     there = [name.partition("=")[0] for name in IN_REFERENCE]
-    for switch in SWITCHES:
-        tested = [name for name in here if name.startswith(switch)]
-        tested += [name for name in there if name.startswith(switch)]
-        assert tested or switch == "delta_start", switch  # a test of its own in tests/reference
+    there += ["delta_start"]  # a test of its own in tests/reference
+    there += ["fab_steps"]  # a test of its own in tests/unit/test_attacks.py
+    for switch in {param.values[2].name for param in SWITCHES}:
+        assert [name for name in (*here, *there) if name.startswith(switch)], switch
 
 
 # Reachable from a study file
 
 
-def block_of(cls, option, value):
+def entry_of(cls, option, value):
     """Return the block of an option in a study, and an entry without its required keys."""
     run = {"method": "emp_ssl", "regime": "standard", "datasets": ["digits"], "epochs": 1}
-    kinds = {Pgd: "pgd", Free: "free", EmpSsl: "emp_ssl", SimClr: "simclr"}
-    kinds |= {LinearProbe: "linear", RobustLinearProbe: "robust_linear", NcropProbe: "ncrop"}
-    kinds |= {PgdAttack: "pgd", AutoAttack: "autoattack"}
-    own = {option: value}
-    if cls is Run:
-        return "runs", run | own
-    if cls in (Views, Optimizer):
-        return "runs", run | {cls.__name__.lower(): own}
-    if cls in (Pgd, Free):
-        return "runs", run | {"regime": {"kind": kinds[cls]} | own}
-    if cls in (EmpSsl, SimClr):
-        return "runs", run | {"method": {"kind": kinds[cls]} | own}
-    if cls in (PgdAttack, AutoAttack):
-        return "attacks", {"kind": kinds[cls], "eps": [8]} | own
-    return "probes", {"kind": kinds[cls]} | own
+    block, kind = KINDS[cls]
+    if block == "attacks":
+        return block, {"kind": kind, "eps": [8], option: value}
+    if block == "probes":
+        return block, {"kind": kind, option: value}
+    own = {option: value, **({"kind": kind} if kind else {})}
+    return "runs", run | (own if cls is Run else {block: own})
 
 
 def options_of(entry, cls):
     """Return the options of a class in an entry of a study."""
-    parts = [
-        entry,
-        *(getattr(entry, name, None) for name in ("method", "regime", "views", "optimizer")),
-    ]
+    names = ("method", "regime", "views", "optimizer")
+    parts = [entry, *(getattr(entry, name, None) for name in names)]
     [options] = [part for part in parts if type(part) is cls]
     return options
 
@@ -228,18 +121,22 @@ def test_every_value_of_every_switch_can_be_reached_from_a_study_file(tmp_path):
         "title": "Every value of every switch",
         "seeds": [0],
         "datasets": {"digits": "digits"},
-        "runs": {},
+        "runs": {"plain": entry_of(Run, "precision", "fp32")[1]},
         "probes": {"central": {"kind": "linear"}},
         "attacks": {},
     }
     expected = {}
-    for name, switch in SWITCHES.items():
-        for number, value in enumerate((*switch.code, *switch.others)):
-            block, content = block_of(*switch.option, value)
-            entry = f"{name.replace('_', '-')}-{number}"
+    for number, (cls, option, switch) in enumerate(param.values for param in SWITCHES):
+        values = values_of(switch.code) + values_of(switch.paper)
+        for place, value in enumerate(dict.fromkeys(values)):
+            reached = {"standard head": "central"}.get(value, value)
+            block, content = entry_of(cls, option, reached)
+            entry = f"switch{number}-{place}"
+            if option == "steps":  # the code's two steps cannot reach the radius
+                content["weak"] = "as the code"
             study[block][entry] = content
-            expected[block, entry] = (*switch.option, value)
-    row = {"run": "precision-0", "probe": "central"}
+            expected[block, entry] = (cls, option, reached)
+    row = {"run": "plain", "probe": "central"}
     study["tables"] = {"main": {"title": "-", "columns": ["digits/minutes"], "rows": {"only": row}}}
     path = tmp_path / "switches.yaml"
     path.write_text(yaml.safe_dump(study), encoding="utf-8")
@@ -414,6 +311,52 @@ def test_switch_npatch_augmentation_keeps_or_leaves_out_colour():
     # The window stays that of the pretraining.
     patches = drawn("geometry", scale=(0.25, 0.25), ratio=(1.0, 1.0))
     assert not torch.equal(patches, drawn("geometry"))
+
+
+def test_switch_npatch_views_are_those_of_emp_ssl_or_of_the_training():
+    def drawn(method, npatch_views, **crop):
+        views = Views(count=2, augmentation=method, **crop)
+        probe = NcropProbe(n=4, npatch_views=npatch_views)
+        return probe.inputs(noise_images(), torch.arange(12), views, size=SIZE, seed=0)
+
+    assert torch.equal(drawn("simclr", "emp_ssl"), drawn("emp_ssl", "pretraining"))
+    assert not torch.equal(drawn("simclr", "pretraining"), drawn("simclr", "emp_ssl"))
+    # The window stays that of the training.
+    patches = drawn("simclr", "emp_ssl", scale=(0.25, 0.25), ratio=(1.0, 1.0))
+    assert not torch.equal(patches, drawn("simclr", "emp_ssl"))
+
+
+def test_switch_npatch_epochs_is_how_long_the_n_crop_head_is_trained():
+    task = probe_task(noise_images(), labels_of())
+    lengths = [len(NcropProbe(n=1, epochs=n).train(Pixels(), task)[1]) for n in (20, 100)]
+    assert lengths == [20, 100]
+
+
+def test_switch_npatch_schedule_ends_the_20_epochs_of_the_code_near_the_initial_rate():
+    task = probe_task(noise_images(), labels_of())
+    last = {}
+    for schedule in ("epochs", "updates"):
+        probe = NcropProbe(n=1, epochs=20, batch_size=5, npatch_schedule=schedule)
+        history = probe.train(Pixels(), task)[1]  # 3 minibatches per epoch
+        last[schedule] = history[-1]["lr"]
+    assert last["epochs"] == pytest.approx(0.03 * (1 + math.cos(math.pi * 19 / 100)) / 2)
+    assert last["epochs"] == pytest.approx(0.0274, abs=5e-5)
+    assert last["updates"] < 1e-4
+
+
+def test_switch_pgd_eps_of_the_comment_in_the_code_bounds_nothing_in_five_steps():
+    images, reach = 0.25 + noise_images() / 510, {}
+    for eps in (8, 64):
+        delta = ascended(images, eps=eps / 255)
+        reach[eps] = delta.abs().max().item() * 255
+    assert reach[8] == pytest.approx(8, abs=1e-3)
+    assert reach[64] == pytest.approx(5 * 2.55, abs=1e-3)
+
+
+def ascended(images, *, eps):
+    """Return what the attack of training adds to images if the loss is their sum."""
+    adversarial = pgd(torch.sum, images, eps=eps, step_size=in_pixels(Pgd().step_size), steps=5)
+    return adversarial - images
 
 
 @pytest.mark.parametrize(("batch_size", "minibatches"), [(4, 3), (6, 2), (12, 1)])

@@ -142,7 +142,7 @@ def kill(folder, case, minibatches):
 
 def done(folder, case):
     """Return how far the saved state is, in minibatches."""
-    for path in folder.glob(f"{STATES}/{case.state}-{16 * '[0-9a-f]'}/state.safetensors"):
+    for path in folder.glob(f"{STATES}/{case.state}-{16 * '[0-9a-f]'}/state-*.safetensors"):
         if not path.parent.name.endswith(OTHER):
             with safe_open(path, framework="numpy") as file:
                 return case.done(json.loads(file.metadata()["position"]))

@@ -117,7 +117,7 @@ def results(folder):
     return folder / "results" / "together" / "pretrain" / RUN
 
 
-def test_processes_make_one_encoder_and_one_goes_on_where_they_ended(project):
+def test_processes_make_one_encoder_and_resume_it_unless_their_number_changes(project):
     begin = time.monotonic()
     cut = launch(project, failing="0,1")
     assert cut.returncode != 0
@@ -128,20 +128,23 @@ def test_processes_make_one_encoder_and_one_goes_on_where_they_ended(project):
 
     done = launch(project, ranks=1)
     assert done.returncode == 0, done.stderr
-    assert "resumed after pass 0, minibatch 2" in done.stderr
+    assert "resumed after" not in done.stderr
+    assert "computed with ranks 2, and here is ranks 1" in done.stderr
     record = artifacts.read_json(results(project) / "record.json")
-    assert (record["resumed"], record["environment"]["ranks"]) == (1, 1)
+    assert (record["resumed"], record["environment"]["ranks"]) == (0, 1)
     assert not state.exists()
 
     alone = artifacts.read_jsonl(results(project) / "training.jsonl")
     for path in results(project).iterdir():
         path.unlink()
+    assert launch(project, failing="0,1").returncode != 0
     done = launch(project)
     assert done.returncode == 0, done.stderr
+    assert "resumed after pass 0, minibatch 2" in done.stderr
     assert done.stderr.count("images=resident") == 1  # one rank speaks for all
     assert done.stderr.count("epoch=2") == 1
     record = artifacts.read_json(results(project) / "record.json")
-    assert record["environment"]["ranks"] == 2
+    assert (record["resumed"], record["environment"]["ranks"]) == (1, 2)
     assert record["result"]["updates"] == 2 * MINIBATCHES
     together = artifacts.read_jsonl(results(project) / "training.jsonl")
     for before, after in zip(alone, together, strict=True):

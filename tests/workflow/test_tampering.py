@@ -325,6 +325,18 @@ CASES = {
         OTHER,
         "stale: run.batch_size was 100, the study now says 50",
     ),
+    "the report": Case(
+        t.replace(f"{RESULTS}/report.html", "tiny", "tidy"),
+        "seal",
+        f"{RESULTS}/report.html",
+        "changed text: it does not have the checksum at its end",
+    ),
+    "the page of the audit": Case(
+        t.replace(f"{RESULTS}/audit.html", "tiny", "tidy"),
+        "seal",
+        f"{RESULTS}/audit.html",
+        "changed text: it does not have the checksum at its end",
+    ),
     "the title of a table": Case(
         t.replace("params.yaml", "Clean and robust accuracy", "Robust accuracy"),
         "metadata",
@@ -358,6 +370,7 @@ LOCKED = {
     "the md5 of a folder in dvc.lock": Case(
         t.tamper_with_folder_in_lock, "dvc", f"{RESULTS}/pretrain", "differs from dvc.lock"
     ),
+    "no dvc.lock": Case(t.remove("dvc.lock"), "dvc", "dvc.lock", "git has it, but it is not here"),
     "damaged dvc.lock": Case(
         t.write("dvc.lock", "stages: ["), "dvc", "dvc.lock", "expected stages with outs"
     ),

@@ -18,7 +18,7 @@ from robustviews.artifacts.files import (
     write_tensors,
     write_text,
 )
-from robustviews.artifacts.records import Record, lock_file, write_record
+from robustviews.artifacts.records import Record, lock_file, packages, write_record
 from robustviews.artifacts.revision import commit
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "commit",
     "lock_file",
     "new_array",
+    "packages",
     "read_arrays",
     "read_json",
     "read_jsonl",

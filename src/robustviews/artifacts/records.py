@@ -252,15 +252,21 @@ def lock_file() -> Path | None:
     return path if path.is_file() else None
 
 
-def _software() -> dict[str, Any]:
-    """Return the lock file's hash, installed versions and the container image; None if unknown."""
-    lock, packages = lock_file(), {}
+def packages() -> dict[str, str]:
+    """Return the installed versions of the packages whose versions may change a result."""
+    versions = {}
     for name in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            packages[name] = importlib.metadata.version(name)
+            versions[name] = importlib.metadata.version(name)
+    return versions
+
+
+def _software() -> dict[str, Any]:
+    """Return the lock file's hash, installed versions and the container image; None if unknown."""
+    lock = lock_file()
     return {
         "lock": sha256(lock) if lock else None,
-        "packages": packages,
+        "packages": packages(),
         "image": _public_name(os.environ.get("ROBUSTVIEWS_IMAGE", "")) or None,
     }
 

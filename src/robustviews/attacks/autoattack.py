@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from robustviews.options import LazyModule, option, plan_only
+from robustviews.options import LazyModule, option, plan_only, switch
 
 if TYPE_CHECKING:
     import torch
@@ -41,8 +41,8 @@ class AutoAttack:
     eps: tuple[float, ...] = option(..., gt=0, le=255)
     version: Literal["standard", "custom"] = "standard"
     attacks: tuple[Literal["apgd-ce", "apgd-t", "fab-t", "square"], ...] = ()
-    apgd_steps: int = option(100, ge=1)
-    fab_steps: int = option(100, ge=1)
+    apgd_steps: int = switch(100, ge=1, name="autoattack", code=(10,), paper=(100,))
+    fab_steps: int = switch(100, ge=1, code=(10,), paper=(100,))
     square_queries: int = option(5000, ge=1)
     images: int | None = option(None, ge=1)
     whole_images: ClassVar[bool] = True

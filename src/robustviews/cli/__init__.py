@@ -132,6 +132,7 @@ def _options() -> dict[str, dict[str, Any]]:
         "--json": {**switch, "help": "write JSON with all details"},
         "--stages": {"nargs": "+", "metavar": "STAGE", "help": "check only these stages"},
         "--cell": {"metavar": "TABLE:ROW:COLUMN", "help": "check only this cell"},
+        "--again": {"type": _positive, "metavar": "N", "help": "attack N images per attack again"},
         "cell": {"metavar": "TABLE:ROW:COLUMN", "help": "cell of a table"},
         "first": {"metavar": "A", "help": "record, folder, cell, or REVISION:PATH"},
         "second": {"metavar": "B", "help": "the same, to compare with"},
@@ -155,6 +156,7 @@ VERBS: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "estimate time, memory and disk of the jobs still to run",
         ("--device", "--jobs", "--recalibrate", "--each", "--json"),
     ),
+    "switches": ("switches", "print what paper, code and study do at each switch", ()),
     "data": ("stages", "prepare a data set as uint8 arrays", ("--dataset", *_COMPUTES)),
     "pretrain": ("stages", "train one encoder", ("--run", *_COMPUTES)),
     "probe": ("stages", "train one head on a frozen encoder", ("--run", "--probe", *_COMPUTES)),
@@ -192,7 +194,7 @@ VERBS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "audit": (
         "audit",
         "trace every cell of every table back to its files",
-        ("--cell", "--json"),
+        ("--cell", "--again", "--device", "--json"),
     ),
     "explain": (
         "provenance",

@@ -1,8 +1,9 @@
-"""Verbs that check files on disk, without torch: verify and audit."""
+"""Verbs that check files on disk: verify, and audit, which needs torch only for `--again`."""
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import sys
 from collections.abc import Iterable
@@ -12,7 +13,7 @@ from robustviews import commands
 from robustviews.artifacts import RECORD
 from robustviews.cli.names import UsageError
 from robustviews.provenance import orphans
-from robustviews.provenance.audit import Audit, verified
+from robustviews.provenance.audit import Audit, Recheck, verified
 from robustviews.provenance.audit import audit as audit_study
 from robustviews.provenance.findings import Finding, State, exit_status, worst
 from robustviews.study import Study, cells, load_study
@@ -29,7 +30,11 @@ STAGES = {
 }
 _FILE_CHECKS = ("inputs", "upstream")  # checks of files that several jobs read
 _MAX_FOLDERS = 4  # orphaned folders to list; the rest is counted
-_MAX_FINDINGS = {State.FAILED: 12, State.UNKNOWN: 3}  # per check; the rest is counted
+_MAX_FINDINGS = {
+    State.FAILED: 12,
+    State.DOUBT: 12,
+    State.UNKNOWN: 3,
+}  # per check; the rest is counted
 
 
 def verify(options: argparse.Namespace) -> int:
@@ -52,7 +57,8 @@ def audit(options: argparse.Namespace) -> int:
     """Trace every cell of every table, or one cell, back to its files."""
     study = load_study(options.study)
     addresses = None if options.cell is None else [cells.find(study, options.cell)[0]]
-    result = audit_study(study, cells=addresses)
+    recheck = _recheck(options) if options.again else None
+    result = audit_study(study, cells=addresses, recheck=recheck)
     if options.json:
         _write(json.dumps(result.as_json(), indent=1))
     else:
@@ -67,6 +73,13 @@ def audit(options: argparse.Namespace) -> int:
             _write_orphans(study)
         _write(f"{result.study}: {_counts(result.all_findings())}: {result.state}")
     return exit_status(result.state)
+
+
+def _recheck(options: argparse.Namespace) -> Recheck:
+    """Return the check that attacks some images of a job again; it needs torch."""
+    from robustviews.provenance import again
+
+    return functools.partial(again.check, images=options.again, device=options.device)
 
 
 def _write_cells(result: Audit) -> None:

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from typing import TYPE_CHECKING
 
 from robustviews import artifacts
 from robustviews.cli.loading import fitting, load_split, load_weights
 from robustviews.cli.stages import set_up
 from robustviews.study import folders, load_study, plan
 from robustviews.study.jobs import jobs
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from robustviews.encoder import Encoder
 
 IMAGES = 4  # in the picture
 STEPS = 10
@@ -29,7 +35,8 @@ def examples(options: argparse.Namespace) -> None:
     study = load_study(options.study)
     device = set_up(options, study)
     job = jobs(study)["examples", ""]
-    pretraining = plan.pretrainings(study)[plan.example_run(study)]
+    name = plan.example_run(study)
+    pretraining = plan.pretrainings(study)[name]
     run = study.runs[pretraining.entry]
     split, weights = load_split(job), load_weights(job, folders.ENCODER)
     assert weights is not None
@@ -47,6 +54,7 @@ def examples(options: argparse.Namespace) -> None:
         seed=pretraining.seed,
         epoch=0,
     )
+    _check_finite(encoder, batch.views, name)
     eps = run.regime.eps or EPS
     with runtime.frozen(encoder):
         adversarial = pgd(
@@ -56,6 +64,7 @@ def examples(options: argparse.Namespace) -> None:
             step_size=in_pixels(eps / 4),
             steps=STEPS,
         )
+    _check_finite(encoder, adversarial, name)
     perturbed = batch.views.clone()
     perturbed[-1 if adversarial.dim() == 4 else slice(None)] = adversarial
     drawing = figures.example_views(
@@ -67,3 +76,16 @@ def examples(options: argparse.Namespace) -> None:
     svg, png = job.writes
     artifacts.write_bytes(svg, figures.to_svg(drawing))
     artifacts.write_bytes(png, figures.to_png(drawing))
+
+
+def _check_finite(encoder: Encoder, images: Tensor, run: str) -> None:
+    """Raise NonFiniteError if an encoder, or an output for images (..., 3, H, W), is not finite."""
+    from robustviews.encoder import first_nonfinite
+    from robustviews.finite import NonFiniteError
+
+    part = first_nonfinite(encoder, images.reshape(-1, *images.shape[-3:]))
+    if part:
+        raise NonFiniteError(
+            f"examples of {run}: not finite: {part}; train the encoder again with a lower "
+            "optimizer.lr"
+        )

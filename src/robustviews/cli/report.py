@@ -67,6 +67,7 @@ def report(options: argparse.Namespace) -> None:
     from robustviews.pages import audit as page
     from robustviews.pages.report import render
     from robustviews.provenance.audit import audit
+    from robustviews.provenance.seal import sealed
 
     study = load_study(options.study)
     folder = folders.results_folder(study)
@@ -88,8 +89,8 @@ def report(options: argparse.Namespace) -> None:
         curves=picture("training/curves"),
         examples=picture("examples/views"),
     )
-    artifacts.write_text(folder / page.NAME, page.render(study, result))
-    artifacts.write_text(folder / "report.html", rendered)
+    artifacts.write_text(folder / page.NAME, sealed(page.render(study, result)))
+    artifacts.write_text(folder / "report.html", sealed(rendered))
 
 
 def summary(options: argparse.Namespace) -> int:

@@ -17,6 +17,7 @@ from robustviews.artifacts.resume import Resume
 from robustviews.attacks import flag_name
 from robustviews.cli.loading import fitting, load_heads, load_split, load_weights
 from robustviews.cli.names import UsageError, known
+from robustviews.datasets import equal_images
 from robustviews.study import Study, folders, load_study, plan, specs
 from robustviews.study.jobs import Job, jobs
 from robustviews.workflow import locks
@@ -35,13 +36,16 @@ class _Work:
     started: float
     commit: tuple[str | None, bool | None]
 
-    def resume(self) -> Resume:
-        """Return the saved state from which the job resumes."""
+    def resume(self, environment: dict[str, Any]) -> Resume:
+        """Return the saved state from which the job resumes in an environment."""
+        from robustviews.machine import runtime
+
         return Resume(
             folders.STATE / self.study.study / self.job.name.replace("/", "-"),
             self.job.spec,
             list(self.job.reads),
             self.study.runtime.checkpoint_minutes,
+            environment=runtime.decisive({"packages": artifacts.packages(), **environment}),
             started=self.started,
         )
 
@@ -88,8 +92,26 @@ def data(options: argparse.Namespace) -> None:
         )
         # Jobs read this file, since the record's time and commit must not make them stale.
         artifacts.write_json(into / folders.SUMMARY, summary)
+        equal = equal_images(into)
+        _report_equal(options.dataset, equal, summary)
         _Work(study, job, folder, started, commit).write_record(
-            into, environment={"python": sys.version.split()[0]}, result=summary
+            into,
+            environment={"python": sys.version.split()[0]},
+            result={**summary, "equal_images": equal},
+        )
+
+
+def _report_equal(dataset: str, equal: dict[str, int], summary: dict[str, Any]) -> None:
+    """Log how many images of a data set occur more than once."""
+    for split, count in (("train", equal["train"]), ("test", equal["test"])):
+        if count:
+            logging.warning("%s: %d %s images repeat another one", dataset, count, split)
+    if equal["shared"]:
+        logging.warning(
+            "%s: %d of %d test images are also training images: accuracy on them is no test",
+            dataset,
+            equal["shared"],
+            summary["test"],
         )
 
 
@@ -104,7 +126,8 @@ def pretrain(options: argparse.Namespace) -> None:
         if distributed.rank() > 0:
             logging.getLogger().setLevel(logging.WARNING)  # rank 0 logs the same
         device = set_up(options, work.study, tuned=True)
-        split, state = load_split(work.job), work.resume()
+        environment = {**runtime.environment(device), "ranks": distributed.ranks()}
+        split, state = load_split(work.job), work.resume(environment)
         weights, progress, step_bytes = stages.pretrain(
             split.images,
             split.labels,
@@ -122,7 +145,7 @@ def pretrain(options: argparse.Namespace) -> None:
             artifacts.write_jsonl(into / folders.CURVE, progress.history)
             work.write_record(
                 into,
-                environment={**runtime.environment(device), "ranks": distributed.ranks()},
+                environment=environment,
                 seconds=progress.seconds,
                 resumed=progress.resumed,
                 result={
@@ -146,7 +169,8 @@ def probe(options: argparse.Namespace) -> None:
 
     with _work(options, "probe", options.run, options.probe) as work, fitting(work.job):
         device = set_up(options, work.study, tuned=True)
-        split, state = load_split(work.job), work.resume()
+        environment = runtime.environment(device)
+        split, state = load_split(work.job), work.resume(environment)
         encoder = load_weights(work.job, folders.ENCODER)
         assert encoder is not None
         weights, history = stages.probe(
@@ -169,7 +193,7 @@ def probe(options: argparse.Namespace) -> None:
             artifacts.write_jsonl(into / folders.CURVE, history)
             work.write_record(
                 into,
-                environment=runtime.environment(device),
+                environment=environment,
                 seconds=state.seconds(),
                 resumed=state.resumed,
                 result=history[-1] if history else {},
@@ -185,7 +209,8 @@ def attack(options: argparse.Namespace) -> None:
     with _work(options, "attack", *names) as work, fitting(work.job):
         arguments = work.job.arguments
         device = set_up(options, work.study, tuned=arguments["attack"].fixed_batch)
-        split, state = load_split(work.job), work.resume()
+        environment = runtime.environment(device)
+        split, state = load_split(work.job), work.resume(environment)
         encoder = load_weights(work.job, folders.ENCODER)
         assert encoder is not None
         flags = stages.attack(
@@ -204,7 +229,7 @@ def attack(options: argparse.Namespace) -> None:
             artifacts.write_tensors(into / folders.FLAGS, flags)
             work.write_record(
                 into,
-                environment=runtime.environment(device),
+                environment=environment,
                 seconds=state.seconds(),
                 resumed=state.resumed,
                 result=_accuracies(flags, arguments["attack"].eps),
@@ -218,7 +243,8 @@ def sanity(options: argparse.Namespace) -> None:
 
     with _work(options, "sanity", options.run) as work, fitting(work.job):
         device = set_up(options, work.study)
-        split, state = load_split(work.job), work.resume()
+        environment = runtime.environment(device)
+        split, state = load_split(work.job), work.resume(environment)
         encoder = load_weights(work.job, folders.ENCODER)
         assert encoder is not None
         examined = stages.sanity(
@@ -240,7 +266,7 @@ def sanity(options: argparse.Namespace) -> None:
             artifacts.write_tensors(into / folders.FLAGS, examined.flags)
             work.write_record(
                 into,
-                environment=runtime.environment(device),
+                environment=environment,
                 seconds=state.seconds(),
                 resumed=state.resumed,
                 result=examined.heads,

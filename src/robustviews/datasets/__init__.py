@@ -1,7 +1,7 @@
 """Data sets: how each is read, verified, split, and stored as plain arrays."""
 
 from robustviews.datasets.kinds import DATASETS, Cifar10, Cifar100, Dataset, Digits, Folder
-from robustviews.datasets.splits import Create, DataError, Images, Labels, open_split
+from robustviews.datasets.splits import Create, DataError, Images, Labels, equal_images, open_split
 
 __all__ = [
     "DATASETS",
@@ -14,5 +14,6 @@ __all__ = [
     "Folder",
     "Images",
     "Labels",
+    "equal_images",
     "open_split",
 ]

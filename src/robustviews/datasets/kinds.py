@@ -6,18 +6,16 @@ A prepared data set is a folder of {train,test}_images.npy, (N, 3, S, S) uint8, 
 
 from __future__ import annotations
 
-import difflib
 import hashlib
-import io
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
+from robustviews.datasets import pictures
 from robustviews.datasets.sources import cifar_trouble, source_folder
-from robustviews.datasets.splits import Create, DataError, Images, Labels, choose, fill, stratified
+from robustviews.datasets.splits import Create, DataError, Images, choose, fill, stratified
 from robustviews.options import option, plan_only
 
 _DIGITS = 1797  # images in both splits
@@ -182,11 +180,11 @@ class Folder:
     test_images: int | None = option(None, ge=1)
 
     def __post_init__(self) -> None:
-        """Refuse two sources of classes, an empty list, and a class that occurs twice."""
+        """Refuse two sources of classes, fewer than two, and a class that occurs twice."""
         if self.classes is not None:
             if self.class_list:
                 raise DataError("classes and class_list: give only one of them")
-            _check_names(self.classes, "classes")
+            pictures.check_names(self.classes, "classes")
 
     @property
     def num_classes(self) -> int | None:
@@ -210,14 +208,16 @@ class Folder:
     def prepare(self, create: Create) -> dict[str, Any]:
         """Decode and write all images."""
         root = Path(self.root).expanduser()
-        names = self.classes or _class_names(self.class_list, root / self.train)
+        train, test = root / self.train, root / self.test
+        names = self.classes or pictures.class_names(self.class_list, train, test)
         requested = {"train": self.train_images, "test": self.test_images}
         counts, hashes = {}, {}
         for split, folder in (("train", self.train), ("test", self.test)):
-            files, labels = _find_images(root / folder, names)
+            files, labels = pictures.find_images(root / folder, names)
             chosen = choose(labels, requested[split], f"{root / folder}: {split}_images")
             source = hashlib.sha256()
-            images = (_decode(files[number], self.size, source) for number in chosen)
+            kept = [files[number] for number in chosen]
+            images = pictures.decoded(kept, root / folder, self.size, source)
             counts[split] = fill(create, split, images, labels[chosen], size=self.size)
             hashes[folder] = f"sha256:{source.hexdigest()}"
         return {**counts, "classes": len(names), "size": self.size, "source_hashes": hashes}
@@ -230,68 +230,6 @@ def _enlarge(images: Images, size: int) -> Images:
     weights = np.clip(1 - np.abs(centre[:, None] - np.arange(old)), 0, None)  # (size, 8)
     gray = np.rint(weights @ (images * (255 / 16)) @ weights.T).astype(np.uint8)
     return np.repeat(gray[:, None], 3, axis=1)
-
-
-def _class_names(class_list: str, train: Path) -> Sequence[str]:
-    """Return the classes in a list file; without a file, the folders of the training split."""
-    if not class_list:
-        return _subfolders(train)
-    path = Path(class_list).expanduser()
-    if not path.is_file():
-        raise DataError(f"{path}: no such class list; correct `class_list`")
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    names = [line for line in lines if line and not line.startswith("#")]
-    _check_names(names, str(path))
-    return names
-
-
-def _check_names(names: Sequence[str], where: str) -> None:
-    """Refuse a list of classes that is empty or contains a name twice."""
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated or not names:
-        mistake = f"`{repeated[0]}` twice" if repeated else "none"
-        raise DataError(f"{where}: expected class folders, each once, found {mistake}; correct it")
-
-
-def _subfolders(folder: Path) -> list[str]:
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; correct `root`, `train` or `test`")
-    names = sorted(path.name for path in folder.iterdir() if path.is_dir())
-    if not names:
-        raise DataError(f"{folder}: expected a folder for each class, found none; correct `root`")
-    return names
-
-
-def _find_images(folder: Path, names: Sequence[str]) -> tuple[list[Path], Labels]:
-    """Return the files of the named classes, without hidden files, and their labels."""
-    folders, files, labels = _subfolders(folder), [], []
-    for label, name in enumerate(names):
-        if name not in folders:
-            close = difflib.get_close_matches(name, folders, n=1, cutoff=0)
-            raise DataError(f"{folder / name}: no such class folder; the nearest is `{close[0]}`")
-        images = sorted(path for path in (folder / name).rglob("[!.]*") if path.is_file())
-        if not images:
-            raise DataError(f"{folder / name}: no image in it; add some or leave the class out")
-        files += images
-        labels += [label] * len(images)
-    return files, np.array(labels, dtype=np.int64)
-
-
-def _decode(path: Path, size: int, source: Any) -> Images:  # noqa: ANN401  # hashlib has no public type
-    """Return the central square of an image file, (3, size, size), and hash the file."""
-    from PIL import Image
-
-    content = path.read_bytes()
-    source.update(f"{path.parent.name}/{path.name}:{len(content)}:".encode() + content)
-    try:
-        with Image.open(io.BytesIO(content)) as file:
-            image = file.convert("RGB")
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{path}: damaged, or no image ({error}); replace or remove it") from None
-    width, height = (max(size, round(side * size / min(image.size))) for side in image.size)
-    left, top = (width - size) // 2, (height - size) // 2
-    image = image.resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(image.crop((left, top, left + size, top + size))).transpose(2, 0, 1)
 
 
 DATASETS: dict[str, type[Dataset]] = {

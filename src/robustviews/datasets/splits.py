@@ -67,6 +67,22 @@ def fill(create: Create, split: str, images: Iterable[Images], labels: Labels, *
     return len(labels)
 
 
+def equal_images(folder: Path) -> dict[str, int]:
+    """Count the images of a prepared data set that have the pixels of another one.
+
+    Returns:
+        Training images that repeat an earlier one under `train`, the same under `test`, and test
+        images that are also training images under `shared`.
+    """
+    digests = {
+        split: [hashlib.sha256(image).digest() for image in open_split(folder, split)[0]]
+        for split in ("train", "test")
+    }
+    repeated = {split: len(values) - len(set(values)) for split, values in digests.items()}
+    known = set(digests["train"])
+    return {**repeated, "shared": sum(digest in known for digest in digests["test"])}
+
+
 def choose(labels: Labels, count: int | None, what: str) -> Labels:
     """Return the positions of the images to keep, in order; all if `count` is None."""
     if count is None:

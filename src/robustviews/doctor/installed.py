@@ -13,6 +13,7 @@ from pathlib import Path
 
 from robustviews import artifacts
 from robustviews.doctor.symptom import Health, Symptom, ask, in_apptainer, in_image
+from robustviews.provenance import installed as libraries
 
 _DIGEST = re.compile(r"(^(sha256:)?|@sha256:)[0-9a-f]{64}$")  # Podman omits the prefix
 _SMALLEST_STEP = """
@@ -83,6 +84,9 @@ def packages() -> Symptom:
     if differences:
         more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
         return Symptom("packages", Health.BAD, "; ".join(differences[:3]) + more, "make setup")
+    edited = libraries.edited()
+    if edited:
+        return Symptom("packages", Health.BAD, edited, libraries.command())
     finding = f"as locked: requirements.lock {artifacts.sha256(lock)[:19]}"
     return Symptom("packages", Health.GOOD, finding)
 

@@ -5,6 +5,7 @@ Both give the same bytes; the free memory of the machine decides between them.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import mmap
 from collections import deque
@@ -136,6 +137,13 @@ def choose(images: Tensor | NDArray[np.uint8], device: torch.device, *, needed: 
 def of(rows: Tensor | Feed, device: torch.device) -> Feed:
     """Return a feed unchanged, or a feed of rows (N, ...) that may be on another device."""
     return Resident(rows.to(device)) if isinstance(rows, Tensor) else rows
+
+
+def first(rows: Feed, count: int) -> Tensor:
+    """Return the first rows, at most `count`, on the device of the feed."""
+    order = torch.arange(min(count, len(rows)))
+    with contextlib.closing(rows.batches([order])) as batches:
+        return next(batches)[1]
 
 
 def _sent(order: Tensor, device: torch.device) -> Tensor:

@@ -25,6 +25,20 @@ _MIX_1 = 0xBF58476D1CE4E5B9 - (1 << 64)  # as signed 64-bit, since torch multipl
 _MIX_2 = 0x94D049BB133111EB - (1 << 64)
 _GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
 
+# Environment variables by which libraries choose other kernels or another precision.
+_VARIABLES = (
+    "ATEN_CPU_CAPABILITY",
+    "CUBLAS_WORKSPACE_CONFIG",
+    "MKL_CBWR",
+    "MKL_ENABLE_INSTRUCTIONS",
+    "NVIDIA_TF32_OVERRIDE",
+    "ONEDNN_DEFAULT_FPMATH_MODE",
+    "ONEDNN_MAX_CPU_ISA",
+)
+# Parts of an environment that decide the bytes of a result, beside packages and variables.
+_DECISIVE = ["device", "cpu_capability", "cuda", "cudnn", "torch"]
+_DECISIVE += ["threads", "ranks", "deterministic", "tuned"]
+
 
 def counter_key(*parts: int | str) -> int:
     """Make the key of a stream of random numbers from its purpose.
@@ -180,8 +194,15 @@ def environment(device: torch.device) -> dict[str, Any]:
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "variables": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
         "platform": platform.platform(),
     }
+
+
+def decisive(environment: dict[str, Any]) -> dict[str, Any]:
+    """Return what decides the bytes of a result, of a recorded environment: one value per name."""
+    parts = {name: environment[name] for name in _DECISIVE if name in environment}
+    return {**environment.get("packages", {}), **parts, **environment.get("variables", {})}
 
 
 def peak_bytes(device: torch.device) -> int | None:

@@ -170,15 +170,13 @@ def study_option(file: str) -> str:
 
 def mark(state: State) -> str:
     """Return the sign before a state, for readers who do not see its colour."""
-    return {State.VERIFIED: "✓", State.UNKNOWN: "?", State.FAILED: "✗"}[state]
+    return {State.VERIFIED: "✓", State.UNKNOWN: "?", State.DOUBT: "?!", State.FAILED: "✗"}[state]
 
 
 def summary(result: Audit) -> str:
     """Return the counts of an audit: `40 of 45 cells verified, 5 unknown`."""
     counts = Counter(result.state_of(address) for address in result.cells)
-    others = [
-        f"{counts[state]} {state}" for state in (State.UNKNOWN, State.FAILED) if counts[state]
-    ]
+    others = [f"{counts[state]} {state}" for state in State if state and counts[state]]
     verified = f"{counts[State.VERIFIED]} of {len(result.cells)} cells verified"
     return ", ".join([verified, *others])
 

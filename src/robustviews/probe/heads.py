@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from robustviews import optim
+from robustviews import finite, optim
 from robustviews.encoder import load_strictly
 from robustviews.machine import feed, runtime
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from robustviews.probe.protocol import History, Probe, Task
 
 log = logging.getLogger(__name__)
+
+_CHECKED = 16  # training images that must have finite features and logits
 
 FeaturesOf = Callable[[Tensor, Tensor], Tensor]
 
@@ -133,13 +135,14 @@ class Fit:
         self.correct += (logits.argmax(dim=1) == labels).sum()
 
     def _close_epoch(self) -> None:
-        """Add a line of history; raise ValueError if the loss is no longer finite."""
+        """Add a line of history; raise NonFiniteError if the loss is no longer finite."""
         progress, count = self.progress, len(self.task.labels)
         progress.epoch, progress.position = progress.epoch + 1, 0
         loss = self.loss_sum.item() / count
         if not math.isfinite(loss):
-            raise ValueError(
-                f"{self.task.title}: the loss is {loss} after epoch {progress.epoch}; lower its lr"
+            raise finite.NonFiniteError(
+                f"{self.task.title}: the loss is {loss} after epoch {progress.epoch}; "
+                "lower lr of the probe"
             )
         progress.history.append(
             {
@@ -186,21 +189,55 @@ def represent(encoder: Encoder, feature: Feature, inputs: Tensor) -> Tensor:
     return encoder.represent(inputs.flatten(0, 1), feature).view(batch, views, -1).mean(dim=1)
 
 
-def frozen_features(probe: Probe, encoder: Encoder, task: Task, *, key: str) -> Tensor:
-    """Return the features (N, F) of all training images, without gradient.
+def frozen_features(
+    probe: Probe, encoder: Encoder, task: Task, *, key: str, count: int | None = None
+) -> Tensor:
+    """Return the features (N, F) of all training images, or the first ones, without gradient.
 
     Args:
         probe: makes the inputs of the encoder from an image.
         encoder: network in eval mode.
         task: images and how they are encoded.
         key: makes views of training images differ from views of test images.
+        count: number of images; None for all.
     """
     seed = runtime.counter_key(task.seed, key)
     images = feed.of(task.images, task.labels.device)
-    orders = torch.arange(len(images)).split(max(1, task.batch // probe.stack))
+    index = torch.arange(len(images))[:count]
+    orders = index.split(max(1, task.batch // probe.stack))
     features = []
     with torch.no_grad(), contextlib.closing(images.batches(orders)) as batches:
         for index, chosen in batches:
             inputs = probe.inputs(chosen, index, task.views, size=task.size, seed=seed)
             features.append(represent(encoder, probe.feature, inputs))
     return torch.cat(features)
+
+
+def check_finite(
+    probe: Probe, encoder: Encoder, task: Task, *, head: nn.Module | None = None
+) -> None:
+    """Refuse an encoder or a trained head that has diverged; a few training images are tried.
+
+    Args:
+        probe: makes the inputs of the encoder from an image.
+        encoder: network in eval mode.
+        task: images and how they are encoded.
+        head: trained head; None checks the encoder.
+
+    Raises:
+        NonFiniteError: a feature of the encoder, or a weight or a logit of the head is not finite.
+    """
+    h = frozen_features(probe, encoder, task, key="train", count=_CHECKED)
+    if finite.first_nonfinite({"features": h}):
+        raise finite.NonFiniteError(
+            f"{task.title}: the features of training images are not finite; train the encoder "
+            "again with a lower optimizer.lr"
+        )
+    if head is None:
+        return
+    with torch.no_grad():
+        part = finite.first_nonfinite({**head.state_dict(), "logits": head(h)})
+    if part:
+        raise finite.NonFiniteError(
+            f"{task.title}: not finite after training: {part}; lower lr of the probe"
+        )

@@ -2,17 +2,17 @@
 
 The encoder is in eval mode and its parameters never change; only the linear head is trained.
 
-Source: arXiv 2501.03507, section 4, and its reference code.
+Source: arXiv 2501.03507 and its reference code.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from robustviews.attacks import fraction, in_pixels, pgd
-from robustviews.options import LazyModule, option, plan_only, remark
+from robustviews.options import LazyModule, option, plan_only, remark, switch
 from robustviews.probe.own import OwnHead
 from robustviews.probe.protocol import Probe
 
@@ -32,6 +32,8 @@ else:
     heads, optim = LazyModule("robustviews.probe.heads"), LazyModule("robustviews.optim")
     runtime = LazyModule("robustviews.machine.runtime")
 
+_HORIZON_OF_THE_CODE = 100  # epochs
+
 
 @dataclass(frozen=True)
 class LinearProbe:
@@ -46,10 +48,14 @@ class LinearProbe:
             feature below it.
     """
 
-    epochs: int = option(20, ge=1)
+    epochs: int = switch(
+        20, ge=1, name="probe_epochs", code={"emp_ssl": (2,), "simclr": (20,)}, paper=(20,)
+    )
     lr: float = option(3e-4, gt=0)
     batch_size: int = option(256, ge=1)
-    feature: Literal["prefeature", "backbone"] = "prefeature"
+    feature: Literal["prefeature", "backbone"] = switch(
+        "prefeature", name="probe_feature", code=("prefeature",)
+    )
     stack: ClassVar[int] = 1
     trained: ClassVar[bool] = True
     draws_views: ClassVar[bool] = False
@@ -106,15 +112,24 @@ class RobustLinearProbe:
         weak: why steps that cannot reach the surface of the ball are wanted.
     """
 
-    epochs: int = option(20, ge=1)
+    epochs: int = switch(
+        20, ge=1, name="probe_epochs", code={"emp_ssl": (2,), "simclr": (20,)}, paper=(20,)
+    )
     lr: float = option(3e-4, gt=0)
     batch_size: int = option(256, ge=1)
-    feature: Literal["prefeature", "backbone"] = "prefeature"
+    feature: Literal["prefeature", "backbone"] = switch(
+        "prefeature", name="probe_feature", code=("prefeature",)
+    )
     eps: float = option(8.0, ge=0, le=255)
     step_size: float = option(2.55, gt=0, le=255)
     steps: int = option(5, ge=1)
-    rle_start: str = "fresh"
-    rle_trailing_standard: int = option(0, ge=0)
+    rle_start: str = switch(
+        "fresh",
+        code={"emp_ssl": ("standard head",), "simclr": ("fresh",)},
+        paper=("fresh",),
+        shown_as=lambda start: start if start == "fresh" else "standard head",
+    )
+    rle_trailing_standard: int = switch(0, ge=0, code={"emp_ssl": (2,), "simclr": (0,)}, paper=(0,))
     craft_precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     weak: str = remark()
     stack: ClassVar[int] = 1
@@ -200,24 +215,37 @@ class NcropProbe:
 
     Attributes:
         n: views of each image, drawn once.
-        epochs: passes over the features.
-        lr: initial learning rate of SGD; cosine to zero.
+        epochs: passes over the features (switch `npatch_epochs`). Code: 100 in the EMP-SSL script
+            and 20 in the SimCLR script.
+        lr: initial learning rate of SGD.
         momentum: momentum of SGD.
         weight_decay: weight decay of SGD.
         batch_size: images in a minibatch.
         feature: as in the linear probe.
-        npatch_augmentation: how views are drawn. `full`: as in pretraining, including colour
-            (code); `geometry`: only crop and flip.
+        npatch_augmentation: how views are drawn. `full`: crop, flip and colour (code); `geometry`:
+            only crop and flip.
+        npatch_views: whose changes of colour the views have. `emp_ssl`: those of EMP-SSL, whichever
+            method has trained the encoder (code); `pretraining`: those of the encoder's training.
+            The crop is always that of the training.
+        npatch_schedule: schedule of the learning rate. `epochs`: a cosine per epoch that would
+            reach zero after 100 epochs, however many there are (code: the 20 epochs of the SimCLR
+            script end at .0274); `updates`: a cosine to zero over all updates.
     """
 
     n: int = option(32, ge=1)
-    epochs: int = option(100, ge=1)
+    epochs: int = switch(100, ge=1, name="npatch_epochs", code={"emp_ssl": (100,), "simclr": (20,)})
     lr: float = option(0.03, gt=0)
     momentum: float = option(0.9, ge=0, lt=1)
     weight_decay: float = option(5e-5, ge=0)
     batch_size: int = option(100, ge=1)
-    feature: Literal["prefeature", "backbone"] = "prefeature"
-    npatch_augmentation: Literal["full", "geometry"] = "full"
+    feature: Literal["prefeature", "backbone"] = switch(
+        "prefeature", name="probe_feature", code=("prefeature",)
+    )
+    npatch_augmentation: Literal["full", "geometry"] = switch("full", code=("full",))
+    npatch_views: Literal["emp_ssl", "pretraining"] = switch(
+        "emp_ssl", code={"simclr": ("emp_ssl",)}
+    )
+    npatch_schedule: Literal["epochs", "updates"] = switch("epochs", code=("epochs",))
     trained: ClassVar[bool] = True
     draws_views: ClassVar[bool] = True
     starts_from: ClassVar[None] = None
@@ -240,6 +268,8 @@ class NcropProbe:
         views = replace(views, count=self.n)
         if self.npatch_augmentation == "geometry":
             views = replace(views, augmentation="geometry")
+        elif self.npatch_views == "emp_ssl":
+            views = replace(views, augmentation="emp_ssl")
         key = runtime.counter_key(seed, "ncrop")
         drawn = augment.make_views(images, views, size=size, key=key, counters=counters)
         return drawn.transpose(0, 1)  # (B, n, 3, H, W)
@@ -247,20 +277,24 @@ class NcropProbe:
     def train(
         self, encoder: Encoder, task: Task, *, start: nn.Module | None = None
     ) -> tuple[nn.Module, History]:
-        """Train on the mean features, by SGD with a cosine schedule over all minibatches."""
+        """Train on the mean features, by SGD with a cosine schedule."""
         h = heads.frozen_features(self, encoder, task, key="train")
         head = start or heads.new_head(encoder, self.feature, task)
         sgd = optim.Sgd(
             head.parameters(), self.lr, momentum=self.momentum, weight_decay=self.weight_decay
         )
-        minibatches = self.epochs * -(-len(task.labels) // self.batch_size)
-        fit = heads.Fit(
-            head,
-            sgd,
-            task,
-            lr_at=lambda step: optim.cosine_lr(step, base=self.lr, horizon=minibatches),
-        )
+        fit = heads.Fit(head, sgd, task, lr_at=self._schedule(len(task.labels)))
         return head, fit.run(h, batch_size=self.batch_size, epochs=self.epochs)
+
+    def _schedule(self, images: int) -> Callable[[int], float]:
+        """Return the learning rate before each update, counted from 0."""
+        minibatches = -(-images // self.batch_size)
+        if self.npatch_schedule == "epochs":
+            return lambda step: optim.cosine_lr(
+                step // minibatches, base=self.lr, horizon=_HORIZON_OF_THE_CODE
+            )
+        updates = self.epochs * minibatches
+        return lambda step: optim.cosine_lr(step, base=self.lr, horizon=updates)
 
     def restore(
         self, weights: Mapping[str, Tensor], encoder: Encoder, *, classes: int

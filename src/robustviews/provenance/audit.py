@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,11 @@ from robustviews.provenance import (
     environment,
     established,
     history,
+    installed,
     metadata,
+    plausible,
     published,
+    seal,
     times,
     values,
 )
@@ -29,8 +32,10 @@ from robustviews.study.schema import Study
 from robustviews.study.unused import unused
 from robustviews.workflow.metadata import ProjectMetadata
 
+Recheck = Callable[[Disk, Job], list[Finding]]  # of a job of rule `attack`
+
 _LAST = ("frame", "metrics", "report")  # rules that end with the report or after it
-_RECOMPUTED = ("frame", "metrics", "table")  # rules whose outputs the audit computes again
+_CHECKED = ("frame", "metrics", "table", "report")  # computed again, or with own checksums
 _CHECKS_OF_FLAGS = {"attack": values.check_flags, "sanity": established.check}
 _NAMED = 6  # files that a remark names; it counts the others
 
@@ -140,6 +145,7 @@ def audit(
     *,
     cells: Iterable[Address] | None = None,
     settled: bool = True,
+    recheck: Recheck | None = None,
 ) -> Audit:
     """Check every number of a study against the bytes that it was made from.
 
@@ -150,11 +156,12 @@ def audit(
         settled: False while the workflow still runs, in the job that writes the report. The audit
             then leaves out what only becomes right later: frame.csv, metrics.json, the metadata of
             the report, dvc.lock.
+        recheck: computes a part of each attack again, and compares; None computes nothing.
 
     Returns:
         The findings. Problems of results raise nothing.
     """
-    return _Auditor(study, root, settled=settled).audit(cells)
+    return _Auditor(study, root, settled=settled, recheck=recheck).audit(cells)
 
 
 def verified(study: Study, root: Path = Path(), *, rules: Collection[str]) -> list[Finding]:
@@ -177,7 +184,10 @@ def verified(study: Study, root: Path = Path(), *, rules: Collection[str]) -> li
 class _Auditor:
     """Audit of one study; reads each file once."""
 
-    def __init__(self, study: Study, root: Path, *, settled: bool) -> None:
+    def __init__(
+        self, study: Study, root: Path, *, settled: bool, recheck: Recheck | None = None
+    ) -> None:
+        self._recheck = recheck
         self._disk = Disk(study, root)
         self._metadata = ProjectMetadata(root)
         self._history = History(root)
@@ -212,7 +222,7 @@ class _Auditor:
                 *(finding for job in scope if job.folder is None for finding in by_key[job.key]),
                 *shown,
                 *history.package(self._disk.root),
-                *(self._lock.problems if self._lock else ()),
+                *((installed.check(), *self._locks()) if self._settled else ()),
             ),
             remarks=tuple(self._remarks()),
         )
@@ -256,10 +266,9 @@ class _Auditor:
         }
 
     def _flags(self, job: Job) -> list[Finding]:
-        check = _CHECKS_OF_FLAGS.get(job.rule)
-        if check is None or not checks.is_readable(self._disk, job):
+        if job.rule not in _CHECKS_OF_FLAGS or not checks.is_readable(self._disk, job):
             return []
-        return check(self._disk, job)
+        return _CHECKS_OF_FLAGS[job.rule](self._disk, job)
 
     def _by_key(self, scope: list[Job]) -> dict[Key, list[Finding]]:
         """Return the findings of each job, those of its files' metadata and locks included."""
@@ -283,6 +292,9 @@ class _Auditor:
             findings.append(history.check(self._disk, self._history, self._metadata, job))
             findings += environment.check(self._disk, self._history, job)
             findings += times.check(self._disk, self._metadata, job)
+            findings += plausible.check(self._disk, job)
+            if self._recheck and job.rule == "attack":
+                findings += self._recheck(self._disk, job)
         return findings
 
     def _cell(
@@ -301,7 +313,13 @@ class _Auditor:
         result += published.tables(self._disk, [job.name for job in jobs if job.rule == "table"])
         if any(job.rule == "frame" for job in jobs):
             result += published.frame(self._disk)
+        for job in jobs:
+            result += seal.check(self._disk, job) if job.rule == "report" else []
         return result
+
+    def _locks(self) -> list[Finding]:
+        """Return the problems of dvc.lock as a whole."""
+        return self._lock.problems if self._lock else dvc.missing(self._disk, self._history)
 
     def _remarks(self) -> Iterator[str]:
         """Yield what decides no state, such as what a reader may wrongly believe was checked."""
@@ -317,6 +335,7 @@ class _Auditor:
             more = f" and {len(uncovered) - _NAMED} more" if len(uncovered) > _NAMED else ""
             names = ", ".join(uncovered[:_NAMED]) + more
             yield f"no checksum covers {names}; with DVC, dvc.lock does"
+        yield from plausible.remarks(self._disk)
         yield from unused(self._disk.study)
 
     def _uncovered(self) -> list[str]:
@@ -326,6 +345,6 @@ class _Auditor:
         covered |= set(self._lock.md5) if self._lock else set()
         for job in jobs:
             checked = job.writes[:-1] if job.folder is not None else job.writes
-            if job.folder is not None or job.rule in _RECOMPUTED:
+            if job.folder is not None or job.rule in _CHECKED:
                 covered |= {path.as_posix() for path in checked}
         return [name for name in self._disk.owners if name not in covered]

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from robustviews.provenance.disk import Disk
 from robustviews.provenance.findings import Finding, State
+from robustviews.provenance.history import History
+from robustviews.study import folders
 from robustviews.study.jobs import Job, Key
 from robustviews.workflow import dvc
 
@@ -52,6 +54,15 @@ def locked(disk: Disk) -> Locked | None:
         else:
             lock.md5[path] = md5
     return lock
+
+
+def missing(disk: Disk, history: History) -> list[Finding]:
+    """Report a dvc.lock that git has, but that is not here: nobody else covers the last files."""
+    content = history.file(history.head, dvc.LOCK) if history.head else None
+    if content is None or folders.results_folder(disk.study).as_posix().encode() not in content:
+        return []  # DVC is not in use for this study
+    text = "git has it, but it is not here; restore it: git checkout HEAD -- dvc.lock"
+    return [_finding(dvc.LOCK, State.FAILED, text)]
 
 
 def check(disk: Disk, lock: Locked, jobs: Iterable[Job]) -> dict[Key, list[Finding]]:

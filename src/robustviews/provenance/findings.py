@@ -11,8 +11,9 @@ class State(IntEnum):
     """Result of a check, from good to bad; its value is not the exit status, see `exit_status`."""
 
     VERIFIED = 0
-    UNKNOWN = 1
-    FAILED = 2
+    UNKNOWN = 1  # not checked, because something is missing
+    DOUBT = 2  # checked, and improbable: files and records agree on it
+    FAILED = 3
 
     def __str__(self) -> str:
         """Return the word that reports print."""
@@ -51,5 +52,5 @@ def worst(findings: Iterable[Finding]) -> State:
 
 
 def exit_status(state: State) -> int:
-    """Return the exit status of a verb: 0 verified, 1 failed, 2 unknown."""
-    return {State.VERIFIED: 0, State.FAILED: 1, State.UNKNOWN: 2}[state]
+    """Return the exit status of a verb: 0 verified, 1 failed, 2 unknown or in doubt."""
+    return {State.VERIFIED: 0, State.FAILED: 1}.get(state, 2)

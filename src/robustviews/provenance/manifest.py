@@ -74,7 +74,7 @@ def build(study: Study, result: Audit, *, root: Path = Path()) -> dict[str, Any]
             "unknown": [
                 finding.as_json()
                 for finding in result.all_findings()
-                if finding.state is State.UNKNOWN
+                if finding.state in (State.UNKNOWN, State.DOUBT)
             ],
         },
     }

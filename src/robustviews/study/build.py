@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from robustviews.options import broken_bound
-from robustviews.study.located import INVALID, LocatedDict, LocatedList, show, tagged
+from robustviews.study.located import INVALID, LocatedDict, LocatedList, part, show, tagged
 from robustviews.study.problems import Place, Problems, closest, nearest
 
 _NAMES = {
@@ -38,7 +38,7 @@ class Builder:
     def build(self, cls: type[Any], node: LocatedDict) -> Any:
         """Build a dataclass whose field types and `option` bounds are the schema of a mapping."""
         values = self.fields(cls, node)
-        if any(value is INVALID for value in values.values()):
+        if node.partial or any(value is INVALID for value in values.values()):
             return INVALID
         try:
             return cls(**values)
@@ -46,6 +46,10 @@ class Builder:
             field, _, _ = str(error).partition(":")
             self._problems.add(node.at.get(field, node.place), str(error))
             return INVALID
+
+    def check_part(self, cls: type[Any], node: LocatedDict) -> None:
+        """Check what a part of a mapping has; the other part may have the missing keys."""
+        self.fields(cls, part(node))
 
     def fields(self, cls: type[Any], node: LocatedDict) -> dict[str, Any]:
         """Return the values of a dataclass's fields; wrong or missing ones are INVALID."""
@@ -100,7 +104,7 @@ class Builder:
         if isinstance(node, str):
             node = tagged(node, place)
         kind = node.get("kind")
-        if kind is INVALID:
+        if kind is INVALID or (node.partial and "kind" not in node):
             return INVALID
         if not isinstance(kind, str) or kind not in table:
             kind_place = node.at.get("kind", Place(node.place.line, f"{node.place.key}.kind"))

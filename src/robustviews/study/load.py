@@ -16,7 +16,7 @@ from robustviews.study.build import Builder
 from robustviews.study.located import LocatedDict, LocatedList, load_located, merge, show
 from robustviews.study.problems import Place, Problems, nearest
 from robustviews.study.references import check_references
-from robustviews.study.schema import Study
+from robustviews.study.schema import Run, Study
 
 TABLES: Mapping[type, Mapping[str, type[Any]]] = {
     Method: METHODS,
@@ -50,8 +50,12 @@ def load_study(path: Path | str) -> Study:
     problems = Problems(str(path))
     tree = load_located(Path(path), problems)
     _check_names(tree, problems)
+    builder = Builder(problems, TABLES)
+    for _, block, _ in _entries(tree, "defaults"):
+        if isinstance(block, LocatedDict):
+            builder.check_part(Run, block)  # a later block or the run may replace what is wrong
     _merge_defaults(tree, problems)
-    values = Builder(problems, TABLES).fields(Study, tree)
+    values = builder.fields(Study, tree)
     if all(isinstance(values.get(block, {}), dict) for block in NAMED):
         # References are checked even if other parts of the file have mistakes.
         study = Study(**values, file=str(path))

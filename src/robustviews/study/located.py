@@ -267,6 +267,15 @@ def merge(base: LocatedDict, over: LocatedDict) -> LocatedDict:
     return merged
 
 
+def part(whole: LocatedDict) -> LocatedDict:
+    """Return a copy of a mapping that is partial on every level."""
+    copy = LocatedDict(whole.place)
+    copy.partial = True
+    for key, value in whole.items():
+        copy.put(key, part(value) if isinstance(value, LocatedDict) else value, whole.at[key])
+    return copy
+
+
 def tagged(kind: str, place: Place) -> LocatedDict:
     """Return the mapping `{kind: name}` that a bare name stands for."""
     mapping = LocatedDict(place)

@@ -10,7 +10,7 @@ from robustviews.augment import Views
 from robustviews.commands import DEFAULT_STUDY
 from robustviews.datasets import Dataset
 from robustviews.methods import Method
-from robustviews.options import option
+from robustviews.options import option, switch
 from robustviews.probe import Probe
 from robustviews.regimes import Regime
 from robustviews.sanity import Sanity
@@ -49,8 +49,8 @@ class Optimizer:
         momentum: Nesterov momentum of LARS and SGD; Adam ignores it.
         weight_decay: L2 penalty; LARS does not apply it to 1-d parameters.
         eta: LARS trust coefficient.
-        schedule: `cosine` to zero, or `constant`.
-        schedule_horizon: unit of the cosine's length. Code: `minibatches`, although the schedule
+        schedule: `cosine` to zero, `triangular` from zero to `lr` and back, or `constant`.
+        schedule_horizon: unit of the schedule's length. Code: `minibatches`, although the schedule
             steps at every update, so that the rate of free training with m = 3 goes
             0.3 -> 0 -> 0.3 -> 0. Paper: `updates`.
     """
@@ -60,8 +60,10 @@ class Optimizer:
     momentum: float = option(0.9, ge=0, lt=1)
     weight_decay: float = option(1e-4, ge=0)
     eta: float = option(0.005, gt=0)
-    schedule: Literal["cosine", "constant"] = "cosine"
-    schedule_horizon: Literal["minibatches", "updates"] = "minibatches"
+    schedule: Literal["cosine", "triangular", "constant"] = "cosine"
+    schedule_horizon: Literal["minibatches", "updates"] = switch(
+        "minibatches", code={"free": ("minibatches",)}, paper={"free": ("updates",)}
+    )
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class Run:
         epochs_meaning: `passes` over the data, each minibatch replayed m times (the code, and the
             paper's own times); `replays` counts each replay, so that N epochs are N/m passes;
             `views` counts each replayed crop, N/(C m) passes.
-        batch_size: images in a minibatch (code: 100 free, 128 PGD, 512 SimCLR; unused paths
+        batch_size: images in a minibatch (code: SimCLR 512, EMP-SSL 128, free 100; unused paths
             name 50, 256).
         precision: arithmetic of the encoder in training (code: fp32). `bf16` computes matrix
             products in bf16, `tf32` in TF32 (on a CPU: fp32); losses, views and evaluation are
@@ -99,9 +101,22 @@ class Run:
     views: Views = Views()
     encoder: Encoder = Encoder()
     optimizer: Optimizer = Optimizer()
-    epochs_meaning: Literal["passes", "replays", "views"] = "passes"
-    batch_size: int = option(100, ge=2)
-    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    epochs_meaning: Literal["passes", "replays", "views"] = switch(
+        "passes", code=("passes",), paper=("passes",)
+    )
+    batch_size: int = switch(
+        100,
+        ge=2,
+        code={
+            "emp_ssl/standard": (128,),
+            "emp_ssl/pgd": (128,),
+            "emp_ssl/free": (100,),
+            "simclr": (512,),
+            "supervised": (),
+        },
+        paper={"emp_ssl/standard": (128,), "simclr/standard": (512,), "supervised": ()},
+    )
+    precision: Literal["fp32", "tf32", "bf16"] = switch("fp32", code=("fp32",))
     compile: bool = False
 
 

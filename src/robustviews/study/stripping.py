@@ -6,6 +6,7 @@ import ast
 from typing import TypeVar
 
 _Function = TypeVar("_Function", ast.FunctionDef, ast.AsyncFunctionDef)
+_BOUNDS = ("ge", "gt", "le", "lt")  # of an option
 _Documented = TypeVar("_Documented", ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
@@ -44,6 +45,14 @@ class _Strip(_Remover):
     def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AnnAssign:
         # A field's type matters when options are read, not when they are used.
         node.annotation = ast.Constant(None)
+        call = node.value
+        if (
+            isinstance(call, ast.Call)
+            and isinstance(call.func, ast.Name)
+            and call.func.id == "switch"
+        ):
+            # What paper and code do is a note; the study's own value is in the spec.
+            call.keywords = [keyword for keyword in call.keywords if keyword.arg in _BOUNDS]
         self.generic_visit(node)
         return node
 

@@ -6,14 +6,13 @@ import pytest
 import torch
 
 from robustviews import artifacts
-from robustviews.artifacts import ArtifactError
 from robustviews.artifacts import resume as resuming
 from robustviews.artifacts.resume import Resume
 
 
-def resume(folder, spec=None, inputs=(), minutes=10.0, started=None) -> Resume:
-    begin = folder / "state" / "run"
-    return Resume(begin, spec or {"epochs": 3}, list(inputs), minutes, started=started)
+def resume(folder, spec=None, inputs=(), minutes=10.0, started=None, **environment) -> Resume:
+    begin, spec = folder / "state" / "run", spec or {"epochs": 3}
+    return Resume(begin, spec, list(inputs), minutes, environment=environment, started=started)
 
 
 def test_a_training_resumes_from_its_own_saved_state(tmp_path):
@@ -101,17 +100,50 @@ def test_a_save_that_fails_leaves_the_state_before_it(tmp_path):
     saved, position = state.load()
     assert position == {"epoch": 1}
     assert saved["weight"].sum() == 2
-    assert [path.name for path in state.folder.iterdir()] == ["state.safetensors"]
+    assert list(state.folder.iterdir()) == [state.path]
 
 
-@pytest.mark.parametrize("content", [b"", b"\x00" * 64])
-def test_damaged_state_is_named_with_a_fix(content, tmp_path):
+@pytest.mark.parametrize("content", [b"", b"\x00" * 64, "no position", "cut"])
+def test_a_job_starts_anew_and_says_so_where_its_state_is_damaged(content, tmp_path, caplog):
     state = resume(tmp_path)
     state.save({"weight": torch.ones(2)}, {})
-    path = state.folder / "state.safetensors"
-    path.write_bytes(content)
-    with pytest.raises(ArtifactError, match=rf"^{path}: damaged .*; delete it and run snakemake"):
-        state.load()
-    artifacts.write_tensors(path, {"weight": torch.ones(2)})
-    with pytest.raises(ArtifactError, match="damaged"):
-        state.load()
+    if content == "no position":
+        artifacts.write_tensors(state.path, {"weight": torch.ones(2)})
+    else:
+        state.path.write_bytes(state.path.read_bytes()[:100] if content == "cut" else content)
+    assert state.load() is None
+    assert state.resumed == 0
+    assert f"{state.path}: damaged (" in caplog.text
+    state.save({"weight": torch.zeros(2)}, {"epoch": 1})
+    assert resume(tmp_path).load()[1] == {"epoch": 1}
+
+
+def test_no_job_resumes_from_the_state_of_another_environment(tmp_path, caplog):
+    one = resume(tmp_path, threads=1, device="cpu: a")
+    one.save({"weight": torch.ones(2)}, {"epoch": 1})
+    two = resume(tmp_path, threads=2, device="cpu: a")
+    assert two.load() is None
+    assert two.resumed == 0
+    assert f"{one.path}: not resumed, because it was computed with threads 1" in caplog.text
+    assert "and here is threads 2" in caplog.text
+    assert "run it again with threads 1." in caplog.text
+    assert "cpu: a" not in caplog.text
+
+
+def test_each_environment_resumes_from_its_own_state_until_the_job_finishes(tmp_path):
+    for epoch, device in enumerate(["A100", "H100"]):
+        resume(tmp_path, device=device).save({"weight": torch.ones(2)}, {"epoch": epoch})
+    first, second = resume(tmp_path, device="A100"), resume(tmp_path, device="H100")
+    assert first.load()[1] == {"epoch": 0}
+    assert second.load()[1] == {"epoch": 1}
+    second.discard()
+    assert first.load() is None
+    assert not list((tmp_path / "state").iterdir())
+
+
+@pytest.mark.parametrize("name", ["state.safetensors", "state-0.safetensors"])
+def test_a_state_that_does_not_say_its_environment_is_not_resumed(name, tmp_path, caplog):
+    state = resume(tmp_path, threads=1)
+    artifacts.write_tensors(state.folder / name, {"weight": torch.ones(2)}, {"position": "{}"})
+    assert state.load() is None
+    assert "computed with threads unknown" in caplog.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from robustviews import artifacts
+from robustviews.artifacts.resume import Resume
 from robustviews.cli import VERBS, main
 from robustviews.study import folders, load_study, plan, specs
 from tests.unit.study.mistakes import BASE
@@ -256,6 +258,33 @@ def test_images_that_do_not_fit_are_read_from_their_file_with_the_same_results(m
     assert len([line for line in caplog.messages if line.startswith("images=mapped 0.")]) == 3
 
 
+@pytest.mark.usefixtures("project")
+@pytest.mark.parametrize("verb", ["pretrain", "probe", "attack"])
+def test_a_job_with_other_threads_starts_anew_and_its_record_holds_for_all_of_it(
+    verb, monkeypatch, caplog
+):
+    path = Path({"pretrain": ENCODER, "probe": HEAD, "attack": FLAGS}[verb])
+    record = path.parent / "record.json"
+    save = Resume.save
+
+    def save_and_stop(self, *state):
+        save(self, *state)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Resume, "due", lambda _: True)
+        patch.setattr(Resume, "save", save_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            main([*command(verb), "--threads", "1"])
+    assert main([*command(verb), "--threads", "2"]) == 0
+    assert "computed with threads 1, and here is threads 2" in caplog.text
+    assert artifacts.read_json(record)["environment"]["threads"] == 2
+    assert artifacts.read_json(record)["resumed"] == 0
+    mixed = path.read_bytes()
+    assert main([*command(verb), "--threads", "2"]) == 0
+    assert path.read_bytes() == mixed
+
+
 def test_the_record_of_a_training_states_its_length(finished):
     folder, study = finished
     path = folder / folders.pretrain_folder(study, "emp-free-digits-s0")
@@ -316,7 +345,9 @@ def test_every_verb_explains_itself(verb, capsys):
         assert len(options) == len(set(options))
         assert "--study" not in options
         assert "study file (params.yaml)" in output
-        assert ("--device" in output) == (module in ("stages", "estimate", "examples"))
+        assert ("--device" in output) == (
+            module in ("stages", "estimate", "examples") or verb == "audit"
+        )
         assert ("--partial" in output) == (module == "report")
 
 
@@ -404,6 +435,23 @@ def test_the_environment_names_the_device(monkeypatch, capsys):
     assert main(command("pretrain")) == 0
 
 
+@pytest.mark.usefixtures("empty")
+def test_test_images_that_are_training_images_are_reported_and_recorded(caplog):
+    for split, name, shade in itertools.product(("train", "val"), ("dark", "light"), (0, 9)):
+        folder = Path("pictures") / split / name
+        folder.mkdir(parents=True, exist_ok=True)
+        shades = {"dark": shade, "light": 255 - shade}
+        Image.new("L", (8, 8), shades[name]).save(folder / f"{shade}.png")
+    text = TINY.replace("{kind: digits, size: 8, test: 1000}", "{kind: folder, root: pictures}")
+    Path("params.yaml").write_text(text, encoding="utf-8")
+    assert main(command("data")) == 0
+    assert "digits: 4 of 4 test images are also training images" in caplog.text
+    (record,) = Path("data").glob("*/record.json")
+    equal = artifacts.read_json(record)["result"]["equal_images"]
+    assert equal == {"train": 0, "test": 0, "shared": 4}
+    assert "equal_images" not in artifacts.read_json(record.parent / "summary.json")
+
+
 # Names
 
 
@@ -449,6 +497,7 @@ HEAD = "results/tiny/probe/emp-free-digits-s0/rle/head.safetensors"
 STANDARD_HEAD = "results/tiny/probe/emp-free-digits-s0/central/head.safetensors"
 FLAGS = "results/tiny/attack/emp-free-digits-s0/rle/pgd2/flags.safetensors"
 RECORD = "results/tiny/attack/emp-free-digits-s0/rle/pgd2/record.json"
+DIVERGING = "batch_size: 797, optimizer: {name: adam, lr: 1.0e+30}"
 NEEDED = [
     ("probe", ENCODER),
     ("probe", STANDARD_HEAD),
@@ -535,6 +584,38 @@ def test_the_message_for_too_few_images_names_the_batch_size(capsys):
     assert main(command("pretrain")) == 2
     output = capsys.readouterr().err
     assert "emp-free-digits-s0: batch_size 900 is more than the 797 training images" in output
+
+
+@pytest.mark.usefixtures("project")
+def test_a_network_that_has_diverged_is_saved_by_no_verb(capsys):
+    """Its last update breaks it: every prediction would be class 0, clean and at every radius."""
+    run = "supervised-std-digits-s0"
+    kept = {path: path.read_bytes() for path in Path("results").rglob("*") if path.is_file()}
+    diverging = TINY.replace(
+        "regime: standard}\nprobes", f"regime: standard, {DIVERGING}}}\nprobes"
+    )
+    Path("params.yaml").write_text(diverging, encoding="utf-8")
+    assert main(command("pretrain", run=run)) == 2
+    output = capsys.readouterr().err
+    assert re.search(f"^{run}: not finite after training: .*; lower optimizer", output, re.M)
+    assert {path: path.read_bytes() for path in kept} == kept
+    Path("params.yaml").write_text(TINY, encoding="utf-8")
+    encoder = load_file(ENCODER)
+    encoder["backbone.conv1.weight"].fill_(1e30)
+    encoder["backbone.bn1.weight"].fill_(1e30)
+    save_file(encoder, ENCODER)
+    kept[Path(ENCODER)] = Path(ENCODER).read_bytes()
+    messages = {
+        "probe": "emp-free-digits-s0/rle: the features of training images are not finite; train",
+        "attack": "emp-free-digits-s0/rle/pgd2, clean: the logits of 40 of 40 images are not",
+        "examples": "examples of emp-free-digits-s0: not finite: outputs; train the encoder",
+    }
+    for verb, message in messages.items():
+        assert main(command(verb)) == 2
+        output = capsys.readouterr().err
+        assert output.splitlines()[-1].startswith(message)
+        assert "Traceback" not in output
+    assert {path: path.read_bytes() for path in kept} == kept
 
 
 @pytest.mark.usefixtures("project")

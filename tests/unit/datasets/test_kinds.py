@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
+import os
 import pickle
 import subprocess
 import sys
@@ -321,10 +323,10 @@ def test_without_named_classes_all_folders_count_in_sorted_order(tmp_path):
 def test_shorter_side_is_resized_and_the_centre_kept(upright, tmp_path):
     wide = Image.new("RGB", (60, 20), (255, 0, 0))
     wide.paste((0, 0, 255), (20, 0, 40, 20))  # the central square
-    for split in ("train", "val"):
-        (tmp_path / "raw" / split / "one").mkdir(parents=True)
+    for split, name in itertools.product(("train", "val"), ("one", "two")):
+        (tmp_path / "raw" / split / name).mkdir(parents=True)
         turned = wide.rotate(90, expand=True) if upright else wide
-        turned.save(tmp_path / "raw" / split / "one" / "a.png")
+        turned.save(tmp_path / "raw" / split / name / "a.png")
     prepare(Folder(str(tmp_path / "raw"), size=10), tmp_path / "made")
     image = open_split(tmp_path / "made", "train")[0][0]
     np.testing.assert_array_equal(image[:, 1:-1, 1:-1].reshape(3, -1).T, [[0, 0, 255]] * 64)
@@ -338,7 +340,7 @@ def test_images_of_other_modes_become_rgb(mode, tmp_path):
     image = Image.new("RGB", (20, 20), (90, 90, 90))
     changed = image.quantize(2) if mode == "P" else image.convert(mode)
     changed.save(path.with_suffix(".tiff"))
-    prepare(Folder(str(tmp_path / "raw"), size=8, classes=("red",)), tmp_path / "made")
+    prepare(Folder(str(tmp_path / "raw"), size=8, classes=("red", "blue")), tmp_path / "made")
     images, _ = open_split(tmp_path / "made", "test")
     assert np.abs(images[0].astype(int) - 90).max() <= 1
 
@@ -349,8 +351,8 @@ def test_images_in_nested_folders_count_and_hidden_files_do_not(tmp_path):
     nested.mkdir()
     Image.new("RGB", (20, 20)).save(nested / "a.png")
     (tmp_path / "raw" / "val" / "red" / ".DS_Store").write_text("no image")
-    dataset = Folder(str(tmp_path / "raw"), size=8, classes=("red",))
-    assert prepare(dataset, tmp_path / "made")["test"] == 3
+    dataset = Folder(str(tmp_path / "raw"), size=8, classes=("red", "blue"))
+    assert prepare(dataset, tmp_path / "made")["test"] == 5
 
 
 def test_source_hash_changes_with_one_file(tmp_path):
@@ -417,7 +419,8 @@ def test_path_that_does_not_exist_is_named(options, words, tmp_path):
     [
         ({"classes": ("a", "b", "a")}, "`a` twice"),
         ({"classes": ()}, "found none"),
-        ({"classes": ("a",), "class_list": "b.txt"}, "only one of them"),
+        ({"classes": ("a",)}, "at least 2, found only `a`"),
+        ({"classes": ("a", "b"), "class_list": "b.txt"}, "only one of them"),
     ],
 )
 def test_contradicting_classes_are_refused_before_anything_is_read(options, words):
@@ -431,7 +434,166 @@ def test_class_list_that_names_nothing_is_refused(tmp_path):
     assert "found none" in message(dataset, tmp_path / "made")
 
 
+# What tools leave in folders of image files, and what is not all there
+
+LITTER = [".ipynb_checkpoints/0.png", "__MACOSX/._0.png", ".git/HEAD", "@eaDir/0.png/thumb.jpg"]
+LITTER += ["Thumbs.db", "desktop.ini", ".DS_Store", "._0.png", ".hidden/deep/0.png"]
+
+
+@pytest.mark.parametrize("place", ["train", "val", "train/red", "val/blue", "train/red/deep"])
+def test_what_tools_leave_is_no_data(place, tmp_path):
+    dataset = Folder(str(make_folder(tmp_path / "raw")), size=8)
+    before = prepare(dataset, tmp_path / "before")
+    for name in LITTER:
+        path = tmp_path / "raw" / place / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20, 20)).save(path, "PNG")
+    assert prepare(dataset, tmp_path / "after") == before
+    for split in ("train", "test"):
+        for one, other in zip(
+            open_split(tmp_path / "before", split), open_split(tmp_path / "after", split),
+            strict=True,
+        ):  # fmt: skip
+            np.testing.assert_array_equal(one, other)
+
+
+def test_all_files_that_are_no_images_are_listed_by_name(tmp_path):
+    root = make_folder(tmp_path / "raw")
+    strays = [root / "train" / name for name in ("red/README.txt", "blue/list.csv", "red/a.eps")]
+    for path in strays:
+        path.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+    text = message(Folder(str(root)), tmp_path / "made")
+    assert f"{root / 'train'}: replace or remove, found 3:" in text
+    for path in strays:
+        assert f"{path}: damaged, or no image (none of BMP, GIF, JPEG" in text
+    assert "object at" not in text
+
+
+def test_a_long_list_of_files_that_are_no_images_is_cut_and_counted(tmp_path):
+    root = make_folder(tmp_path / "raw", train=12)
+    for path in (root / "train" / "red").iterdir():
+        path.write_text("no image")
+    text = message(Folder(str(root)), tmp_path / "made")
+    assert "found 12:" in text
+    assert text.endswith("  and 2 more")
+
+
+def test_no_format_is_opened_that_starts_another_program(tmp_path, monkeypatch):
+    root = make_folder(tmp_path / "raw")
+    Image.new("RGB", (20, 20)).save(root / "train" / "red" / "0.png", "EPS")
+    monkeypatch.setattr("subprocess.check_call", None)
+    assert "none of BMP" in message(Folder(str(root)), tmp_path / "made")
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
+def test_images_that_pillow_would_clip_to_eight_bits_are_refused(dtype, tmp_path):
+    root = make_folder(tmp_path / "raw")
+    path = root / "train" / "red" / "deep.tiff"
+    Image.fromarray(np.full((20, 20), 4000, dtype)).save(path)
+    text = message(Folder(str(root)), tmp_path / "made")
+    assert f"{path}: more than 8 bits per value" in text
+
+
+@pytest.mark.parametrize("place", ["train/red/a.png", "train/red/deep", "train/lost"])
+def test_links_that_lead_nowhere_are_refused_with_their_number_and_the_first(place, tmp_path):
+    root = make_folder(tmp_path / "raw")
+    for number in range(12):
+        (root / f"{place}{number:02}").symlink_to(tmp_path / "not" / "fetched")
+    text = message(Folder(str(root)), tmp_path / "made")
+    assert "12 links that lead nowhere; fetch their files" in text
+    assert f"{root / place}00, " in text
+    assert text.endswith("and 2 more")
+
+
+def test_links_to_files_and_to_class_folders_are_followed(tmp_path):
+    root = make_folder(tmp_path / "raw")
+    (root / "train" / "red").rename(tmp_path / "elsewhere")
+    (root / "train" / "red").symlink_to(tmp_path / "elsewhere")
+    (root / "train" / "blue" / "link.png").symlink_to(tmp_path / "elsewhere" / "0.png")
+    assert prepare(Folder(str(root), size=8), tmp_path / "made")["train"] == 10
+
+
+def test_links_to_folders_in_a_class_are_refused_since_they_are_not_followed(tmp_path):
+    root = make_folder(tmp_path / "raw")
+    (root / "train" / "red" / "more").symlink_to(root / "train")
+    assert "1 links to folders, which are not" in message(Folder(str(root)), tmp_path / "made")
+
+
+def test_a_folder_that_cannot_be_read_is_no_empty_one(tmp_path, monkeypatch):
+    root, iterdir = make_folder(tmp_path / "raw"), Path.iterdir
+    (root / "train" / "red" / "closed").mkdir()
+
+    def refuse(path):
+        if path.name == "closed":
+            raise PermissionError(13, "Permission denied", str(path))
+        return iterdir(path)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    text = message(Folder(str(root)), tmp_path / "made")
+    assert f"{root / 'train' / 'red' / 'closed'}: cannot be read: Permission denied" in text
+
+
+def test_one_class_is_refused(tmp_path):
+    root = make_folder(tmp_path / "raw", colours={"red": (255, 0, 0)})
+    text = message(Folder(str(root)), tmp_path / "made")
+    assert (
+        f"{root / 'train'}: expected class folders, each once, at least 2, found only `red`" in text
+    )
+
+
+def test_a_class_of_the_test_split_alone_is_refused_unless_the_study_names_the_classes(tmp_path):
+    root = make_folder(tmp_path / "raw")
+    (root / "val" / "pink").mkdir()
+    text = message(Folder(str(root), size=8), tmp_path / "one")
+    assert f"{root / 'val'}: has class folders that {root / 'train'} lacks: pink" in text
+    prepare(Folder(str(root), size=8, classes=tuple(COLOURS)), tmp_path / "two")
+
+
+@pytest.mark.parametrize("place", ["train", "train/red"])
+def test_names_that_are_not_utf8_are_refused(place, tmp_path):
+    root = make_folder(tmp_path / "raw")
+    os.mkdir(os.fsencode(root / place) + b"/ol\xe9")  # noqa: PTH102  # bytes
+    text = message(Folder(str(root)), tmp_path / "made")
+    assert r"1 names that are not UTF-8; rename them: b'ol\xe9'" in text
+
+
+def test_class_names_that_look_the_same_are_refused(tmp_path):
+    root = make_folder(tmp_path / "raw")
+    for name in ("ol\u00e9", "ole\u0301"):
+        (root / "train" / name).mkdir()
+    text = message(Folder(str(root)), tmp_path / "made")
+    assert r"2 names that look the same; rename one of them: 'ole\u0301', 'ol\xe9'" in text
+
+
+def test_a_class_that_looks_like_a_folder_but_is_spelled_otherwise_is_named_with_both(tmp_path):
+    root = make_folder(tmp_path / "raw")
+    (root / "train" / "ole\u0301").mkdir()
+    text = message(Folder(str(root), classes=("red", "ol\u00e9")), tmp_path / "made")
+    assert r"'ole\u0301' looks the same as 'ol\xe9'; rename it" in text
+
+
+def test_class_list_may_begin_with_a_byte_order_mark(tmp_path):
+    (tmp_path / "list.txt").write_text("red\nblue\n", encoding="utf-8-sig")
+    dataset = Folder(str(make_folder(tmp_path / "raw")), class_list=str(tmp_path / "list.txt"))
+    assert prepare(dataset, tmp_path / "made")["classes"] == 2
+
+
+def test_class_list_that_is_not_utf8_is_named(tmp_path):
+    (tmp_path / "list.txt").write_bytes(b"red\nol\xe9\n")
+    dataset = Folder(str(make_folder(tmp_path / "raw")), class_list=str(tmp_path / "list.txt"))
+    assert "list.txt: not UTF-8 text (" in message(dataset, tmp_path / "made")
+
+
 # Prepared data
+
+
+def test_equal_images_are_counted_within_and_between_the_splits(tmp_path):
+    root = make_folder(tmp_path / "raw", train=3, test=2)  # 0 and 1 of each colour are in both
+    Image.new("RGB", (40, 30), (7, 7, 7)).save(root / "val" / "red" / "other.png")
+    for name in ("again", "once more"):
+        Image.new("RGB", (80, 60), COLOURS["red"]).save(root / "train" / "red" / f"{name}.png")
+    prepare(Folder(str(root), size=8), tmp_path / "made")
+    assert splits.equal_images(tmp_path / "made") == {"train": 2, "test": 0, "shared": 6}
 
 
 @pytest.fixture

@@ -279,6 +279,13 @@ def test_a_missing_package_that_every_job_needs_is_named(monkeypatch, tmp_path):
     assert symptom_of("packages").found == "no pyyaml, locked 6.0"
 
 
+def test_a_library_that_was_edited_after_its_installation_is_named(monkeypatch):
+    monkeypatch.setattr("robustviews.provenance.installed._edited", lambda _: ["torch/optim.py"])
+    result = symptom_of("packages")
+    assert result.health is Health.BAD
+    assert "changed since the installation: torch/optim.py" in result.found
+
+
 def test_packages_as_locked_are_good():
     assert symptom_of("packages").health is Health.GOOD
     assert artifacts.sha256(Path("requirements.lock"))[:19] in symptom_of("packages").found

@@ -243,6 +243,17 @@ def test_the_environment_names_the_software_and_hardware_of_a_number():
     assert actual["platform"]
 
 
+def test_what_decides_bytes_is_told_from_what_does_not(monkeypatch):
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    actual = runtime.environment(torch.device("cpu"))
+    decisive = runtime.decisive({**actual, "ranks": 2})
+    assert actual["variables"]["ONEDNN_MAX_CPU_ISA"] == "AVX2"
+    for name in ("torch", "device", "cpu_capability", "threads", "deterministic"):
+        assert decisive[name] == actual[name]
+    assert (decisive["ranks"], decisive["ONEDNN_MAX_CPU_ISA"]) == (2, "AVX2")
+    assert decisive.keys().isdisjoint({"python", "platform", "driver", "variables"})
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True

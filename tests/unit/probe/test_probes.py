@@ -367,7 +367,7 @@ def test_an_attack_perturbs_every_view_of_a_stack_only_through_the_mean():
 
 
 def test_the_n_crop_rate_falls_to_zero_over_all_minibatches():
-    probe = NcropProbe(n=1, epochs=4, batch_size=5, lr=0.03)  # 3 minibatches per epoch
+    probe = NcropProbe(n=1, epochs=4, batch_size=5, npatch_schedule="updates")
     _, history = probe.train(Pixels(), probe_task(noise_images(), labels_of()))
     last = [0.03 * (1 + math.cos(math.pi * update / 12)) / 2 for update in (2, 5, 8, 11)]
     assert [row["lr"] for row in history] == pytest.approx(last)

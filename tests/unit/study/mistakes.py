@@ -245,7 +245,7 @@ ONE_MISTAKE = {
         "    epochs: 3",
         "    optimizer: {schedule: cosin}\n    epochs: 3",
         f"{RUN}.optimizer.schedule",
-        "expected cosine or constant, found 'cosin'; did you mean `cosine`?",
+        "expected cosine, triangular or constant, found 'cosin'; did you mean `cosine`?",
     ),
     "too few entries": (
         "{count: 4}",

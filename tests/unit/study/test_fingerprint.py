@@ -11,6 +11,10 @@ PACKAGE = {
     "options": """
 class LazyModule:
     pass
+
+
+def switch(default, **notes):
+    return default
 """,
     "train": '''
 """Training."""
@@ -111,6 +115,7 @@ LOSSES["s"] = spread
 ''',
     "layers": '''
 from robustviews.losses import spread
+from robustviews.options import switch
 
 
 class Base:
@@ -125,6 +130,7 @@ class Network(Base):
     """
 
     width: int = 3
+    height: int = switch(5, ge=1, code=(5,))
 
     def forward(self, x):
         """Map x."""
@@ -197,6 +203,8 @@ USED = {
     "decoration": ("train.train", "train", "@logged\n", ""),
     "default argument": ("train.train", "train", "RATE = 0.1", "RATE = 0.2"),
     "class of a default argument": ("train.train", "layers", "width: int = 3", "width: int = 4"),
+    "default of a switch": ("train.train", "layers", "switch(5,", "switch(6,"),
+    "bound of a switch": ("train.train", "layers", "ge=1", "ge=2"),
     "base class": ("train.train", "layers", "depth = 2", "depth = 3"),
     "method": ("train.train", "layers", "x * self.width", "x + self.width"),
     "nested function": ("train.train", "train", "clip(x) * scale", "clip(x) + scale"),
@@ -234,6 +242,9 @@ UNUSED = {
     "annotation that is gone": ("train", "-> torch.Tensor:", ":"),
     "annotation of a variable": ("train", "loss: float =", "loss: complex ="),
     "annotation of a field": ("layers", "width: int = 3", "width: float = 3"),
+    "values of the code of a switch": ("layers", "code=(5,)", "code=(5, 6)"),
+    "values of the paper of a switch": ("layers", "code=(5,)", 'code=(5,), paper={"pgd": (6,)}'),
+    "name of a switch": ("layers", "code=(5,)", 'code=(5,), name="size"'),
     "constant that nobody uses": ("train", "UNUSED = 5", "UNUSED = 6"),
     "function that nobody uses": ("train", "return 0\n", "return 1\n"),
     "function of a used module": ("noise", "return -x", "return +x"),
@@ -264,7 +275,7 @@ def test_roots_are_a_set(digest):
 
 def test_a_digest_is_the_same_for_all_versions_of_python(digest):
     # 3.11, 3.12 and 3.13 agree on it.
-    assert digest("train.train", "train.choose", "train.evaluate") == "7302862a42fe3c60"
+    assert digest("train.train", "train.choose", "train.evaluate") == "24b364b1bd06483b"
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,53 @@ def test_the_study_that_mistakes_are_injected_into_has_none(tmp_path):
     assert study.probes["own"] is OWN_HEAD
 
 
+@pytest.mark.parametrize("value", ["-1", "null", "[]", "0", "5.5", "true", ".nan", "[{count: 4}]"])
+@pytest.mark.parametrize("key", ["views", "encoder", "optimizer", "regime", "method"])
+def test_a_value_that_is_no_mapping_is_refused_though_a_later_block_replaces_it(
+    key, value, tmp_path
+):
+    later = {"views": "{count: 1}", "encoder": "{width: 8}", "optimizer": "{lr: 0.1}"}
+    later |= {"regime": "{kind: standard}", "method": "{kind: emp_ssl}"}
+    path = write(
+        tmp_path,
+        ("  all:\n", f"  first: {{{key}: {value}}}\n  all:\n"),
+        ("[free]\n    method: emp_ssl", f"[first, free, last]\n    {key}: {later[key]}"),
+        ("  all:\n", f"  last: {{{key}: {later[key]}}}\n  all:\n"),
+        ("runs:\n", "runs:\n  plain: {method: emp_ssl, regime: standard, epochs: 1}\n"),
+    )
+    assert f"defaults.first.{key}" in [place for _, place, _ in mistakes(path)]
+
+
+@pytest.mark.parametrize(
+    ("block", "key", "message"),
+    [
+        ("{epochs: -3}", "epochs", "must be at least 1, found -3"),
+        ("{views: {counts: 4}}", "views.counts", "unknown key; did you mean `count`?"),
+        ("{regime: {kind: pgd, steps: few}}", "regime.steps", "expected a whole number"),
+        ("{regime: {kind: fre}}", "regime.kind", "unknown kind 'fre'; did you mean `free`?"),
+        ("{datasets: digits}", "datasets", "expected a list such as [..., ...]"),
+    ],
+)
+def test_a_block_is_checked_though_each_run_replaces_what_is_wrong(block, key, message, tmp_path):
+    right = "{epochs: 3, views: {count: 4}, regime: {kind: free}, datasets: [digits]}"
+    path = write(
+        tmp_path,
+        ("  all:\n", f"  first: {block}\n  last: {right}\n  all:\n"),
+        ("use: [free]", "use: [first, free, last]"),
+    )
+    assert (8, f"defaults.first.{key}") == mistakes(path)[0][:2]
+    assert message in mistakes(path)[0][2]
+
+
+def test_a_block_may_hold_a_part_of_the_options_of_a_kind(tmp_path):
+    study = load(
+        tmp_path,
+        ("  all:\n", "  more: {regime: {replays: 5}, views: {scale: [0.5, 1.0]}}\n  all:\n"),
+        ("use: [free]", "use: [free, more]"),
+    )
+    assert study.runs["emp-free"].regime == Free(replays=5, eps=4.0)
+
+
 def test_each_row_reports_which_data_set_its_run_lacks(tmp_path):
     path = write(tmp_path, ("digits/minutes]", "other/minutes]"))
     expected = "a column needs `other`, but run `{}` has only digits"

@@ -12,7 +12,14 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from robustviews.study import Figure, Row, Study, Table, load_study, plan
+from robustviews.attacks import ATTACKS
+from robustviews.augment import Views
+from robustviews.methods import METHODS
+from robustviews.options import switches_of
+from robustviews.probe import PROBES as PROBES_BY_KIND
+from robustviews.regimes import REGIMES
+from robustviews.study import Figure, Optimizer, Row, Run, Study, Table, load_study, plan
+from robustviews.study.switches import Setting, of_cell
 
 ROOT = Path(__file__).parents[3]
 SHIPPED = [ROOT / "params.yaml", *sorted((ROOT / "studies").glob("*.yaml"))]
@@ -57,7 +64,7 @@ TABLE_2 = {
     "crops64-emp": "   93.29 0.02  0.03  0.01  72.3  0.5  0.2  0.09",
 }
 ENCODERS_2 = {
-    name: ("EmpSsl", 16, QUARTER, "Standard", 30)
+    name: ("EmpSsl", 64, QUARTER, "Standard", 30)
     if name.endswith("emp")
     else ("SimClr", 2, CROP, "Standard", 500)
     for name in TABLE_2
@@ -101,12 +108,22 @@ class Transcribed(NamedTuple):
 
 
 TRANSCRIBED = [
-    Transcribed("cf-amc-ssl", ["table1"], CLEAN_4_8_MINUTES, TABLE_1, ENCODERS_1),
-    Transcribed("cf-amc-ssl", ["table2"], CLEAN_4_8_16, TABLE_2, ENCODERS_2),
-    Transcribed("cf-amc-ssl", ["table3"], CLEAN_4_8_16, TABLE_3, ENCODERS_3),
-    Transcribed("cf-amc-ssl", ["table5"], CLEAN_4_8_16, TABLE_5, ENCODERS_5),
+    Transcribed(study, [f"table{number}"], columns, values, encoders)
+    for study in ("as-trained", "cf-amc-ssl")
+    for number, columns, values, encoders in (
+        (1, CLEAN_4_8_MINUTES, TABLE_1, ENCODERS_1),
+        (2, CLEAN_4_8_16, TABLE_2, ENCODERS_2),
+        (3, CLEAN_4_8_16, TABLE_3, ENCODERS_3),
+        (5, CLEAN_4_8_16, TABLE_5, ENCODERS_5),
+    )
+]
+TRANSCRIBED += [  # whose scripts attack at 4/255 only; rows of r-LE in Table 3 are those of Table 1
     Transcribed(
-        "reference-code", ["table1-emp", "table1-simclr"], CLEAN_4_8_MINUTES, TABLE_1, ENCODERS_1
+        "reference-code",
+        ["table1-emp", "table1-simclr-clean", "table1-simclr-attacked"],
+        CLEAN_4_8_MINUTES,
+        TABLE_1,
+        ENCODERS_1,
     ),
     Transcribed(
         "reference-code", ["table2-emp", "table2-simclr"], CLEAN_4_8_16, TABLE_2, ENCODERS_2
@@ -118,35 +135,21 @@ TRANSCRIBED = [
 transcribed = pytest.mark.parametrize(
     "paper", TRANSCRIBED, ids=lambda paper: f"{paper.study}-{paper.tables[0]}"
 )
+whole = pytest.mark.parametrize(
+    "paper",
+    [paper for paper in TRANSCRIBED if paper.study != "reference-code"],
+    ids=lambda paper: f"{paper.study}-{paper.tables[0]}",
+)
 
 # Every place where paper and code disagree.
-SWITCHES = [
-    "pgd_weight_grads",
-    "schedule_horizon",
-    "free_step_size",
-    "delta_lifetime",
-    "delta_first_clip",
-    "epochs_meaning",
-    "emp_invariance",
-    "emp_scale",
-    "tcr_eps",
-    "simclr_attack_pair",
-    "simclr_train_pair",
-    "simclr_clean_branch",
-    "simclr_temperature",
-    "simclr_denominator",
-    "simclr_augmentation",
-    "attack_batchnorm",
-    "probe_feature",
-    "probe_epochs",
-    "rle_start",
-    "rle_trailing_standard",
-    "test_pgd_steps",
-    "autoattack",
-    "npatch_augmentation",
-    "batch_size",
-    "precision",
-]
+SWITCHES = sorted(
+    {
+        switch.name
+        for table in (METHODS, REGIMES, PROBES_BY_KIND, ATTACKS)
+        for cls in (*table.values(), Run, Views, Optimizer)
+        for switch in switches_of(cls).values()
+    }
+)
 
 
 @pytest.fixture(scope="module")
@@ -164,11 +167,13 @@ def test_shipped_study_loads_and_its_slug_is_its_file_name(path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "counts"),
     [
-        # 28 runs on two CIFAR sets and 4 on ImageNet-100; Tables 1-6, ImageNet-100; Figures 2-5
-        # and two of ours
-        ("cf-amc-ssl", {"runs": 32, "trainings": 60, "tables": 7, "figures": 6}),
+        # 30 runs on two CIFAR sets and 4 on ImageNet-100, three seeds, five in Table 1; Tables
+        # 1-6, ImageNet-100; Figures 2-5 and two of ours
+        ("cf-amc-ssl", {"runs": 34, "trainings": 220, "tables": 7, "figures": 6}),
+        # Table 1 and another patch size, Tables 2 and 5, and one training attack of 64/255
+        ("as-trained", {"runs": 15, "trainings": 115, "tables": 6, "figures": 0}),
         # the seven of Table 1 and two standard ones; Tables 1-3 once a script, and Table 6
-        ("reference-code", {"runs": 9, "trainings": 18, "tables": 7, "figures": 0}),
+        ("reference-code", {"runs": 9, "trainings": 18, "tables": 8, "figures": 0}),
     ],
 )
 def test_study_holds_every_run_table_and_figure(
@@ -177,28 +182,49 @@ def test_study_holds_every_run_table_and_figure(
     study = studies[name]
     assert counts == {
         "runs": len(study.runs),
-        "trainings": len(
-            plan.pretrainings(study)
-        ),  # of one seed, and only of runs that a cell shows
+        "trainings": len(plan.pretrainings(study)),  # only of runs that a cell shows
         "tables": len(study.tables),
         "figures": len(study.figures),
     }
 
 
-@transcribed
+@pytest.mark.parametrize("name", ["as-trained", "cf-amc-ssl"])
+def test_the_runs_of_table_1_have_five_seeds_and_the_others_three(
+    studies: dict[str, Study], name: str
+) -> None:
+    study = studies[name]
+    five = {row.run for row in study.tables["table1"].rows.values() if row.published}
+    for run in study.runs:
+        assert plan.seeds_of(study, run) == ((0, 1, 2, 3, 4) if run in five else (0, 1, 2)), run
+
+
+@whole
 def test_published_values_are_those_of_the_paper(
     studies: dict[str, Study], paper: Transcribed
 ) -> None:
     study = studies[paper.study]
-    printed: dict[str, dict[str, float | str | None]] = {}
-    for table in paper.tables:
-        for cell in plan.cells(study, study.tables[table]):
-            if study.tables[table].rows[cell.row].published:
-                printed.setdefault(cell.row, {})[_column(cell)] = cell.published
-    assert printed == {
+    assert _printed(study, paper) == {
         row: dict(zip(paper.columns, map(_value, line.split()), strict=True))
         for row, line in paper.values.items()
     }
+
+
+def test_published_values_at_4_255_are_those_of_the_paper_in_the_study_of_the_code(
+    studies: dict[str, Study],
+) -> None:
+    for paper in TRANSCRIBED:
+        if paper.study == "reference-code":
+            printed = _printed(studies[paper.study], paper)
+            for row, cells in printed.items():
+                known = dict(
+                    zip(paper.columns, map(_value, paper.values[row].split()), strict=True)
+                )
+                expected = {
+                    name: known[name] for name in known if name.split()[1] not in ("8", "16")
+                }
+                assert cells == expected, row
+            left_out = {name for name in paper.values if name not in printed}
+            assert left_out in (set(), {"crops32-emp", "crops64-emp"}, {"rle-emp", "rle-simclr"})
 
 
 @transcribed
@@ -207,12 +233,14 @@ def test_published_values_are_in_rows_of_the_encoder_that_the_paper_names(
 ) -> None:
     study = studies[paper.study]
     rows = _published_rows(study, paper)
-    assert {name: _encoder(study, row.run) for name, row in rows.items()} == paper.encoders
+    encoders = {name: _encoder(study, row.run) for name, row in rows.items()}
+    assert encoders == {name: paper.encoders[name] for name in rows}
+    assert set(rows) == set(paper.encoders) or paper.study == "reference-code"
     backbone = "resnet50" if paper.tables == ["table5"] else "resnet18"
     assert {study.runs[row.run].encoder.backbone for row in rows.values()} == {backbone}
 
 
-@transcribed
+@whole
 def test_published_values_are_in_rows_of_the_probe_that_the_paper_names(
     studies: dict[str, Study], paper: Transcribed
 ) -> None:
@@ -231,7 +259,7 @@ def test_source_names_the_table_of_the_paper(studies: dict[str, Study], paper: T
         assert studies[paper.study].tables[name].source == f"Table {number}"
 
 
-@pytest.mark.parametrize("name", ["cf-amc-ssl", "reference-code"])
+@pytest.mark.parametrize("name", ["as-trained", "cf-amc-ssl", "reference-code"])
 def test_only_tables_1_2_3_and_5_have_published_numbers(
     studies: dict[str, Study], name: str
 ) -> None:
@@ -289,18 +317,71 @@ def test_supervised_baselines_cost_as_much_as_cf_amc_ssl(studies: dict[str, Stud
     assert set(cost.values()) == {480}
 
 
-def test_reference_code_trains_differently_in_three_switches_only(
+def test_as_trained_trains_differently_from_the_paper_study_in_the_switches_of_the_code(
     studies: dict[str, Study],
 ) -> None:
-    ours, code = studies["cf-amc-ssl"].runs, studies["reference-code"].runs
-    assert set(code) < set(ours)
-    for name in code:
+    ours, code = studies["cf-amc-ssl"].runs, studies["as-trained"].runs
+    assert set(code) - set(ours) == {"emp-crop16-pgd5-eps64"}
+    for name in set(code) & set(ours):
         expected = {"schedule_horizon": ("updates", "minibatches")}
         if "pgd5" in name:
             expected["pgd_weight_grads"] = ("final", "sum")
-        if "simclr" in name:
-            expected["simclr_clean_branch"] = ("once", "recomputed")
         assert _differences(ours[name], code[name]) == expected, name
+    plain, wide = code["emp-crop16-pgd5"], code["emp-crop16-pgd5-eps64"]
+    differences = _differences(plain, wide)
+    assert differences.pop("eps") == (8, 64)
+    assert set(differences) == {"datasets", "seeds", "label"}
+
+
+def test_as_trained_evaluates_as_the_paper_study_but_for_the_length_of_the_n_crop_heads_of_simclr(
+    studies: dict[str, Study],
+) -> None:
+    paper, ours = studies["cf-amc-ssl"], studies["as-trained"]
+    longer = {name: f"{name}-simclr" for name in ("crops32", "crops64")}
+    for name, probe in paper.probes.items():
+        assert ours.probes[name] == probe
+        if name in longer:
+            expected = {"epochs": (100, 20)}
+            assert _differences(probe, ours.probes[longer[name]]) == expected
+    assert set(ours.probes) == {*paper.probes, *longer.values()}
+    assert ours.attacks == {name: paper.attacks[name] for name in ("pgd20", "autoattack")}
+
+
+def test_every_published_cell_of_as_trained_has_the_training_of_the_code_and_the_paper_s_evaluation(
+    studies: dict[str, Study],
+) -> None:
+    for setting, cell in _settings(studies["as-trained"]):
+        allowed = {"training": "code", "attack": "paper", "head": "paper"}[setting.part]
+        decided = getattr(setting, allowed) or setting.code or setting.paper
+        assert setting.ours in decided, f"{cell.row} {cell.column}: {setting}"
+
+
+def test_every_published_cell_of_the_paper_study_has_values_of_paper_or_code(
+    studies: dict[str, Study],
+) -> None:
+    other = {
+        (setting.name, cell.row)
+        for setting, cell in _settings(studies["cf-amc-ssl"])
+        if setting.side in ("neither", "guess")
+    }
+    assert {name for name, _ in other} == {"npatch_epochs"}  # one value for all rows
+    assert {row for _, row in other} == {"crops32-simclr", "crops64-simclr"}
+
+
+def test_reference_code_trains_as_as_trained(studies: dict[str, Study]) -> None:
+    code, ours = studies["reference-code"].runs, studies["as-trained"].runs
+    assert set(code) < set(ours)
+    for name in code:
+        assert dataclasses.replace(code[name], seeds=ours[name].seeds) == ours[name]
+
+
+def test_reference_code_evaluates_as_the_code(studies: dict[str, Study]) -> None:
+    sides = {
+        setting.name: setting
+        for setting, _ in _settings(studies["reference-code"])
+        if setting.ours not in setting.code
+    }
+    assert sides == {}
 
 
 @pytest.mark.parametrize(
@@ -318,12 +399,12 @@ def test_reference_code_trains_differently_in_three_switches_only(
             },
         ),
         ("rle", "rle-simclr", {}),
-        ("crops32", "crops32", {}),
-        ("crops64", "crops64", {}),
+        ("crops32", "crops32-simclr", {"epochs": (100, 20)}),
+        ("crops64", "crops64-simclr", {"epochs": (100, 20)}),
         ("own", "own", {}),
     ],
 )
-def test_reference_code_probes_differently_in_three_switches_only(
+def test_reference_code_probes_differently_in_its_switches_only(
     studies: dict[str, Study], ours: str, code: str, expected: dict[str, Any]
 ) -> None:
     probes = studies["cf-amc-ssl"].probes, studies["reference-code"].probes
@@ -332,20 +413,14 @@ def test_reference_code_probes_differently_in_three_switches_only(
     assert len(probes[1]) == 7
 
 
-def test_reference_code_attacks_differently_in_two_switches_only(
-    studies: dict[str, Study],
-) -> None:
+def test_reference_code_attacks_at_4_255_with_two_switches(studies: dict[str, Study]) -> None:
     ours, code = studies["cf-amc-ssl"].attacks, studies["reference-code"].attacks
     assert set(ours) == {"pgd20", "autoattack", "autoattack10"}
     assert set(code) == {"pgd2", "pgd20", "autoattack10"}
-    assert _differences(ours["pgd20"], code["pgd20"]) == {}
-    weak = "the EMP-SSL script has 2 steps by default"
-    assert _differences(ours["pgd20"], code["pgd2"]) == {"steps": (20, 2), "weak": ("", weak)}
-    assert _differences(ours["autoattack10"], code["autoattack10"]) == {}
-    assert _differences(ours["autoattack"], code["autoattack10"]) == {
-        "apgd_steps": (100, 10),
-        "eps": ((4.0, 8.0), (8.0,)),
-    }
+    at_4 = {name: dataclasses.replace(attack, eps=(4.0,)) for name, attack in ours.items()}
+    assert at_4["pgd20"] == code["pgd20"]
+    assert _differences(code["pgd20"], code["pgd2"]) == {"steps": (20, 2)}
+    assert at_4["autoattack10"] == code["autoattack10"]
 
 
 def test_each_script_of_the_reference_code_has_its_own_head_and_attack(
@@ -355,10 +430,12 @@ def test_each_script_of_the_reference_code_has_its_own_head_and_attack(
     for table in study.tables.values():
         for cell in plan.cells(study, table):
             script = "emp" if cell.entry.startswith("emp") else "simclr"
-            if not cell.probe.startswith("crops"):
-                assert cell.probe.endswith(script)
-            if cell.attack != "autoattack10" and cell.metric != "minutes":
-                assert cell.attack == {"emp": "pgd2", "simclr": "pgd20"}[script]
+            assert cell.probe.endswith(script)
+            if cell.eps is not None:
+                assert cell.attack in ("autoattack10", {"emp": "pgd2", "simclr": "pgd20"}[script])
+                # The EMP-SSL script has one head; the SimCLR script attacks no robust head.
+                assert (cell.probe == "rle-emp") == (script == "emp")
+                assert cell.probe != "rle-simclr"
 
 
 @pytest.mark.parametrize("switch", SWITCHES)
@@ -366,6 +443,27 @@ def test_every_switch_has_a_comment_with_its_decision(switch: str) -> None:
     lines = (ROOT / "studies/cf-amc-ssl.yaml").read_text(encoding="utf-8").splitlines()
     text = " ".join(line.strip().removeprefix("#").strip() for line in lines)
     assert re.search(rf"\b{switch}: code [^;]+; (or|paper) [^:]+?; we take \w", text)
+
+
+def _settings(study: Study) -> list[tuple[Setting, plan.Cell]]:
+    """Return the switches of every cell that has a published number."""
+    return [
+        (setting, cell)
+        for table in study.tables.values()
+        for cell in plan.cells(study, table)
+        if isinstance(cell.published, float)
+        for setting in of_cell(study, cell)
+    ]
+
+
+def _printed(study: Study, paper: Transcribed) -> dict[str, dict[str, float | str | None]]:
+    """Return the published values of the rows that have some, by column."""
+    printed: dict[str, dict[str, float | str | None]] = {}
+    for table in paper.tables:
+        for cell in plan.cells(study, study.tables[table]):
+            if study.tables[table].rows[cell.row].published:
+                printed.setdefault(cell.row, {})[_column(cell)] = cell.published
+    return printed
 
 
 def _value(printed: str) -> float | str:

@@ -1,0 +1,175 @@
+"""Check by attacking again: some images of an attack, with the encoder and head on disk.
+
+Random starts belong to a minibatch, so whole minibatches are attacked. In the environment of the
+record the flags must be the same; elsewhere rounding may change some of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import random
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from robustviews import artifacts, stages
+from robustviews.artifacts import ArtifactError, Record
+from robustviews.datasets import open_split
+from robustviews.provenance.checks import remake
+from robustviews.provenance.disk import Disk
+from robustviews.provenance.findings import Finding, State
+from robustviews.provenance.values import Flags, read_flags
+from robustviews.study import folders
+from robustviews.study.jobs import Job
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+_ROUNDING = 0.05  # of the flags that may differ in another environment
+_CHOICE = random.SystemRandom()  # nobody can know which images will be attacked again
+
+
+def check(disk: Disk, job: Job, *, images: int, device: str = "auto") -> list[Finding]:
+    """Attack images of an evaluation again, and compare the flags one by one.
+
+    Args:
+        disk: files of the study.
+        job: a job of rule `attack` with a record.
+        images: number of images, at least; rounded up to whole minibatches.
+        device: as for `runtime.choose_device`; `auto` prefers the device of the record.
+    """
+    from robustviews.machine import runtime
+
+    record = disk.record(job)
+    if isinstance(record, ArtifactError):
+        return []  # the checks of the job report it
+    if record.spec != job.spec:
+        return [
+            _finding(job, State.UNKNOWN, "not attacked again: the study differs from its record")
+        ]
+    stated = record.environment
+    target = runtime.choose_device(_device(device, str(stated.get("device"))))
+    runtime.configure(
+        threads=int(stated.get("threads") or disk.study.runtime.threads),
+        deterministic=bool(stated.get("deterministic")),
+        tuned=job.arguments["attack"].fixed_batch,
+    )
+    try:
+        recorded = read_flags(disk, job.name)
+        pairs = list(_pairs(disk, job, recorded, images=images, device=target))
+    except (ArtifactError, ValueError, KeyError) as error:
+        return [_finding(job, State.UNKNOWN, f"cannot be attacked again: {error}")]
+    here = {"packages": artifacts.packages(), **runtime.environment(target)}
+    if "variables" not in stated:  # of an earlier version
+        del here["variables"]
+    differing = _differing(runtime.decisive(stated), runtime.decisive(here))
+    return [_judge(disk, job, record, pairs, differing)]
+
+
+def _judge(
+    disk: Disk, job: Job, record: Record, pairs: list[tuple[Flags, Flags]], differing: str
+) -> Finding:
+    """Return the finding of recorded and new flags."""
+    count = sum(len(new["clean"]) for _, new in pairs)
+    total = sum(array.size for _, new in pairs for array in new.values())
+    wrong = sum(int((old[name] != new[name]).sum()) for old, new in pairs for name in new)
+    text = f"{count} images attacked again at {len(pairs[0][1]) - 1} radii: "
+    if not wrong:
+        return _finding(job, State.VERIFIED, f"{text}the same flags")
+    text += f"{wrong} of {total} flags differ"
+    if not differing and record.environment.get("deterministic"):
+        text += f", though the environment is that of the record; {remake(disk, job)}"
+        return _finding(job, State.FAILED, text)
+    cause = f"other {differing}" if differing else "the job was not deterministic"
+    if wrong > _ROUNDING * total:
+        text += f", more than rounding explains ({cause}); repeat it on the machine of the record"
+        return _finding(job, State.DOUBT, text)
+    return _finding(job, State.VERIFIED, f"{text}, as rounding can cause ({cause})")
+
+
+def _pairs(
+    disk: Disk, job: Job, recorded: Flags, *, images: int, device: torch.device
+) -> Iterator[tuple[Flags, Flags]]:
+    """Yield recorded and new flags, by name, of random minibatches."""
+    arguments = job.arguments
+    at_once = max(1, arguments["batch"] // arguments["probe"].stack)  # as `evaluate.evaluate`
+    batches = math.ceil(len(recorded["index"]) / at_once)
+    number = min(batches, math.ceil(images / at_once))
+    inputs = _load(disk, job)
+    for batch in sorted(_CHOICE.sample(range(batches), number)):
+        new = _attack(inputs, job, batch, device)
+        part = slice(batch * at_once, batch * at_once + len(new["clean"]))
+        yield {name: recorded[name][part] for name in new}, new
+
+
+def _load(disk: Disk, job: Job) -> dict[str, Any]:
+    """Return what the stage reads: weights of encoder and head, images, labels, classes, size."""
+    import torch
+
+    paths = {path.name: disk.root / path for path in job.reads}
+    data = paths[folders.SUMMARY].parent
+    summary = artifacts.read_json(paths[folders.SUMMARY])
+    images, labels = open_split(data, "test")
+    head = paths.get(folders.HEAD)
+    return {
+        "weights": artifacts.read_tensors(paths[folders.ENCODER]),
+        "head": artifacts.read_tensors(head) if head else None,
+        "images": images,
+        "labels": torch.tensor(labels),
+        "classes": summary["classes"],
+        "size": summary["size"],
+    }
+
+
+class _Finished(Exception):  # noqa: N818  # no error
+    """One minibatch is attacked."""
+
+
+class _OneBatch:
+    """A checkpoint that begins at a minibatch and ends the evaluation after it."""
+
+    def __init__(self, batch: int) -> None:
+        self.batch = batch
+        self.flags: dict[str, Tensor] = {}
+
+    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        return {}, {"batches": self.batch, "flags": []}
+
+    def due(self) -> bool:
+        return True
+
+    def save(self, tensors: dict[str, Tensor], position: dict[str, Any]) -> None:
+        del position
+        self.flags = tensors
+        raise _Finished
+
+
+def _attack(inputs: dict[str, Any], job: Job, batch: int, device: torch.device) -> Flags:
+    """Return the flags of one minibatch, by name."""
+    only = _OneBatch(batch)
+    logging.disable(logging.INFO)  # the stage would report that it resumes
+    try:
+        with contextlib.suppress(_Finished):
+            stages.attack(**inputs, **job.arguments, device=device, checkpoint=only, title=job.name)
+    finally:
+        logging.disable(logging.NOTSET)
+    return {name: np.asarray(value) for name, value in only.flags.items()}
+
+
+def _device(requested: str, recorded: str) -> str:
+    """Return the device to use: where the user leaves it open, the recorded kind."""
+    return "cpu" if requested == "auto" and recorded.startswith("cpu") else requested
+
+
+def _differing(stated: dict[str, Any], here: dict[str, Any]) -> str:
+    names = sorted(name for name in {*stated, *here} if stated.get(name) != here.get(name))
+    return ", ".join(names)
+
+
+def _finding(job: Job, state: State, text: str) -> Finding:
+    assert job.folder is not None
+    return Finding("again", (job.folder / folders.FLAGS).as_posix(), state, text)

@@ -1,0 +1,67 @@
+"""Check of the installed libraries: their Python files, compared with their packages' checksums.
+
+A patched library computes other numbers under the same version. Only the files here are seen, not
+those of the machine that ran a job, and only Python files: the compiled ones have gigabytes.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import importlib.metadata
+
+from robustviews.provenance.findings import Finding, State
+
+_LIBRARIES = ("torch", "torchvision", "pyautoattack")  # that train and attack
+_NAMED = 3  # files that a finding names
+
+
+def check() -> Finding:
+    """Return whether the Python files of the libraries are those that were installed."""
+    problem = edited()
+    if problem:
+        return Finding("installed", "packages", State.DOUBT, f"{problem}; type: {command()}")
+    text = f"the Python files of {', '.join(_versions())} are as installed"
+    return Finding("installed", "packages", State.VERIFIED, text)
+
+
+def edited() -> str:
+    """Return which files were changed since their installation; empty if none were."""
+    files = [
+        file for name in _versions() for file in _edited(importlib.metadata.distribution(name))
+    ]
+    if not files:
+        return ""
+    more = f" and {len(files) - _NAMED} more" if len(files) > _NAMED else ""
+    return f"changed since the installation: {', '.join(files[:_NAMED])}{more}"
+
+
+def command() -> str:
+    """Return the command that installs the libraries again."""
+    versions = " ".join(f"{name}=={version}" for name, version in _versions().items())
+    return f"uv pip install --reinstall --no-deps {versions}"
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for name in _LIBRARIES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions
+
+
+def _edited(distribution: importlib.metadata.Distribution) -> list[str]:
+    """Return the Python files that are missing or differ from the RECORD of their distribution."""
+    edited = []
+    for file in distribution.files or ():
+        if file.suffix != ".py" or file.hash is None or file.hash.mode != "sha256":
+            continue
+        try:
+            data = distribution.locate_file(file).read_bytes()  # type: ignore[attr-defined]
+        except OSError:
+            data = b""
+        digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
+        if digest != file.hash.value:
+            edited.append(str(file))
+    return edited

@@ -1,0 +1,125 @@
+"""Checks of whether numbers can be: what no hash sees, because records and files agree.
+
+One rule compares two radii of an attack, of which the clean images are the first. On the images
+where their flags differ, those that are right at the larger radius alone should not outnumber the
+others by more than chance. If both were as likely, that many would have a probability below
+`_CHANCE` (a one-sided sign test). A single image may be right at a larger radius and wrong at a
+smaller one, since an attack is not the worst case; so only numbers of images are compared.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from robustviews.artifacts import ArtifactError
+from robustviews.attacks import flag_name
+from robustviews.provenance.disk import Disk
+from robustviews.provenance.findings import Finding, State
+from robustviews.provenance.values import Flags, read_flags
+from robustviews.study import folders
+from robustviews.study.jobs import Job
+
+_CHANCE = 1e-4  # with a hundred pairs of radii whose accuracies are equal, one false doubt in 100
+_SHARED = 0.01  # of the test images that may also be training images
+_DEVIATIONS = 3.0  # by which an accuracy of guessing may exceed 1 / classes
+
+
+def check(disk: Disk, job: Job) -> list[Finding]:
+    """Return whether the result of a data set or of an attack can be; nothing for other jobs.
+
+    Args:
+        disk: files of the study.
+        job: a computing job with a record.
+    """
+    if job.rule == "data":
+        return list(_data(disk, job))
+    flags = _flags(disk, job)
+    if flags is None:
+        return []
+    assert job.folder is not None
+    path = job.folder / folders.FLAGS
+    problems = list(_rising(flags, _radii(job)))
+    if problems:
+        text = "; ".join(problems) + "; attack some images again: robustviews audit --again 20"
+        return [_finding(path, State.DOUBT, text)]
+    text = "no radius is right on more images than a smaller one, but for chance"
+    return [_finding(path, State.VERIFIED, text)]
+
+
+def remarks(disk: Disk) -> Iterator[str]:
+    """Yield a line for each attack that changed nothing because the network guesses."""
+    for job in disk.jobs.values():
+        flags = _flags(disk, job)
+        classes = _result(disk, disk.jobs[_data_key(job)]).get("classes") if flags else None
+        if flags is None or not isinstance(classes, int) or classes < 2:
+            continue
+        count, chance = len(flags["index"]), 1 / classes
+        right = {int((flags[name] == 1).sum()) for name in _radii(job)}
+        limit = chance * count + _DEVIATIONS * math.sqrt(chance * (1 - chance) * count)
+        if count and len(right) == 1 and max(right) <= limit:
+            yield (
+                f"{job.name}: clean and every robust accuracy are {max(right) / count:.1%}, as a "
+                f"guess among {classes} classes would be: the network may have diverged"
+            )
+
+
+def _data(disk: Disk, job: Job) -> Iterator[Finding]:
+    result = _result(disk, job)
+    equal, count = result.get("equal_images"), result.get("test")
+    if not isinstance(equal, dict) or not isinstance(count, int) or "shared" not in equal:
+        return  # of an earlier version
+    shared = equal["shared"]
+    text = f"{shared} of {count} test images are also training images"
+    state = State.DOUBT if shared > _SHARED * count else State.VERIFIED
+    yield _finding(job.record, state, text)
+
+
+def _result(disk: Disk, job: Job) -> dict[str, Any]:
+    record = disk.record(job)
+    return {} if isinstance(record, ArtifactError) else record.result
+
+
+def _flags(disk: Disk, job: Job) -> Flags | None:
+    """Return the flags of an attack; None if they are missing or wrong, as other checks report."""
+    if job.rule != "attack":
+        return None
+    try:
+        flags = read_flags(disk, job.name)
+        shapes = {flags[name].shape for name in (*_radii(job), "index")}
+    except (ArtifactError, LookupError):
+        return None
+    return flags if len(shapes) == 1 else None
+
+
+def _radii(job: Job) -> list[str]:
+    """Return the names of an attack's flags, from clean to the largest radius."""
+    return [flag_name(eps) for eps in (0.0, *sorted(job.spec["attack"]["eps"]))]
+
+
+def _rising(flags: Flags, radii: list[str]) -> Iterator[str]:
+    for smaller, larger in combinations(radii, 2):
+        gained = int(((flags[larger] == 1) & (flags[smaller] != 1)).sum())
+        lost = int(((flags[smaller] == 1) & (flags[larger] != 1)).sum())
+        if gained > lost and _at_least(gained, gained + lost) < _CHANCE:
+            yield (
+                f"{larger} is right on {gained} images on which {smaller} is wrong, and wrong on "
+                f"{lost} on which {smaller} is right: more than chance"
+            )
+
+
+def _at_least(successes: int, trials: int) -> float:
+    """Return the probability of so many successes or more, each with probability 1/2."""
+    ways = sum(math.comb(trials, count) for count in range(successes, trials + 1))
+    return float(ways / 2**trials)
+
+
+def _data_key(job: Job) -> tuple[str, str]:
+    return next(need for need in job.needs if need[0] == "data")
+
+
+def _finding(path: Path, state: State, text: str) -> Finding:
+    return Finding("plausible", path.as_posix(), state, text)
