@@ -130,6 +130,10 @@ def _options() -> dict[str, dict[str, Any]]:
         "--device": {"default": device, "help": "auto, cpu, cuda, cuda:1 (%(default)s)"},
         "--threads": {"type": _positive, "help": "CPU threads (the study's)"},
         "--partial": {**switch, "help": "leave out results that do not exist yet"},
+        "--strict": {
+            **switch,
+            "help": "exit with 1 if the attack on a shown head is not established",
+        },
         "--jobs": {"type": _positive, "help": "jobs at a time (as many as the workflow runs)"},
         "--recalibrate": {**switch, "help": "measure this machine again"},
         "--each": {**switch, "help": "list every job"},
@@ -178,6 +182,11 @@ VERBS: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "attack one classifier at every radius",
         ("--run", "--probe", "--attack", *_COMPUTES),
     ),
+    "sanity": (
+        "stages",
+        "check whether attacks on the heads of one run are established",
+        ("--run", *_COMPUTES),
+    ),
     "import": (
         "importing",
         "import a checkpoint of another program as an encoder",
@@ -197,7 +206,7 @@ VERBS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "summary": (
         "report",
         "print the main table and the path of the report",
-        ("--partial",),
+        ("--partial", "--strict"),
     ),
     "verify": (
         "audit",
