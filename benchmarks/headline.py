@@ -308,7 +308,7 @@ def _cells(table: TableData) -> list[dict[str, Any]]:
             "high": cell.high,
             "images": cell.evidence[0].n,
             "published": cell.published,
-            "verdict": cell.verdict,
+            "verdict": cell.verdict and str(cell.verdict),
         }
         for row in table.rows
         for cell in row.cells

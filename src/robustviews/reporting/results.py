@@ -49,6 +49,7 @@ class Result(TypedDict):
     device: str
     probe_epochs: int | None
     attack_steps: int | None
+    sanity: str
     record: str
 
 
@@ -233,6 +234,7 @@ class _Reader:
             device=training.environment.get("device") or "unknown",
             probe_epochs=study.probes[probe].epochs if probe else None,
             attack_steps=study.attacks[attack].steps if attack else None,
+            sanity="",
             record=record.as_posix(),
         )
 

@@ -12,12 +12,13 @@ from robustviews.datasets import DATASETS
 from robustviews.methods import METHODS
 from robustviews.probe import PROBES
 from robustviews.regimes import REGIMES
-from robustviews.study import fingerprint, plan
+from robustviews.study import claims, comparable, fingerprint, plan
 from robustviews.study.fingerprint import SOURCE
 from robustviews.study.schema import Figure, Study, Table
 
 Spec = dict[str, Any]  # plain JSON: writing and reading a record does not change it
 
+_COMPARED = ("study/claims", "study/comparable", "study/switches")
 
 # What every job with a network calls besides the function of its stage.
 NETWORK = (
@@ -125,7 +126,7 @@ def report_spec(study: Study, block: str = "", *, rule: str = "report") -> Spec:
         rule: rule of the job; only the report shows findings of the audit.
     """
     audit = [] if block or rule != "report" else ["study", "provenance", "machine/humanize"]
-    code = fingerprint.files("reporting", "pages", *audit)
+    code = fingerprint.files("reporting", "pages", *(audit or _COMPARED))
     shown = study.tables.get(block) or study.figures.get(block)
     labels = {name: plan.label(study, name) for name in study.runs}
     titles = [study.title, study.demonstration]
@@ -137,11 +138,15 @@ def report_spec(study: Study, block: str = "", *, rule: str = "report") -> Spec:
             name: [table.columns, {row: [of.run, of.probe] for row, of in table.rows.items()}]
             for name, table in study.tables.items()
         }
-    protocol: dict[str, list[str]] = {}
+    spec = {"block": content, "labels": labels, "titles": titles, "code": code}
     if shown or rule == "report":
-        protocol = _protocol(study, *([shown] if shown else ()))
-    shown_as = {"block": content, "labels": labels, "titles": titles, "protocol": protocol}
-    return _plain({**shown_as, "code": code})
+        blocks = [shown] if shown else []
+        spec["protocol"] = _protocol(study, *blocks)
+        spec["verdicts"] = [study.verdicts, _incomparable(study, *blocks)]
+    if rule in ("metrics", "report"):
+        compared = [claims.block(study, claim) for claim in study.claims.values()]
+        spec["claims"] = [study.claims, compared]
+    return _plain(spec)
 
 
 def _protocol(study: Study, *blocks: Table | Figure) -> dict[str, list[str]]:
@@ -151,6 +156,12 @@ def _protocol(study: Study, *blocks: Table | Figure) -> dict[str, list[str]]:
     attacks = {cell.attack: study.attacks[cell.attack] for cell in cells if cell.attack}
     described = {name: [one.describe(), one.comparable()] for name, one in attacks.items()}
     return probes | described
+
+
+def _incomparable(study: Study, *blocks: Table | Figure) -> list[str]:
+    """Return why cells of some blocks, or of all, are not comparable with published values."""
+    cells = [cell for cell in plan.cells_of(study, *blocks) if cell.published is not None]
+    return [comparable.incomparable(study, cell) for cell in cells]
 
 
 def to_json(spec: Spec) -> str:

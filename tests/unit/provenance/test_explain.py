@@ -86,6 +86,7 @@ def test_each_step_has_its_options_once_and_each_job_its_own_facts(text):
         head,
         head,
         "The classifier is attacked",
+        "How it compares with the paper",
     ]
     words = plain(text)
     assert words.count("regime: ") == 1
