@@ -93,6 +93,11 @@ class Outcome:
     p: float = 1.0
 
     @property
+    def is_incomplete(self) -> bool:
+        """Whether some of its cells have no result."""
+        return any(part.missing == NOT_RUN for part in self.parts)
+
+    @property
     def decisive(self) -> Part:
         """The inequality on which the state rests."""
         if self.state == "not even on the published numbers":
@@ -210,8 +215,7 @@ def _passes(study: Study, rows: Mapping[str, RowValues], inequality: Inequality)
         passes_per_image(study.runs[rows[name].entry])
         for name in (inequality.left, inequality.right)
     )
-    ours = left - inequality.factor * right
-    part = Part(_text(inequality, PASSES), ours, is_published=_is_true(inequality, ours))
+    part = Part(_text(inequality, PASSES), ours=left - inequality.factor * right)
     return _exact(part, inequality)
 
 

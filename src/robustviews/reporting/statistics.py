@@ -146,9 +146,7 @@ def t_tail(t: float, freedom: float) -> float:
     return float(special.stdtr(freedom, -t))
 
 
-def spreads(
-    groups: Sequence[Sequence[float]], resolutions: Sequence[float]
-) -> list[Spread | None]:
+def spreads(groups: Sequence[Sequence[float]], resolutions: Sequence[float]) -> list[Spread | None]:
     """Return the spread of each row of a column: pooled, or moderated if the rows differ.
 
     The rows differ if Bartlett's test says so at the level of 1 %.

@@ -19,6 +19,7 @@ def test_every_cell_is_a_number_in_percent_or_minutes(tmp_path):
     write_tree(tmp_path, study)
     frame = results.frame(study, tmp_path)
     numbers = metrics(study, frame)
+    assert numbers.pop("claims") == {"F2": "undecided"}
     assert {table: set(rows) for table, rows in numbers.items()} == {
         "table1": {"free", "pgd", "supervised"},
         "aa": {"free"},

@@ -57,6 +57,12 @@ def test_a_significant_difference_within_the_margin_is_not_different():
     assert verdict.state == "reproduced"
 
 
+def test_a_significant_difference_just_within_the_margin_is_undecided():
+    (verdict,) = judge(sample(0.5, 0.5005, published=0.51975))
+    assert verdict.p < 0.05
+    assert verdict.state == "undecided"
+
+
 def test_the_named_number_of_seeds_decides():
     values = (0.496, 0.504, 0.512)
     (verdict,) = judge(sample(*values, published=0.515))
