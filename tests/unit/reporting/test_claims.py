@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+import yaml
 
 from robustviews.artifacts import write_text
 from robustviews.reporting import claims, results
@@ -198,6 +199,14 @@ def test_the_paper_study_has_all_claims_and_the_published_numbers_say_what_they_
     assert against == [-2.15, -2.16]
 
 
+def test_the_claim_on_the_page_of_the_docs_is_that_of_the_paper_study():
+    page = (ROOT / "docs/verdicts.md").read_text(encoding="utf-8")
+    block = page.split("```yaml\nclaims:")[1].split("```")[0]
+    example = yaml.safe_load(f"claims:{block}")["claims"]["F5"]
+    claim = load_study(ROOT / "studies/cf-amc-ssl.yaml").claims["F5"]
+    assert example == {"says": claim.says, "table": claim.table, "holds": list(claim.holds)}
+
+
 # Mistakes in a study file
 
 CLAIM = """\
@@ -228,9 +237,9 @@ def test_a_claim_of_a_table_or_figure_is_accepted(tmp_path):
     [
         (
             "table: main",
-            "table: mian",
+            "table: maln",
             "claims.F1.table",
-            "no `mian` in `tables` or `figures`",
+            "no `maln` in `tables` or `figures`",
         ),
         ("free > own", "fre > own", "claims.F1.holds[0]", "no row `fre` in `main`; did you mean"),
         ("free > own", "free is better", "claims.F1.holds[0]", "expected `ROW > ROW`, such as"),
