@@ -18,7 +18,7 @@ from robustviews.study.schema import Figure, Study, Table
 
 Spec = dict[str, Any]  # plain JSON: writing and reading a record does not change it
 
-_COMPARED = ("study/claims", "study/comparable", "study/switches")
+_COMPARED = ("study/claims", "study/comparable", "study/switches", "study/work")
 
 # What every job with a network calls besides the function of its stage.
 NETWORK = (

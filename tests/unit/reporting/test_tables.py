@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import json
 import subprocess
 import sys
 from statistics import stdev
@@ -361,6 +362,25 @@ def test_tables_load_neither_torch_nor_matplotlib():
         "sys.exit(any(name in sys.modules for name in ('torch', 'matplotlib', 'jinja2', 'scipy')))"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_one_seed_needs_no_scipy_which_a_bare_host_of_the_headline_lacks(frame):
+    code = (
+        "import json, sys; sys.modules['scipy'] = None;"
+        "from robustviews.reporting.tables import comparison, writers;"
+        "from tests.unit.reporting.test_tables import ALIKE, small_study;"
+        "study = small_study(**ALIKE); frame = json.loads(sys.stdin.read());"
+        "print(writers.markdown(comparison(study, study.tables['table1'], frame)))"
+    )
+    single = [row for row in frame if row["seed"] == 0]
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        input=json.dumps(single),
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert "different, assumed spread" in done.stdout
 
 
 def test_every_layout_that_a_study_may_name_can_be_made():
