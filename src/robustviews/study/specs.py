@@ -14,7 +14,7 @@ from robustviews.probe import PROBES
 from robustviews.regimes import REGIMES
 from robustviews.study import claims, comparable, fingerprint, plan
 from robustviews.study.fingerprint import SOURCE
-from robustviews.study.schema import Figure, Study, Table
+from robustviews.study.schema import Claim, Figure, Study, Table
 
 Spec = dict[str, Any]  # plain JSON: writing and reading a record does not change it
 
@@ -144,8 +144,7 @@ def report_spec(study: Study, block: str = "", *, rule: str = "report") -> Spec:
         spec["protocol"] = _protocol(study, *blocks)
         spec["verdicts"] = [study.verdicts, _incomparable(study, *blocks)]
     if rule in ("metrics", "report"):
-        compared = [claims.block(study, claim) for claim in study.claims.values()]
-        spec["claims"] = [study.claims, compared]
+        spec["claims"] = [study.claims, *(_claimed(study, one) for one in study.claims.values())]
     return _plain(spec)
 
 
@@ -156,6 +155,13 @@ def _protocol(study: Study, *blocks: Table | Figure) -> dict[str, list[str]]:
     attacks = {cell.attack: study.attacks[cell.attack] for cell in cells if cell.attack}
     described = {name: [one.describe(), one.comparable()] for name, one in attacks.items()}
     return probes | described
+
+
+def _claimed(study: Study, claim: Claim) -> list[Any]:
+    """Return what a claim compares, without the texts of its table."""
+    table = claims.block(study, claim)
+    rows = {name: [row.run, row.probe, row.published] for name, row in table.rows.items()}
+    return [table.columns, rows]
 
 
 def _incomparable(study: Study, *blocks: Table | Figure) -> list[str]:

@@ -359,6 +359,9 @@ def test_margins_decide_tables_and_claims_decide_metrics_and_report():
     for rule, changes in (("metrics", True), ("report", True), ("frame", False)):
         assert (spec(claimed, rule=rule) != spec(study(), rule=rule)) == changes
     assert spec(claimed, "one", "table") == spec(study(), "one", "table")
+    worded = {"one": dataclasses.replace(TABLE, title="Another title", note="A note")}
+    other = study(tables=worded, claims=claimed.claims)
+    assert spec(other, rule="metrics") == spec(claimed, rule="metrics")
 
 
 def test_what_is_known_of_the_paper_decides_tables_and_retrains_nothing(monkeypatch):
