@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 import math
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
@@ -45,6 +45,16 @@ def option(
     if default is ...:
         return field(metadata=metadata)
     return field(default=default, metadata=metadata)
+
+
+def remark() -> Any:
+    """Declare a text that explains options and decides no number: no spec of a job holds it."""
+    return field(default="", metadata={"decides": False})
+
+
+def deciding(options: Any) -> Iterator[str]:
+    """Yield the names of the fields of a dataclass that may decide a number."""
+    return (declared.name for declared in fields(options) if declared.metadata.get("decides", True))
 
 
 @dataclass(frozen=True)

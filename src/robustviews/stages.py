@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from robustviews.options import LazyModule
+from robustviews.sanity.stage import sanity
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,6 +44,8 @@ else:
     distributed = LazyModule("robustviews.machine.distributed")
     feed, memory = LazyModule("robustviews.machine.feed"), LazyModule("robustviews.machine.memory")
     runtime = LazyModule("robustviews.machine.runtime")
+
+__all__ = ["Pretrained", "attack", "prepare", "pretrain", "probe", "sanity"]
 
 log = logging.getLogger(__name__)
 

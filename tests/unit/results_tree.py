@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from robustviews import artifacts
+from robustviews import artifacts, sanity
 from robustviews.attacks import AutoAttack, PgdAttack
 from robustviews.augment import Views
 from robustviews.datasets import Digits
@@ -39,7 +39,7 @@ LOCK = "# Of this tree alone.\n" + "".join(
     for name, version in PACKAGES.items()
 )
 # One stage after the other, an hour apart; heads that start from others come last.
-HOURS = {"data": 0, "pretrain": 1, "probe": 3, "attack": 5}
+HOURS = {"data": 0, "pretrain": 1, "probe": 3, "attack": 5, "sanity": 6}
 COLUMNS = ("digits/clean", "digits/pgd20/4", "digits/pgd20/8", "digits/minutes")
 ROWS = {
     "free": Row("emp-free3", "rle", published=(75.88, 55.97, "unavailable", 97)),
@@ -104,6 +104,8 @@ def write_tree(root: Path, study: Study) -> None:
         write_head(root, study, run, probe)
     for run, probe, attack in plan.evaluations(study):
         write_evaluation(root, study, run, probe, attack)
+    for run in plan.attacked(study):
+        write_sanity(root, study, run)
 
 
 def write_shown(root: Path, study: Study) -> None:
@@ -194,6 +196,36 @@ def write_evaluation(root: Path, study: Study, run: str, probe: str, attack: str
     write_record(root, study, folder, spec, inputs=inputs)
 
 
+def write_sanity(root: Path, study: Study, run: str, **changes: float) -> None:
+    """Write the flags and the record of checks that all heads of a run pass.
+
+    Args:
+        root: project folder.
+        study: the study.
+        run: name of the pretraining.
+        changes: other measures than those of a head that passes.
+    """
+    job, options = jobs.jobs(study)["sanity", run], study.sanity
+    right = {f"pgd_{radius:g}": max(0, 20 - int(radius)) for radius in options.radii}
+    right |= {"fgsm": 16, "square": 12}
+    right |= {f"restarts/{number}": 12 for number in range(options.restarts)}
+    right |= {f"noise/{draw}": 19 for draw in range(10)}
+    values = {"zero_gradients": 0, "infinite_gradients": 0, "wrong_gradients": 0}
+    values |= {"repeat_difference": 0.0, "batch_difference": 0.0}
+    values |= {"training_mode": 0.0, "probabilities": 0.0}
+    index = np.arange(20, dtype=np.int64)
+    flags = {name: (index < count).astype(np.uint8) for name, count in right.items()}
+    flags |= {"index": index, "labels": index % 10}
+    measures = sanity.measures_of(flags) | values | changes
+    result = {"measures": measures, "failed": sanity.failed(measures, options)}
+    heads = plan.attacked(study)[run]
+    (root / job.folder).mkdir(parents=True, exist_ok=True)
+    every = {f"{probe}/{name}": flag for probe in heads for name, flag in flags.items()}
+    save_file(every, root / job.folder / "flags.safetensors")
+    results = dict.fromkeys(heads, result)
+    write_record(root, study, job.folder, job.spec, inputs=list(job.reads), result=results)
+
+
 def fake_flags(run: str, radii: tuple[float, ...], count: int) -> dict[str, np.ndarray]:
     """Return flags that are the same at every call; attacked ones are part of the clean ones."""
     skill = np.random.default_rng(zlib.crc32(run.encode())).normal(1.2, 1.0, count)
@@ -211,6 +243,7 @@ def write_record(
     inputs: list[Path] | None = None,
     seconds: float = 12.5,
     later: bool = False,
+    result: dict[str, Any] | None = None,
 ) -> None:
     """Write record.json beside the outputs of a job, as `artifacts.write_record` would."""
     is_data = folder.parts[0] == "data"
@@ -239,7 +272,7 @@ def write_record(
         "started": f"2026-01-01T{HOURS[stage] + later:02}:00:00Z",
         "seconds": seconds,
         "resumed": 0,
-        "result": {},
+        "result": result or {},
     }
     artifacts.write_json(root / folder / "record.json", record)
 

@@ -117,6 +117,21 @@ def test_each_line_of_a_stage_that_passes_something_on_is_part_of_its_digest(cop
     assert changed != digest(actual[0][0], copy)
 
 
+def test_the_digest_of_the_checks_holds_measures_thresholds_and_the_attack(copy):
+    reached = fingerprint.reach(("stages", "sanity"), source=copy)
+    assert {("sanity.stage", "sanity"), ("sanity.stage", "examine")} <= reached
+    assert {("sanity.checks", name) for name in ("CHECKS", "RISE", "_square", "failed")} <= reached
+    assert {("sanity.subject", "Subject"), ("attacks.primitive", "pgd")} <= reached
+    before = digest("sanity", copy)
+    path = copy / "sanity/checks.py"
+    text = path.read_text(encoding="utf-8")
+    for old, new in (("RISE = 0.005", "RISE = 0.5"), ("steps=1)", "steps=2)")):
+        assert text.count(old) == 1
+        path.write_text(text.replace(old, new), encoding="utf-8")
+        assert digest("sanity", copy) != before, old
+        assert digest("attack", copy) == fingerprint.digest(("stages", "attack"))
+
+
 def planned(source: Path) -> dict[str, object]:
     done = subprocess.run(
         [sys.executable, "-c", PLANS],
@@ -166,7 +181,7 @@ def test_verbs_pass_a_stage_the_options_of_its_job_and_nothing_else_that_decides
         for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(call, ast.Call) and ast.unparse(call.func).startswith("stages."):
                 stage = ast.unparse(call.func).removeprefix("stages.")
-                assert stage in STAGES
+                assert stage in (*STAGES, "sanity")
                 if stage == "prepare":  # the options alone, and where arrays are made
                     assert not call.keywords
                     continue

@@ -33,6 +33,7 @@ TRAINED, OTHER = f"{RESULTS}/pretrain/{EMP}", f"{RESULTS}/pretrain/{SIMCLR}"
 HEAD, CENTRAL = f"{RESULTS}/probe/{EMP}/rle", f"{RESULTS}/probe/{EMP}/central"
 ATTACK = f"{RESULTS}/attack/{EMP}/rle/pgd2"
 ENCODER, FLAGS = f"{TRAINED}/encoder.safetensors", f"{ATTACK}/flags.safetensors"
+CHECKS = f"{RESULTS}/sanity/{EMP}"
 TABLE = f"{RESULTS}/tables/accuracies"
 
 Injection = Callable[[Project], None]
@@ -201,17 +202,21 @@ def fitting(first: Injection, name: str) -> Injection:
     return inject
 
 
-def flags(change: Callable[[Flags], None]) -> Injection:
+def flags(change: Callable[[Flags], None], name: str = FLAGS) -> Injection:
     """Change flags, and make their record fit."""
 
     def inject(project: Project) -> None:
-        path = project.folder / FLAGS
+        path = project.folder / name
         with unnoticed(path):
             arrays = load_file(path)
             change(arrays)
             save_file(arrays, path)
 
-    return fitting(inject, FLAGS)
+    return fitting(inject, name)
+
+
+def none_withstands(arrays: Flags) -> None:
+    arrays["rle/pgd_0"][:] = 0
 
 
 def all_right(arrays: Flags) -> None:

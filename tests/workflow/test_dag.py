@@ -20,10 +20,11 @@ def expected_jobs(path):
     """Count the jobs of a study from its YAML alone."""
     study = yaml.safe_load(path.read_text(encoding="utf-8"))
     tables, figures = study["tables"], study.get("figures", {})
-    trainings, heads, attacks = set(), set(), set()
+    trainings, heads, attacks, checked = set(), set(), set(), set()
     for block in [*tables.values(), *figures.values()]:
         for column in block["columns"]:
             dataset, metric = column.split("/")[:2]
+            attacked = metric not in ("clean", "minutes")
             if metric == "clean":
                 others = [each.split("/") for each in block["columns"]]
                 named = [each[1] for each in others if each[0] == dataset and len(each) == 3]
@@ -34,6 +35,7 @@ def expected_jobs(path):
                     training = (run, dataset, seed)
                     start = study["probes"].get(probe, {}).get("rle_start", "fresh")
                     trainings.add(training)
+                    checked |= {training} if attacked else set()
                     heads |= {(*training, each) for each in (probe, start)}
                     if metric != "minutes":
                         attacks.add((*training, probe, metric))
@@ -42,6 +44,7 @@ def expected_jobs(path):
         pretrain=len(trainings),
         probe=len({head for head in heads if head[-1] not in ("own", "fresh")}),
         attack=len(attacks),
+        sanity=len(checked),
         table=len(tables),
         figure=len(figures),
         **dict.fromkeys(("curves", "examples", "frame", "metrics", "report", "all"), 1),
@@ -61,7 +64,7 @@ def test_a_shipped_study_becomes_its_jobs_in_little_time_and_without_torch(path,
 def test_a_table_alone_takes_the_jobs_of_its_cells(tmp_path):
     project = Project.create(tmp_path / "project")
     done = project.snakemake("--dry-run", "results/tiny/tables/accuracies.md")
-    assert done.counts() == Counter(data=1, pretrain=3, probe=3, attack=3, table=1)
+    assert done.counts() == Counter(data=1, pretrain=3, probe=3, attack=3, sanity=3, table=1)
 
 
 def test_a_broken_study_is_told_by_its_lines_and_nothing_runs(tmp_path):

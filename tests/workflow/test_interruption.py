@@ -43,9 +43,10 @@ runs:
     epochs: 6
     batch_size: 100
 probes:
-  rle: {kind: robust_linear, epochs: 4, batch_size: 100, steps: 2, rle_trailing_standard: 40}
+  rle: {kind: robust_linear, epochs: 4, batch_size: 100, steps: 4, rle_trailing_standard: 40}
 attacks:
-  pgd: {kind: pgd, eps: [4, 8], steps: 3, random_start: true}
+  pgd: {kind: pgd, eps: [4, 8], steps: 3, step_size: 3, random_start: true}
+sanity: {images: 12, radii: [0, 8, 64], steps: 20, restarts: 1, queries: 10, pixels: 4}
 tables:
   table:
     title: Accuracies

@@ -36,9 +36,11 @@ SIMCLR_CHAIN = {
     f"pretrain {SIMCLR}",
     f"probe {SIMCLR}/crops2",
     f"attack {SIMCLR}/crops2/pgd2",
+    f"sanity {SIMCLR}",
     *SHOWS_SIMCLR,
 }
 AUTOATTACK = f"attack {EMP}/rle/autoattack"
+CHECKS = {f"sanity {run}" for run in (EMP, SIMCLR, SUPERVISED)}
 PGD = {f"attack {EMP}/rle/pgd2", f"attack {SIMCLR}/crops2/pgd2", f"attack {SUPERVISED}/own/pgd2"}
 
 
@@ -63,13 +65,22 @@ CASES = {
             f"probe {EMP}/rle",
             f"attack {EMP}/rle/pgd2",
             AUTOATTACK,
+            f"sanity {EMP}",
             *REPORTING,
         }
         - {"curves", "examples"},
     ),
     "an option of an attack": Case(
         [("params.yaml", "steps: 2, step_size: 16", "steps: 3, step_size: 16")],
-        {*PGD, TABLE, TRADEOFF, COST, "frame", "metrics", "report"},
+        {*PGD, TABLE, STRONG, TRADEOFF, COST, "frame", "metrics", "report"},
+    ),
+    "an option of the checks": Case(
+        [("params.yaml", "queries: 10", "queries: 11")],
+        {*CHECKS, *REPORTING} - {"curves", "examples"},
+    ),
+    "why an attack is weak": Case(
+        [("params.yaml", "steps: 2, step_size: 16", "steps: 2, step_size: 16, weak: a test")],
+        {TABLE, TRADEOFF, COST, "report"},
     ),
     "the title of a table": Case(
         [("params.yaml", "Clean and robust accuracy", "Accuracy")], {TABLE, "report"}
@@ -90,7 +101,7 @@ CASES = {
     ),
     "how many views are attacked together": Case(  # which decides their random draws
         [("params.yaml", "threads: 1", "threads: 1\n  evaluation_batch: 100")],
-        {*PGD, AUTOATTACK, TABLE, STRONG, TRADEOFF, COST, "frame", "metrics", "report"},
+        {*PGD, *CHECKS, AUTOATTACK, TABLE, STRONG, TRADEOFF, COST, "frame", "metrics", "report"},
     ),
     "the code of a loss": Case(
         [

@@ -28,6 +28,7 @@ CHAIN = {
     f"pretrain {SIMCLR}",
     f"probe {SIMCLR}/crops2",
     f"attack {SIMCLR}/crops2/pgd2",
+    f"sanity {SIMCLR}",
     *("table accuracies", "figure tradeoff", "figure cost"),
     *("curves", "frame", "metrics", "report"),
 }

@@ -18,6 +18,7 @@ from tests.workflow.project import Project
 from tests.workflow.tampering import (
     ATTACK,
     CENTRAL,
+    CHECKS,
     DATA,
     ENCODER,
     FLAGS,
@@ -64,6 +65,18 @@ CASES = {
     ),
     "better flags than their record repeats": Case(
         t.flags(t.all_right), "flags", FLAGS, "record.json says that eps_8 is"
+    ),
+    "flags of checks, their record made to fit": Case(
+        t.flags(t.none_withstands, f"{CHECKS}/flags.safetensors"),
+        "sanity",
+        f"{CHECKS}/flags.safetensors",
+        f"rle: {CHECKS}/record.json says that pgd_0 is 12, its flags give 0",
+    ),
+    "a check that failed": Case(
+        t.record(CHECKS, "result", "rle", "failed", to={"AS5": "no longer"}),
+        "sanity",
+        f"{CHECKS}/flags.safetensors",
+        f"rle: {CHECKS}/record.json says that AS5 failed, its measures give",
     ),
     "flags with other labels": Case(
         t.flags(t.other_labels),

@@ -35,6 +35,8 @@ FILES = {
     *(f"probe/{name}/record.json" for name in HEADS),
     *(f"attack/{name}/flags.safetensors" for name in FLAGS),
     *(f"attack/{name}/record.json" for name in FLAGS),
+    *(f"sanity/{name}/flags.safetensors" for name in ENCODERS),
+    *(f"sanity/{name}/record.json" for name in ENCODERS),
     *(f"tables/accuracies.{kind}" for kind in ("md", "csv", "tex")),
     *(f"{name}.{kind}" for name in [*FIGURES, "examples/views"] for kind in ("svg", "png")),
     "frame.csv",
@@ -84,6 +86,7 @@ def test_every_job_writes_a_log_and_every_computation_its_cost(finished):
         *(f"tiny/pretrain/{name}" for name in ENCODERS),
         *(f"tiny/probe/{name}" for name in HEADS),
         *(f"tiny/attack/{name}" for name in FLAGS),
+        *(f"tiny/sanity/{name}" for name in ENCODERS),
         *(f"data/{path.name}" for path in (finished.folder / "data").iterdir()),
     ]
     reported = ["frame", "metrics", "table-accuracies", "curves", "examples", "report"]
@@ -119,7 +122,7 @@ def test_snakemake_notes_every_output_by_a_path_within_the_project(finished):
 
 
 def test_every_record_states_the_hashes_of_the_bytes_on_disk(finished, records):
-    assert len(records) == 1 + len(ENCODERS) + len(HEADS) + len(FLAGS)
+    assert len(records) == 1 + 2 * len(ENCODERS) + len(HEADS) + len(FLAGS)
     for path, record in records.items():
         inputs = {name: sha256(finished.folder / name) for name in record["inputs"]}
         assert record["inputs"] == inputs, path

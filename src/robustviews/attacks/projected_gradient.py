@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from robustviews.attacks.autoattack import AutoAttack
 from robustviews.attacks.primitive import Judged, pgd
 from robustviews.attacks.radii import fraction, in_pixels
-from robustviews.options import LazyModule, option, plan_only, switch
+from robustviews.options import LazyModule, option, plan_only, remark, switch
 
 if TYPE_CHECKING:
     import torch
@@ -34,6 +34,7 @@ class PgdAttack:
             fools the classifier if there is one, else the one with the largest loss.
         loss: `cross_entropy` (paper and code) or `margin`, see `margin`.
         images: number of test images to attack, a fixed choice; null attacks all.
+        weak: why steps that cannot reach the surface of the ball are wanted.
     """
 
     eps: tuple[float, ...] = option(..., gt=0, le=255)
@@ -46,6 +47,7 @@ class PgdAttack:
     keep: Literal["last", "worst"] = "last"
     loss: Literal["cross_entropy", "margin"] = "cross_entropy"
     images: int | None = option(None, ge=1)
+    weak: str = remark()
     whole_images: ClassVar[bool] = False
     fixed_batch: ClassVar[bool] = True
 
@@ -63,7 +65,8 @@ class PgdAttack:
         restarts = f", {self.restarts} restarts" if self.restarts > 1 else ""
         iterate = "" if self.keep == "last" else f", {self.keep} iterate"
         steps = f"{self.steps} steps of {fraction(self.step_size)}"
-        return f"PGD{loss}, {steps}, {start}{restarts}{iterate}"
+        weak = f" (weak: {self.weak})" if self.weak else ""
+        return f"PGD{loss}, {steps}, {start}{restarts}{iterate}{weak}"
 
     @plan_only
     def comparable(self) -> str:

@@ -122,6 +122,10 @@ def _options() -> dict[str, dict[str, Any]]:
         "--device": {"default": device, "help": "auto, cpu, cuda, cuda:1 (%(default)s)"},
         "--threads": {"type": _positive, "help": "CPU threads (the study's)"},
         "--partial": {**switch, "help": "leave out results that do not exist yet"},
+        "--strict": {
+            **switch,
+            "help": "exit with 1 if the attack on a shown head is not established",
+        },
         "--jobs": {"type": _positive, "help": "jobs at a time (as many as the workflow runs)"},
         "--recalibrate": {**switch, "help": "measure this machine again"},
         "--each": {**switch, "help": "list every job"},
@@ -161,6 +165,11 @@ VERBS: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "attack one classifier at every radius",
         ("--run", "--probe", "--attack", *_COMPUTES),
     ),
+    "sanity": (
+        "stages",
+        "check whether attacks on the heads of one run are established",
+        ("--run", *_COMPUTES),
+    ),
     "examples": ("examples", "draw example views, clean and perturbed", _COMPUTES),
     "frame": ("report", "write all results as one tidy CSV", ("--partial",)),
     "metrics": ("report", "write the cells of all tables as one JSON", ("--partial",)),
@@ -175,7 +184,7 @@ VERBS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "summary": (
         "report",
         "print the main table and the path of the report",
-        ("--partial",),
+        ("--partial", "--strict"),
     ),
     "verify": (
         "audit",

@@ -25,6 +25,7 @@ STAGES = {
     "pretrain": ("pretrain",),
     "probe": ("probe",),
     "attack": ("attack",),
+    "sanity": ("sanity",),
     "report": REPORTING,
 }
 _FILE_CHECKS = ("inputs", "upstream")  # checks of files that several jobs read

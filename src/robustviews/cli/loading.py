@@ -49,6 +49,12 @@ def load_weights(job: Job, file: str) -> dict[str, Tensor] | None:
     return None if path is None else artifacts.read_tensors(path)
 
 
+def load_heads(job: Job) -> dict[str, dict[str, Tensor]]:
+    """Return the weights of all heads that a job reads, by probe."""
+    heads = (path for path in job.reads if path.name == folders.HEAD)
+    return {path.parent.name: artifacts.read_tensors(path) for path in heads}
+
+
 @contextlib.contextmanager
 def fitting(job: Job) -> Iterator[None]:
     """Raise a WeightsError of the block as an error that names the job's file.

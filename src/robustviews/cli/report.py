@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from robustviews import artifacts
@@ -11,7 +12,7 @@ from robustviews.cli.names import known
 from robustviews.reporting import claims, results
 from robustviews.reporting.tables import TABLES, TableData, writers
 from robustviews.reporting.tables import metrics as numbers
-from robustviews.study import Study, folders, load_study
+from robustviews.study import Study, folders, load_study, plan
 from robustviews.study.claims import blocks
 
 
@@ -95,8 +96,12 @@ def report(options: argparse.Namespace) -> None:
     artifacts.write_text(folder / "report.html", sealed(rendered))
 
 
-def summary(options: argparse.Namespace) -> None:
-    """Print the main table of a study, its claims, and the path of its report."""
+def summary(options: argparse.Namespace) -> int:
+    """Print the main table of a study, its claims, and the path of its report.
+
+    Returns:
+        Exit status: 1 with `--strict` if the attack on a shown head is not established.
+    """
     study = load_study(options.study)
     main = next(iter(study.tables))
     path = folders.results_folder(study) / "report.html"
@@ -108,6 +113,28 @@ def summary(options: argparse.Namespace) -> None:
         sys.stdout.write(f"\nReport: {Path.cwd() / path}\n")
     else:
         sys.stdout.write(f"\nNo report yet: run snakemake --config study={study.file}\n")
+    faults = list(_not_established(study)) if options.strict else []
+    for line in faults:
+        sys.stderr.write(f"{line}\n")
+    return int(bool(faults))
+
+
+def _not_established(study: Study) -> Iterator[str]:
+    """Yield each head of a shown cell whose attack is not established, with the failed checks."""
+    rows = {
+        (row["run"], row["probe"], row["attack"], row["eps"]): row["sanity"]
+        for row in results.frame(study, partial=True)
+    }
+    faults: dict[str, str] = {}
+    for cell in plan.cells_of(study):
+        for run in cell.runs:
+            if cell.attack is not None and cell.eps is not None:
+                key = run, cell.probe, cell.attack, cell.eps
+                fault = rows.get(key, results.NOT_CHECKED)
+                if len(fault) > len(faults.get(f"{run}/{cell.probe}", "")):
+                    faults[f"{run}/{cell.probe}"] = fault
+    for head, fault in faults.items():
+        yield f"{head}: attack not established: {fault}"
 
 
 def _make_table(study: Study, name: str, *, partial: bool) -> TableData:

@@ -1,4 +1,4 @@
-"""Verbs that run the workflow's stages: data, pretrain, probe, attack."""
+"""Verbs that run the workflow's stages: data, pretrain, probe, attack, sanity."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from robustviews import artifacts, stages
 from robustviews.artifacts.resume import Resume
 from robustviews.attacks import flag_name
-from robustviews.cli.loading import fitting, load_split, load_weights
+from robustviews.cli.loading import fitting, load_heads, load_split, load_weights
 from robustviews.cli.names import UsageError, known
 from robustviews.datasets import equal_images
 from robustviews.study import Study, folders, load_study, plan, specs
@@ -233,6 +233,43 @@ def attack(options: argparse.Namespace) -> None:
                 seconds=state.seconds(),
                 resumed=state.resumed,
                 result=_accuracies(flags, arguments["attack"].eps),
+            )
+        state.discard()
+
+
+def sanity(options: argparse.Namespace) -> None:
+    """Check on each attacked head of a run whether the attack is established."""
+    from robustviews.machine import runtime
+
+    with _work(options, "sanity", options.run) as work, fitting(work.job):
+        device = set_up(options, work.study)
+        environment = runtime.environment(device)
+        split, state = load_split(work.job), work.resume(environment)
+        encoder = load_weights(work.job, folders.ENCODER)
+        assert encoder is not None
+        examined = stages.sanity(
+            encoder,
+            load_heads(work.job),
+            split.images,
+            split.labels,
+            classes=split.classes,
+            size=split.size,
+            **work.job.arguments,
+            device=device,
+            checkpoint=state,
+            title=work.job.name,
+        )
+        for probe, result in examined.heads.items():
+            faults = "; ".join(f"{check}: {fault}" for check, fault in result["failed"].items())
+            logging.info("sanity=%s/%s %s", work.job.name, probe, faults or "passed")
+        with artifacts.atomic_folder(work.folder) as into:
+            artifacts.write_tensors(into / folders.FLAGS, examined.flags)
+            work.write_record(
+                into,
+                environment=environment,
+                seconds=state.seconds(),
+                resumed=state.resumed,
+                result=examined.heads,
             )
         state.discard()
 

@@ -15,11 +15,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from robustviews.options import deciding
+from robustviews.probe import Probe
 from robustviews.study import folders, plan
 from robustviews.study.jobs import REPORTING, Job
 from robustviews.study.schema import Run, Study
 from robustviews.study.shapes import Shape, shape_of
-from robustviews.study.work import Evaluation, Fit, Training
+from robustviews.study.work import Evaluation, Examination, Fit, Training
 
 Answer = dict[str, float]  # seconds, bytes and counts, by name
 About = dict[str, Any]  # everything that the amount of work depends on, as options
@@ -35,6 +37,7 @@ _SURVIVING = (
     f"up to {1 / SURVIVORS:.0f} times as long if all do"
 )
 _OWN_DEVICE = "each is taken to have a GPU of its own, whose memory is told"
+_ROWS = 12  # flags of AS4, AS6 and AS8 for each image
 _NO_WORK = {"label", "seeds", "datasets", "epochs", "epochs_meaning"}  # of a run
 _NOT_MEASURED = {"compile"}  # of a run: compiling alone would take most of a calibration
 
@@ -126,7 +129,7 @@ def amount(study: Study, job: Job, context: dict[str, Any], ask: Ask) -> Amount:
     if job.rule == "pretrain":
         own = context["device"] != "cpu"
         return _pretrain(study, job, shape, in_context, own=own, at_once=context["at_once"])
-    computing = {"probe": _probe, "attack": _attack}
+    computing = {"probe": _probe, "attack": _attack, "sanity": _sanity}
     return computing[job.rule](study, job, shape, in_context)
 
 
@@ -192,7 +195,7 @@ def _probe(study: Study, job: Job, shape: Shape, ask: Callable[..., Answer]) -> 
         study.probes[job.parts[1]],
     )
     start = ask("start", kind="train")
-    about = _seen(study, run, job, shape) | {"probe": _without(probe, "epochs")}
+    about = _seen(study, run, probe, shape) | {"probe": _without(probe, "epochs")}
     fit = ask("probe", **about)
     seconds = start["seconds"] + shape.train * fit["image_seconds"]
     seconds += Fit.of(probe, shape).updates * fit["update_seconds"]
@@ -208,9 +211,9 @@ def _attack(study: Study, job: Job, shape: Shape, ask: Callable[..., Answer]) ->
     attack = study.attacks[job.parts[2]]
     counted = Evaluation.of(attack, probe, shape, batch=study.runtime.evaluation_batch)
     options = dataclasses.replace(_without(attack, "images"), eps=attack.eps[:1])
-    seen = _seen(study, run, job, shape)
+    seen = _seen(study, run, probe, shape)
     start = ask("start", kind="train")
-    network = ask("network", **{k: v for k, v in seen.items() if k not in ("probe", "views")})
+    network = _network(seen, ask)
     inputs = {k: seen[k] for k in ("size", "classes", "probe", "views", "batch") if k in seen}
     work = ask("attack", **inputs, attack=options)
 
@@ -234,12 +237,35 @@ def _attack(study: Study, job: Job, shape: Shape, ask: Callable[..., Answer]) ->
     )
 
 
-def _seen(study: Study, run: Run, job: Job, shape: Shape) -> dict[str, Any]:
+def _sanity(study: Study, job: Job, shape: Shape, ask: Callable[..., Answer]) -> Amount:
+    run = study.runs[plan.pretrainings(study)[job.name].entry]
+    start = ask("start", kind="train")
+    seconds, images, work_bytes = start["seconds"], 0, 0.0
+    for probe in (study.probes[name] for name in plan.attacked(study)[job.name]):
+        work = Examination.of(study.sanity, probe, shape, batch=study.runtime.evaluation_batch)
+        network = _network(_seen(study, run, probe, shape), ask)
+        forward, backward = (
+            work.calls * network[f"{way}_call_seconds"]
+            + work.images * work.stack * network[f"{way}_image_seconds"]
+            for way in ("forward", "backward")
+        )
+        seconds += work.passes * (forward + backward) + work.forwards * forward
+        images += work.images
+        work_bytes = max(work_bytes, work.at_once * work.stack * network["view_bytes"])
+    rows = len(study.sanity.radii) + study.sanity.restarts + _ROWS
+    memory = start["bytes"] + shape.test * shape.image + 2 * work_bytes  # float64
+    return Amount(seconds, memory, images * (16 + rows))
+
+
+def _network(seen: dict[str, Any], ask: Callable[..., Answer]) -> Answer:
+    return ask("network", **{k: v for k, v in seen.items() if k not in ("probe", "views")})
+
+
+def _seen(study: Study, run: Run, probe: Probe, shape: Shape) -> dict[str, Any]:
     """Return what decides the work of looking at an image through a probe.
 
     Probes that look at whole images look at them alike; others may do so as their options say.
     """
-    probe = study.probes[job.parts[1]]
     about = {
         "encoder": dataclasses.replace(run.encoder, projection=1),  # no probe runs the projector
         "supervised": run.method.supervised,
@@ -263,7 +289,7 @@ def _without(options: Any, name: str) -> Any:  # noqa: ANN401  # options of any 
 def _shape(value: Any) -> Any:  # noqa: ANN401  # options of any kind
     """Return options as plain JSON without floats, since none of them changes the work."""
     if dataclasses.is_dataclass(value):
-        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        fields = {name: getattr(value, name) for name in deciding(value)}
         return {"kind": type(value).__name__, **_shape(fields)}
     if isinstance(value, dict):
         return {k: _shape(v) for k, v in value.items() if not isinstance(v, float)}

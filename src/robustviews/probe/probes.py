@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from robustviews.attacks import fraction, in_pixels, pgd
-from robustviews.options import LazyModule, option, plan_only, switch
+from robustviews.options import LazyModule, option, plan_only, remark, switch
 from robustviews.probe.own import OwnHead
 from robustviews.probe.protocol import Probe
 
@@ -109,6 +109,7 @@ class RobustLinearProbe:
             training; 0 leaves the head robust.
         craft_precision: arithmetic while examples are computed, as `precision` of a run; the head
             is fitted to float32 features of the examples.
+        weak: why steps that cannot reach the surface of the ball are wanted.
     """
 
     epochs: int = switch(
@@ -130,6 +131,7 @@ class RobustLinearProbe:
     )
     rle_trailing_standard: int = switch(0, ge=0, code={"emp_ssl": (2,), "simclr": (0,)}, paper=(0,))
     craft_precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    weak: str = remark()
     stack: ClassVar[int] = 1
     trained: ClassVar[bool] = True
     draws_views: ClassVar[bool] = False
@@ -143,7 +145,8 @@ class RobustLinearProbe:
     def describe(self) -> str:
         """Return the attack in training and its length."""
         examples = f"{self.steps}-step PGD examples of {fraction(self.eps)}"
-        return f"linear head on {examples}, {self.epochs} epochs"
+        weak = f" (weak: {self.weak})" if self.weak else ""
+        return f"linear head on {examples}, {self.epochs} epochs{weak}"
 
     def inputs(
         self, images: Tensor, counters: Tensor, views: Views, *, size: int, seed: int

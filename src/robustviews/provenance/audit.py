@@ -11,6 +11,7 @@ from robustviews.provenance import (
     checks,
     dvc,
     environment,
+    established,
     history,
     installed,
     metadata,
@@ -34,8 +35,8 @@ from robustviews.workflow.metadata import ProjectMetadata
 Recheck = Callable[[Disk, Job], list[Finding]]  # of a job of rule `attack`
 
 _LAST = ("frame", "metrics", "report")  # rules that end with the report or after it
-# Rules whose outputs the audit computes again, or whose outputs hold their own checksums.
-_CHECKED = ("frame", "metrics", "table", "report")
+_CHECKED = ("frame", "metrics", "table", "report")  # computed again, or with own checksums
+_CHECKS_OF_FLAGS = {"attack": values.check_flags, "sanity": established.check}
 _NAMED = 6  # files that a remark names; it counts the others
 
 
@@ -265,9 +266,9 @@ class _Auditor:
         }
 
     def _flags(self, job: Job) -> list[Finding]:
-        if job.rule != "attack" or not checks.is_readable(self._disk, job):
+        if job.rule not in _CHECKS_OF_FLAGS or not checks.is_readable(self._disk, job):
             return []
-        return values.check_flags(self._disk, job)
+        return _CHECKS_OF_FLAGS[job.rule](self._disk, job)
 
     def _by_key(self, scope: list[Job]) -> dict[Key, list[Finding]]:
         """Return the findings of each job, those of its files' metadata and locks included."""

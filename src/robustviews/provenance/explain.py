@@ -28,6 +28,7 @@ _TITLES = {
     "pretrain": "The encoder is pretrained",
     "probe": "A head is trained on the frozen encoder",
     "attack": "The classifier is attacked",
+    "sanity": "The attack is checked",
 }
 _SHOWN = ("seed", "code", "commit", "environment", "lock", "times")  # checks shown if verified too
 _LINE = 100  # characters

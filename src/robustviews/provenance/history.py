@@ -257,6 +257,8 @@ def _spec_at(disk: Disk, job: Job, source: Path) -> Spec:
     if job.rule == "probe":
         run, probe = job.parts
         return specs.probe_spec(study, run, probe, source=source)
+    if job.rule == "sanity":
+        return specs.sanity_spec(study, job.name, source=source)
     run, probe, attack = job.parts
     return specs.attack_spec(study, run, probe, attack, source=source)
 

@@ -17,7 +17,9 @@ from robustviews.study.schema import Study
 from robustviews.workflow import locks, metadata
 
 _SNAKEMAKE_LOCKS = Path(".snakemake/locks")
-_WRITTEN = "pretrain|probe|attack|tables|figures|training|examples"  # folders of a study's results
+_WRITTEN = (
+    "pretrain|probe|attack|sanity|tables|figures|training|examples"  # folders of a study's results
+)
 
 
 class OrphanError(ValueError):

@@ -152,11 +152,11 @@ def _wrong_flags(disk: Disk, job: Job, flags: Flags) -> Iterator[str]:
     for name in names:
         if not np.isin(flags[name], (0, 1)).all():
             yield f"{name} holds values other than 0 and 1"
-    yield from _wrong_images(disk, job, index, flags["labels"])
+    yield from wrong_images(disk, job, index, flags["labels"])
     yield from _wrong_result(disk, job, {name: float(flags[name].mean()) for name in names})
 
 
-def _wrong_images(
+def wrong_images(
     disk: Disk, job: Job, index: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]
 ) -> Iterator[str]:
     """Yield problems of the choice of attacked images, and of their labels."""
@@ -167,10 +167,11 @@ def _wrong_images(
     if not path.is_file():
         return  # the checks of the data report it
     test = np.load(path, mmap_mode="r", allow_pickle=False)
-    count = job.spec["attack"]["images"]
-    count = len(test) if count is None else count
-    if len(index) != count:
-        yield f"has {len(index)} images, the study attacks {count}"
+    if "attack" in job.spec:
+        count = job.spec["attack"]["images"]
+        count = len(test) if count is None else count
+        if len(index) != count:
+            yield f"has {len(index)} images, the study attacks {count}"
     if not (np.diff(index) > 0).all() or (
         len(index) and not 0 <= index[0] <= index[-1] < len(test)
     ):

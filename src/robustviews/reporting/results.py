@@ -12,7 +12,7 @@ from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any, TypedDict, cast, get_args, get_type_hints
 
-from robustviews import artifacts
+from robustviews import artifacts, sanity
 from robustviews.artifacts import ArtifactError, Record
 from robustviews.attacks import flag_name
 from robustviews.reporting.statistics import wilson
@@ -24,11 +24,16 @@ if TYPE_CHECKING:
     from robustviews.study.jobs import Job, Key
     from robustviews.study.schema import Figure, Study, Table
 
+NOT_CHECKED = "not checked"
 _SHOWN = 12  # problems that an error lists; it counts the rest
 
 
 class Result(TypedDict):
-    """One row of the frame; accuracies are fractions, eps is in 1/255."""
+    """One row of the frame; accuracies are fractions, eps is in 1/255.
+
+    `sanity` of an attacked row names the failed checks of its head, such as `AS3 AS9`; it is
+    `not checked` if the checks were not run, and empty if the attack is established.
+    """
 
     study: str
     run: str
@@ -98,7 +103,7 @@ def frame(
         ResultsError: a record is missing, stale (another spec), or foreign (another study, other
             bytes). With `partial` only for foreign ones.
     """
-    reader = _Reader(study, root)
+    reader = _Reader(study, root, partial=partial)
     evaluations = plan.evaluations(study, *blocks)
     evaluated = {run for run, _, _ in evaluations}
     rows: list[Result] = []
@@ -175,8 +180,8 @@ def histories(study: Study, root: Path = Path()) -> dict[str, list[dict[str, Any
 class _Reader:
     """Reads and checks each record of one study once."""
 
-    def __init__(self, study: Study, root: Path) -> None:
-        self._study, self._root = study, root
+    def __init__(self, study: Study, root: Path, *, partial: bool) -> None:
+        self._study, self._root, self._partial = study, root, partial
         self._jobs = jobs.jobs(study)
         self._checked: dict[Key, Record] = {}
 
@@ -187,6 +192,7 @@ class _Reader:
         job = self._jobs["attack", f"{run}/{probe}/{attack}"]
         flags = self._flags(job)
         names = {eps: flag_name(eps) for eps in (0.0, *self._study.attacks[attack].eps)}
+        faults = self._sanity(run, probe)
         return [
             self._row(
                 run,
@@ -195,6 +201,7 @@ class _Reader:
                 eps=eps,
                 correct=int(flags[name].sum()),
                 n=len(flags[name]),
+                sanity=" ".join([*faults, *self._behind(job, name, flags)]) if eps else "",
                 record=job.record,
             )
             for eps, name in names.items()
@@ -210,6 +217,7 @@ class _Reader:
         eps: float = 0.0,
         correct: int = 0,
         n: int = 0,
+        sanity: str = "",
     ) -> Result:
         study, job = self._study, plan.pretrainings(self._study)[run]
         training = self._record(self._jobs["pretrain", run])
@@ -234,9 +242,37 @@ class _Reader:
             device=training.environment.get("device") or "unknown",
             probe_epochs=study.probes[probe].epochs if probe else None,
             attack_steps=study.attacks[attack].steps if attack else None,
-            sanity="",
+            sanity=sanity,
             record=record.as_posix(),
         )
+
+    def _sanity(self, run: str, probe: str) -> list[str]:
+        """Return the checks that a head fails, judged by the flags where they say it."""
+        job = self._jobs.get(("sanity", run))
+        if job is None or probe not in job.spec["probes"]:
+            return [NOT_CHECKED]
+        try:
+            flags, record = sanity.of_head(self._flags(job), probe), self._record(job)
+        except _NotRunError:
+            if not self._partial:
+                raise
+            return [NOT_CHECKED]
+        measures = record.result[probe]["measures"] | sanity.measures_of(flags)
+        return list(sanity.failed(measures, self._study.sanity))
+
+    def _behind(self, job: Job, name: str, flags: dict[str, Any]) -> list[str]:
+        """Return AS12 if a weaker attack on the same head fools images that AutoAttack does not."""
+        for weaker in plan.weaker(self._study, *job.parts):
+            other = self._jobs["attack", "/".join([*job.parts[:2], weaker])]
+            try:
+                weak = self._flags(other)
+            except _NotRunError:
+                if not self._partial:
+                    raise
+                continue
+            if name in weak and sanity.disagrees(flags, weak, name):
+                return ["AS12"]
+        return []
 
     def _record(self, job: Job) -> Record:
         """Return a job's record after checking it and the records of its network."""

@@ -70,6 +70,8 @@ def chain(study: Study, cell: Cell) -> list[Job]:
     all_jobs = jobs.jobs(study)
     keys: set[Key] = set()
     open_keys = [job.key for job in ends(study, cell)]
+    if cell.measure.attack is not None:
+        open_keys += [("sanity", run) for run in cell.runs]
     while open_keys:
         key = open_keys.pop()
         if key not in keys:

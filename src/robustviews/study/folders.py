@@ -28,6 +28,7 @@ OUTPUTS = {
     "pretrain": (ENCODER, CURVE),
     "probe": (HEAD, CURVE),
     "attack": (FLAGS,),
+    "sanity": (FLAGS,),
 }
 
 
@@ -60,6 +61,11 @@ def probe_folder(study: Study, run: str, probe: str) -> Path:
 def attack_folder(study: Study, run: str, probe: str, attack: str) -> Path:
     """Return the folder of an evaluation."""
     return job_folder(study, "attack", f"{run}/{probe}/{attack}")
+
+
+def sanity_folder(study: Study, run: str) -> Path:
+    """Return the folder of the checks of a run's heads."""
+    return job_folder(study, "sanity", run)
 
 
 def job_folder(study: Study, rule: str, name: str) -> Path:

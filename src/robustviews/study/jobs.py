@@ -21,7 +21,7 @@ Key = tuple[str, str]  # (rule, name)
 
 _TABLE, _DRAWN = (".md", ".csv", ".tex"), (".svg", ".png")
 REPORTING = ("frame", "metrics", "table", "figure", "curves", "examples", "report")
-RULES = ("data", "pretrain", "probe", "attack", *REPORTING)
+RULES = ("data", "pretrain", "probe", "attack", "sanity", *REPORTING)
 
 
 @dataclass(frozen=True)
@@ -135,6 +135,11 @@ def _computing(study: Study) -> Iterator[Job]:
         arguments = specs.attack_arguments(study, run, probe, attack)
         spec = specs.attack_spec(study, run, probe, attack)
         yield job("attack", f"{run}/{probe}/{attack}", reads, spec, **arguments)
+    for run, probes in plan.attacked(study).items():
+        trained = [probe for probe in probes if study.probes[probe].trained]
+        reads = network(run, *trained) | data(run, "test")
+        arguments = specs.sanity_arguments(study, run)
+        yield job("sanity", run, reads, specs.sanity_spec(study, run), **arguments)
 
 
 def _reporting(study: Study, computing: dict[Key, Job]) -> Iterator[Job]:
@@ -192,9 +197,11 @@ def _cells(study: Study, *blocks: Table | Figure) -> tuple[Key, ...]:
         ("pretrain", run): None for run in plan.pretrainings_of(study, *blocks)
     }
     for run, probe, attack in plan.evaluations(study, *blocks):
-        needs["attack", f"{run}/{probe}/{attack}"] = None
+        for name in (attack, *plan.weaker(study, run, probe, attack)):
+            needs["attack", f"{run}/{probe}/{name}"] = None
         if study.probes[probe].trained:
             needs["probe", f"{run}/{probe}"] = None
+    needs |= {("sanity", run): None for run in plan.attacked(study, *blocks)}
     return tuple(needs)
 
 

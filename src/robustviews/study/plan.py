@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
+from robustviews.attacks import AutoAttack
 from robustviews.study.columns import CLEAN, Column
 from robustviews.study.schema import Figure, Study, Table
 
@@ -122,6 +123,42 @@ def evaluations(study: Study, *blocks: Table | Figure) -> list[tuple[str, str, s
         if cell.attack is not None
     }
     return list(needed)
+
+
+def attacked(study: Study, *blocks: Table | Figure) -> dict[str, list[str]]:
+    """Return the probes of each run whose heads some cell shows under an attack.
+
+    Args:
+        study: the study.
+        blocks: tables and figures whose cells count; all if none is given.
+    """
+    probes: dict[str, dict[str, None]] = {}
+    for cell in cells_of(study, *blocks):
+        if cell.measure.attack is not None:
+            for run in cell.runs:
+                probes.setdefault(run, {})[cell.probe] = None
+    return {run: list(names) for run, names in probes.items()}
+
+
+def weaker(study: Study, run: str, probe: str, attack: str) -> list[str]:
+    """Return the attacks on a head that AutoAttack must not fall behind; none for other attacks.
+
+    Args:
+        study: the study.
+        run: name of a pretraining.
+        probe: probe of the head.
+        attack: attack of the study.
+    """
+    strong = study.attacks[attack]
+    if not isinstance(strong, AutoAttack):
+        return []
+    others = [name for *head, name in evaluations(study) if head == [run, probe]]
+    return [
+        name
+        for name in others
+        if not isinstance(study.attacks[name], AutoAttack)
+        and not set(strong.eps).isdisjoint(study.attacks[name].eps)
+    ]
 
 
 def example_run(study: Study) -> str:

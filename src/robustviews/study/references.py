@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from robustviews.attacks import fraction
 from robustviews.methods import DivisionError, divide
 from robustviews.probe import LinearProbe, Probe
+from robustviews.sanity import Stepwise, unreached
 from robustviews.study.claims import check_claims
 from robustviews.study.columns import CLEAN, FORM, MINUTES, Column
 from robustviews.study.located import LocatedDict, show
@@ -52,9 +54,13 @@ class _Checker:
             if probe.starts_from:
                 node = tree["probes"][name]
                 self._check_start(probe, probe.starts_from, node.at.get("rle_start", node.place))
+            if isinstance(probe, Stepwise):
+                self._check_reach(probe, tree["probes"][name])
         for name, attack in study.attacks.items():
             # Flags are stored by the printed radius.
             self._check_list(tree["attacks"][name], "eps", [f"{eps:g}" for eps in attack.eps])
+            if isinstance(attack, Stepwise):
+                self._check_reach(attack, tree["attacks"][name])
         self._check_blocks()
 
     def _check_blocks(self) -> None:
@@ -116,6 +122,16 @@ class _Checker:
                 f"`{start}` reads the feature {head.feature}, this probe {probe.feature}; "
                 "give both the same",
             )
+
+    def _check_reach(self, options: Stepwise, node: LocatedDict) -> None:
+        """Report steps that cannot reach the surface of the ball, unless a reason is given."""
+        missed = unreached(options)
+        if missed and not options.weak:
+            steps = f"{options.steps} steps of {fraction(options.step_size)}"
+            text = f"{steps} cannot reach {', '.join(map(fraction, missed))}"
+            least = max(missed) / options.steps
+            fix = f'set step_size to {least:.3g} or more, or write why: weak: "..."'
+            self._add(node.at.get("steps", node.at.get("step_size", node.place)), f"{text}; {fix}")
 
     def _check_table(self, table: Table | Figure, node: LocatedDict) -> None:
         self._check_list(node, "columns", table.columns)

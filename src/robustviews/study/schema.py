@@ -13,6 +13,7 @@ from robustviews.methods import Method
 from robustviews.options import option, switch
 from robustviews.probe import Probe
 from robustviews.regimes import Regime
+from robustviews.sanity import Sanity
 
 
 @dataclass(frozen=True)
@@ -258,6 +259,7 @@ class Study:
         seeds: seeds of every run without `seeds` of its own.
         demonstration: notice on every table of a study that reproduces nothing; else empty.
         runtime: how jobs run on this machine.
+        sanity: how much is spent on the checks of each attacked head.
         file: path of the study file, for messages; not a key of study files.
     """
 
@@ -274,4 +276,5 @@ class Study:
     seeds: tuple[int, ...] = option((0,), ge=0)
     demonstration: str = ""
     runtime: Runtime = Runtime()
+    sanity: Sanity = Sanity()
     file: str = field(default=DEFAULT_STUDY, metadata={"key": False})

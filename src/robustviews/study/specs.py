@@ -10,6 +10,7 @@ from typing import Any
 from robustviews.attacks import ATTACKS
 from robustviews.datasets import DATASETS
 from robustviews.methods import METHODS
+from robustviews.options import deciding
 from robustviews.probe import PROBES
 from robustviews.regimes import REGIMES
 from robustviews.study import claims, comparable, fingerprint, plan
@@ -95,11 +96,25 @@ def attack_spec(study: Study, run: str, probe: str, attack: str, *, source: Path
     return _head_spec("attack", attack_arguments(study, run, probe, attack), source)
 
 
+def sanity_arguments(study: Study, run: str) -> dict[str, Any]:
+    """Return the options that `stages.sanity` is called with."""
+    probes = {name: study.probes[name] for name in plan.attacked(study)[run]}
+    shared = probe_arguments(study, run, next(iter(probes)))
+    del shared["probe"]
+    return {**shared, "probes": probes, "sanity": study.sanity}
+
+
+def sanity_spec(study: Study, run: str, *, source: Path = SOURCE) -> Spec:
+    """Return what decides the checks of a run's heads given these; `source` as before."""
+    return _head_spec("sanity", sanity_arguments(study, run), source)
+
+
 def _head_spec(stage: str, arguments: dict[str, Any], source: Path) -> Spec:
     left_out = set(_IMPLIED)
     if stage == "probe":
         left_out.add("batch")  # decides only rounding, as threads do
-    if not arguments["probe"].draws_views:
+    probes = arguments["probes"].values() if "probes" in arguments else [arguments["probe"]]
+    if not any(probe.draws_views for probe in probes):
         left_out.add("views")
     decided = {name: value for name, value in arguments.items() if name not in left_out}
     return _plain({**decided, "code": _code(stage, arguments, source)})
@@ -107,7 +122,8 @@ def _head_spec(stage: str, arguments: dict[str, Any], source: Path) -> Spec:
 
 def _code(stage: str, arguments: dict[str, Any], source: Path) -> str:
     """Return the digest of a stage's code: its function, and the classes of its options."""
-    options = [value for value in arguments.values() if dataclasses.is_dataclass(value)]
+    values = [*arguments.values(), *arguments.get("probes", {}).values()]
+    options = [value for value in values if dataclasses.is_dataclass(value)]
     return fingerprint.digest(("stages", stage), *NETWORK, *map(_class_of, options), source=source)
 
 
@@ -126,7 +142,7 @@ def report_spec(study: Study, block: str = "", *, rule: str = "report") -> Spec:
         rule: rule of the job; only the report shows findings of the audit.
     """
     audit = [] if block or rule != "report" else ["study", "provenance", "machine/humanize"]
-    code = fingerprint.files("reporting", "pages", *(audit or _COMPARED))
+    code = fingerprint.files("reporting", "pages", "sanity", *(audit or _COMPARED))
     shown = study.tables.get(block) or study.figures.get(block)
     labels = {name: plan.label(study, name) for name in study.runs}
     titles = [study.title, study.demonstration]
@@ -187,7 +203,7 @@ def _json(value: Any) -> Any:
         return [_json(item) for item in value]
     if not dataclasses.is_dataclass(value):
         return value
-    fields = {field.name: _json(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    fields = {name: _json(getattr(value, name)) for name in deciding(value)}
     kind = _KINDS.get(type(value))
     return {"kind": kind, **fields} if kind else fields
 

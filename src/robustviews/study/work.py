@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from robustviews.attacks import Attack
 from robustviews.probe import Probe
 from robustviews.regimes import passes_over_data
+from robustviews.sanity import Sanity, effort
 from robustviews.study.schema import Run
 from robustviews.study.shapes import Shape
 
@@ -104,3 +105,35 @@ class Evaluation:
     def calls(self) -> int:
         """Minibatches of all radii."""
         return self.radii * math.ceil(self.images / self.at_once)
+
+
+@dataclass(frozen=True)
+class Examination:
+    """Work of the checks of a head.
+
+    Attributes:
+        images: attacked in each check.
+        stack: views of an image.
+        at_once: images in a batch.
+        passes: of an image.
+        forwards: forward passes of an image without a backward pass, if no attack succeeds.
+    """
+
+    images: int
+    stack: int
+    at_once: int
+    passes: float
+    forwards: float
+
+    @classmethod
+    def of(cls, options: Sanity, probe: Probe, shape: Shape, *, batch: int) -> Examination:
+        """Count the work of the checks of a head, `batch` views at a time."""
+        images = min(options.images_of(probe.stack), shape.test)
+        at_once = min(images, max(1, batch // probe.stack))
+        passes, forwards = effort(options, images=images)
+        return cls(images, probe.stack, at_once, passes, forwards)
+
+    @property
+    def calls(self) -> int:
+        """Batches of each pass."""
+        return math.ceil(self.images / self.at_once)

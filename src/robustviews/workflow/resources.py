@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from robustviews.study import plan
 from robustviews.study.schema import Run, Study
 from robustviews.study.shapes import Shape, shape_of
-from robustviews.study.work import Evaluation, Fit, Training
+from robustviews.study.work import Evaluation, Examination, Fit, Training
 
 LONGEST = 24 * 60
 """Minutes at most that a job asks for, however often it was tried.
@@ -73,7 +73,7 @@ def allocation(study: Study, rule: str, name: str, *, device: str, attempt: int 
 
     Args:
         study: that it is of.
-        rule: `data`, `pretrain`, `probe` or `attack`.
+        rule: `data`, `pretrain`, `probe`, `attack` or `sanity`.
         name: of the data set; of the others as in `robustviews.study.jobs`: run, run/probe or
             run/probe/attack.
         device: `cpu`, or what else is computed on.
@@ -97,7 +97,7 @@ def _preparation(shape: Shape) -> tuple[float, float]:
 
 
 def _computation(study: Study, rule: str, name: str, *, device: str) -> tuple[float, float]:
-    """Return megabytes and minutes of a training, a probe or an attack."""
+    """Return megabytes and minutes of a training, a probe, an attack or checks."""
     entry, *parts = name.split("/")
     job = plan.pretrainings(study)[entry]
     run, shape = study.runs[job.entry], _shape(study, job.dataset)
@@ -105,6 +105,8 @@ def _computation(study: Study, rule: str, name: str, *, device: str) -> tuple[fl
         work = _training(run, shape)
     elif rule == "probe":
         work = _probe(study, shape, *parts)
+    elif rule == "sanity":
+        work = _sanity(study, shape, entry)
     else:
         work = _attack(study, shape, *parts)
     processes = study.runtime.ranks if rule == "pretrain" else 1
@@ -164,6 +166,21 @@ def _attack(study: Study, shape: Shape, probe: str, name: str) -> _Work:
         passes=_BOTH * passes,
         calls=passes * math.ceil(work.images / work.at_once),
         at_once=batch,
+    )
+
+
+def _sanity(study: Study, shape: Shape, run: str) -> _Work:
+    batch = study.runtime.evaluation_batch
+    every = [
+        Examination.of(study.sanity, study.probes[probe], shape, batch=batch)
+        for probe in plan.attacked(study)[run]
+    ]
+    passes = every[0].passes + every[0].forwards / _BOTH
+    return _Work(
+        views=sum(work.images * work.stack for work in every),
+        passes=_BOTH * passes,
+        calls=passes * sum(work.calls for work in every),
+        at_once=2 * batch,  # AS13 computes in float64
     )
 
 

@@ -44,11 +44,12 @@ runs:
   supervised-std: {label: Supervised, method: supervised, views: {count: 1}, regime: standard}
 probes:
   central: {kind: linear, epochs: 2}
-  rle: {kind: robust_linear, epochs: 1, steps: 1, rle_start: central}
+  rle: {kind: robust_linear, epochs: 1, steps: 1, step_size: 8, rle_start: central}
   crops: {kind: ncrop, n: 2, epochs: 2}
 attacks:
-  pgd2: {kind: pgd, eps: [8, 16], steps: 2, images: 40}
+  pgd2: {kind: pgd, eps: [8, 16], steps: 2, step_size: 8, images: 40}
   aa: {kind: autoattack, eps: [8], version: custom, attacks: [apgd-ce], apgd_steps: 2, images: 10}
+sanity: {images: 12, radii: [0, 8, 64], steps: 20, restarts: 1, queries: 10, pixels: 4}
 tables:
   accuracies:
     title: Clean and robust accuracy
@@ -122,6 +123,8 @@ def finished(tmp_path_factory):
             assert main(command("probe", run=run, probe=probe)) == 0
         for run, probe, attack in plan.evaluations(study):
             assert main(command("attack", run=run, probe=probe, attack=attack)) == 0
+        for run in plan.attacked(study):
+            assert main(command("sanity", run=run)) == 0
         for table in study.tables:
             assert main(command("table", table=table)) == 0
         for figure in study.figures:
@@ -174,6 +177,10 @@ def test_every_job_writes_its_files_and_a_record(finished):
         (folders.attack_folder(study, *names), specs.attack_spec(study, *names))
         for names in plan.evaluations(study)
     ]
+    jobs += [
+        (folders.sanity_folder(study, run), specs.sanity_spec(study, run))
+        for run in plan.attacked(study)
+    ]
     for path, spec in jobs:
         record = artifacts.read_json(folder / path / "record.json")
         assert record["spec"] == spec
@@ -184,7 +191,7 @@ def test_every_job_writes_its_files_and_a_record(finished):
         for name, digest in record["inputs"].items():
             assert artifacts.sha256(folder / name) == digest
     stages = [artifacts.read_json(folder / path / "record.json")["stage"] for path, _ in jobs]
-    assert set(stages) == {"data", "pretrain", "probe", "attack"}
+    assert set(stages) == {"data", "pretrain", "probe", "attack", "sanity"}
     assert {path.name for path in (folder / "results").iterdir()} <= {".state", study.study}
     assert not list((folder / "results" / ".state").rglob("*.safetensors"))
 
@@ -215,7 +222,7 @@ def test_tables_figures_and_the_report_are_written_in_every_format(finished):
     expected |= {f"{name}.{kind}" for name in pictures for kind in ("svg", "png")}
     expected |= {"frame.csv", "report.html", "audit.html"}
     files = {path.relative_to(results).as_posix() for path in results.rglob("*") if path.is_file()}
-    jobs = ("data/", "pretrain/", "probe/", "attack/")
+    jobs = ("data/", "pretrain/", "probe/", "attack/", "sanity/")
     assert {name for name in files if not name.startswith(jobs)} == expected
     for name in pictures:
         with Image.open(results / f"{name}.png") as picture:
@@ -309,6 +316,26 @@ def test_the_summary_prints_the_claims_of_a_study(capsys):
     assert "| F2 | better balance than SimCLR | not attempted | holds | row2 > row3" in output
     assert "cifar100/pgd20/4: not run, published -2.15 |" in output
     assert output.index("Claims") > output.index("Robust linear evaluation of robust encoders")
+
+
+def test_a_strict_summary_names_each_shown_head_whose_attack_is_not_established(project, capsys):
+    shown = {"rle": "emp-free-digits-s0", "own": "supervised-std-digits-s0"}
+    assert main(["summary"]) == 0
+    for probe, run in shown.items():
+        path = project / f"results/tiny/sanity/{run}/record.json"
+        record = artifacts.read_json(path)
+        record["result"][probe]["measures"]["zero_gradients"] = 9
+        artifacts.write_json(path, record)
+    (project / "results/tiny/sanity/simclr-std-digits-s0/record.json").unlink()
+    assert main(["summary", "--strict"]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    failing = {line.partition(": attack not established: ")[0]: line for line in lines}
+    assert set(failing) == {
+        *(f"{run}/{probe}" for probe, run in shown.items()),
+        "simclr-std-digits-s0/crops",
+    }
+    assert failing["simclr-std-digits-s0/crops"].endswith(": not checked")
+    assert all("AS9" in failing[f"{run}/{probe}"] for probe, run in shown.items())
 
 
 # Help

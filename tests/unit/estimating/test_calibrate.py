@@ -38,7 +38,7 @@ runs:
     encoder: {width: 2, hidden: 16, projection: 8}
     views: {count: 2}
 probes: {central: {kind: linear, epochs: 3}}
-attacks: {pgd: {kind: pgd, eps: [8], steps: 2, images: 20}}
+attacks: {pgd: {kind: pgd, eps: [8], steps: 2, step_size: 5, images: 20}}
 tables:
   one:
     title: One

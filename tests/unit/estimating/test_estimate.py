@@ -64,6 +64,7 @@ def test_jobs_are_those_of_the_workflow_each_after_its_inputs():
         "pretrain": len(plan.pretrainings(study)),
         "probe": len(plan.heads(study)),
         "attack": len(plan.evaluations(study)),
+        "sanity": len(plan.attacked(study)),
         "table": len(study.tables),
         "figure": len(study.figures),
         **dict.fromkeys(("frame", "metrics", "curves", "examples", "report"), 1),
@@ -299,7 +300,7 @@ def test_jobs_on_data_of_unknown_size_are_unknown_and_not_zero():
     study = small_study(datasets={"digits": folder})
     results = estimate.estimates(study, pending.jobs(study).values(), CONTEXT, answers(study))
     unknown = {result.job.rule for result in results if result.amount is None}
-    assert unknown == {"data", "pretrain", "probe", "attack"}
+    assert unknown == {"data", "pretrain", "probe", "attack", "sanity"}
     assert {result.note for result in results if result.amount is None} == {
         "unknown until data set `digits` is prepared"
     }

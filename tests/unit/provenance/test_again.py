@@ -44,7 +44,7 @@ probes:
   central: {{kind: linear, epochs: 20}}
   crops: {{kind: ncrop, n: 2, epochs: 20}}
 attacks:
-  pgd: {{kind: pgd, eps: [4, 16], steps: 3, images: {IMAGES}}}
+  pgd: {{kind: pgd, eps: [4, 16], steps: 3, step_size: 6, images: {IMAGES}}}
 tables:
   accuracies:
     title: Accuracy

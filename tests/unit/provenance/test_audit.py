@@ -301,7 +301,7 @@ def test_json_holds_the_findings_and_no_path_of_this_machine(root, study):
     parsed = json.loads(json.dumps(result.as_json()))
     assert parsed["state"] == "unknown"
     cell = parsed["cells"]["table1:pgd:digits/pgd20/8"]
-    assert cell["jobs"][-1] == ["attack", f"{PGD}/rle/pgd20"]
+    assert cell["jobs"][-2:] == [["attack", f"{PGD}/rle/pgd20"], ["sanity", PGD]]
     assert cell["value"] == result.cells[address(study, "table1:pgd:digits/pgd20/8")].value
     assert len(parsed["jobs"]) == len(result.jobs)
     assert str(root) not in json.dumps(parsed)

@@ -120,6 +120,7 @@ def test_each_step_has_its_options_once_and_each_job_its_own_facts(text):
         head,
         head,
         "The classifier is attacked",
+        "The attack is checked",
         "How it compares with the paper",
     ]
     words = plain(text)
@@ -148,7 +149,7 @@ def test_what_is_missing_or_stale_is_named_with_what_to_type(study, root):
 def test_a_cell_that_was_never_run_is_explained_all_the_same(study, tmp_path):
     text = explain(study, CELL, root=tmp_path)
     assert "cannot be computed" in text
-    assert text.count("not run yet") == 1 + 3 * 4
+    assert text.count("not run yet") == 1 + 3 * 5
     assert "regime: " in text
     by_snakemake, by_hand = commands(text)
     flags = [f"results/tiny/attack/{run}/rle/pgd20/flags.safetensors" for run in RUNS]
@@ -156,13 +157,13 @@ def test_a_cell_that_was_never_run_is_explained_all_the_same(study, tmp_path):
         f"snakemake --forceall {' '.join(flags)}",
         "snakemake results/tiny/tables/table1.md",
     ]
-    assert len(by_hand) == 1 + 3 * 4 + 1
+    assert len(by_hand) == 1 + 3 * 5 + 1
 
 
 def test_commands_by_hand_are_whole_in_order_and_understood(text):
     by_snakemake, by_hand = commands(text)
     words = [shlex.split(line) for line in by_hand]
-    verbs = ["data", *["pretrain"] * 3, *["probe"] * 6, *["attack"] * 3, "table"]
+    verbs = ["data", *["pretrain"] * 3, *["probe"] * 6, *["attack"] * 3, *["sanity"] * 3, "table"]
     assert [_parser().parse_args(line[1:]).name for line in words] == verbs
     heads = [line for line in by_hand if " probe " in line]
     for run in RUNS:  # the robust head starts from the central one
@@ -194,17 +195,15 @@ def test_each_job_has_the_commit_that_it_ran_from_where_git_is_in_use(study, roo
     for path in root.rglob("record.json"):
         edit(root, path.parent, lambda record: record["code"].update(commit=COMMIT))
     for run in RUNS:
-        edit(
-            root,
-            folders.attack_folder(study, run, "rle", "pgd20"),
-            lambda record: record["code"].update(commit=LATER),
-        )
+        attacked = folders.attack_folder(study, run, "rle", "pgd20")
+        for folder in (attacked, folders.sanity_folder(study, run)):
+            edit(root, folder, lambda record: record["code"].update(commit=LATER))
     assert "git checkout" not in explain(study, CELL, root=root)
     monkeypatch.setattr("robustviews.provenance.history.History.head", COMMIT)
     by_snakemake, by_hand = commands(explain(study, CELL, root=root))
     assert by_snakemake[0] == f"git checkout {LATER}"
     assert [line for line in by_hand if line.startswith("git ")] == [f"git checkout {LATER}"]
-    assert by_hand.index(f"git checkout {LATER}") == len(by_hand) - 5
+    assert by_hand.index(f"git checkout {LATER}") == len(by_hand) - 8
 
 
 def test_a_cell_that_is_not_there_is_refused_with_what_is(study, tree):

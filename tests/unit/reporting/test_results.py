@@ -21,6 +21,7 @@ from tests.unit.results_tree import (
     small_study,
     write_evaluation,
     write_pretraining,
+    write_sanity,
     write_tree,
 )
 
@@ -241,6 +242,61 @@ def test_a_partial_frame_has_the_minutes_of_a_run_without_its_attack(study, root
     assert [(row["attack"], row["pretrain_minutes"]) for row in rows] == [("", 6)]
 
 
+def sanities(rows, **of):
+    chosen = [row for row in rows if all(row[key] == value for key, value in of.items())]
+    return {row["sanity"] for row in chosen}
+
+
+def test_attacked_rows_name_the_failed_checks_of_their_head_and_clean_rows_none(study, root):
+    assert sanities(frame(study, root)) == {""}
+    write_sanity(root, study, RUN, zero_gradients=3, repeat_difference=1.0)
+    rows = frame(study, root)
+    attacked = {row["eps"] for row in rows} - {0.0}
+    assert {sanity for eps in attacked for sanity in sanities(rows, run=RUN, eps=eps)} == {
+        "AS9 AS10"
+    }
+    assert sanities(rows, run=RUN, eps=0) == {""}
+    assert sanities(rows, run=RUN.replace("s0", "s1")) == {""}
+
+
+def test_verdicts_follow_from_flags_whatever_the_record_of_the_checks_claims(study, root):
+    write_sanity(root, study, RUN)
+    flags = root / f"results/tiny/sanity/{RUN}/flags.safetensors"
+    worse = load_file(flags)
+    worse["rle/pgd_64"][:] = 1
+    save_file(worse, flags)
+    edit_record(
+        root,
+        f"results/tiny/sanity/{RUN}/record.json",
+        outputs={"flags.safetensors": artifacts.sha256(flags)},
+    )
+    assert sanities(frame(study, root), run=RUN, eps=4) == {"AS3"}
+
+
+def test_a_head_without_checks_is_missing_or_in_a_partial_frame_not_checked(study, root):
+    record = f"results/tiny/sanity/{RUN}/record.json"
+    (root / record).unlink()
+    with pytest.raises(ResultsError, match=f"{record}: missing; run it with: snakemake"):
+        frame(study, root)
+    rows = frame(study, root, partial=True)
+    assert sanities(rows, run=RUN, eps=8) == {"not checked"}
+    assert sanities(rows, run=RUN, eps=0) == {""}
+
+
+def test_autoattack_that_leaves_images_right_which_pgd_fools_is_not_established(study, root):
+    folder = root / f"results/tiny/attack/{RUN}/rle/autoattack"
+    flags = load_file(folder / "flags.safetensors")
+    flags["eps_8"][:] = 1
+    save_file(flags, folder / "flags.safetensors")
+    outputs = {"flags.safetensors": artifacts.sha256(folder / "flags.safetensors")}
+    edit_record(root, (folder / "record.json").relative_to(root), outputs=outputs)
+    rows = frame(study, root)
+    assert sanities(rows, run=RUN, attack="autoattack", eps=8) == {"AS12"}
+    assert sanities(rows, run=RUN, attack="pgd20") == {""}
+    (alone,) = sanities(frame(study, root, blocks=[study.tables["aa"]]), run=RUN, eps=8)
+    assert alone == "AS12"
+
+
 def test_a_partial_frame_still_refuses_changed_flags(study, root):
     (root / FLAGS).write_bytes(b"changed")
     with pytest.raises(ResultsError, match="differs from its record"):
@@ -251,7 +307,7 @@ def test_records_and_histories_are_those_of_the_jobs_that_ran(study, root):
     assert set(results.histories(study, root)) == set(plan.pretrainings(study))
     records = results.records(study, root)
     jobs = len(plan.pretrainings(study)) + len(plan.heads(study)) + len(plan.evaluations(study))
-    assert len(records) == jobs
+    assert len(records) == jobs + len(plan.attacked(study))
     assert records[RECORD].seed == 0
     (root / RECORD).unlink()
     assert RECORD not in results.records(study, root)

@@ -106,6 +106,24 @@ ONE_MISTAKE = {
         "attacks.pgd20.step",
         "unknown key; did you mean `steps`?",
     ),
+    "an attack that cannot reach a radius": (
+        "{kind: pgd, eps: [4, 8]}",
+        "{kind: pgd, eps: [4, 8], steps: 2, step_size: 2.5}",
+        "attacks.pgd20.steps",
+        "2 steps of 2.5/255 cannot reach 8/255; set step_size to 4 or more, or write why: weak:",
+    ),
+    "a robust probe whose attack cannot reach its radius": (
+        "{kind: robust_linear, rle_start: central}",
+        "{kind: robust_linear, rle_start: central, step_size: 1}",
+        "probes.rle.step_size",
+        "5 steps of 1/255 cannot reach 8/255; set step_size to 1.6 or more",
+    ),
+    "checks at a radius that is not attacked": (
+        "seeds: [0, 1]",
+        "sanity: {eps: 7}\nseeds: [0, 1]",
+        "sanity.eps",
+        "expected one of radii (0, 1, 2, 4, 8, 16, 32, 64), found 7",
+    ),
     "unknown key of a data set": (
         "{kind: digits, test: 500}",
         "{kind: digits, tests: 500}",

@@ -16,6 +16,7 @@ from robustviews.datasets import Digits
 from robustviews.methods import EmpSsl, SimClr, Supervised
 from robustviews.probe import OWN_HEAD, LinearProbe, NcropProbe, RobustLinearProbe
 from robustviews.regimes import Free, Pgd
+from robustviews.sanity import Sanity
 from robustviews.study import (
     Encoder,
     Figure,
@@ -26,6 +27,7 @@ from robustviews.study import (
     Study,
     Table,
     folders,
+    jobs,
     plan,
     specs,
 )
@@ -237,9 +239,9 @@ def test_a_spec_holds_every_option_of_its_run_resolved():
     options = {field.name for field in dataclasses.fields(Run)}
     assert spec["run"].keys() == options - {"label", "seeds", "datasets"}
     attack = specs.attack_spec(study(), "emp-digits-s3", "rle", "pgd")
-    assert attack["attack"] == {"kind": "pgd", **dataclasses.asdict(PgdAttack(eps=(4.0, 8.0)))} | {
-        "eps": [4.0, 8.0]
-    }
+    decides = dataclasses.asdict(PgdAttack(eps=(4.0, 8.0))) | {"eps": [4.0, 8.0]}
+    del decides["weak"]
+    assert attack["attack"] == {"kind": "pgd", **decides}
     assert attack["probe"]["kind"] == "robust_linear"
 
 
@@ -249,6 +251,10 @@ SAME = {
     "runtime": study(runtime=Runtime(threads=8, deterministic=False, checkpoint_minutes=1.0)),
     "order": study(runs={name: RUNS[name] for name in reversed(RUNS)}),
     "another attack": study(attacks={**ATTACKS, "more": PgdAttack(eps=(1.0,))}),
+    "why an attack is weak": study(
+        attacks={**ATTACKS, "pgd": PgdAttack(eps=(4.0, 8.0), weak="as published")},
+        probes={**PROBES, "rle": RobustLinearProbe(rle_start="central", weak="as published")},
+    ),
     "another probe": study(probes={**PROBES, "more": LinearProbe(epochs=1)}),
     "words of a table": study(tables={"one": dataclasses.replace(TABLE, title="T", note="N")}),
     "label": with_run("emp", label="Another label"),
@@ -304,6 +310,45 @@ def test_an_option_of_an_attack_changes_its_specs_only():
     actual = changed(study(attacks={**ATTACKS, "pgd": PgdAttack(eps=(4.0, 8.0), steps=10)}))
     assert actual
     assert all(name.startswith("attack") and name.endswith(" pgd") for name in actual)
+
+
+def test_the_checks_of_a_run_depend_on_its_attacked_heads_and_on_their_own_options():
+    of = study()
+    assert plan.attacked(of) == {
+        "emp-digits-s3": ["rle"],
+        "emp-digits-s5": ["rle"],
+        "supervised-digits-s0": ["own"],
+        "supervised-digits-s1": ["own"],
+    }
+    before = specs.sanity_spec(of, "emp-digits-s3")
+    assert before["probes"] == {"rle": specs.probe_spec(of, "emp-digits-s3", "rle")["probe"]}
+    for change in (
+        {"sanity": Sanity(restarts=3)},
+        {"probes": {**PROBES, "rle": RobustLinearProbe(lr=0.1)}},
+    ):
+        assert specs.sanity_spec(study(**change), "emp-digits-s3") != before
+    for change in (
+        {"attacks": {**ATTACKS, "pgd": PgdAttack(eps=(4.0, 8.0), steps=10)}},
+        {"probes": {**PROBES, "crops": NcropProbe(n=4)}},
+    ):
+        assert specs.sanity_spec(study(**change), "emp-digits-s3") == before
+
+
+def test_results_need_the_checks_of_attacked_heads_and_pgd_beside_autoattack():
+    figure = dataclasses.replace(FIGURE, columns=("digits/aa/8",), rows={"only": Row("emp", "rle")})
+    of = study(figures={"two": figure})
+    every = jobs.jobs(of)
+    checks = {("sanity", f"emp-digits-s{seed}") for seed in (3, 5)}
+    attacks = {
+        ("attack", f"emp-digits-s{seed}/rle/{name}") for seed in (3, 5) for name in ("aa", "pgd")
+    }
+    assert checks | attacks <= set(every["figure", "two"].needs)
+    for rule in ("frame", "metrics", "report"):
+        assert {key for key in every if key[0] == "sanity"} <= set(every[rule, ""].needs)
+    attacking = [job for job in every.values() if job.rule == "attack"]
+    assert not [job for job in attacking if "sanity" in {rule for rule, _ in job.needs}]
+    clean = jobs.jobs(study(figures={"two": FIGURE}, tables={}))
+    assert not [key for key in clean if key[0] == "sanity"]
 
 
 def test_an_option_of_a_data_set_changes_the_specs_of_its_trainings():

@@ -78,6 +78,7 @@ def test_a_stage_creates_the_folders_that_a_study_may_leave_empty():
         "pretrain": [],
         "probe": [f"{folder}/probe"],
         "attack": [f"{folder}/attack"],
+        "sanity": [f"{folder}/sanity"],
         "report": [f"{folder}/tables", f"{folder}/figures"],
     }
     assert {name: paths(stage["cmd"].split()[2:]) for name, stage in STAGES.items()} == expected

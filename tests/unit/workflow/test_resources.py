@@ -187,3 +187,14 @@ def test_the_page_tells_what_the_paper_asks_for(paper, words, rule, belongs):
 def test_torch_is_not_asked():
     code = "import sys; import robustviews.workflow.resources; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_checks_ask_for_the_time_of_all_heads_and_of_all_their_views(paper):
+    def asked(study, run):
+        return allocation(study, "sanity", f"{run}-cifar10-s0", device=GPU)
+
+    plain, crops = asked(paper, "emp-crop16-free3"), asked(paper, "simclr-crop-std")
+    assert "crops64" in plan.attacked(paper)["simclr-crop-std-cifar10-s0"]
+    assert crops.runtime > 1.5 * plain.runtime
+    longer = dataclasses.replace(paper, sanity=dataclasses.replace(paper.sanity, restarts=500))
+    assert asked(longer, "emp-crop16-free3").runtime > 2 * plain.runtime

@@ -1,0 +1,150 @@
+"""The stage that runs all checks on the heads of one encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from robustviews.options import LazyModule
+from robustviews.sanity.checks import CHECKS, failed
+from robustviews.sanity.flags import measures_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from robustviews import encoder as encoders
+    from robustviews import evaluate
+    from robustviews.augment import Views
+    from robustviews.checkpoint import Checkpoint
+    from robustviews.machine import feed, memory, runtime
+    from robustviews.probe import Probe
+    from robustviews.sanity import subject as subjects
+    from robustviews.sanity.options import Sanity
+    from robustviews.sanity.subject import Subject
+
+    Weights = Mapping[str, Tensor]
+else:
+    encoders, evaluate = LazyModule("robustviews.encoder"), LazyModule("robustviews.evaluate")
+    feed, memory = LazyModule("robustviews.machine.feed"), LazyModule("robustviews.machine.memory")
+    runtime = LazyModule("robustviews.machine.runtime")
+    subjects = LazyModule("robustviews.sanity.subject")
+
+
+class Examined(NamedTuple):
+    """The results of the checks of some heads.
+
+    Attributes:
+        flags: by `<probe>/<name>`: `index` and `labels` (n,) int64 of the attacked images; for each
+            try of an attack (n,) uint8, 1 where the prediction stays correct.
+        heads: by probe: `measures`, and `failed` checks with what is wrong.
+    """
+
+    flags: dict[str, Tensor]
+    heads: dict[str, dict[str, Any]]
+
+
+def sanity(
+    weights: Weights,
+    heads: Mapping[str, Weights],
+    images: Tensor | NDArray[np.uint8],
+    labels: Tensor,
+    *,
+    classes: int,
+    size: int,
+    encoder: Mapping[str, Any],
+    supervised: bool,
+    probes: Mapping[str, Probe],
+    sanity: Sanity,
+    views: Views,
+    seed: int = 0,
+    batch: int = 500,
+    device: torch.device,
+    checkpoint: Checkpoint | None = None,
+    title: str = "sanity",
+) -> Examined:
+    """Check on each head of an encoder whether an attack on it is established.
+
+    Args:
+        weights: weights of the encoder.
+        heads: weights of each trained head, by name of its probe.
+        images: (N, 3, S, S) uint8, the whole test set, in memory or mapped from their file.
+        labels: (N,) int64.
+        classes: number of classes.
+        size: side of the images in pixels.
+        encoder: arguments of `encoder.build_encoder`.
+        supervised: whether the encoder has its own classifier.
+        probes: probe of each head, by name.
+        sanity: how much is spent.
+        views: views of the pretraining, from which an n-crop probe draws.
+        seed: seed of views, random starts and noise.
+        batch: views attacked at a time; random draws depend on it.
+        device: device of the attacks.
+        checkpoint: saves the finished heads, after which an interrupted job resumes.
+        title: title of the progress bar and of log lines.
+
+    Raises:
+        ShortageError: the device has too little memory.
+        WeightsError: weights do not fit the encoder or the head.
+        ValueError: an attack left its ball or [0, 1].
+    """
+    network = encoders.restore_encoder(
+        weights, encoder, classes=classes if supervised else None, device=device
+    )
+    saved = checkpoint.load() if checkpoint is not None else None
+    flags, results = ({}, {}) if saved is None else (dict(saved[0]), dict(saved[1]["heads"]))
+    rows = feed.choose(images, device)
+    for name, probe in probes.items():
+        if name in results:
+            continue
+        head = probe.restore(heads.get(name, {}), network, classes=classes)
+        classifier = evaluate.Classifier(network, head, probe).eval()
+        with (
+            memory.explained(title, memory.SMALLER_BATCH),
+            runtime.tf32(allowed=False),
+            runtime.frozen(classifier),
+        ):
+            subject = subjects.choose(
+                classifier,
+                rows,
+                labels,
+                options=sanity,
+                views=views,
+                size=size,
+                seed=seed,
+                batch=batch,
+            )
+            results[name] = examine(subject, title=f"{title}/{name}")
+        flags |= {f"{name}/{key}": flag for key, flag in subject.rows.items()}
+        if checkpoint is not None and checkpoint.due():
+            checkpoint.save(flags, {"heads": results})
+    return Examined(flags, results)
+
+
+def examine(subject: Subject, *, title: str = "sanity") -> dict[str, Any]:
+    """Run all checks on a head, and add their flags to its rows.
+
+    Args:
+        subject: the head and its images; its classifier is in eval mode and frozen.
+        title: title of the progress bar.
+
+    Returns:
+        `measures`, and `failed` checks with what is wrong.
+
+    Raises:
+        ValueError: an attack left its ball or [0, 1].
+    """
+    values: dict[str, float] = {}
+    bar = runtime.ProgressBar(len(CHECKS), "check", title)
+    checks = CHECKS.values() if len(subject.labels) else ()  # nothing can be attacked
+    for number, check in enumerate(checks):
+        for name, value in check.measure(subject).items():
+            if isinstance(value, int | float):
+                values[name] = value
+            else:
+                subject.rows[name] = value
+        bar.show(number + 1)
+    measures = measures_of({name: flag.numpy() for name, flag in subject.rows.items()}) | values
+    return {"measures": measures, "failed": failed(measures, subject.options)}

@@ -1,0 +1,156 @@
+"""A head under examination: the images that it classifies correctly, and attacks on them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from robustviews import attacks
+from robustviews.evaluate import Classifier, check_ball
+from robustviews.machine import runtime
+from robustviews.sanity.options import Sanity
+
+if TYPE_CHECKING:
+    from robustviews.augment import Views
+    from robustviews.machine.feed import Feed
+
+_STEPS, _STEP_SIZE = 20, 2.55  # PGD-20 of arXiv 2501.03507; the step size in 1/255
+_OVERSHOOT = 2.5  # how many times over the steps could cross the radius (Madry et al. 2018)
+
+Perturb = Callable[[Tensor, Tensor, int], Tensor]  # inputs, labels, number of the batch
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A classifier, and images that it classifies correctly.
+
+    Attributes:
+        classifier: encoder and head, in eval mode.
+        inputs: (n, 3, H, W) or (n, views, 3, H, W) in [0, 1].
+        labels: (n,) int64.
+        options: how much is spent.
+        at_once: images in a batch.
+        seed: seed of random starts and noise.
+        rows: `index` and `labels` of the images, and flags of the checks so far (n,) uint8.
+    """
+
+    classifier: Classifier
+    inputs: Tensor
+    labels: Tensor
+    options: Sanity
+    at_once: int
+    seed: int
+    rows: dict[str, Tensor]
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        """Return logits (B, classes); without any path from the inputs, their gradient is zero."""
+        logits: Tensor = self.classifier(inputs)
+        return logits + 0 * inputs.flatten(1).sum(dim=1, keepdim=True)
+
+    def over_batches(self, function: Callable[[Tensor, Tensor, int], Tensor]) -> Tensor:
+        """Return the results of a function of inputs, labels and batch number, joined."""
+        batches = zip(self.inputs.split(self.at_once), self.labels.split(self.at_once), strict=True)
+        return torch.cat([function(x, y, number) for number, (x, y) in enumerate(batches)])
+
+    def attacked(self, perturb: Perturb, radius: float) -> Tensor:
+        """Return (n,) uint8, 1 where the classifier withstands an attack of a radius in 1/255.
+
+        Raises:
+            ValueError: the attack left its ball or [0, 1] (check AS2).
+        """
+
+        def withstood(inputs: Tensor, labels: Tensor, number: int) -> Tensor:
+            adversarial = perturb(inputs.clone(), labels, number)
+            check_ball(adversarial, inputs, attacks.in_pixels(radius), radius)
+            with torch.no_grad():
+                return self.logits(adversarial).argmax(dim=1) == labels
+
+        return self.over_batches(withstood).to("cpu", torch.uint8)
+
+    def pgd(self, radius: float, *, steps: int = _STEPS, try_: int | None = None) -> Tensor:
+        """Return which images withstand PGD on the cross-entropy.
+
+        Args:
+            radius: in 1/255.
+            steps: gradient steps.
+            try_: number of the random start; None starts at the images.
+        """
+        step_size = max(_STEP_SIZE, _OVERSHOOT * radius / steps)
+        steps = steps if radius else 1  # a ball of one point
+
+        def perturb(inputs: Tensor, labels: Tensor, number: int) -> Tensor:
+            return attacks.pgd(
+                lambda x: losses(self.logits(x), labels),
+                inputs,
+                eps=attacks.in_pixels(radius),
+                step_size=attacks.in_pixels(step_size),
+                steps=steps,
+                generator=self.generator("start", try_ or 0, number),
+                random_start=try_ is not None,
+            )
+
+        return self.attacked(perturb, radius)
+
+    def generator(self, *purpose: int | str) -> torch.Generator:
+        """Return a generator whose numbers depend only on the seed and a purpose."""
+        return runtime.generator(self.inputs.device, self.seed, "sanity", *purpose)
+
+
+def losses(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the cross-entropy (B,) of logits (B, classes), which the attacks increase."""
+    return torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+
+
+def choose(
+    classifier: Classifier,
+    images: Feed,
+    labels: Tensor,
+    *,
+    options: Sanity,
+    views: Views,
+    size: int,
+    seed: int,
+    batch: int,
+) -> Subject:
+    """Return a classifier with test images that it classifies right, a fixed choice.
+
+    Args:
+        classifier: encoder and head, in eval mode.
+        images: (N, 3, H, W) uint8, the whole test set.
+        labels: (N,) int64.
+        options: how many images are wanted.
+        views: views of the pretraining, for an n-crop probe.
+        size: side of the images in pixels.
+        seed: seed of n-crop views, and of the checks.
+        batch: views in a batch: an n-crop probe takes batch / n images at a time.
+    """
+    wanted = options.images_of(classifier.probe.stack)
+    at_once = max(1, min(wanted, batch // classifier.probe.stack))
+    orders = runtime.permutation(len(images), "test images").split(at_once)
+    key = runtime.counter_key(seed, "test")
+    index, inputs, found = [], [], 0
+    with torch.no_grad(), contextlib.closing(images.batches(orders)) as batches:
+        for positions, chosen in batches:
+            seen = classifier.probe.inputs(chosen, positions, views, size=size, seed=key)
+            right = classifier(seen).argmax(dim=1) == labels.to(positions.device)[positions]
+            index.append(positions[right])
+            inputs.append(seen[right])
+            found += len(index[-1])
+            if found >= wanted:
+                break
+    kept, order = torch.cat(index)[:wanted].sort()
+    target = labels.to(kept.device)[kept]
+    return Subject(
+        classifier,
+        inputs=torch.cat(inputs)[order],
+        labels=target,
+        options=options,
+        at_once=at_once,
+        seed=seed,
+        rows={"index": kept.cpu(), "labels": target.cpu()},
+    )
