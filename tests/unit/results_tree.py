@@ -21,7 +21,7 @@ from robustviews.reporting import results
 from robustviews.reporting.tables import TABLES, writers
 from robustviews.reporting.tables.metrics import metrics
 from robustviews.study import folders, jobs, plan, specs
-from robustviews.study.schema import Figure, Row, Run, Study, Table
+from robustviews.study.schema import Claim, Figure, Row, Run, Study, Table
 
 IMAGES = 200
 DEVICE = "cpu: Abacus 3000"
@@ -49,7 +49,7 @@ ROWS = {
 
 
 def small_study(**changes: Any) -> Study:
-    """Return a study of three runs, one of them with three seeds, two tables and three figures."""
+    """Return a study of three runs, one with three seeds, two tables, three figures, a claim."""
     figure = {"title": "A figure", "columns": COLUMNS[:3], "rows": ROWS}
     options: dict[str, Any] = {
         "study": "tiny",
@@ -88,6 +88,7 @@ def small_study(**changes: Any) -> Study:
             "tradeoff": Figure(**figure, kind="tradeoff"),
             "cost": Figure("Cost", COLUMNS, ROWS, kind="cost"),
         },
+        "claims": {"F2": Claim("crops beat SimCLR", "table1", ("free > pgd",))},
     }
     return Study(**(options | changes))
 

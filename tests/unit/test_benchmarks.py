@@ -22,6 +22,7 @@ from benchmarks import (
     scaling,
     step,
     table,
+    verdicts,
 )
 from benchmarks.ours import OurStep
 from benchmarks.published import PublishedStep
@@ -169,6 +170,14 @@ def test_without_a_record_the_table_reports_what_to_type(tmp_path, monkeypatch):
     monkeypatch.setattr(table, "RESULTS", tmp_path)
     with pytest.raises(SystemExit, match="make bench"):
         table.main([])
+
+
+def test_the_simulation_of_verdicts_prints_a_line_per_number_of_seeds_and_spread(capsys):
+    verdicts.main(["--tables", "1"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" | ")[:2] for line in lines[2:]] == [
+        [f"| {seeds}", f"{spread}"] for seeds in (3, 5) for spread in (0.4, 0.8, 1.2)
+    ]
 
 
 def test_a_profile_names_operators_by_their_share(single):

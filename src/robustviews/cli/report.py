@@ -9,10 +9,11 @@ from pathlib import Path
 
 from robustviews import artifacts
 from robustviews.cli.names import known
-from robustviews.reporting import results
+from robustviews.reporting import claims, results
 from robustviews.reporting.tables import TABLES, TableData, writers
 from robustviews.reporting.tables import metrics as numbers
 from robustviews.study import Study, folders, load_study, plan
+from robustviews.study.claims import blocks
 
 
 def frame(options: argparse.Namespace) -> None:
@@ -33,9 +34,9 @@ def table(options: argparse.Namespace) -> None:
 
 
 def metrics(options: argparse.Namespace) -> None:
-    """Write the cells of all tables as nested numbers, metrics.json."""
+    """Write the cells of all tables and the results of all claims, metrics.json."""
     study = load_study(options.study)
-    rows = results.frame(study, blocks=list(study.tables.values()), partial=options.partial)
+    rows = results.frame(study, blocks=blocks(study), partial=options.partial)
     artifacts.write_json(
         folders.results_folder(study) / "metrics.json", numbers.metrics(study, rows)
     )
@@ -79,13 +80,15 @@ def report(options: argparse.Namespace) -> None:
     pictures = {name: picture(f"figures/{name}") for name in study.figures}
     # While the workflow runs, its last outputs do not exist yet.
     result = audit(study, settled=False)
+    rows = results.frame(study, partial=options.partial)
     rendered = render(
         study,
-        results.frame(study, partial=options.partial),
+        rows,
         tables={name: _make_table(study, name, partial=options.partial) for name in study.tables},
         figures={name: data for name, data in pictures.items() if data is not None},
         records=results.records(study),
         audited=result,
+        claims=claims.evaluate(study, rows),
         curves=picture("training/curves"),
         examples=picture("examples/views"),
     )
@@ -94,7 +97,7 @@ def report(options: argparse.Namespace) -> None:
 
 
 def summary(options: argparse.Namespace) -> int:
-    """Print the main table of a study and the path of its report.
+    """Print the main table of a study, its claims, and the path of its report.
 
     Returns:
         Exit status: 1 with `--strict` if the attack on a shown head is not established.
@@ -103,6 +106,9 @@ def summary(options: argparse.Namespace) -> int:
     main = next(iter(study.tables))
     path = folders.results_folder(study) / "report.html"
     sys.stdout.write(writers.markdown(_make_table(study, main, partial=True)))
+    if study.claims:
+        rows = results.frame(study, blocks=blocks(study), partial=True)
+        sys.stdout.write(f"\n{claims.markdown(claims.evaluate(study, rows))}")
     if path.exists():
         sys.stdout.write(f"\nReport: {Path.cwd() / path}\n")
     else:

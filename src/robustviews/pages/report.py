@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from robustviews.pages import audit
 from robustviews.pages.rendering import environment
+from robustviews.reporting.claims import LEGEND
 from robustviews.reporting.tables import CellValue, Evidence, TableData
 from robustviews.reporting.tables.writers import cell_text, minutes, percent
 from robustviews.study import plan
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from robustviews.artifacts import Record
     from robustviews.provenance.audit import Audit
     from robustviews.provenance.findings import State
+    from robustviews.reporting.claims import Outcome
     from robustviews.reporting.results import Result
     from robustviews.study.schema import Study
 
@@ -80,6 +82,7 @@ def render(
     figures: Mapping[str, bytes],
     records: Mapping[str, Record],
     audited: Audit,
+    claims: Sequence[Outcome] = (),
     curves: bytes | None = None,
     examples: bytes | None = None,
 ) -> str:
@@ -92,6 +95,7 @@ def render(
         figures: SVG or PNG of each figure of the study, by name.
         records: of all jobs, by path relative to the project, from `results.records`.
         audited: audit of all cells.
+        claims: outcomes of the claims of the study.
         curves: SVG or PNG of the training curves.
         examples: SVG or PNG of the example views.
 
@@ -116,6 +120,8 @@ def render(
         missing=sum(len(cell.evidence) < cell.planned for cell in cells),
         cells=len(cells),
         tables=tables,
+        claims=claims,
+        claims_legend=LEGEND,
         figures=[_figure(study, name, data) for name, data in figures.items()],
         curves=curves and _curves(curves),
         examples=examples and _examples(examples),

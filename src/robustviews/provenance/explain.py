@@ -1,4 +1,4 @@
-"""How a cell was made: its jobs, their options and audit findings, and commands to repeat it."""
+"""How a cell was made and how it compares: jobs, options, findings, verdict, commands to repeat."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from robustviews import commands
+from robustviews.artifacts import ArtifactError
 from robustviews.provenance.audit import Audit, audit
 from robustviews.provenance.disk import Disk
 from robustviews.provenance.findings import State
 from robustviews.provenance.history import History
+from robustviews.reporting import results
+from robustviews.reporting.tables import words
 from robustviews.study import cells, folders
 from robustviews.study.cells import Address
 from robustviews.study.jobs import Job
@@ -32,7 +35,7 @@ _LINE = 100  # characters
 
 
 def explain(study: Study, text: str, *, root: Path = Path()) -> str:
-    """Explain how a cell was made, and how to make it again.
+    """Explain how a cell was made, how it compares with the paper, and how to make it again.
 
     Args:
         study: study of the cell.
@@ -58,6 +61,9 @@ def explain(study: Study, text: str, *, root: Path = Path()) -> str:
             for finding in result.jobs[job.key].findings:
                 if finding.check in _SHOWN or finding.state is not State.VERIFIED:
                     lines += _wrapped(f"  {finding.check}: {finding.text}")
+    lines += ["", "How it compares with the paper"]
+    for line in _compared(study, address, cell, root):
+        lines += _wrapped(line)
     head = History(root).head
     lines += ["", "To make it again with Snakemake:"]
     lines += [f"  {line}" for line in _by_snakemake(disk, address, cell, head)]
@@ -75,6 +81,16 @@ def _cell(result: Audit, address: Address, cell: Cell) -> str:
         quantity = "minutes of pretraining, `seconds` of its record / 60"
     seeds, value = list(cell.seeds), result.cells[address].findings[0].text
     return f"{cell.label} on {cell.dataset}: {quantity}; mean over seeds {seeds}: {value}"
+
+
+def _compared(study: Study, address: Address, cell: Cell, root: Path) -> Iterator[str]:
+    """Yield lines on published value, spread, margin, verdict and switches of a cell."""
+    try:
+        rows = results.frame(study, root, blocks=[study.tables[address.table]], partial=True)
+    except ArtifactError as error:
+        yield f"not compared: {str(error).partition(chr(10))[0]}; see the findings above"
+        return
+    yield from words.describe(study, address.table, cell, rows)
 
 
 def _steps(chain: list[Job]) -> list[list[Job]]:

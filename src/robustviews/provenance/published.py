@@ -10,10 +10,12 @@ from robustviews import artifacts
 from robustviews.artifacts import ArtifactError
 from robustviews.provenance.disk import Disk
 from robustviews.provenance.findings import Finding, State
-from robustviews.reporting import results
+from robustviews.reporting import claims, results
 from robustviews.reporting.tables import TABLES, writers
+from robustviews.reporting.tables.metrics import CLAIMS
 from robustviews.study import folders
 from robustviews.study.cells import Address
+from robustviews.study.claims import blocks
 from robustviews.study.jobs import Job
 from robustviews.workflow.metadata import ProjectMetadata
 
@@ -61,7 +63,7 @@ def frame(disk: Disk) -> list[Finding]:
 
 
 def metrics(disk: Disk, computed: dict[Address, tuple[Cell, float | None]]) -> list[Finding]:
-    """Compare each cell of metrics.json with its value as computed again.
+    """Compare each cell of metrics.json with its value as computed again, and each claim.
 
     Args:
         disk: files of the study.
@@ -72,9 +74,10 @@ def metrics(disk: Disk, computed: dict[Address, tuple[Cell, float | None]]) -> l
         return []  # `outputs` reports it
     try:
         stated = dict(_leaves(artifacts.read_json(disk.root / path)))
+        problems = list(_claims(disk, stated))
     except ArtifactError as error:
         return [Finding("metrics", path.as_posix(), State.FAILED, f"{error}")]
-    problems = [
+    problems += [
         f"{address} is {stated.get(tuple(address))}, flags and records give {value * scale:.6g}"
         for address, (cell, value) in computed.items()
         if value is not None
@@ -96,6 +99,24 @@ def metrics(disk: Disk, computed: dict[Address, tuple[Cell, float | None]]) -> l
         text += f", {len(computed) - count} cannot be computed; see their jobs"
         return [Finding("metrics", path.as_posix(), State.UNKNOWN, text)]
     return [Finding("metrics", path.as_posix(), State.VERIFIED, text)]
+
+
+def _claims(disk: Disk, stated: dict[tuple[str, ...], Any]) -> Iterator[str]:
+    """Remove the claims from the content of metrics.json; yield those that have another result."""
+    of_file = {name: stated.pop(name) for name in list(stated) if name[0] == CLAIMS}
+    try:
+        rows = results.frame(disk.study, disk.root, blocks=blocks(disk.study), partial=True)
+    except _UNREADABLE:
+        return  # the check of the frame reports it
+    outcomes = claims.evaluate(disk.study, rows)
+    computed: dict[tuple[str, ...], str] = {(CLAIMS, one.name): one.state for one in outcomes}
+    lost = {(CLAIMS, one.name) for one in outcomes if one.is_incomplete}
+    for name in dict.fromkeys([*computed, *of_file]):
+        if name in lost:
+            continue  # the checks of the jobs report what is missing
+        found, expected = of_file.get(name), computed.get(name)
+        if found != expected:
+            yield f"claim {name[-1]} is {found!r}, the results give {expected!r}"
 
 
 def _table(disk: Disk, name: str) -> Iterator[Finding]:

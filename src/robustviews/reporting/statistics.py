@@ -1,81 +1,95 @@
-"""Statistics: intervals of accuracies, and comparisons with published values.
+"""Statistics of accuracies: intervals, spread between trainings, tests, several tests at once.
 
-Everything here is at the 95 % level and takes accuracies as fractions.
+Accuracies are fractions. All rows of a column see the same test images, so that only trainings
+vary, unless a subset of the images is attacked. The distributions are those of `scipy.special`,
+which is imported at its first use: results of one seed need the normal distribution alone, and
+importing `scipy.stats` takes a second.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from statistics import NormalDist, fmean, stdev
-from typing import Literal, NamedTuple
+from collections.abc import Iterable, Sequence
+from statistics import NormalDist, fmean, variance
+from typing import TYPE_CHECKING, NamedTuple
 
-PUBLISHED_IMAGES = 10_000  # CIFAR's test split, on which arXiv 2501.03507 reports
-_UPPER = 0.975  # a two-sided interval leaves 2.5 % on either side
-_Z = NormalDist().inv_cdf(_UPPER)
+import numpy as np
 
-Verdict = Literal["within noise", "higher", "lower"]
+from robustviews.options import LazyModule
+
+if TYPE_CHECKING:
+    from scipy import special
+else:
+    special = LazyModule("scipy.special")
+
+UNEQUAL = 0.01  # level of Bartlett's test, below which the rows of a column differ in spread
+_NORMAL = NormalDist()
+_Z = _NORMAL.inv_cdf(0.975)
+MOST_SEEDS = 100  # more than anyone trains
 
 
 class Interval(NamedTuple):
-    """Ends of a 95 % interval."""
+    """Ends of an interval."""
 
     low: float
     high: float
 
 
-class Summary(NamedTuple):
-    """The accuracy over the runs of one cell.
+class Spread(NamedTuple):
+    """Standard deviation between trainings.
 
     Attributes:
-        mean: accuracy, averaged over runs.
-        low: lower end of the 95 % interval.
-        high: upper end of it.
-        sd: standard deviation over runs; None for a single one.
-        runs: number of runs.
+        sd: standard deviation, a fraction.
+        freedom: degrees of freedom of its estimate; infinite if it is assumed instead of measured.
     """
+
+    sd: float
+    freedom: float
+
+    @property
+    def assumed(self) -> bool:
+        """Whether the spread is assumed instead of measured."""
+        return math.isinf(self.freedom)
+
+
+class Difference(NamedTuple):
+    """Difference of two rows, with its standard error and the degrees of freedom of the error."""
 
     mean: float
-    low: float
-    high: float
-    sd: float | None
-    runs: int
+    error: float
+    freedom: float
 
+    def interval(self, level: float = 0.95) -> Interval:
+        """Return the interval that covers the true difference with a probability."""
+        half = t_quantile((1 + level) / 2, self.freedom) * self.error
+        return Interval(self.mean - half, self.mean + half)
 
-class Comparison(NamedTuple):
-    """Comparison of an accuracy with a published one.
+    def above(self, bound: float = 0.0) -> float:
+        """Return the p-value of the one-sided test that the true difference exceeds a bound."""
+        if not self.error:
+            return float(self.mean <= bound)
+        return t_tail((self.mean - bound) / self.error, self.freedom)
 
-    Attributes:
-        difference: ours minus theirs.
-        z: difference in standard errors; 0 when both are equal.
-        verdict: `higher` or `lower` when |z| exceeds 1.96, else `within noise`.
-    """
-
-    difference: float
-    z: float
-    verdict: Verdict
+    def below(self, bound: float = 0.0) -> float:
+        """Return the p-value of the one-sided test that a bound exceeds the true difference."""
+        return Difference(-self.mean, self.error, self.freedom).above(-bound)
 
 
 def wilson(correct: int, n: int) -> Interval:
-    """Return the Wilson score interval of a proportion.
+    """Return the 95 % Wilson score interval of a proportion.
 
-    Unlike mean +- 1.96 standard errors it stays in [0, 1] and keeps its coverage near 0 and 1,
-    where robust accuracies often lie.
+    It stays in [0, 1] and keeps its coverage near 0 and 1, where robust accuracies often lie.
 
     Args:
         correct: successes, 0 to n.
         n: trials, at least 1.
-
-    Returns:
-        The 95 % interval.
 
     Raises:
         ValueError: the counts are impossible.
 
     Source: Wilson 1927; recommended by Brown, Cai, DasGupta 2001.
     """
-    if n < 1 or not 0 <= correct <= n:
-        raise ValueError(f"expected 0 <= correct <= n and n >= 1, found {correct} of {n}")
+    _check_counts(correct, n)
     p, z2 = correct / n, _Z**2
     centre = (p + z2 / (2 * n)) / (1 + z2 / n)
     half = _Z * math.sqrt(p * (1 - p) / n + z2 / (4 * n**2)) / (1 + z2 / n)
@@ -84,97 +98,229 @@ def wilson(correct: int, n: int) -> Interval:
     return Interval(low, high)
 
 
-def over_seeds(counts: Sequence[tuple[int, int]]) -> Summary:
-    """Summarise the runs of a cell.
-
-    For several runs the interval is Student's t interval of their mean. It covers the variation
-    over seeds, but not over test images, which all runs share. For one run it is the Wilson
-    interval, which covers the variation over test images, but not over seeds.
+def clopper_pearson(correct: int, n: int, level: float = 0.95) -> Interval:
+    """Return the exact interval of a proportion.
 
     Args:
-        counts: (correct, n) of each run.
-
-    Returns:
-        Mean, 95 % interval (cut to [0, 1]) and spread.
+        correct: successes, 0 to n.
+        n: trials, at least 1.
+        level: probability of coverage, at least.
 
     Raises:
-        ValueError: no run, or impossible counts.
+        ValueError: the counts are impossible.
+
+    Source: Clopper, Pearson 1934.
     """
-    if not counts:
-        raise ValueError("expected at least one run, found none")
-    if len(counts) == 1:
-        correct, n = counts[0]
-        return Summary(correct / n, *wilson(correct, n), None, 1)
-    accuracies = [correct / n for correct, n in counts]
-    mean, sd = fmean(accuracies), stdev(accuracies)
-    half = student_t(len(counts) - 1) * sd / math.sqrt(len(counts))
-    return Summary(mean, max(0.0, mean - half), min(1.0, mean + half), sd, len(counts))
+    _check_counts(correct, n)
+    tail = (1 - level) / 2
+    low = 0.0 if correct == 0 else special.betaincinv(correct, n - correct + 1, tail)
+    high = 1.0 if correct == n else special.betaincinv(correct + 1, n - correct, 1 - tail)
+    return Interval(float(low), float(high))
 
 
-def compare(
-    accuracy: float,
-    published: float,
+def beyond(correct: int, n: int, *, low: float, high: float) -> float:
+    """Return the exact two-sided p-value of the hypothesis that a proportion lies in a range.
+
+    It is below 1 - level exactly if `clopper_pearson` lies outside the range.
+    """
+    _check_counts(correct, n)
+    tails = [1.0]
+    if correct / n > high:  # P(X >= correct) at the upper end of the range
+        tails.append(2 * float(special.betainc(correct, n - correct + 1, max(0.0, high))))
+    if correct / n < low:
+        tails.append(2 * float(special.betaincc(correct + 1, n - correct, min(1.0, low))))
+    return min(tails)
+
+
+def t_quantile(level: float, freedom: float) -> float:
+    """Return a quantile of Student's t distribution; of the normal one for infinite freedom."""
+    if math.isinf(freedom):
+        return _NORMAL.inv_cdf(level)
+    return float(special.stdtrit(freedom, level))
+
+
+def t_tail(t: float, freedom: float) -> float:
+    """Return the probability that a variable of Student's t distribution exceeds t."""
+    if math.isinf(freedom):
+        return _NORMAL.cdf(-t)
+    return float(special.stdtr(freedom, -t))
+
+
+def spreads(groups: Sequence[Sequence[float]], resolutions: Sequence[float]) -> list[Spread | None]:
+    """Return the spread of each row of a column: pooled, or moderated if the rows differ.
+
+    The rows differ if Bartlett's test says so at the level of 1 %.
+
+    Args:
+        groups: accuracies of the trainings of each row; a row may have none or one.
+        resolutions: smallest difference of two accuracies of each row, 1 / images. No variance
+            counts as smaller than its square, so that seeds that agree have no spread of zero.
+
+    Returns:
+        One spread per row; None for all if no row has two trainings.
+
+    Source: Bartlett 1937.
+    """
+    measured = [pair for pair in zip(groups, resolutions, strict=True) if len(pair[0]) > 1]
+    if not measured:
+        return [None] * len(groups)
+    freedoms = np.array([len(group) - 1 for group, _ in measured])
+    variances = np.array([max(variance(group), least**2) for group, least in measured])
+    freedom = float(freedoms.sum())
+    pooled = float(freedoms @ variances) / freedom
+    if bartlett(variances, freedoms) >= UNEQUAL:
+        return [Spread(math.sqrt(pooled), freedom)] * len(groups)
+    prior, prior_freedom = _prior(variances, freedoms)
+    own = iter(variances)
+    result: list[Spread | None] = []
+    for group in groups:
+        degrees = max(0, len(group) - 1)
+        value = next(own) if degrees else 0.0
+        if math.isinf(prior_freedom):
+            result.append(Spread(math.sqrt(prior), freedom))
+            continue
+        total = prior_freedom + degrees
+        moderated = (prior_freedom * prior + degrees * value) / total
+        # The prior is estimated from the same rows: it knows no more than all of them.
+        result.append(Spread(math.sqrt(moderated), min(total, freedom)))
+    return result
+
+
+def bartlett(variances: np.ndarray, freedoms: np.ndarray) -> float:
+    """Return the p-value of Bartlett's test that variances are equal; 1 for a single one."""
+    rows, freedom = len(variances), freedoms.sum()
+    if rows < 2:
+        return 1.0
+    pooled = freedoms @ variances / freedom
+    statistic = freedom * math.log(pooled) - freedoms @ np.log(variances)
+    correction = 1 + (np.sum(1 / freedoms) - 1 / freedom) / (3 * (rows - 1))
+    return float(special.chdtrc(rows - 1, max(0.0, statistic / correction)))
+
+
+def _prior(variances: np.ndarray, freedoms: np.ndarray) -> tuple[float, float]:
+    """Return variance and degrees of freedom of the prior that rows share, by moments.
+
+    Source: Smyth 2004, section 6.2.
+    """
+    half = freedoms / 2
+    logs = np.log(variances) - special.digamma(half) + np.log(half)
+    excess = np.var(logs, ddof=1) - np.mean(special.polygamma(1, half))
+    if excess <= 0:
+        return float(np.exp(np.mean(logs))), math.inf
+    prior = 2 * _trigamma_inverse(float(excess))
+    log = np.mean(logs) + special.digamma(prior / 2) - math.log(prior / 2)
+    return float(np.exp(log)), prior
+
+
+def _trigamma_inverse(value: float) -> float:
+    """Return y with trigamma(y) = value, by Newton's method (Smyth 2004, appendix)."""
+    y = 0.5 + 1 / value
+    for _ in range(50):
+        trigamma = special.polygamma(1, y)
+        step = float(trigamma * (1 - trigamma / value) / special.polygamma(2, y))
+        y += step
+        if abs(step) < 1e-9 * y:
+            break
+    return y
+
+
+def of_images(accuracy: float, n: int, total: int | None) -> float:
+    """Return the variance of an accuracy on n of `total` test images; 0 if they are all.
+
+    Args:
+        accuracy: mean over trainings, which all see the same images.
+        n: attacked images.
+        total: test images; None if unknown, which counts as infinitely many.
+    """
+    rest = 1 / total if total else 0.0
+    return max(0.0, accuracy * (1 - accuracy) * (1 / n - rest))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values adjusted for several tests: below a level if rejected at that level.
+
+    Source: Holm 1979.
+    """
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    order = sorted(range(len(p_values)), key=p_values.__getitem__)
+    for rank, place in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        adjusted[place] = largest
+    return adjusted
+
+
+def assumed_limit(spread: float) -> float:
+    """Return the difference of two single trainings that is significant at an assumed spread."""
+    return _Z * math.sqrt(2) * spread
+
+
+def fewest_seeds(
+    bound: float, spread: Spread, *, level: float, seeds: int, fixed: float = 0.0, others: int = 0
+) -> int | None:
+    """Return the smallest number of seeds whose error stays within a bound.
+
+    Each further seed adds a degree of freedom to a measured spread.
+
+    Args:
+        bound: largest t_level * error.
+        spread: present spread.
+        level: level of the quantile t.
+        seeds: present number of seeds.
+        fixed: variance that more seeds do not reduce.
+        others: single trainings whose spread the error includes; more seeds do not reduce it.
+
+    Returns:
+        At least 2; None if no number up to 100 is enough.
+    """
+    k = np.arange(2, MOST_SEEDS + 1)
+    error = np.sqrt(spread.sd**2 * (others + 1 / k) + fixed)
+    if spread.assumed:
+        quantile = np.full(len(k), t_quantile(level, math.inf))
+    else:
+        quantile = special.stdtrit(np.maximum(1, spread.freedom + k - seeds), level)
+    enough = k[quantile * error <= bound]
+    return int(enough[0]) if len(enough) else None
+
+
+def welch(
+    first: Sequence[float],
+    second: Sequence[float],
     *,
-    n: int,
-    sd: float | None = None,
-    runs: int = 1,
-    published_n: int = PUBLISHED_IMAGES,
-) -> Comparison:
-    """Test whether an accuracy differs from a published one by more than chance.
+    images: int,
+    image_variance: float,
+    factor: float = 1.0,
+) -> Difference:
+    """Compare two rows: first - factor * second, averaged over seeds.
 
-    A two-proportion z-test. The published value is one run on `published_n` images, without a
-    stated spread. If our spread over seeds is known, its variance is added twice: once divided by
-    our number of runs, and once in full, because the published run drew a seed too. With a single
-    run of ours the spread is unknown and left out; then `higher` and `lower` mean: by more than the
-    choice of test images explains. If both were tested on the same images, the test errs towards
-    `within noise`.
+    Both rows are trained with seeds of their own, and see the same test images.
 
     Args:
-        accuracy: ours, a fraction; the mean of our runs.
-        published: theirs, a fraction.
-        n: test images of one run of ours. The runs share them, so they count once.
-        sd: standard deviation over our runs; None for one.
-        runs: number of our runs.
-        published_n: test images of the published run.
+        first: accuracies of at least two trainings.
+        second: the same of the other row.
+        images: test images.
+        image_variance: variance over images of the difference of mean correctness, S_d^2.
+        factor: by which `second` is multiplied.
 
-    Returns:
-        Difference, z and verdict.
-
-    Source: two-proportion z-test with pooled variance, Fleiss, Levin, Paik 2003, section 3.2.
+    Source: Welch 1947, with the images as a third source; degrees of freedom: Satterthwaite 1946.
     """
-    difference = accuracy - published
-    pooled = (accuracy * n + published * published_n) / (n + published_n)
-    variance = pooled * (1 - pooled) * (1 / n + 1 / published_n)
-    if sd is not None:
-        variance += sd**2 * (1 + 1 / runs)
-    z = difference / math.sqrt(variance) if difference else 0.0
-    if abs(z) <= _Z:
-        return Comparison(difference, z, "within noise")
-    return Comparison(difference, z, "higher" if z > 0 else "lower")
+    parts = [
+        (variance(first) / len(first), len(first) - 1),
+        (factor**2 * variance(second) / len(second), len(second) - 1),
+        (image_variance / images, images - 1),
+    ]
+    total = sum(part for part, _ in parts)
+    shares = sum(part**2 / freedom for part, freedom in parts)
+    freedom = total**2 / shares if shares else float(min(degrees for _, degrees in parts))
+    mean = fmean(first) - factor * fmean(second)
+    return Difference(mean, math.sqrt(total), freedom)
 
 
-def student_t(freedom: int) -> float:
-    """Return the 97.5 % quantile of Student's t distribution.
+def own_spread(accuracies: Iterable[float]) -> float | None:
+    """Return the standard deviation of a row's own trainings; None for fewer than two."""
+    values = list(accuracies)
+    return math.sqrt(variance(values)) if len(values) > 1 else None
 
-    Exact for one and two degrees of freedom, otherwise a series accurate to 0.2 %.
 
-    Args:
-        freedom: degrees of freedom, at least 1.
-
-    Returns:
-        The quantile, such as 4.303 for 2.
-
-    Source: Abramowitz, Stegun 1964, 26.7.5.
-    """
-    if freedom == 1:
-        return math.tan(math.pi * (_UPPER - 0.5))
-    if freedom == 2:
-        return (2 * _UPPER - 1) * math.sqrt(2 / (4 * _UPPER * (1 - _UPPER)))
-    z: float = _Z
-    terms: tuple[float, ...] = (
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
-    )
-    return z + sum(term / float(freedom) ** power for power, term in enumerate(terms, start=1))
+def _check_counts(correct: int, n: int) -> None:
+    if n < 1 or not 0 <= correct <= n:
+        raise ValueError(f"expected 0 <= correct <= n and n >= 1, found {correct} of {n}")

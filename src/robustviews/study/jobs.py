@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from robustviews.artifacts import ArtifactError, Record
-from robustviews.study import folders, plan, specs
+from robustviews.study import claims, folders, plan, specs
 from robustviews.study.schema import Figure, Study, Table
 from robustviews.study.specs import Spec
 
@@ -181,7 +181,7 @@ def _reporting(study: Study, computing: dict[Key, Job]) -> Iterator[Job]:
         ),
     ]
     yield job("frame", "", cells, "frame.csv")
-    yield job("metrics", "", written(_cells(study, *study.tables.values())), "metrics.json")
+    yield job("metrics", "", written(_cells(study, *claims.blocks(study))), "metrics.json")
     yield from shown
     pages = {file: source.key for source in shown for file in source.writes}
     yield job("report", "", cells | pages, "report.html", "audit.html")

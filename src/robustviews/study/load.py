@@ -30,6 +30,7 @@ SLUG = re.compile(r"(?=.{1,80}$)[a-z0-9]+(-[a-z0-9]+)*")  # 80: a path holds sev
 RESERVED = {
     "clean": "attacks",  # metrics of columns
     "minutes": "attacks",
+    "claims": "tables",  # their results stand beside the tables in metrics.json
     "fresh": "probes",  # a value of rle_start
     "own": "probes",  # every study has it: a supervised network's own classifier
 }

@@ -9,6 +9,7 @@ from robustviews.attacks import fraction
 from robustviews.methods import DivisionError, divide
 from robustviews.probe import LinearProbe, Probe
 from robustviews.sanity import Stepwise, unreached
+from robustviews.study.claims import check_claims
 from robustviews.study.columns import CLEAN, FORM, MINUTES, Column
 from robustviews.study.located import LocatedDict, show
 from robustviews.study.problems import Place, Problems, nearest
@@ -26,6 +27,8 @@ def check_references(study: Study, tree: LocatedDict, problems: Problems) -> Non
         problems: collects the mistakes.
     """
     _Checker(study, tree, problems).check()
+    if isinstance(study.claims, dict):
+        check_claims(study, tree, problems)
 
 
 class _Checker:

@@ -206,6 +206,41 @@ class Figure:
     note: str = ""
 
 
+@dataclass(frozen=True)
+class Verdicts:
+    """When an accuracy counts as the published one, in percentage points.
+
+    Attributes:
+        margin: largest difference that counts as reproduced.
+        low_margin: the same where the published value is below `low_below`, or ours is below 1 % or
+            above 99 %.
+        low_below: see `low_margin`, in percent.
+        spread: standard deviation between trainings that is assumed while no row of a column has
+            two seeds.
+    """
+
+    margin: float = option(2.0, gt=0)
+    low_margin: float = option(1.0, gt=0)
+    low_below: float = option(10.0, ge=0, le=100)
+    spread: float = option(1.5, gt=0)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim of the paper, as inequalities between rows of a table that all have to hold.
+
+    Attributes:
+        says: the claim in words.
+        table: table or figure whose rows and columns are compared.
+        holds: inequalities, such as `row2 > row3`, `row2 >= row3 - 1 on cifar10/clean` or
+            `row7 <= 0.2 * row2 on minutes`; see `robustviews.study.claims`.
+    """
+
+    says: str
+    table: str
+    holds: tuple[str, ...]
+
+
 @dataclass(frozen=True, eq=False)
 class Study:
     """A whole study: everything that decides its numbers. Compared and hashed by identity.
@@ -219,6 +254,8 @@ class Study:
         attacks: by name; `eps` and step sizes in 1/255.
         tables: by name.
         figures: by name.
+        verdicts: when an accuracy counts as the published one.
+        claims: claims of the paper by a short name, such as `F1`.
         seeds: seeds of every run without `seeds` of its own.
         demonstration: notice on every table of a study that reproduces nothing; else empty.
         runtime: how jobs run on this machine.
@@ -234,6 +271,8 @@ class Study:
     attacks: dict[str, Attack]
     tables: dict[str, Table]
     figures: dict[str, Figure] = field(default_factory=dict)
+    verdicts: Verdicts = Verdicts()
+    claims: dict[str, Claim] = field(default_factory=dict)
     seeds: tuple[int, ...] = option((0,), ge=0)
     demonstration: str = ""
     runtime: Runtime = Runtime()

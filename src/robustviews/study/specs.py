@@ -13,12 +13,13 @@ from robustviews.methods import METHODS
 from robustviews.options import deciding
 from robustviews.probe import PROBES
 from robustviews.regimes import REGIMES
-from robustviews.study import fingerprint, plan
+from robustviews.study import claims, comparable, fingerprint, plan
 from robustviews.study.fingerprint import SOURCE
-from robustviews.study.schema import Figure, Study, Table
+from robustviews.study.schema import Claim, Figure, Study, Table
 
 Spec = dict[str, Any]  # plain JSON: writing and reading a record does not change it
 
+_COMPARED = ("study/claims", "study/comparable", "study/switches", "study/work")
 
 # What every job with a network calls besides the function of its stage.
 NETWORK = (
@@ -141,7 +142,7 @@ def report_spec(study: Study, block: str = "", *, rule: str = "report") -> Spec:
         rule: rule of the job; only the report shows findings of the audit.
     """
     audit = [] if block or rule != "report" else ["study", "provenance", "machine/humanize"]
-    code = fingerprint.files("reporting", "pages", "sanity", *audit)
+    code = fingerprint.files("reporting", "pages", "sanity", *(audit or _COMPARED))
     shown = study.tables.get(block) or study.figures.get(block)
     labels = {name: plan.label(study, name) for name in study.runs}
     titles = [study.title, study.demonstration]
@@ -153,11 +154,14 @@ def report_spec(study: Study, block: str = "", *, rule: str = "report") -> Spec:
             name: [table.columns, {row: [of.run, of.probe] for row, of in table.rows.items()}]
             for name, table in study.tables.items()
         }
-    protocol: dict[str, list[str]] = {}
+    spec = {"block": content, "labels": labels, "titles": titles, "code": code}
     if shown or rule == "report":
-        protocol = _protocol(study, *([shown] if shown else ()))
-    shown_as = {"block": content, "labels": labels, "titles": titles, "protocol": protocol}
-    return _plain({**shown_as, "code": code})
+        blocks = [shown] if shown else []
+        spec["protocol"] = _protocol(study, *blocks)
+        spec["verdicts"] = [study.verdicts, _incomparable(study, *blocks)]
+    if rule in ("metrics", "report"):
+        spec["claims"] = [study.claims, *(_claimed(study, one) for one in study.claims.values())]
+    return _plain(spec)
 
 
 def _protocol(study: Study, *blocks: Table | Figure) -> dict[str, list[str]]:
@@ -167,6 +171,19 @@ def _protocol(study: Study, *blocks: Table | Figure) -> dict[str, list[str]]:
     attacks = {cell.attack: study.attacks[cell.attack] for cell in cells if cell.attack}
     described = {name: [one.describe(), one.comparable()] for name, one in attacks.items()}
     return probes | described
+
+
+def _claimed(study: Study, claim: Claim) -> list[Any]:
+    """Return what a claim compares, without the texts of its table."""
+    table = claims.block(study, claim)
+    rows = {name: [row.run, row.probe, row.published] for name, row in table.rows.items()}
+    return [table.columns, rows]
+
+
+def _incomparable(study: Study, *blocks: Table | Figure) -> list[str]:
+    """Return why cells of some blocks, or of all, are not comparable with published values."""
+    cells = [cell for cell in plan.cells_of(study, *blocks) if cell.published is not None]
+    return [comparable.incomparable(study, cell) for cell in cells]
 
 
 def to_json(spec: Spec) -> str:

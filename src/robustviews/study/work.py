@@ -16,6 +16,13 @@ from robustviews.study.schema import Run
 from robustviews.study.shapes import Shape
 
 
+def passes_per_image(run: Run) -> int:
+    """Return the passes of one view that a training takes for each training image."""
+    replays, views = run.regime.updates_per_batch, run.views.count
+    passes = passes_over_data(run.epochs, run.epochs_meaning, replays, views)
+    return passes * views * replays * (1 + run.regime.steps)
+
+
 @dataclass(frozen=True)
 class Training:
     """Work of a pretraining.

@@ -309,6 +309,16 @@ def test_the_summary_is_the_main_table_and_the_path_of_the_report(project, capsy
     assert output.endswith(f"\nReport: {project}/results/tiny/report.html\n")
 
 
+@pytest.mark.usefixtures("empty")
+def test_the_summary_prints_the_claims_of_a_study(capsys):
+    study = Path(__file__).parents[3] / "studies/cf-amc-ssl.yaml"
+    assert main(["summary", "--study", str(study)]) == 0
+    output = capsys.readouterr().out
+    assert "| F2 | better balance than SimCLR | not attempted | holds | row2 > row3" in output
+    assert "cifar100/pgd20/4: not run, published -2.15 |" in output
+    assert output.index("Claims") > output.index("Robust linear evaluation of robust encoders")
+
+
 def test_a_strict_summary_names_each_shown_head_whose_attack_is_not_established(project, capsys):
     shown = {"rle": "emp-free-digits-s0", "own": "supervised-std-digits-s0"}
     assert main(["summary"]) == 0

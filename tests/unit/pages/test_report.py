@@ -14,7 +14,7 @@ from robustviews.pages import audit as audit_page
 from robustviews.pages import report
 from robustviews.provenance.audit import Audit, audit
 from robustviews.provenance.findings import State
-from robustviews.reporting import results
+from robustviews.reporting import claims, results
 from robustviews.reporting.tables import TABLES
 from robustviews.study import cells, folders
 from tests.unit.results_tree import DEVICE, small_study, write_shown, write_tree
@@ -65,6 +65,7 @@ def render(root, study, *, partial=False):
         figures=dict.fromkeys(study.figures, SVG),
         records=results.records(study, root),
         audited=audit(study, root, settled=False),
+        claims=claims.evaluate(study, frame),
         curves=SVG,
         examples=report.PNG + b"...",
     )
@@ -170,9 +171,36 @@ def test_a_cell_shows_run_seed_images_interval_and_device(page, root, study):
 
 
 def test_published_values_stand_beside_ours_with_a_verdict(page):
-    assert "paper 75.88 +13.6 ▲ higher" in page.text.replace("\N{NO-BREAK SPACE}", " ")
+    assert "paper 75.88 +13.6 not comparable" in plain(page.text)
     assert "published value not available" in page.text
-    assert "▲ higher than published" in page.text
+    assert any("probe_epochs is 3" in title for title in page.all("span", "title"))
+
+
+def plain(text):
+    return " ".join(text.split())
+
+
+def test_every_claim_stands_with_its_result_and_its_inequalities(page):
+    assert "F2 crops beat SimCLR undecided unavailable" in plain(page.text)
+    assert "free > pgd on digits/pgd20/4: difference" in page.text
+    assert "3 inequalities" in page.text
+    assert "#claims" in page.all("a", "href")
+
+
+def test_a_number_whose_attack_is_not_established_is_struck_through(root, study):
+    frame = [{**row, "sanity": "AS9"} for row in results.frame(study, root)]
+    tables = {name: TABLES[t.kind](study, t, frame) for name, t in study.tables.items()}
+    html = report.render(
+        study,
+        frame,
+        tables=tables,
+        figures={},
+        records=results.records(study, root),
+        audited=audit(study, root, settled=False),
+    )
+    page = Page(html)
+    assert [tag for tag, _ in page.elements].count("s") == 3 * 2 + 1
+    assert "attack not established: AS9" in page.text
 
 
 def test_tables_are_marked_up_for_screen_readers(page):

@@ -183,6 +183,16 @@ def test_metrics_of_a_cell_that_the_study_does_not_have_fail(root, study):
     assert "metrics" in states(audit(study, root).findings)[0]
 
 
+def test_a_claim_with_another_result_than_the_results_give_fails(root, study):
+    path = root / "results/tiny/metrics.json"
+    metrics = artifacts.read_json(path)
+    metrics["claims"]["F2"] = "holds"
+    artifacts.write_json(path, metrics)
+    (finding,) = (one for one in audit(study, root).findings if one.check == "metrics")
+    assert finding.state is State.FAILED
+    assert "claim F2 is 'holds', the results give 'undecided'" in finding.text
+
+
 def test_flags_are_compared_with_labels_even_if_every_hash_fits(root, study):
     folder = folders.attack_folder(study, PGD, "rle", "pgd20")
     path = root / folder / "flags.safetensors"

@@ -14,6 +14,7 @@ from robustviews import artifacts
 from robustviews.cli import _parser
 from robustviews.provenance.explain import explain
 from robustviews.reporting import results
+from robustviews.reporting.tables import words
 from robustviews.study import cells, folders, jobs
 from robustviews.study.cells import CellError
 from tests.unit.results_tree import DEVICE, small_study, write_shown, write_tree
@@ -77,6 +78,39 @@ def test_the_value_is_given_with_its_source(text, study, tree):
     assert "is attacked" not in minutes
 
 
+def test_the_comparison_with_the_paper_is_put_in_words(text):
+    block = text.partition("How it compares with the paper\n")[2].partition("\n\n")[0]
+    for line in (
+        "published: 55.97",
+        "ours: 77.8 %, 95 % interval 74.96 to 80.70, 3 seeds",
+        "spread between trainings: 1.15 points, 2 degrees of freedom",
+        "verdict: not comparable: head switch probe_epochs is 3 (paper 20, code 2)",
+        "switch: training switch free_step_size is 2.55 (paper 8, code 2.55)",
+    ):
+        assert line in plain(block)
+
+
+def test_a_verdict_names_margin_state_and_what_would_decide_it(tree):
+    study = small_study()
+    alike = small_study(
+        probes=study.probes | {"rle": dataclasses.replace(study.probes["rle"], epochs=20)}
+    )
+    frame = results.frame(study, tree)
+    for row in frame:
+        if row["entry"] == "emp-free3" and row["eps"] == 4:
+            row["correct"] = 110 + 2 * row["seed"]
+    alike.probes["rle"] = dataclasses.replace(alike.probes["rle"], rle_start="fresh")
+    lines = list(words.describe(alike, "table1", cells.find(alike, CELL)[1], frame))
+    assert "difference: +0.03 points; margin: 2 points" in lines
+    assert any(line.startswith("verdict: reproduced: with 95 %") for line in lines)
+    for row in frame:
+        if row["entry"] == "emp-free3" and row["eps"] == 4:
+            row["correct"] = 106 + 6 * row["seed"]
+    lines = list(words.describe(alike, "table1", cells.find(alike, CELL)[1], frame))
+    assert any(line.startswith("verdict: undecided: the difference is neither") for line in lines)
+    assert any(line.startswith("to decide it: ") and "seeds" in line for line in lines)
+
+
 def test_each_step_has_its_options_once_and_each_job_its_own_facts(text):
     titles = [block.splitlines()[0] for block in text.split("\n\n")][1:-3]
     head = "A head is trained on the frozen encoder"
@@ -87,6 +121,7 @@ def test_each_step_has_its_options_once_and_each_job_its_own_facts(text):
         head,
         "The classifier is attacked",
         "The attack is checked",
+        "How it compares with the paper",
     ]
     words = plain(text)
     assert words.count("regime: ") == 1

@@ -11,6 +11,7 @@ from PIL import Image
 
 from robustviews.reporting import figures, results
 from robustviews.reporting.figures.style import BARS, COLOURS
+from robustviews.reporting.tables import row_values
 from robustviews.study.schema import Figure
 from tests.unit.results_tree import COLUMNS, ROWS, small_study, write_tree
 
@@ -36,7 +37,7 @@ def points(axis):
     """Return (x, y) of every marker: filled ones are ours, white ones published."""
     ours, published = set(), set()
     for line in axis.lines:
-        if line.get_marker() in ("", "None", None) or line.get_linestyle() == ":":
+        if line.get_marker() in ("", "x", "None", None) or line.get_linestyle() == ":":
             continue
         place = (round(line.get_xdata()[0], 2), round(line.get_ydata()[0], 2))
         (published if line.get_markerfacecolor() == "white" else ours).add(place)
@@ -76,8 +77,8 @@ def test_bars_have_the_length_of_the_accuracies_and_the_ends_of_their_intervals(
             means.append(100 * sum(rows) / len(rows))
     assert lengths == pytest.approx(means)
     errors = [collection.get_segments()[0] for collection in axis.collections]
-    row = next(row for row in frame if row["entry"] == "simclr-pgd5" and row["eps"] == 0)
-    assert sorted(errors[1][:, 0]) == pytest.approx([100 * row["low"], 100 * row["high"]])
+    clean = row_values(study, study.figures["bars"], frame)[1].cells[0]
+    assert sorted(errors[1][:, 0]) == pytest.approx([100 * clean.low, 100 * clean.high])
 
 
 def test_bars_show_published_values_hollow_and_leave_out_unavailable_ones(study, frame):
@@ -130,6 +131,34 @@ def test_a_figure_without_a_needed_column_is_refused_with_its_name(study, frame)
     figure = dataclasses.replace(figure, rows={"a": dataclasses.replace(ROWS["pgd"], published=())})
     with pytest.raises(ValueError, match="needs the columns digits/clean and digits/<attack>"):
         figures.draw(study, figure, frame)
+
+
+def struck(frame):
+    return [
+        {**row, "sanity": "AS9"} if row["entry"] == "simclr-pgd5" and row["eps"] else row
+        for row in frame
+    ]
+
+
+def test_a_number_whose_attack_is_not_established_is_a_hollow_crossed_out_marker(study, frame):
+    before = figures.draw(study, study.figures["tradeoff"], frame)
+    after = figures.draw(study, study.figures["tradeoff"], struck(frame))
+    (ours, published), (left, hollow) = points(before.axes[1]), points(after.axes[1])
+    (moved,) = ours - left
+    assert hollow - published == {moved}
+    crosses = [line for line in after.axes[1].lines if line.get_marker() == "x"]
+    assert [line.get_xdata()[0] for line in crosses] == pytest.approx([moved[0]], abs=0.01)
+    labels = [text.get_text() for text in after.legends[0].get_texts()]
+    assert "attack not established" in labels
+    assert not any(line.get_marker() == "x" for line in before.axes[1].lines)
+
+
+def test_a_bar_whose_attack_is_not_established_is_hollow_without_interval(study, frame):
+    (before,) = figures.draw(study, study.figures["bars"], frame).axes
+    (after,) = figures.draw(study, study.figures["bars"], struck(frame)).axes
+    faces = [patch.get_facecolor() for patch in after.patches]
+    assert faces.count((1.0, 1.0, 1.0, 1.0)) == 2
+    assert len(before.collections) - len(after.collections) == 2
 
 
 def test_a_demonstration_says_so_on_the_figure(frame):

@@ -19,6 +19,7 @@ def test_every_cell_is_a_number_in_percent_or_minutes(tmp_path):
     write_tree(tmp_path, study)
     frame = results.frame(study, tmp_path)
     numbers = metrics(study, frame)
+    assert numbers.pop("claims") == {"F2": "undecided"}
     assert {table: set(rows) for table, rows in numbers.items()} == {
         "table1": {"free", "pgd", "supervised"},
         "aa": {"free"},
@@ -43,7 +44,8 @@ def test_the_verb_writes_them_beside_the_report(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["metrics", "--study", str(TINY), "--partial"]) == 0
     text = (tmp_path / "results/tiny/metrics.json").read_text(encoding="utf-8")
-    assert json.loads(text) == {"accuracies": {"emp": {}, "simclr": {}, "supervised": {}}}
+    accuracies = {"emp": {}, "simclr": {}, "supervised": {}}
+    assert json.loads(text) == {"accuracies": accuracies, "claims": {"F1": "not attempted"}}
     assert text == json.dumps(json.loads(text), indent=1, sort_keys=True) + "\n"
     assert main(["metrics", "--study", str(TINY)]) == 2
     assert artifacts.read_json(tmp_path / "results/tiny/metrics.json") == json.loads(text)

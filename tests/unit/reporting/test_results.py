@@ -97,7 +97,7 @@ def test_a_row_describes_how_its_number_was_computed(study, root):
 
 def test_a_pretraining_without_evaluation_has_a_row_with_its_minutes(tmp_path):
     table = Table("Cost", ("digits/minutes",), {"pgd": Row("simclr-pgd5", "rle")})
-    study = small_study(tables={"cost": table}, figures={})
+    study = small_study(tables={"cost": table}, figures={}, claims={})
     write_tree(tmp_path, study)
     (row,) = frame(study, tmp_path)
     assert (row["attack"], row["n"], row["accuracy"]) == ("", 0, None)

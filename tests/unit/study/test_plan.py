@@ -32,6 +32,7 @@ from robustviews.study import (
     specs,
 )
 from robustviews.study.columns import Column
+from robustviews.study.schema import Claim, Verdicts
 
 RUNS = {
     "emp": Run(EmpSsl(), Free(), ("digits", "other"), epochs=3, seeds=(3, 5)),
@@ -388,6 +389,33 @@ def test_a_table_is_rebuilt_when_its_text_changes_and_not_when_a_figure_does():
     assert spec(figure, "one") == spec(study(), "one")
     assert spec(figure, "two") != spec(study(), "two")
     assert spec(study(runtime=Runtime(threads=8)), "one") == spec(study(), "one")
+
+
+def test_margins_decide_tables_and_claims_decide_metrics_and_report():
+    def spec(of: Study, block: str = "", rule: str = "report") -> str:
+        return specs.to_json(specs.report_spec(of, block, rule=rule))
+
+    margins = study(verdicts=Verdicts(margin=3))
+    assert spec(margins, "one", "table") != spec(study(), "one", "table")
+    assert spec(margins) != spec(study())
+    assert spec(margins, rule="curves") == spec(study(), rule="curves")
+    row, other = TABLE.rows
+    claimed = study(claims={"F1": Claim("words", "one", (f"{row} > {other}",))})
+    for rule, changes in (("metrics", True), ("report", True), ("frame", False)):
+        assert (spec(claimed, rule=rule) != spec(study(), rule=rule)) == changes
+    assert spec(claimed, "one", "table") == spec(study(), "one", "table")
+    worded = {"one": dataclasses.replace(TABLE, title="Another title", note="A note")}
+    other = study(tables=worded, claims=claimed.claims)
+    assert spec(other, rule="metrics") == spec(claimed, rule="metrics")
+
+
+def test_what_is_known_of_the_paper_decides_tables_and_retrains_nothing(monkeypatch):
+    before = study()
+    table = specs.report_spec(before, "one")
+    training = specs.pretrain_spec(before, "emp-digits-s3")
+    monkeypatch.setattr(specs.comparable, "incomparable", lambda *_: "another head")
+    assert specs.report_spec(before, "one") != table
+    assert specs.pretrain_spec(before, "emp-digits-s3") == training
 
 
 def test_only_the_report_is_rebuilt_when_the_code_of_the_audit_changes(monkeypatch):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure as Drawing
 from matplotlib.patches import Patch
@@ -15,10 +15,12 @@ from robustviews.reporting.figures.style import (
     ERROR,
     GREY,
     MARKERS,
+    cross,
     hollow,
     legend_marker,
 )
 from robustviews.reporting.tables.values import PERCENT, CellValue, RowValues
+from robustviews.reporting.verdicts import NOT_ESTABLISHED
 from robustviews.study.columns import Column
 
 if TYPE_CHECKING:
@@ -51,9 +53,10 @@ def bars(rows: list[RowValues], title: str) -> Drawing:
         )
         for place, number in enumerate(largest)
     ]
+    handles += _struck_handles(rows)
     if _has_published(rows):
         handles.append(legend_marker("D", "published", face="white", edge="black"))
-    _head(drawing, title, handles, columns=6)
+    _head(drawing, title, handles, columns=4 if len(panels) < 2 else 6)
     return drawing
 
 
@@ -70,7 +73,6 @@ def cost(rows: list[RowValues], title: str) -> Drawing:
 def _bar_panel(axis: Axes, rows: list[RowValues], numbers: list[int]) -> None:
     thickness = 0.8 / len(numbers)
     for place, number in enumerate(numbers):
-        colour, hatch = _bar_style(place)
         for line, row in enumerate(rows):
             y = line - 0.4 + (place + 0.5) * thickness
             cell = row.cells[number]
@@ -81,13 +83,12 @@ def _bar_panel(axis: Axes, rows: list[RowValues], numbers: list[int]) -> None:
                     y,
                     cell.ours * PERCENT,
                     thickness * 0.92,
-                    color=colour,
-                    hatch=hatch,
-                    edgecolor="white",
-                    linewidth=0,
-                    xerr=_errors(cell),
+                    **_bar_look(place, is_struck=bool(cell.struck)),
+                    xerr=None if cell.struck else _errors(cell),
                     error_kw=ERROR,
                 )
+            if cell.ours is not None and cell.struck:
+                axis.plot(cell.ours * PERCENT, y, **cross("#000000", 5))
             if isinstance(cell.published, float):
                 axis.plot(cell.published * PERCENT, y, **hollow("D", "#000000", 4.5))
 
@@ -108,7 +109,8 @@ def _scatter(rows: list[RowValues], title: str, *, x_metric: str) -> Drawing:
     columns = min(3, len(panels))
     grid_rows = -(-len(panels) // columns)
     width = max(3.1 * columns, 6.2)
-    longest = max(len(label) for label in _labels(rows))
+    extra = [str(handle.get_label()) for handle in _struck_handles(rows)]
+    longest = max(map(len, [*_labels(rows), *extra]))
     per_line = max(1, int(width / (0.065 * longest + 0.5)))  # legend entries per line
     drawing = Drawing(figsize=(width, 2.8 * grid_rows + 0.18 * (len(rows) // per_line + 2)))
     axes = list(drawing.subplots(grid_rows, columns, squeeze=False).flat)
@@ -124,7 +126,7 @@ def _scatter(rows: list[RowValues], title: str, *, x_metric: str) -> Drawing:
             _logarithmic(axis)
     for axis in axes[len(panels) :]:
         axis.set_visible(False)
-    handles = [
+    handles: list[Artist] = [
         legend_marker(marker, label, face=colour, edge=colour)
         for (marker, colour), label in zip(
             map(_row_style, range(len(rows))), _labels(rows), strict=True
@@ -132,6 +134,7 @@ def _scatter(rows: list[RowValues], title: str, *, x_metric: str) -> Drawing:
     ]
     if _has_published(rows):
         handles.append(legend_marker("o", "hollow: published", face="white", edge="black"))
+    handles += _struck_handles(rows)
     _head(drawing, title, handles, columns=per_line)
     return drawing
 
@@ -150,6 +153,10 @@ def _point(axis: Axes, x: CellValue, y: CellValue, place: int) -> None:
     ours = theirs = None
     if x.ours is not None and y.ours is not None:
         ours = (x.ours * scale, y.ours * PERCENT)
+    if ours and (x.struck or y.struck):
+        axis.plot(*ours, **hollow(marker, colour, 6))
+        axis.plot(*ours, **cross(colour, 9))
+    elif ours:
         axis.errorbar(
             *ours,
             xerr=None if x.column.is_minutes else _errors(x),
@@ -208,6 +215,13 @@ def _has_published(rows: list[RowValues]) -> bool:
     return any(isinstance(cell.published, float) for row in rows for cell in row.cells)
 
 
+def _struck_handles(rows: list[RowValues]) -> list[Artist]:
+    """Return the legend entry of numbers whose attack is not established, if there are any."""
+    if not any(cell.struck for row in rows for cell in row.cells):
+        return []
+    return [legend_marker("x", NOT_ESTABLISHED, face="black", edge="black")]
+
+
 def _errors(cell: CellValue) -> list[list[float]]:
     """Return the distances from the mean to both ends of the 95 % interval, in percent."""
     assert cell.ours is not None
@@ -220,6 +234,14 @@ def _errors(cell: CellValue) -> list[list[float]]:
 def _row_style(place: int) -> tuple[str, str]:
     """Return marker and colour of a row."""
     return MARKERS[place % len(MARKERS)], COLOURS[place % len(COLOURS)]
+
+
+def _bar_look(place: int, *, is_struck: bool) -> dict[str, Any]:
+    """Return the plot options of a bar; a struck one is hollow."""
+    colour, hatch = _bar_style(place)
+    if is_struck:
+        return {"facecolor": "white", "edgecolor": colour, "linestyle": ":", "linewidth": 0.8}
+    return {"color": colour, "hatch": hatch, "edgecolor": "white", "linewidth": 0}
 
 
 def _bar_style(place: int) -> tuple[str, str]:

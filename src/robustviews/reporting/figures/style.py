@@ -1,7 +1,8 @@
 """Style of figures: colours and markers; the same drawing gives the same bytes.
 
 Colours are those of Okabe and Ito, which colour-blind people can distinguish; hatches, markers and
-luminance carry the same information in greyscale. Published values are hollow.
+luminance carry the same information in greyscale. Published values are hollow; a number whose
+attack is not established is hollow and crossed out.
 """
 
 from __future__ import annotations
@@ -74,6 +75,18 @@ def hollow(marker: str, colour: str, size: float) -> dict[str, Any]:
         "markeredgewidth": 1.1,
         "linestyle": "",
         "zorder": 4,
+    }
+
+
+def cross(colour: str, size: float) -> dict[str, Any]:
+    """Return the plot options of the cross through a number whose attack is not established."""
+    return {
+        "marker": "x",
+        "markersize": size,
+        "markeredgecolor": colour,
+        "markeredgewidth": 1.1,
+        "linestyle": "",
+        "zorder": 5,
     }
 
 

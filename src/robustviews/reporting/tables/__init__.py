@@ -62,9 +62,9 @@ class TableData:
         return len({row.probe for row in self.rows}) > 1
 
     @property
-    def compares(self) -> bool:
-        """Whether any cell is compared with a published value."""
-        return any(cell.verdict for row in self.rows for cell in row.cells)
+    def strikes(self) -> bool:
+        """Whether the attack of any cell is not established."""
+        return any(cell.struck for row in self.rows for cell in row.cells)
 
     @property
     def groups(self) -> list[tuple[str, int]]:
@@ -90,8 +90,8 @@ def comparison(study: Study, table: Table, frame: list[Result]) -> TableData:
         source=table.source,
         columns=tuple(cell.column for cell in rows[0].cells),
         rows=tuple(rows),
-        protocol=notes.protocol(study, table, rows, frame),
-        legend=notes.legend(rows),
+        protocol=notes.protocol(study, table, rows),
+        legend=notes.legend(study, rows),
         comparable=notes.comparable(study, table, rows),
         note=table.note,
         demonstration=study.demonstration,

@@ -1,9 +1,10 @@
-"""The cells of all tables as nested numbers, for tools that compare revisions, such as DVC."""
+"""The cells of all tables and the results of claims, for tools that compare revisions, as DVC."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from robustviews.reporting import claims
 from robustviews.reporting.tables.values import PERCENT, row_values
 
 if TYPE_CHECKING:
@@ -11,22 +12,25 @@ if TYPE_CHECKING:
     from robustviews.reporting.tables.values import CellValue
     from robustviews.study.schema import Study
 
-Metrics = dict[str, dict[str, dict[str, float]]]
+Metrics = dict[str, dict[str, dict[str, float] | str]]
 
+CLAIMS = "claims"  # no table has this name
 _DIGITS = 6  # significant, for comparison rather than for print
 
 
 def metrics(study: Study, frame: list[Result]) -> Metrics:
-    """Return the value of every finished cell by table, row and column, named as in the study.
+    """Return the value of every finished cell by table, row and column, and every claim.
+
+    Names are those of the study; the results of claims stand below `claims`.
 
     Args:
         study: study of the tables.
         frame: results of the study, perhaps incomplete.
 
     Returns:
-        Accuracies in percent, pretraining in minutes.
+        Accuracies in percent, pretraining in minutes, and `holds`, `fails`, ... for claims.
     """
-    return {
+    numbers: Metrics = {
         name: {
             row.name: {
                 column: _value(cell)
@@ -37,6 +41,8 @@ def metrics(study: Study, frame: list[Result]) -> Metrics:
         }
         for name, table in study.tables.items()
     }
+    outcomes = {outcome.name: outcome.state for outcome in claims.evaluate(study, frame)}
+    return numbers | ({CLAIMS: {**outcomes}} if outcomes else {})
 
 
 def _value(cell: CellValue) -> float:

@@ -1,24 +1,32 @@
-"""Notes below a table: how its numbers were computed, and how to read and compare them."""
+"""Notes below a table: how its numbers were computed, and how to read and compare them.
+
+Only a table with a column of minutes mentions a machine, so that the same results give the same
+bytes wherever and whenever they are computed.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from robustviews.reporting.statistics import PUBLISHED_IMAGES
+from robustviews.reporting.statistics import assumed_limit
 from robustviews.study import plan
 
 if TYPE_CHECKING:
-    from robustviews.reporting.results import Result
     from robustviews.reporting.tables.values import CellValue, RowValues
-    from robustviews.study.schema import Study, Table
+    from robustviews.study.schema import Study, Table, Verdicts
+
+_INTERVALS = {
+    "trainings": "Student's t, with the spread between trainings of all rows of the column",
+    "counts": "below 1 % and above 99 % Clopper-Pearson's, over the images of all seeds",
+    "images": "Wilson's over test images for a single seed",
+}
 
 
-def protocol(study: Study, table: Table, rows: list[RowValues], frame: list[Result]) -> str:
-    """Describe how a table was computed: pretraining, probes, attacks, images, seeds."""
+def protocol(study: Study, table: Table, rows: list[RowValues]) -> str:
+    """Describe how a table was computed: probes, attacks, images, seeds."""
     attacks = dict.fromkeys(cell.attack for cell in plan.cells(study, table) if cell.attack)
     seeds = dict.fromkeys(seed for row in rows for seed in plan.seeds_of(study, row.entry))
     parts = [
-        _pretraining(rows, frame),
         "Probes: "
         + "; ".join(
             f"{name} ({study.probes[name].describe()})"
@@ -36,29 +44,25 @@ def protocol(study: Study, table: Table, rows: list[RowValues], frame: list[Resu
     return " ".join(filter(None, parts))
 
 
-def legend(rows: list[RowValues]) -> str:
+def legend(study: Study, rows: list[RowValues]) -> str:
     """Explain how to read the kinds of cells that the table has."""
     cells = _cells(rows)
     accuracies = [cell for cell in cells if not cell.column.is_minutes]
     parts = []
     if accuracies:
-        runs = {len(cell.evidence) for cell in accuracies} - {0}
-        kinds = ["Student's t over seeds"] * any(count > 1 for count in runs)
-        kinds += ["Wilson's over test images"] * (1 in runs)
-        suffix = " for a single seed" if len(kinds) > 1 else ""
-        interval = f" ({'; '.join(kinds)}{suffix})" if kinds else ""
+        kinds = [text for kind, text in _INTERVALS.items() if kind in {c.covers for c in cells}]
+        interval = f" ({'; '.join(kinds)})" if kinds else ""
         parts.append(f"Accuracies in %, ± half of the 95 % interval{interval}.")
-    compared = [cell for cell in accuracies if cell.difference is not None]
-    if compared:
+    parts += _verdicts(study.verdicts, accuracies)
+    if any(cell.struck for cell in accuracies):
         parts.append(
-            "Beside it: the published value, and ours minus published, marked if it is more than "
-            "chance (two-proportion z-test at 5 %, the published value taken as one run on "
-            f"{PUBLISHED_IMAGES:,} images)."
+            "Struck through: the attack is not established, because the named checks of the head "
+            "failed; the number takes part in no comparison."
         )
-    if any(len(cell.evidence) == 1 for cell in compared):
-        parts.append("With one seed the test leaves out the unknown spread over seeds.")
     if any(cell.column.is_minutes for cell in cells):
-        parts.append("Minutes are those of pretraining only.")
+        devices = sorted({run.device for cell in cells for run in cell.evidence})
+        machines = f" on {' and '.join(devices)}" if devices else ""
+        parts.append(f"Minutes are those of pretraining only{machines}.")
     return " ".join(parts)
 
 
@@ -71,6 +75,7 @@ def comparable(study: Study, table: Table, rows: list[RowValues]) -> str:
         parts.append(
             f"Published values: {table.source}, one run per cell, stated without an interval."
         )
+    parts += _incomparable(rows)
     for name in dict.fromkeys(cell.column.metric for cell in _cells(rows)):
         if name in study.attacks:
             parts.append(f"{name} {study.attacks[name].comparable()}")
@@ -79,19 +84,45 @@ def comparable(study: Study, table: Table, rows: list[RowValues]) -> str:
     return " ".join(parts)
 
 
+def _verdicts(rules: Verdicts, cells: list[CellValue]) -> list[str]:
+    """Return what the verdicts of accuracies mean, and that one seed has none."""
+    judged = [cell for cell in cells if cell.verdict and cell.verdict.spread]
+    parts = []
+    if judged:
+        parts.append(
+            "Beside it: the published value, ours minus published, and the verdict. Reproduced: "
+            f"the true difference is within {rules.margin:g} points (within "
+            f"{rules.low_margin:g} below {rules.low_below:g} %, and where ours is below 1 % or "
+            "above 99 %) with 95 % confidence. Different: the difference is larger, and not chance "
+            "(5 % over all cells of the table, after Holm; the published value is one training). "
+            "Undecided: neither; `robustviews explain` prints how many seeds would decide."
+        )
+    if any(len(cell.evidence) == 1 for cell in cells):
+        parts.append("One seed: no verdict.")
+    if any(cell.verdict and cell.verdict.spread and cell.verdict.spread.assumed for cell in judged):
+        limit = assumed_limit(rules.spread)
+        parts[-1] = (
+            f"One seed: no verdict, unless the difference is more than {limit:.1f} points; this "
+            f"assumes that trainings spread by {rules.spread:g} points."
+        )
+    return parts
+
+
+def _incomparable(rows: list[RowValues]) -> list[str]:
+    """Return each reason why cells are not comparable with the published values, with its rows."""
+    reasons: dict[str, dict[str, None]] = {}
+    for row in rows:
+        for cell in row.cells:
+            if cell.verdict and cell.verdict.state == "not comparable":
+                reasons.setdefault(cell.verdict.reason, {})[row.name] = None
+    return [
+        f"Not comparable with the published values: {', '.join(names)}: {reason}."
+        for reason, names in reasons.items()
+    ]
+
+
 def _cells(rows: list[RowValues]) -> list[CellValue]:
     return [cell for row in rows for cell in row.cells]
-
-
-def _pretraining(rows: list[RowValues], frame: list[Result]) -> str:
-    evidence = [run for cell in _cells(rows) for run in cell.evidence]
-    runs = {run.run for run in evidence}
-    minutes = [result["pretrain_minutes"] for result in frame if result["run"] in runs]
-    if not minutes:
-        return ""
-    span = " to ".join(dict.fromkeys(f"{end:.3g}" for end in (min(minutes), max(minutes))))
-    devices = " and ".join(sorted({run.device for run in evidence}))
-    return f"Pretraining: {span} minutes per run on {devices}."
 
 
 def _images(rows: list[RowValues]) -> str:

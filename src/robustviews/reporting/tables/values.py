@@ -8,14 +8,19 @@ from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Literal
 
 from robustviews.artifacts import RECORD
-from robustviews.reporting.statistics import Verdict, compare, over_seeds
+from robustviews.reporting import statistics, verdicts
+from robustviews.reporting.statistics import Spread
+from robustviews.reporting.verdicts import Covers, Sample, Verdict
 from robustviews.study import folders, plan
 from robustviews.study.columns import Column
+from robustviews.study.comparable import incomparable
 
 if TYPE_CHECKING:
     from robustviews.reporting.results import Result
     from robustviews.study.plan import Cell
     from robustviews.study.schema import Figure, Study, Table
+
+    _Index = dict[tuple[str, ...], dict[float, Result]]
 
 PERCENT = 100
 
@@ -56,10 +61,14 @@ class CellValue:
         ours: mean over runs; None when nothing was run.
         low: lower end of the 95 % interval; of minutes the smallest.
         high: upper end; of minutes the largest.
-        sd: standard deviation over runs; None for fewer than two.
-        difference: ours minus published; None if either is missing, and for minutes, since they
-            come from another machine.
-        verdict: whether the difference is more than chance.
+        covers: what varies in the interval of an accuracy; None for minutes and without results.
+        sd: standard deviation over the cell's own runs; None for fewer than two.
+        spread: spread between trainings, from all rows of the column; None for minutes, and if no
+            row has two runs.
+        difference: ours minus published; None if either is missing, for minutes, since they come
+            from another machine, and for a struck cell.
+        verdict: whether the published value is reproduced; None without a published accuracy.
+        struck: failed checks of the attack, such as `AS9`; empty if the attack is established.
         evidence: the runs.
     """
 
@@ -69,9 +78,12 @@ class CellValue:
     ours: float | None = None
     low: float | None = None
     high: float | None = None
+    covers: Covers | None = None
     sd: float | None = None
+    spread: Spread | None = None
     difference: float | None = None
     verdict: Verdict | None = None
+    struck: str = ""
     evidence: tuple[Evidence, ...] = ()
 
     @property
@@ -104,25 +116,23 @@ def row_values(study: Study, table: Table | Figure, frame: list[Result]) -> list
     Returns:
         One entry per row, with one cell per column.
     """
-    results: dict[tuple[str, str, str, float], Result] = {}
-    for result in frame:
-        results[result["run"], result["probe"], result["attack"], result["eps"]] = result
-    pretrainings = {result["run"]: result for result in frame}
-    rows: dict[str, list[Cell]] = {}
+    results = _index(frame)
+    rows: dict[str, list[_Measured]] = {}
     for cell in plan.cells(study, table):
-        rows.setdefault(cell.row, []).append(cell)
-
-    def value(cell: Cell) -> CellValue:
-        if cell.attack is None:
-            return _minutes(
-                study, cell, [pretrainings[run] for run in cell.runs if run in pretrainings]
-            )
-        keys = [(run, cell.probe, cell.attack, cell.eps or 0.0) for run in cell.runs]
-        return _accuracy(cell, [results[key] for key in keys if key in results])
-
+        rows.setdefault(cell.row, []).append(_measure(study, cell, results))
+    columns = [list(cells) for cells in zip(*rows.values(), strict=True)]
+    spreads = [_spreads(cells) for cells in columns]
+    judged = verdicts.judge(
+        [[one.compared for one in cells] for cells in columns], spreads, study.verdicts
+    )
+    cells_of_columns = [
+        [_value(study, *one) for one in zip(cells, of_cells, verdict, strict=True)]
+        for cells, of_cells, verdict in zip(columns, spreads, judged, strict=True)
+    ]
+    labels = [(name, measured[0].cell) for name, measured in rows.items()]
     return [
-        RowValues(name, group[0].label, group[0].entry, group[0].probe, tuple(map(value, group)))
-        for name, group in rows.items()
+        RowValues(name, cell.label, cell.entry, cell.probe, cells)
+        for (name, cell), cells in zip(labels, zip(*cells_of_columns, strict=True), strict=True)
     ]
 
 
@@ -133,21 +143,119 @@ def all_evidence(rows: list[RowValues]) -> Iterator[Evidence]:
             yield from cell.evidence
 
 
-def _accuracy(cell: Cell, results: list[Result]) -> CellValue:
-    column = cell.measure
-    published = cell.published
-    if published is not None and published != "unavailable":
-        published = published / PERCENT
-    empty = CellValue(column, len(cell.runs), published)
+@dataclass(frozen=True)
+class _Measured:
+    """A cell with its results, before it is compared.
+
+    Attributes:
+        cell: the cell.
+        results: one per finished run.
+        sample: counts of the runs; none for minutes.
+        struck: failed checks of the heads of an attacked cell.
+        incomparable: why the published value of another network or attack stands beside it.
+    """
+
+    cell: Cell
+    results: list[Result]
+    sample: Sample
+    struck: str
+    incomparable: str
+
+    @property
+    def trusted(self) -> Sample:
+        """The sample; without counts if the attack is not established."""
+        return replace(self.sample, counts=()) if self.struck else self.sample
+
+    @property
+    def compared(self) -> Sample:
+        """The same; without published value if ours is not comparable with it."""
+        return replace(self.trusted, published=None) if self.incomparable else self.trusted
+
+
+def _index(frame: list[Result]) -> _Index:
+    """Return the results by run, probe and attack, then radius; also any result of each run."""
+    index: _Index = {}
+    for result in frame:
+        index.setdefault((result["run"],), {})[0.0] = result
+        key = (result["run"], result["probe"], result["attack"])
+        index.setdefault(key, {})[result["eps"]] = result
+    return index
+
+
+def _measure(study: Study, cell: Cell, index: _Index) -> _Measured:
+    evaluation = (cell.probe, cell.attack) if cell.attack else ()
+    found = [index.get((run, *evaluation), {}).get(cell.eps or 0.0) for run in cell.runs]
+    results = [result for result in found if result is not None]
+    if cell.attack is None:
+        return _Measured(cell, results, Sample(()), "", "")
+    published = None
+    if cell.published is not None and cell.published != "unavailable":
+        published = cell.published / PERCENT
+    counts = study.datasets[cell.dataset].counts
+    failed = (result["sanity"] for result in results if cell.measure.attack)
+    return _Measured(
+        cell,
+        results,
+        Sample(
+            tuple((result["correct"], result["n"]) for result in results),
+            counts[1] if counts else None,
+            published,
+        ),
+        ", ".join(dict.fromkeys(filter(None, failed))),
+        "" if published is None else incomparable(study, cell),
+    )
+
+
+def _spreads(cells: list[_Measured]) -> list[Spread | None]:
+    """Return the spread of each cell of a column; rows of the same run and probe count once."""
+    samples = {(one.cell.entry, one.cell.probe): one.trusted for one in cells}
+    spreads = dict(zip(samples, verdicts.spreads_of(list(samples.values())), strict=True))
+    return [spreads[one.cell.entry, one.cell.probe] for one in cells]
+
+
+def _value(
+    study: Study, measured: _Measured, spread: Spread | None, judged: Verdict | None
+) -> CellValue:
+    if measured.cell.attack is None:
+        return _minutes(study, measured.cell, measured.results)
+    value = _accuracy(measured, spread)
+    if value.published is None:
+        return value
+    missing = {
+        verdicts.NOT_RUN: not measured.results,
+        f"{verdicts.NOT_ESTABLISHED}: {measured.struck}": bool(measured.struck),
+        verdicts.UNAVAILABLE: value.published == "unavailable",
+    }
+    reason = next((reason for reason, applies in missing.items() if applies), "")
+    if reason:
+        return replace(value, verdict=Verdict("not attempted", reason))
+    if measured.incomparable:
+        return replace(value, verdict=Verdict("not comparable", measured.incomparable))
+    return replace(value, verdict=judged)
+
+
+def _accuracy(measured: _Measured, spread: Spread | None) -> CellValue:
+    cell, results = measured.cell, measured.results
+    sample = measured.sample
+    empty = CellValue(
+        cell.measure,
+        len(cell.runs),
+        "unavailable" if cell.published == "unavailable" else sample.published,
+    )
     if not results:
         return empty
-    summary = over_seeds([(result["correct"], result["n"]) for result in results])
-    value = replace(
+    low, high = verdicts.interval(sample, spread)
+    difference = None if sample.published is None else sample.mean - sample.published
+    return replace(
         empty,
-        ours=summary.mean,
-        low=summary.low,
-        high=summary.high,
-        sd=summary.sd,
+        ours=sample.mean,
+        low=low,
+        high=high,
+        covers=verdicts.covered(sample, spread),
+        sd=statistics.own_spread(sample.accuracies),
+        spread=spread,
+        difference=None if measured.struck else difference,
+        struck=measured.struck,
         evidence=tuple(
             Evidence(
                 run=result["run"],
@@ -162,11 +270,6 @@ def _accuracy(cell: Cell, results: list[Result]) -> CellValue:
             for result in results
         ),
     )
-    if published is None or published == "unavailable":
-        return value
-    n = min(result["n"] for result in results)
-    comparison = compare(summary.mean, published, n=n, sd=summary.sd, runs=summary.runs)
-    return replace(value, difference=comparison.difference, verdict=comparison.verdict)
 
 
 def _minutes(study: Study, cell: Cell, results: list[Result]) -> CellValue:

@@ -8,12 +8,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from robustviews.reporting.tables.values import PERCENT, CellValue
+from robustviews.reporting.verdicts import DIFFERENT, NOT_ESTABLISHED, NOT_RUN, UNAVAILABLE
 
 if TYPE_CHECKING:
     from robustviews.reporting.tables import TableData
 
-NOT_RUN = "not run"
-UNAVAILABLE = "published value not available"
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -36,7 +35,9 @@ class CellText(NamedTuple):
         seeds: `2 of 3 seeds` if some were not run; otherwise empty.
         published: `75.88`, `published value not available`, or empty.
         difference: `-0.5`; empty without a comparison.
-        sure: whether the difference is more than chance.
+        verdict: `reproduced`; empty without one.
+        state: the verdict alone, for styles.
+        struck: `attack not established: AS9` for a number to strike through; otherwise empty.
     """
 
     ours: str
@@ -44,7 +45,9 @@ class CellText(NamedTuple):
     seeds: str
     published: str
     difference: str
-    sure: bool
+    verdict: str
+    state: str
+    struck: str
 
 
 def cell_text(cell: CellValue) -> CellText:
@@ -55,18 +58,20 @@ def cell_text(cell: CellValue) -> CellText:
     elif cell.published is not None:
         published = f"{cell.published * (1 if cell.column.is_minutes else PERCENT):.6g}"
     if cell.ours is None:
-        return CellText(NOT_RUN, "", "", published, "", sure=False)
+        return CellText(NOT_RUN, "", "", published, "", "", state="", struck="")
     done = len(cell.evidence)
     half = cell.half
     decimals = 2 if half is not None and half * PERCENT < 0.1 else 1
-    difference = "" if cell.difference is None else signed(cell.difference, decimals)
+    is_shown = cell.verdict is not None and cell.verdict.state != "not attempted"
     return CellText(
         ours=minutes(cell.ours) if cell.column.is_minutes else percent(cell.ours, decimals),
-        spread="" if half is None else percent(half, decimals),
+        spread="" if half is None or cell.struck else percent(half, decimals),
         seeds="" if done == cell.planned else f"{done} of {cell.planned} seeds",
         published=published,
-        difference=difference,
-        sure=cell.verdict in ("higher", "lower"),
+        difference="" if cell.difference is None else signed(cell.difference, decimals),
+        verdict=str(cell.verdict) if is_shown else "",
+        state=cell.verdict.state if cell.verdict else "",
+        struck=f"{NOT_ESTABLISHED}: {cell.struck}" if cell.struck else "",
     )
 
 
@@ -93,14 +98,13 @@ def notes(table: TableData) -> list[str]:
 
 
 def markdown(table: TableData) -> str:
-    """Write a table as Markdown, such as `75.4 ±0.9 (75.88, -0.5)`."""
+    """Write a table as Markdown, such as `75.4 ±0.9 (75.88, -0.5, reproduced)`."""
 
     def cell(value: CellValue) -> str:
         text = cell_text(value)
-        spread = f" ±{text.spread}" if text.spread else ""
-        difference = f"**{text.difference}**" if text.sure else text.difference
-        brackets = ", ".join(filter(None, (text.published, difference, text.seeds)))
-        return f"{text.ours}{spread}" + (f" ({brackets})" if brackets else "")
+        ours = f"~~{text.ours}~~" if text.struck else text.ours
+        difference = f"**{text.difference}**" if text.state == DIFFERENT else text.difference
+        return _with_brackets(ours + (f" ±{text.spread}" if text.spread else ""), text, difference)
 
     def line(fields: list[str]) -> str:
         return "| " + " | ".join(field.replace("|", "\\|") for field in fields) + " |"
@@ -114,6 +118,12 @@ def markdown(table: TableData) -> str:
     banner = [f"> **{table.demonstration}**", ""] if table.demonstration else []
     below = [text for note in notes(table) for text in ("", note)]
     return "\n".join([f"## {table.title}", "", *banner, *lines, *below]) + "\n"
+
+
+def _with_brackets(ours: str, text: CellText, difference: str) -> str:
+    parts = (text.struck, text.published, difference, text.verdict, text.seeds)
+    brackets = ", ".join(filter(None, parts))
+    return f"{ours} ({brackets})" if brackets else ours
 
 
 def csv(table: TableData) -> str:
@@ -137,7 +147,7 @@ def _fields(cell: CellValue) -> dict[str, str | int]:
     def exact(value: float | None) -> str:
         return "" if value is None else f"{value * scale:.6g}"
 
-    published = cell.published
+    published, verdict = cell.published, cell.verdict
     return {
         "dataset": cell.column.dataset,
         "column": cell.column.label,
@@ -146,11 +156,15 @@ def _fields(cell: CellValue) -> dict[str, str | int]:
         "low": exact(cell.low),
         "high": exact(cell.high),
         "sd": exact(cell.sd),
+        "spread": exact(cell.spread.sd if cell.spread else None),
         "seeds": len(cell.evidence),
         "planned": cell.planned,
         "published": published if published == "unavailable" else exact(published),
         "difference": exact(cell.difference),
-        "verdict": cell.verdict or "",
+        "margin": exact(verdict.margin if verdict else None),
+        "state": verdict.state if verdict else "",
+        "reason": verdict.reason if verdict else "",
+        "struck": cell.struck,
         "records": " ".join(run.record for run in cell.evidence),
     }
 
@@ -162,10 +176,9 @@ def latex(table: TableData) -> str:
         text = cell_text(value)
         ours = f"${text.ours} \\pm {text.spread}$" if text.spread else text.ours
         difference = f"${text.difference}$" if text.difference else ""
-        if text.sure:
+        if text.state == DIFFERENT:
             difference = f"$\\mathbf{{{text.difference}}}$"
-        brackets = ", ".join(filter(None, (text.published, difference, text.seeds)))
-        return ours + (f" ({brackets})" if brackets else "")
+        return _with_brackets(f"\\sout{{{ours}}}" if text.struck else ours, text, difference)
 
     leading = 2 if table.shows_probe else 1
     groups, rules, first = [], [], leading + 1
@@ -183,6 +196,7 @@ def latex(table: TableData) -> str:
     return "\n".join(
         [
             "% \\usepackage{booktabs}",
+            *(["% \\usepackage[normalem]{ulem}"] if table.strikes else []),
             "\\begin{table}",
             "\\centering",
             f"\\caption{{{banner}{escape(table.title)}}}",

@@ -1,0 +1,80 @@
+"""One cell in words: published, ours, spread, margin, verdict, and what would decide it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from robustviews.reporting.tables.values import PERCENT, CellValue, row_values
+from robustviews.reporting.tables.writers import cell_text, percent, signed
+from robustviews.study.comparable import departures
+
+if TYPE_CHECKING:
+    from robustviews.reporting.results import Result
+    from robustviews.reporting.statistics import Spread
+    from robustviews.reporting.verdicts import Verdict
+    from robustviews.study.plan import Cell
+    from robustviews.study.schema import Study
+
+_WHY = {
+    "reproduced": "with 95 % confidence the true difference is within the margin",
+    "different": "the difference is larger than the margin, and not chance (5 % over the cells of "
+    "the table, after Holm)",
+    "undecided": "the difference is neither within the margin with 95 % confidence, nor beyond it "
+    "by more than chance",
+}
+
+
+def describe(study: Study, table: str, cell: Cell, frame: list[Result]) -> Iterator[str]:
+    """Yield lines on how a cell compares with the paper.
+
+    Args:
+        study: study of the table.
+        table: name of the table.
+        cell: a cell of it.
+        frame: results of the table; may be incomplete.
+    """
+    shown = study.tables[table]
+    row = next(row for row in row_values(study, shown, frame) if row.name == cell.row)
+    value = row.cells[shown.columns.index(cell.column)]
+    text = cell_text(value)
+    yield f"published: {text.published or 'the paper has no such value'}"
+    yield f"ours: {text.ours}{_interval(value)}"
+    if value.struck:
+        yield f"struck: {text.struck}"
+    if value.ours is not None and not value.column.is_minutes:
+        yield f"spread between trainings: {_spread(value.spread, study.verdicts.spread)}"
+    if value.verdict:
+        yield from _verdict(value, value.verdict)
+    for departure in departures(study, cell):
+        yield f"switch: {departure}"
+
+
+def _interval(value: CellValue) -> str:
+    if value.low is None or value.high is None:
+        return ""
+    if value.column.is_minutes:
+        return " minutes"
+    ends = f"{percent(value.low, 2)} to {percent(value.high, 2)}"
+    seeds = len(value.evidence)
+    return f" %, 95 % interval {ends}, {seeds} seed{'s' if seeds > 1 else ''}"
+
+
+def _spread(spread: Spread | None, assumed: float) -> str:
+    if spread is None:
+        return f"not measured: no row of the column has two seeds; assumed: {assumed:g} points"
+    return f"{percent(spread.sd, 2)} points, {spread.freedom:.3g} degrees of freedom"
+
+
+def _verdict(value: CellValue, verdict: Verdict) -> Iterator[str]:
+    if verdict.margin is not None:
+        difference = "" if value.difference is None else signed(value.difference, 2)
+        yield f"difference: {difference} points; margin: {verdict.margin * PERCENT:g} points"
+    why = verdict.reason or _WHY[verdict.state]
+    yield f"verdict: {verdict}: {why}"
+    if verdict.state != "undecided":
+        return
+    if verdict.seeds is None:
+        yield "to decide it: no number of seeds up to 100, if the accuracy stays the same"
+    else:
+        yield f"to decide it: {verdict.seeds} seeds, if accuracy and spread stay the same"

@@ -1,0 +1,168 @@
+"""Claims: inequalities between the rows of a table; only this module parses `row2 > row3`.
+
+    LEFT > RIGHT                      in every accuracy column of the table
+    LEFT >= RIGHT - 1                 at most one point worse
+    LEFT > RIGHT on cifar10, pgd20/8  only in the columns that have one of these parts
+    LEFT <= 0.2 * RIGHT on minutes    at most a fifth of the time; or `on passes`
+
+LEFT and RIGHT are names of rows, and `<` and `<=` are written in the same way. `passes` are
+forward and backward passes of one view per training image: they follow from the study alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from robustviews.study.columns import MINUTES, Column
+from robustviews.study.located import LocatedDict, show
+from robustviews.study.problems import Place, Problems, nearest
+from robustviews.study.schema import Claim, Figure, Study, Table
+
+PASSES = "passes"
+FORM = "`ROW > ROW`, such as `row2 >= row3 - 1` or `row7 <= 0.2 * row2 on minutes`"
+Sign = Literal[">", ">=", "<", "<="]
+_NUMBER = r"[0-9]+(?:\.[0-9]+)?"
+_ROW = r"[a-z0-9]+(?:-[a-z0-9]+)*"
+_INEQUALITY = re.compile(
+    rf"\s*(?P<left>{_ROW})\s*(?P<sign>>=|<=|>|<)\s*(?:(?P<factor>{_NUMBER})\s*\*\s*)?"
+    rf"(?P<right>{_ROW})(?:\s+(?P<direction>[+-])\s*(?P<points>{_NUMBER}))?"
+    r"(?:\s+on\s+(?P<columns>\S.*?))?\s*"
+)
+_NAME = re.compile(r"[A-Za-z0-9]+(-[A-Za-z0-9]+)*")
+
+
+@dataclass(frozen=True)
+class Inequality:
+    """LEFT sign FACTOR * RIGHT + OFFSET.
+
+    Attributes:
+        text: as the study writes it.
+        left: name of a row.
+        sign: of the inequality.
+        factor: by which the right row is multiplied.
+        right: name of a row.
+        offset: added to the right side, in points or minutes.
+        parts: parts of columns in which it has to hold; all accuracy columns if empty.
+    """
+
+    text: str
+    left: str
+    sign: Sign
+    factor: float
+    right: str
+    offset: float
+    parts: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Inequality:
+        """Parse an entry of `holds`.
+
+        Raises:
+            ValueError: the text has another form.
+        """
+        match = _INEQUALITY.fullmatch(text)
+        if match is None:
+            raise ValueError(f"expected {FORM}; found {show(text)}")
+        points = float(match["points"] or 0)
+        return cls(
+            text=" ".join(text.split()),
+            left=match["left"],
+            sign=_SIGNS[match["sign"]],
+            factor=float(match["factor"] or 1),
+            right=match["right"],
+            offset=-points if match["direction"] == "-" else points,
+            parts=tuple(part.strip() for part in (match["columns"] or "").split(",") if part),
+        )
+
+    @property
+    def is_greater(self) -> bool:
+        """Whether the left side has to be the greater one."""
+        return self.sign in (">", ">=")
+
+    def columns(self, names: Sequence[str]) -> list[str]:
+        """Return the columns of a table in which the inequality has to hold, or `passes`."""
+        if not self.parts:
+            return [name for name in names if not Column.parse(name).is_minutes]
+        found = [name for part in self.parts for name in _matching(part, names)]
+        return list(dict.fromkeys(found))
+
+
+def block(study: Study, claim: Claim) -> Table | Figure:
+    """Return the table or figure of a claim."""
+    return study.tables.get(claim.table) or study.figures[claim.table]
+
+
+def blocks(study: Study) -> list[Table | Figure]:
+    """Return all tables, and the figures that claims compare: what the metrics of a study hold."""
+    names = dict.fromkeys(claim.table for claim in study.claims.values())
+    figures = [study.figures[name] for name in names if name not in study.tables]
+    return [*study.tables.values(), *figures]
+
+
+def check_claims(study: Study, tree: LocatedDict, problems: Problems) -> None:
+    """Report every claim that names no table, row or column, or has another form.
+
+    Args:
+        study: the study, without entries that have mistakes of their own.
+        tree: the YAML of the study, for places and for the names of all entries.
+        problems: collects the mistakes.
+    """
+    known = [*tree.get("tables", ()), *tree.get("figures", ())]
+    for name, claim in study.claims.items():
+        node = tree["claims"][name]
+        if not _NAME.fullmatch(name):
+            message = f"{name!r} is not a usable name; expected letters and digits, such as F1"
+            problems.add(node.place, message)
+        if not claim.holds:
+            problems.add(node.at["holds"], f"expected at least one inequality; write {FORM}")
+        if claim.table not in known:
+            message = f"no `{claim.table}` in `tables` or `figures`; {nearest(claim.table, known)}"
+            problems.add(node.at["table"], message)
+        elif claim.table in study.tables or claim.table in study.figures:
+            for text, place in zip(claim.holds, node["holds"].at, strict=True):
+                _check(text, claim.table, block(study, claim), place, problems)
+
+
+def _check(text: str, name: str, table: Table | Figure, place: Place, problems: Problems) -> None:
+    try:
+        inequality = Inequality.parse(text)
+    except ValueError as error:
+        problems.add(place, str(error))
+        return
+    for row in (inequality.left, inequality.right):
+        if row not in table.rows:
+            problems.add(place, f"no row `{row}` in `{name}`; {nearest(row, table.rows)}")
+    if inequality.left == inequality.right:
+        problems.add(place, f"compares `{inequality.left}` with itself; name two rows")
+    parts = {part for column in table.columns for part in _parts(column)} | {PASSES}
+    for part in inequality.parts:
+        if not _matching(part, table.columns):
+            problems.add(place, f"no column of `{name}` has `{part}`; {nearest(part, parts)}")
+    try:
+        columns = inequality.columns(table.columns)
+    except ValueError:
+        return  # the check of the table reports it
+    if not inequality.parts and not columns:
+        problems.add(place, f"`{name}` has no accuracy column; write `on {MINUTES}`")
+
+
+def _matching(part: str, names: Sequence[str]) -> list[str]:
+    """Return the columns that have some adjacent parts, such as `pgd20/8`; minutes by name only."""
+    if part == PASSES:
+        return [PASSES]
+    matching = [name for name in names if part in _parts(name)]
+    if part.endswith(MINUTES):
+        return matching
+    return [name for name in matching if not name.endswith(f"/{MINUTES}")]
+
+
+def _parts(column: str) -> set[str]:
+    words = column.split("/")
+    places = range(len(words))
+    return {"/".join(words[start : end + 1]) for start in places for end in places[start:]}
+
+
+_SIGNS: dict[str, Sign] = {">": ">", ">=": ">=", "<": "<", "<=": "<="}

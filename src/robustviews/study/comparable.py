@@ -1,0 +1,52 @@
+"""Whether a cell may be compared with its published value: head, attack and training are alike."""
+
+from __future__ import annotations
+
+from robustviews.study import switches
+from robustviews.study.plan import Cell
+from robustviews.study.schema import Study
+from robustviews.study.switches import Setting
+
+
+def incomparable(study: Study, cell: Cell) -> str:
+    """Return why a cell cannot be compared with its published value; empty if it can.
+
+    Head and attack must be the paper's, or the code's where the paper does not decide. A switch of
+    the training must have a value of the paper or of the code. A switch that neither decides
+    counts as alike.
+
+    Args:
+        study: study of the cell.
+        cell: cell of a table or figure.
+    """
+    different = [one for one in switches.of_cell(study, cell) if not _alike(one)]
+    return "; ".join(map(_text, different))
+
+
+def departures(study: Study, cell: Cell) -> list[str]:
+    """Return each switch that a cell sets otherwise than paper or code, in words."""
+    return [_text(setting) for setting in switches.of_cell(study, cell) if setting.differs]
+
+
+def _alike(setting: Setting) -> bool:
+    if setting.part != "training" and setting.paper:
+        return setting.ours in setting.paper
+    return setting.side != "neither"
+
+
+def _text(setting: Setting) -> str:
+    sources = {"paper": setting.paper, "code": setting.code}
+    known = [f"{name} {_values(values)}" for name, values in sources.items() if values]
+    theirs = ", ".join(known) or "neither paper nor code decides"
+    return f"{setting.part} switch {setting.name} is {_values((setting.ours,))} ({theirs})"
+
+
+def _values(values: tuple[object, ...]) -> str:
+    return " or ".join(
+        str(value).lower()
+        if isinstance(value, bool)
+        else f"{value:g}"
+        if isinstance(value, float)
+        else str(value)
+        for value in values
+    )
