@@ -7,6 +7,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from robustviews import artifacts
+from robustviews.pages import audit as page
 from robustviews.provenance import plausible
 from robustviews.provenance.audit import audit
 from robustviews.provenance.disk import Disk
@@ -90,6 +91,8 @@ def test_a_doubt_reaches_the_cell_and_the_exit_status(root, study):
     assert exit_status(result.state) == 2
     doubted = {cell for cell in result.cells if result.state_of(cell) is State.DOUBT}
     assert {(cell.table, cell.row) for cell in doubted} == {("table1", "pgd")}
+    assert page.summary(result).endswith(f", {len(doubted)} doubt")
+    assert 'class="state doubt"' in page.render(study, result)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00" * 64])
