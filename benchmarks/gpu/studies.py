@@ -68,9 +68,9 @@ def pgd(setting: Setting, report: Report) -> None:
 
 
 def autoattack(setting: Setting, report: Report) -> None:
-    """c4: AutoAttack."""
+    """c4: AutoAttack, then the checks whether the attacks are established."""
     prepare(setting)
-    for job in _attacks(setting, official=True):
+    for job in (*_attacks(setting, official=True), *_chosen(setting, "sanity")):
         do(job, setting.study, setting, report)
 
 

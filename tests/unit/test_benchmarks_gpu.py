@@ -427,7 +427,7 @@ def test_a_part_may_take_at_least_what_is_expected_of_it():
 def test_every_job_of_the_headline_has_a_part(setting):
     headline = dataclasses.replace(setting, study=studies.HEADLINE)
     parts = [
-        *(studies._chosen(headline, rule) for rule in ("data", "pretrain", "probe")),
+        *(studies._chosen(headline, rule) for rule in ("data", "pretrain", "probe", "sanity")),
         *(studies._attacks(headline, official=official) for official in (True, False)),
     ]
     found = sorted(job.key for jobs in parts for job in jobs)

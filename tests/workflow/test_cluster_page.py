@@ -40,13 +40,13 @@ def test_a_command_plans_the_study_or_what_the_table_needs(paper, words):
     if "--until" in words:
         assert done.counts() == Counter(data=2)
     elif TABLE in words:
-        assert done.counts()["pretrain"] == 20
+        assert done.counts()["pretrain"] == 88
         assert "imagenet" not in done.text
     else:
-        assert done.counts()["pretrain"] == 60
+        assert done.counts()["pretrain"] == 220
 
 
 def test_every_flag_that_may_be_added_is_known(paper):
     assert len(FLAGS) > 10
     done = planned(paper, ["--workflow-profile", "workflow/profiles/slurm", *FLAGS])
-    assert done.counts()["pretrain"] == 60, done.text
+    assert done.counts()["pretrain"] == 220, done.text

@@ -60,7 +60,7 @@ def test_by_hand_they_make_every_file_again_to_the_last_bit(project, finished, c
     for line in commands[1]:
         assert line[0] == "robustviews"
         assert main(line[1:]) == 0
-    assert len(before) == 5 + 4
+    assert len(before) == 5 + 5
     assert written(project) == before
     assert accuracies(project) == table
     capsys.readouterr()

@@ -241,7 +241,7 @@ def _sanity(study: Study, job: Job, shape: Shape, ask: Callable[..., Answer]) ->
     run = study.runs[plan.pretrainings(study)[job.name].entry]
     start = ask("start", kind="train")
     seconds, images, work_bytes = start["seconds"], 0, 0.0
-    for probe in (study.probes[name] for name in plan.attacked(study)[job.name]):
+    for probe in (study.probes[name] for name in plan.attacked_heads(study)[job.name]):
         work = Examination.of(study.sanity, probe, shape, batch=study.runtime.evaluation_batch)
         network = _network(_seen(study, run, probe, shape), ask)
         forward, backward = (

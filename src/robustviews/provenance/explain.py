@@ -125,7 +125,8 @@ def _by_snakemake(disk: Disk, address: Address, cell: Cell, head: str | None) ->
         yield shlex.join(["git", "checkout", last])
     devices = {_device(disk, job) for job in chain if job.rule != "data"}
     device = devices.pop() if len(devices) == 1 else ""
-    targets = [job.writes[0] for job in cells.ends(disk.study, cell)]
+    needed = {need for job in chain for need in job.needs}
+    targets = [job.writes[0] for job in chain if job.key not in needed]
     yield commands.snakemake(disk.study.file, "--forceall", *targets, device=device)
     table = folders.results_folder(disk.study) / "tables" / f"{address.table}.md"
     yield commands.snakemake(disk.study.file, table, device=device)

@@ -140,6 +140,12 @@ def attacked(study: Study, *blocks: Table | Figure) -> dict[str, list[str]]:
     return {run: list(names) for run, names in probes.items()}
 
 
+@cache
+def attacked_heads(study: Study) -> dict[str, list[str]]:
+    """Return what `attacked` returns for all tables and figures."""
+    return attacked(study)
+
+
 def weaker(study: Study, run: str, probe: str, attack: str) -> list[str]:
     """Return the attacks on a head that AutoAttack must not fall behind; none for other attacks.
 
@@ -152,13 +158,20 @@ def weaker(study: Study, run: str, probe: str, attack: str) -> list[str]:
     strong = study.attacks[attack]
     if not isinstance(strong, AutoAttack):
         return []
-    others = [name for *head, name in evaluations(study) if head == [run, probe]]
     return [
         name
-        for name in others
+        for name in _attacks_on_heads(study)[run, probe]
         if not isinstance(study.attacks[name], AutoAttack)
         and not set(strong.eps).isdisjoint(study.attacks[name].eps)
     ]
+
+
+@cache
+def _attacks_on_heads(study: Study) -> dict[tuple[str, str], list[str]]:
+    attacks: dict[tuple[str, str], list[str]] = {}
+    for run, probe, attack in evaluations(study):
+        attacks.setdefault((run, probe), []).append(attack)
+    return attacks
 
 
 def example_run(study: Study) -> str:
@@ -178,6 +191,18 @@ def cells(study: Study, table: Table | Figure) -> list[Cell]:
     Clean accuracy is read from the flags of the first attack among the table's columns of the same
     data set, so that both accuracies are of the same images.
     """
+    found = _cells_by_block(study).get(id(table))
+    return _cells(study, table) if found is None else found
+
+
+@cache
+def _cells_by_block(study: Study) -> dict[int, list[Cell]]:
+    """Return the cells of each table and figure of a study, which keeps them alive, by identity."""
+    blocks: list[Table | Figure] = [*study.tables.values(), *study.figures.values()]
+    return {id(block): _cells(study, block) for block in blocks}
+
+
+def _cells(study: Study, table: Table | Figure) -> list[Cell]:
     return [
         _cell(study, table, row, number)
         for row in table.rows

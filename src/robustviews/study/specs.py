@@ -98,7 +98,7 @@ def attack_spec(study: Study, run: str, probe: str, attack: str, *, source: Path
 
 def sanity_arguments(study: Study, run: str) -> dict[str, Any]:
     """Return the options that `stages.sanity` is called with."""
-    probes = {name: study.probes[name] for name in plan.attacked(study)[run]}
+    probes = {name: study.probes[name] for name in plan.attacked_heads(study)[run]}
     shared = probe_arguments(study, run, next(iter(probes)))
     del shared["probe"]
     return {**shared, "probes": probes, "sanity": study.sanity}

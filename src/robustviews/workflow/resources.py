@@ -173,7 +173,7 @@ def _sanity(study: Study, shape: Shape, run: str) -> _Work:
     batch = study.runtime.evaluation_batch
     every = [
         Examination.of(study.sanity, study.probes[probe], shape, batch=batch)
-        for probe in plan.attacked(study)[run]
+        for probe in plan.attacked_heads(study)[run]
     ]
     passes = every[0].passes + every[0].forwards / _BOTH
     return _Work(

@@ -378,7 +378,7 @@ def test_the_verb_reports_each_rule_and_the_total_and_measures_once(project, cap
     for rule in ("data", "pretrain", "probe", "attack", "table", "report"):
         assert any(line.startswith(f"{rule} ") for line in output.out.splitlines()), rule
     assert "whole study: " in output.out
-    assert "10 of 10 jobs to do, 1 at a time" in output.out
+    assert "11 of 11 jobs to do, 1 at a time" in output.out
     assert main(["estimate", "--device", "cpu", "--jobs", "1"]) == 0
     again = capsys.readouterr()
     assert again.out == output.out
@@ -400,7 +400,7 @@ def test_the_verb_lists_every_job_on_request(capsys):
 def test_the_verb_writes_json_with_every_job(capsys):
     assert main(["estimate", "--device", "cpu", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert len(report["jobs"]) == 10
+    assert len(report["jobs"]) == 11
     assert report["unknown"] == 0
     assert report["seconds"] > 0
 

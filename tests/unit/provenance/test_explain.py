@@ -153,8 +153,9 @@ def test_a_cell_that_was_never_run_is_explained_all_the_same(study, tmp_path):
     assert "regime: " in text
     by_snakemake, by_hand = commands(text)
     flags = [f"results/tiny/attack/{run}/rle/pgd20/flags.safetensors" for run in RUNS]
+    checks = [f"results/tiny/sanity/{run}/flags.safetensors" for run in RUNS]
     assert by_snakemake == [
-        f"snakemake --forceall {' '.join(flags)}",
+        f"snakemake --forceall {' '.join((*flags, *checks))}",
         "snakemake results/tiny/tables/table1.md",
     ]
     assert len(by_hand) == 1 + 3 * 5 + 1
