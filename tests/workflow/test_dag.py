@@ -16,6 +16,14 @@ SHIPPED = [REPOSITORY / "params.yaml", *sorted((REPOSITORY / "studies").glob("*.
 NASTY = """a "study"; touch broken-1 $(touch broken-2) `touch broken-3` 'of' {mine} & more.yaml"""
 
 
+def seeds_of(study, run):
+    """Return the seeds of a run: its own, those of the last block it uses, or the study's."""
+    options, defaults = study["runs"][run], study.get("defaults", {})
+    blocks = [defaults.get(name, {}) for name in ("all", *options.get("use", []))]
+    own = [block["seeds"] for block in (study, *blocks, options) if "seeds" in block]
+    return own[-1] if own else [0]
+
+
 def expected_jobs(path):
     """Count the jobs of a study from its YAML alone."""
     study = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -31,7 +39,7 @@ def expected_jobs(path):
                 metric = [*named, next(iter(study["attacks"]))][0]
             for row in block["rows"].values():
                 run, probe = row["run"], row["probe"]
-                for seed in study["runs"][run].get("seeds", study.get("seeds", [0])):
+                for seed in seeds_of(study, run):
                     training = (run, dataset, seed)
                     start = study["probes"].get(probe, {}).get("rle_start", "fresh")
                     trainings.add(training)
