@@ -186,6 +186,16 @@ def spreads(groups: Sequence[Sequence[float]], resolutions: Sequence[float]) -> 
     return result
 
 
+def floored_spread(accuracies: Sequence[float], resolution: float) -> Spread:
+    """Return the spread of at least two trainings; seeds that agree have that of one image.
+
+    Args:
+        accuracies: one per training.
+        resolution: smallest difference of two accuracies, 1 / images.
+    """
+    return Spread(math.sqrt(max(variance(accuracies), resolution**2)), len(accuracies) - 1)
+
+
 def bartlett(variances: np.ndarray, freedoms: np.ndarray) -> float:
     """Return the p-value of Bartlett's test that variances are equal; 1 for a single one."""
     rows, freedom = len(variances), freedoms.sum()
@@ -292,7 +302,8 @@ def welch(
 ) -> Difference:
     """Compare two rows: first - factor * second, averaged over seeds.
 
-    Both rows are trained with seeds of their own, and see the same test images.
+    Both rows see the same test images. Their trainings count as independent; for two probes of the
+    same encoders this is an upper bound of the error as long as the rows rise and fall together.
 
     Args:
         first: accuracies of at least two trainings.

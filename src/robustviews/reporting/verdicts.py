@@ -7,7 +7,8 @@ the study, `different` that it is not chance; both may be undecided.
 - `reproduced`: |d| + t(95 %) s / sqrt(k) <= margin, with at least two seeds.
 - `different`: |d| > margin, and d is outside the prediction interval of one more training,
   significant at 5 % after Holm's correction within the table.
-- Ours below 1 % or above 99 %: the same with exact intervals on the counts of all seeds.
+- Ours below 1 % or above 99 %: the same with exact intervals on the counts of all seeds;
+  `different` also needs a difference beyond the spread of the cell's own trainings.
 - One seed: never reproduced. While no row of the column has two seeds, `different` rests on a
   spread that the study assumes.
 """
@@ -97,7 +98,8 @@ class Verdict:
         state: the verdict.
         reason: why a cell was not attempted or is not comparable; otherwise empty.
         margin: largest difference that counts as reproduced, a fraction; None without a comparison.
-        spread: spread between trainings that was used; None without a comparison.
+        spread: spread between trainings that was used; None without a comparison, and where exact
+            intervals on counts decide.
         p: two-sided p-value of the difference, adjusted for the cells of the table.
         seeds: number of seeds that would decide an undecided cell at the present difference; None
             if no number up to 100 would.
@@ -189,7 +191,11 @@ def _compare(sample: Sample, spread: Spread, rules: Verdicts) -> Verdict:
     verdict = Verdict("undecided", margin=margin, spread=spread)
     if sample.is_exact:
         is_within, p = _exact(*sample.pooled, published=sample.published, margin=margin)
-        return replace(verdict, p=p, state="reproduced" if is_within else "undecided")
+        own = statistics.floored_spread(sample.accuracies, 1 / min(n for _, n in sample.counts))
+        apart = sample.distance / (own.sd * math.sqrt(1 + 1 / len(sample.counts)))
+        p = max(p, 2 * statistics.t_tail(apart, own.freedom))  # the counts do not know trainings
+        state: State = "reproduced" if is_within else "undecided"
+        return replace(verdict, p=p, state=state, spread=None)
     distance, seeds = sample.distance, len(sample.counts)
     predicted = math.sqrt(spread.sd**2 * (1 + 1 / seeds) + sample.image_variance)
     p = 2 * statistics.t_tail(distance / predicted, spread.freedom)
@@ -222,7 +228,6 @@ def _decide(sample: Sample, verdict: Verdict, *, level: float, cells: int) -> Ve
 def _deciding(sample: Sample, verdict: Verdict, *, level: float) -> int | None:
     """Return the smallest number of seeds that decides a cell if its accuracy stays the same."""
     assert verdict.margin is not None
-    assert verdict.spread is not None
     assert sample.published is not None
     seeds = len(sample.counts)
     if sample.is_exact:
@@ -237,6 +242,7 @@ def _deciding(sample: Sample, verdict: Verdict, *, level: float) -> int | None:
             if is_within or p < level:
                 return k
         return None
+    assert verdict.spread is not None
     is_near = sample.distance <= verdict.margin
     return statistics.fewest_seeds(
         verdict.margin - sample.distance if is_near else sample.distance,

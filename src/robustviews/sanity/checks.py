@@ -30,6 +30,7 @@ else:
 Measures = Mapping[str, float]
 
 # Shares of the attacked images.
+FEWEST = 2  # images: "more than one image" fails no check on a single one
 RISE = 0.005  # AS3, AS4: accuracy under a stronger attack above that under a weaker one
 LEFT = 0.01  # AS3: accuracy at the largest radius
 GAIN = 0.01  # AS5: what more steps and random starts take from the accuracy under PGD-20
@@ -93,8 +94,9 @@ def failed(measures: Measures, options: Sanity) -> dict[str, str]:
         measures: of all checks.
         options: with which they were measured.
     """
-    if not measures["n"]:
-        return {"AS3": "no image is classified correctly, so nothing can be attacked"}
+    if measures["n"] < FEWEST:
+        found = f"{measures['n']:.0f} images are classified correctly"
+        return {"AS3": f"{found}: too few to judge an attack, which takes {FEWEST}"}
     faults = {name: check.fault(measures, options) for name, check in CHECKS.items()}
     return {name: fault for name, fault in faults.items() if fault}
 

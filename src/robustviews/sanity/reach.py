@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
+_ROUNDING = 1e-9  # relative
+
 
 @runtime_checkable
 class Stepwise(Protocol):
@@ -31,4 +33,5 @@ class Stepwise(Protocol):
 def unreached(options: Stepwise) -> list[float]:
     """Return the radii, in 1/255, that the steps of an attack cannot reach."""
     radii = options.eps if isinstance(options.eps, tuple) else (options.eps,)
-    return [radius for radius in radii if options.steps * options.step_size < radius]
+    reach = options.steps * options.step_size * (1 + _ROUNDING)
+    return [radius for radius in radii if reach < radius]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -129,8 +130,8 @@ class _Checker:
         if missed and not options.weak:
             steps = f"{options.steps} steps of {fraction(options.step_size)}"
             text = f"{steps} cannot reach {', '.join(map(fraction, missed))}"
-            least = max(missed) / options.steps
-            fix = f'set step_size to {least:.3g} or more, or write why: weak: "..."'
+            least = math.ceil(100 * max(missed) / options.steps - 1e-6) / 100
+            fix = f'set step_size to {least:g} or more, or write why: weak: "..."'
             self._add(node.at.get("steps", node.at.get("step_size", node.place)), f"{text}; {fix}")
 
     def _check_table(self, table: Table | Figure, node: LocatedDict) -> None:

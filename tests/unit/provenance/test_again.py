@@ -153,8 +153,8 @@ def test_an_edited_head_gives_other_flags(disk):
     assert check(disk, "central").state is State.FAILED
 
 
-@pytest.mark.parametrize(("forged", "state"), [(6, State.VERIFIED), (7, State.DOUBT)])
-def test_elsewhere_a_twentieth_of_the_flags_may_differ(forged, state, disk):
+@pytest.mark.parametrize(("forged", "state"), [(1, State.VERIFIED), (2, State.DOUBT)])
+def test_elsewhere_few_flags_of_one_radius_may_differ(forged, state, disk):
     edit(disk, "own", lambda record: record["environment"].update(device="cpu: Abacus 3000"))
     path = flags_of(disk, "own")
     flags = load_file(path)

@@ -133,6 +133,11 @@ def test_one_seed_is_no_test():
     assert (result.state, result.decisive.missing) == ("undecided", "one seed")
 
 
+def test_a_claim_waits_for_all_seeds():
+    result = outcome(frame(0.60, 0.50, seeds=SEEDS[:3]), "left > right")
+    assert (result.state, result.decisive.missing) == ("undecided", "3 of 4 seeds")
+
+
 def test_a_row_that_was_not_run_or_not_established_leaves_the_claim_not_attempted():
     rows = frame(0.60, 0.50)
     partial = [row for row in rows if not row["run"].startswith("simclr")]

@@ -40,6 +40,15 @@ def test_cells_that_were_not_run_are_left_out(tmp_path):
     assert metrics(study, frame)["aa"] == {"free": {}}
 
 
+def test_struck_cells_are_left_out(tmp_path):
+    study = small_study()
+    write_tree(tmp_path, study)
+    frame = results.frame(study, tmp_path)
+    struck = [{**row, "sanity": "AS9"} if row["eps"] else row for row in frame]
+    assert any("pgd20" in column for column in metrics(study, frame)["table1"]["pgd"])
+    assert not any("pgd20" in column for column in metrics(study, struck)["table1"]["pgd"])
+
+
 def test_the_verb_writes_them_beside_the_report(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["metrics", "--study", str(TINY), "--partial"]) == 0

@@ -263,7 +263,7 @@ def test_protocol_names_what_is_needed_to_repeat_the_table(table):
 
 def test_the_legend_names_the_intervals_and_what_verdicts_mean(alike, study, frame):
     table = comparison(alike, alike.tables["table1"], frame)
-    for text in ("Student's t", "within 2 points (within 1 below 10 %", "Holm", "One seed: no"):
+    for text in ("Student's t", "within 2 points (within 1 below 10 %", "Holm", "One seed: never"):
         assert text in table.legend
     single = [row for row in frame if row["seed"] == 0]
     (seedless,) = [comparison(alike, alike.tables["table1"], single).legend]
@@ -271,6 +271,16 @@ def test_the_legend_names_the_intervals_and_what_verdicts_mean(alike, study, fra
     assert "Wilson's" in seedless
     unpublished = Table("T", COLUMNS[:1], {"a": Row("supervised-free3", "own")})
     assert "One seed: no verdict." in comparison(study, unpublished, frame).legend
+
+
+def test_the_legend_of_several_seeds_near_zero_still_explains_verdicts(alike, frame):
+    low = [{**row, "correct": 0} for row in frame if row["run"].startswith("emp-free3")]
+    assert len({row["seed"] for row in low}) > 1
+    row = next(row for row in ROWS.values() if row.run == "emp-free3")
+    table = dataclasses.replace(alike.tables["table1"], rows={"low": row})
+    legend = comparison(alike, table, low).legend
+    assert "Undecided: neither" in legend
+    assert "One seed" not in legend
 
 
 def test_a_table_without_minutes_has_the_same_bytes_on_another_machine_and_day(study, frame):

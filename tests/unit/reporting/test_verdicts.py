@@ -153,6 +153,13 @@ def test_near_zero_the_counts_of_all_seeds_decide():
     assert verdict.state == "different"
 
 
+def test_near_zero_trainings_that_spread_are_not_different():
+    (verdict,) = judge(sample(0.001, 0.018, 0.004, published=0.025))
+    assert verdict.state == "undecided"
+    (verdict,) = judge(sample(0.007, 0.008, 0.008, published=0.025))
+    assert str(verdict) == "different"  # by counts: no spread is assumed
+
+
 def test_rows_near_zero_do_not_lend_their_spread():
     column = (sample(0.0, 0.0001), sample(0.5, 0.52))
     assert verdicts.spreads_of(column)[1] == verdicts.spreads_of(column[1:])[0]

@@ -124,6 +124,7 @@ def test_autoattack_may_leave_right_few_of_the_common_images_that_pgd_fools():
         (PgdAttack(eps=(8,), steps=1, step_size=7.9), [8]),
         (RobustLinearProbe(eps=8, steps=3, step_size=2.5), [8]),
         (RobustLinearProbe(eps=7.5, steps=3, step_size=2.5), []),
+        (PgdAttack(eps=(2.1, 4.2), steps=6, step_size=0.7), []),  # 6 * 0.7 is 4.2 but for rounding
     ],
 )
 def test_steps_must_reach_the_surface_of_the_ball(options, missed):
@@ -152,3 +153,10 @@ def test_a_probe_of_many_views_is_checked_on_fewer_images():
 def test_recorded_measures_are_judged_without_torch():
     code = "import sys, robustviews.sanity as s; s.failed({'n': 0}, s.Sanity()); "
     subprocess.run([sys.executable, "-c", code + "assert 'torch' not in sys.modules"], check=True)
+
+
+@pytest.mark.parametrize(("images", "is_judged"), [(1, False), (2, True)])
+def test_one_image_establishes_no_attack(images, is_judged):
+    counts = {f"pgd_{radius:g}": 0 for radius in Sanity().radii}
+    counts |= {"pgd_0": images, "fgsm": 0, "restarts": 0, "square": 0, "noise": images, "n": images}
+    assert (failed(PASSES | counts, Sanity()) == {}) == is_judged

@@ -77,6 +77,7 @@ def _bar_panel(axis: Axes, rows: list[RowValues], numbers: list[int]) -> None:
             y = line - 0.4 + (place + 0.5) * thickness
             cell = row.cells[number]
             text = "not run" if cell.ours is None else f"{cell.ours * PERCENT:.1f}"
+            text = f"({text})" if cell.struck else text
             axis.text(102, y, text, fontsize=6.5, color=GREY, va="center")
             if cell.ours is not None:
                 axis.barh(

@@ -21,7 +21,8 @@ _DIGITS = 6  # significant, for comparison rather than for print
 def metrics(study: Study, frame: list[Result]) -> Metrics:
     """Return the value of every finished cell by table, row and column, and every claim.
 
-    Names are those of the study; the results of claims stand below `claims`.
+    Names are those of the study; the results of claims stand below `claims`. Struck cells are left
+    out.
 
     Args:
         study: study of the tables.
@@ -35,7 +36,7 @@ def metrics(study: Study, frame: list[Result]) -> Metrics:
             row.name: {
                 column: _value(cell)
                 for column, cell in zip(table.columns, row.cells, strict=True)
-                if cell.ours is not None
+                if cell.ours is not None and not cell.struck
             }
             for row in row_values(study, table, frame)
         }

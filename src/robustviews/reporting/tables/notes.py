@@ -57,7 +57,7 @@ def legend(study: Study, rows: list[RowValues]) -> str:
     if any(cell.struck for cell in accuracies):
         parts.append(
             "Struck through: the attack is not established, because the named checks of the head "
-            "failed; the number takes part in no comparison."
+            "failed or were not run; the number takes part in no comparison."
         )
     if any(cell.column.is_minutes for cell in cells):
         devices = sorted({run.device for cell in cells for run in cell.evidence})
@@ -86,7 +86,7 @@ def comparable(study: Study, table: Table, rows: list[RowValues]) -> str:
 
 def _verdicts(rules: Verdicts, cells: list[CellValue]) -> list[str]:
     """Return what the verdicts of accuracies mean, and that one seed has none."""
-    judged = [cell for cell in cells if cell.verdict and cell.verdict.spread]
+    judged = [cell for cell in cells if cell.verdict and cell.verdict.margin is not None]
     parts = []
     if judged:
         parts.append(
@@ -97,14 +97,16 @@ def _verdicts(rules: Verdicts, cells: list[CellValue]) -> list[str]:
             "(5 % over all cells of the table, after Holm; the published value is one training). "
             "Undecided: neither; `robustviews explain` prints how many seeds would decide."
         )
-    if any(len(cell.evidence) == 1 for cell in cells):
-        parts.append("One seed: no verdict.")
-    if any(cell.verdict and cell.verdict.spread and cell.verdict.spread.assumed for cell in judged):
+    single = [cell for cell in cells if len(cell.evidence) == 1]
+    compared = [cell.verdict for cell in single if cell.verdict and cell.verdict.spread]
+    if any(verdict.spread and verdict.spread.assumed for verdict in compared):
         limit = assumed_limit(rules.spread)
-        parts[-1] = (
+        parts.append(
             f"One seed: no verdict, unless the difference is more than {limit:.1f} points; this "
             f"assumes that trainings spread by {rules.spread:g} points."
         )
+    elif single:
+        parts.append("One seed: never reproduced." if compared else "One seed: no verdict.")
     return parts
 
 

@@ -11,7 +11,6 @@ from robustviews.study.comparable import departures
 
 if TYPE_CHECKING:
     from robustviews.reporting.results import Result
-    from robustviews.reporting.statistics import Spread
     from robustviews.reporting.verdicts import Verdict
     from robustviews.study.plan import Cell
     from robustviews.study.schema import Study
@@ -43,7 +42,7 @@ def describe(study: Study, table: str, cell: Cell, frame: list[Result]) -> Itera
     if value.struck:
         yield f"struck: {text.struck}"
     if value.ours is not None and not value.column.is_minutes:
-        yield f"spread between trainings: {_spread(value.spread, study.verdicts.spread)}"
+        yield f"spread between trainings: {_spread(value, study.verdicts.spread)}"
     if value.verdict:
         yield from _verdict(value, value.verdict)
     for departure in departures(study, cell):
@@ -60,7 +59,10 @@ def _interval(value: CellValue) -> str:
     return f" %, 95 % interval {ends}, {seeds} seed{'s' if seeds > 1 else ''}"
 
 
-def _spread(spread: Spread | None, assumed: float) -> str:
+def _spread(value: CellValue, assumed: float) -> str:
+    spread = value.spread
+    if value.covers == "counts":
+        return "not used: exact intervals on the counts of all seeds"
     if spread is None:
         return f"not measured: no row of the column has two seeds; assumed: {assumed:g} points"
     return f"{percent(spread.sd, 2)} points, {spread.freedom:.3g} degrees of freedom"
@@ -77,4 +79,5 @@ def _verdict(value: CellValue, verdict: Verdict) -> Iterator[str]:
     if verdict.seeds is None:
         yield "to decide it: no number of seeds up to 100, if the accuracy stays the same"
     else:
-        yield f"to decide it: {verdict.seeds} seeds, if accuracy and spread stay the same"
+        least = "at least " if verdict.spread and verdict.spread.assumed else ""
+        yield f"to decide it: {least}{verdict.seeds} seeds, if accuracy and spread stay the same"
