@@ -65,6 +65,8 @@ def frame(disk: Disk) -> list[Finding]:
 def metrics(disk: Disk, computed: dict[Address, tuple[Cell, float | None]]) -> list[Finding]:
     """Compare each cell of metrics.json with its value as computed again, and each claim.
 
+    A cell is left out exactly where the attack on one of its heads is not established.
+
     Args:
         disk: files of the study.
         computed: each cell with its value: a fraction, or minutes.
@@ -74,16 +76,20 @@ def metrics(disk: Disk, computed: dict[Address, tuple[Cell, float | None]]) -> l
         return []  # `outputs` reports it
     try:
         stated = dict(_leaves(artifacts.read_json(disk.root / path)))
-        problems = list(_claims(disk, stated))
     except ArtifactError as error:
         return [Finding("metrics", path.as_posix(), State.FAILED, f"{error}")]
-    problems += [
-        f"{address} is {stated.get(tuple(address))}, flags and records give {value * scale:.6g}"
-        for address, (cell, value) in computed.items()
-        if value is not None
-        for scale in (1 if cell.attack is None else 100,)
-        if not _equal(stated.get(tuple(address)), value * scale)
-    ]
+    rows = _rows(disk)
+    problems = list(_claims(disk, stated, rows))
+    doubted = {(row["run"], row["probe"], row["attack"], row["eps"]) for row in rows if row["sanity"]}
+    for address, (cell, value) in computed.items():
+        found = stated.get(tuple(address))
+        if any((run, cell.probe, cell.attack, cell.eps) in doubted for run in cell.runs):
+            if found is not None:
+                problems.append(f"{address} is {found}, the attack is not established")
+        elif value is not None:
+            expected = value * (1 if cell.attack is None else 100)
+            if not _equal(found, expected):
+                problems.append(f"{address} is {found}, flags and records give {expected:.6g}")
     cells = {tuple(address) for address in computed}
     problems += [
         f"{':'.join(name)} is not a cell of the study" for name in stated if name not in cells
@@ -101,13 +107,21 @@ def metrics(disk: Disk, computed: dict[Address, tuple[Cell, float | None]]) -> l
     return [Finding("metrics", path.as_posix(), State.VERIFIED, text)]
 
 
-def _claims(disk: Disk, stated: dict[tuple[str, ...], Any]) -> Iterator[str]:
+def _rows(disk: Disk) -> list[results.Result]:
+    """Return the results of all tables and claims; none if the check of the frame reports why."""
+    try:
+        return results.frame(disk.study, disk.root, blocks=blocks(disk.study), partial=True)
+    except _UNREADABLE:
+        return []
+
+
+def _claims(
+    disk: Disk, stated: dict[tuple[str, ...], Any], rows: list[results.Result]
+) -> Iterator[str]:
     """Remove the claims from the content of metrics.json; yield those that have another result."""
     of_file = {name: stated.pop(name) for name in list(stated) if name[0] == CLAIMS}
-    try:
-        rows = results.frame(disk.study, disk.root, blocks=blocks(disk.study), partial=True)
-    except _UNREADABLE:
-        return  # the check of the frame reports it
+    if not rows:
+        return
     outcomes = claims.evaluate(disk.study, rows)
     computed: dict[tuple[str, ...], str] = {(CLAIMS, one.name): one.state for one in outcomes}
     lost = {(CLAIMS, one.name) for one in outcomes if one.is_incomplete}

@@ -25,7 +25,7 @@ from robustviews.regimes import Pgd
 from robustviews.study import cells, folders
 from robustviews.study import jobs as pending
 from robustviews.study.schema import Run, Runtime
-from tests.unit.results_tree import DEVICE, small_study, write_shown, write_tree
+from tests.unit.results_tree import DEVICE, small_study, write_sanity, write_shown, write_tree
 
 FREE, PGD = "emp-free3-digits-s1", "simclr-pgd5-digits-s0"
 
@@ -181,6 +181,23 @@ def test_metrics_of_a_cell_that_the_study_does_not_have_fail(root, study):
     metrics["table1"]["other"] = {"digits/clean": 100.0}
     artifacts.write_json(path, metrics)
     assert "metrics" in states(audit(study, root).findings)[0]
+
+
+def test_metrics_leave_out_cells_exactly_where_an_attack_is_not_established(study, tmp_path):
+    write_tree(tmp_path, study)
+    write_sanity(tmp_path, study, PGD, zero_gradients=9)
+    write_shown(tmp_path, study)
+    assert states(audit(study, tmp_path).all_findings())[0] == set()
+    path = tmp_path / "results/tiny/metrics.json"
+    content = artifacts.read_json(path)
+    assert set(content["table1"]["pgd"]) == {"digits/clean", "digits/minutes"}
+    content["table1"]["pgd"]["digits/pgd20/8"] = 40.0
+    del content["table1"]["free"]["digits/pgd20/8"]
+    artifacts.write_json(path, content)
+    texts = [f.text for f in audit(study, tmp_path).findings if f.state is State.FAILED]
+    assert len(texts) == 2, texts
+    assert any("pgd:digits/pgd20/8 is 40.0, the attack is not established" in t for t in texts)
+    assert any("free:digits/pgd20/8 is None, flags and records give" in t for t in texts)
 
 
 def test_a_claim_with_another_result_than_the_results_give_fails(root, study):
