@@ -80,7 +80,9 @@ def metrics(disk: Disk, computed: dict[Address, tuple[Cell, float | None]]) -> l
         return [Finding("metrics", path.as_posix(), State.FAILED, f"{error}")]
     rows = _rows(disk)
     problems = list(_claims(disk, stated, rows))
-    doubted = {(row["run"], row["probe"], row["attack"], row["eps"]) for row in rows if row["sanity"]}
+    doubted = {
+        (row["run"], row["probe"], row["attack"], row["eps"]) for row in rows if row["sanity"]
+    }
     for address, (cell, value) in computed.items():
         found = stated.get(tuple(address))
         if any((run, cell.probe, cell.attack, cell.eps) in doubted for run in cell.runs):
