@@ -1,4 +1,7 @@
-# One head per encoder and probe.
+# One head per encoder and probe, and the encoder once more if the probe tunes it.
+
+TUNING = [name for name in STUDY.probes if plan.tunes(STUDY, name)]
+NONE = "(?!)"  # matches no name
 
 
 rule probe:
@@ -6,6 +9,8 @@ rule probe:
         reads("probe"),
     output:
         writes("probe", "{run}/{probe}"),
+    wildcard_constraints:
+        probe="|".join(name for name in STUDY.probes if name not in TUNING) or NONE,
     log:
         f"{LOGS}/probe/{{run}}/{{probe}}.log",
     benchmark:
@@ -21,3 +26,11 @@ rule probe:
         "probe {wildcards.run}/{wildcards.probe}"
     shell:
         "robustviews probe --threads {threads} --run {wildcards.run:q} --probe {wildcards.probe:q} 2> {log:q}"
+
+
+use rule probe as tune with:
+    output:
+        writes("probe", "{run}/{probe}"),
+        f"{RESULTS}/probe/{{run}}/{{probe}}/{folders.ENCODER}",
+    wildcard_constraints:
+        probe="|".join(TUNING) or NONE,

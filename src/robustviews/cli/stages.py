@@ -70,6 +70,8 @@ def _work(options: argparse.Namespace, rule: str, *names: str) -> Iterator[_Work
     study, started, commit = load_study(options.study), time.time(), artifacts.commit()
     jobs_of_rule = {key[1]: job for key, job in jobs(study).items() if key[0] == rule}
     groups = [list(group) for group in (plan.pretrainings(study), study.probes, study.attacks)]
+    if rule == "sanity":
+        groups = [list(plan.attacked(study))]
     for name, group, kind in zip(names, groups, ("run", "probe", "attack"), strict=False):
         known(name, group, kind)
     known("/".join(names), jobs_of_rule, rule)
@@ -164,7 +166,7 @@ def pretrain(options: argparse.Namespace) -> None:
 
 
 def probe(options: argparse.Namespace) -> None:
-    """Train one head on a frozen encoder."""
+    """Train one head, and the encoder with it if the probe tunes the encoder."""
     from robustviews.machine import runtime
 
     with _work(options, "probe", options.run, options.probe) as work, fitting(work.job):
@@ -189,7 +191,8 @@ def probe(options: argparse.Namespace) -> None:
             values = " ".join(f"{key}={row[key]:.6g}" for key in row)
             logging.info("probe=%s %s", work.job.name, values)
         with artifacts.atomic_folder(work.folder) as into:
-            artifacts.write_tensors(into / folders.HEAD, weights)
+            for file, tensors in _files(weights, work.job).items():
+                artifacts.write_tensors(into / file, tensors)
             artifacts.write_jsonl(into / folders.CURVE, history)
             work.write_record(
                 into,
@@ -199,6 +202,18 @@ def probe(options: argparse.Namespace) -> None:
                 result=history[-1] if history else {},
             )
         state.discard()
+
+
+def _files(weights: dict[str, torch.Tensor], job: Job) -> dict[str, dict[str, torch.Tensor]]:
+    """Return the weights of a probe by file; those of a tuned encoder have a file of their own."""
+    from robustviews.optim import with_prefix
+
+    if folders.ENCODER not in job.outputs:
+        return {folders.HEAD: weights}
+    return {
+        folders.HEAD: with_prefix("head.", weights),
+        folders.ENCODER: with_prefix("encoder.", weights),
+    }
 
 
 def attack(options: argparse.Namespace) -> None:

@@ -136,7 +136,7 @@ def amount(study: Study, job: Job, context: dict[str, Any], ask: Ask) -> Amount:
 def _dataset_of(study: Study, job: Job) -> str:
     if job.rule == "data":
         return next(n for n in study.datasets if folders.data_folder(study, n).name == job.name)
-    return plan.pretrainings(study)[job.parts[0]].dataset
+    return plan.pretrainings(study)[plan.run_of(job.name)].dataset
 
 
 def _reporting(job: Job, ask: Callable[..., Answer]) -> Amount:
@@ -238,7 +238,7 @@ def _attack(study: Study, job: Job, shape: Shape, ask: Callable[..., Answer]) ->
 
 
 def _sanity(study: Study, job: Job, shape: Shape, ask: Callable[..., Answer]) -> Amount:
-    run = study.runs[plan.pretrainings(study)[job.name].entry]
+    run = study.runs[plan.pretrainings(study)[plan.run_of(job.name)].entry]
     start = ask("start", kind="train")
     seconds, images, work_bytes = start["seconds"], 0, 0.0
     for probe in (study.probes[name] for name in plan.attacked_heads(study)[job.name]):

@@ -131,7 +131,8 @@ def head(about: About, device: torch.device, seconds: float) -> Iterator[Answer]
     probe = about["probe"]
     encoder = _encoder(about, classes=_classes(about)).to(device).eval()
     largest: int = probe.batch_size or about["batch"]
-    by_epochs = probe.epochs is not None
+    tunes = probe.network_updates > 0
+    by_epochs = probe.epochs is not None or tunes
     views = about.get("views", Views())
     end = time.monotonic() + seconds
 
@@ -146,7 +147,11 @@ def head(about: About, device: torch.device, seconds: float) -> Iterator[Answer]
             batch=about["batch"],
             title="calibration",
         )
-        variant = replace(probe, epochs=epochs) if by_epochs else probe
+        variant = probe
+        if probe.epochs is not None:
+            variant = replace(probe, epochs=epochs)
+        if tunes:  # one training, of one update per epoch
+            variant = replace(probe, updates=epochs, lr=probe.lr[:1], weight_decay=(0.0,))
         return timing.seconds_of(lambda: variant.train(encoder, task), device)
 
     fit(timing.FEW, 1)  # warms up

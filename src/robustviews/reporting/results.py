@@ -248,7 +248,7 @@ class _Reader:
 
     def _sanity(self, run: str, probe: str) -> list[str]:
         """Return the checks that a head fails, judged by the flags where they say it."""
-        job = self._jobs.get(("sanity", run))
+        job = self._jobs.get(("sanity", plan.examination(self._study, run, probe)))
         if job is None or probe not in job.spec["probes"]:
             return [NOT_CHECKED]
         try:

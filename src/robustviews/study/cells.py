@@ -71,7 +71,8 @@ def chain(study: Study, cell: Cell) -> list[Job]:
     keys: set[Key] = set()
     open_keys = [job.key for job in ends(study, cell)]
     if cell.measure.attack is not None:
-        open_keys += [("sanity", run) for run in cell.runs]
+        names = [plan.examination(study, run, cell.probe) for run in cell.runs]
+        open_keys += [("sanity", name) for name in names]
     while open_keys:
         key = open_keys.pop()
         if key not in keys:

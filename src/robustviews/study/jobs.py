@@ -31,7 +31,8 @@ class Job:
     Attributes:
         rule: rule of the workflow, an entry of `RULES`.
         name: name of the job within its rule: a prepared data set, run, run/probe,
-            run/probe/attack, table or figure; empty if the rule has one job.
+            run/probe/attack, encoder (`plan.examination`), table or figure; empty if the rule has
+            one job.
         reads: each file that the job reads, with the job that writes the file.
         writes: files that the job writes; the record of a computing job comes last.
         spec: what decides the result; the record repeats it.
@@ -56,6 +57,11 @@ class Job:
     def parts(self) -> list[str]:
         """Run, probe and attack that the name is made of."""
         return self.name.split("/")
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of the files that a computing job writes besides its record."""
+        return tuple(path.name for path in self.writes[:-1])
 
     @property
     def record(self) -> Path:
@@ -109,9 +115,12 @@ def _computing(study: Study) -> Iterator[Job]:
         folder = folders.job_folder(study, *key)
         return {folder / name: key for name in folders.split_files(split)}
 
-    def network(run: str, *heads: str) -> dict[Path, Key]:
+    def network(run: str, *heads: str, tuned: bool = False) -> dict[Path, Key]:
         encoder = folders.pretrain_folder(study, run) / folders.ENCODER
         files: dict[Path, Key] = {encoder: ("pretrain", run)}
+        if tuned:  # the only head is that of the tuned encoder
+            encoder = folders.probe_folder(study, run, heads[0]) / folders.ENCODER
+            files = {encoder: ("probe", f"{run}/{heads[0]}")}
         for probe in heads:
             file = folders.probe_folder(study, run, probe) / folders.HEAD
             files[file] = ("probe", f"{run}/{probe}")
@@ -131,15 +140,15 @@ def _computing(study: Study) -> Iterator[Job]:
         yield job("probe", f"{run}/{probe}", reads, spec, **arguments)
     for run, probe, attack in plan.evaluations(study):
         trained = [probe] if study.probes[probe].trained else []
-        reads = network(run, *trained) | data(run, "test")
+        reads = network(run, *trained, tuned=plan.tunes(study, probe)) | data(run, "test")
         arguments = specs.attack_arguments(study, run, probe, attack)
         spec = specs.attack_spec(study, run, probe, attack)
         yield job("attack", f"{run}/{probe}/{attack}", reads, spec, **arguments)
-    for run, probes in plan.attacked(study).items():
-        trained = [probe for probe in probes if study.probes[probe].trained]
-        reads = network(run, *trained) | data(run, "test")
-        arguments = specs.sanity_arguments(study, run)
-        yield job("sanity", run, reads, specs.sanity_spec(study, run), **arguments)
+    for name, probes in plan.attacked(study).items():
+        run, trained = plan.run_of(name), [one for one in probes if study.probes[one].trained]
+        reads = network(run, *trained, tuned=plan.tunes(study, probes[0])) | data(run, "test")
+        arguments = specs.sanity_arguments(study, name)
+        yield job("sanity", name, reads, specs.sanity_spec(study, name), **arguments)
 
 
 def _reporting(study: Study, computing: dict[Key, Job]) -> Iterator[Job]:
@@ -201,7 +210,7 @@ def _cells(study: Study, *blocks: Table | Figure) -> tuple[Key, ...]:
             needs["attack", f"{run}/{probe}/{name}"] = None
         if study.probes[probe].trained:
             needs["probe", f"{run}/{probe}"] = None
-    needs |= {("sanity", run): None for run in plan.attacked(study, *blocks)}
+    needs |= {("sanity", name): None for name in plan.attacked(study, *blocks)}
     return tuple(needs)
 
 

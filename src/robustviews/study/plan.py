@@ -15,6 +15,8 @@ from robustviews.attacks import AutoAttack
 from robustviews.study.columns import CLEAN, Column
 from robustviews.study.schema import Figure, Study, Table
 
+_TUNED = "--"  # between a run and the probe that tunes its encoder; no name of a study has it
+
 
 @dataclass(frozen=True)
 class Pretraining:
@@ -125,8 +127,25 @@ def evaluations(study: Study, *blocks: Table | Figure) -> list[tuple[str, str, s
     return list(needed)
 
 
+def tunes(study: Study, probe: str) -> bool:
+    """Return whether a probe of the study trains the encoder, too."""
+    return probe in study.probes and study.probes[probe].network_updates > 0
+
+
+def examination(study: Study, run: str, probe: str) -> str:
+    """Return the job that checks a head: one per encoder, and a tuned encoder is one of its own."""
+    return f"{run}{_TUNED}{probe}" if tunes(study, probe) else run
+
+
+def run_of(name: str) -> str:
+    """Return the run that a job is about, from the name of the job."""
+    return name.partition("/")[0].partition(_TUNED)[0]
+
+
 def attacked(study: Study, *blocks: Table | Figure) -> dict[str, list[str]]:
-    """Return the probes of each run whose heads some cell shows under an attack.
+    """Return the probes of each encoder whose heads some cell shows under an attack.
+
+    The encoders are named as in `examination`.
 
     Args:
         study: the study.
@@ -136,7 +155,8 @@ def attacked(study: Study, *blocks: Table | Figure) -> dict[str, list[str]]:
     for cell in cells_of(study, *blocks):
         if cell.measure.attack is not None:
             for run in cell.runs:
-                probes.setdefault(run, {})[cell.probe] = None
+                name = examination(study, run, cell.probe)
+                probes.setdefault(name, {})[cell.probe] = None
     return {run: list(names) for run, names in probes.items()}
 
 

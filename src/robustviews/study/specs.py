@@ -96,17 +96,17 @@ def attack_spec(study: Study, run: str, probe: str, attack: str, *, source: Path
     return _head_spec("attack", attack_arguments(study, run, probe, attack), source)
 
 
-def sanity_arguments(study: Study, run: str) -> dict[str, Any]:
-    """Return the options that `stages.sanity` is called with."""
-    probes = {name: study.probes[name] for name in plan.attacked_heads(study)[run]}
-    shared = probe_arguments(study, run, next(iter(probes)))
+def sanity_arguments(study: Study, encoder: str) -> dict[str, Any]:
+    """Return the options that `stages.sanity` is called with, for an entry of `plan.attacked`."""
+    probes = {name: study.probes[name] for name in plan.attacked_heads(study)[encoder]}
+    shared = probe_arguments(study, plan.run_of(encoder), next(iter(probes)))
     del shared["probe"]
     return {**shared, "probes": probes, "sanity": study.sanity}
 
 
-def sanity_spec(study: Study, run: str, *, source: Path = SOURCE) -> Spec:
-    """Return what decides the checks of a run's heads given these; `source` as before."""
-    return _head_spec("sanity", sanity_arguments(study, run), source)
+def sanity_spec(study: Study, encoder: str, *, source: Path = SOURCE) -> Spec:
+    """Return what decides the checks of an encoder's heads given these; `source` as before."""
+    return _head_spec("sanity", sanity_arguments(study, encoder), source)
 
 
 def _head_spec(stage: str, arguments: dict[str, Any], source: Path) -> Spec:

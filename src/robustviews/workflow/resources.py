@@ -99,7 +99,7 @@ def _preparation(shape: Shape) -> tuple[float, float]:
 def _computation(study: Study, rule: str, name: str, *, device: str) -> tuple[float, float]:
     """Return megabytes and minutes of a training, a probe, an attack or checks."""
     entry, *parts = name.split("/")
-    job = plan.pretrainings(study)[entry]
+    job = plan.pretrainings(study)[plan.run_of(entry)]
     run, shape = study.runs[job.entry], _shape(study, job.dataset)
     if rule == "pretrain":
         work = _training(run, shape)
@@ -149,6 +149,8 @@ def _training(run: Run, shape: Shape) -> _Work:
 
 def _probe(study: Study, shape: Shape, name: str) -> _Work:
     work, epochs = Fit.of(study.probes[name], shape), study.probes[name].epochs or 1
+    if study.probes[name].network_updates:
+        epochs = math.ceil(work.updates * work.batch / work.images)
     return _Work(
         views=work.images * work.stack,
         passes=_BOTH * epochs * work.passes or 1,
