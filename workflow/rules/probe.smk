@@ -9,12 +9,12 @@ rule probe:
         reads("probe"),
     output:
         writes("probe", "{run}/{probe}"),
-    wildcard_constraints:
-        probe="|".join(name for name in STUDY.probes if name not in TUNING) or NONE,
     log:
         f"{LOGS}/probe/{{run}}/{{probe}}.log",
     benchmark:
         f"{LOGS}/probe/{{run}}/{{probe}}.tsv"
+    wildcard_constraints:
+        probe="|".join(name for name in STUDY.probes if name not in TUNING) or NONE,
     threads: STUDY.runtime.threads
     resources:
         gpu=GPUS,

@@ -39,7 +39,7 @@ class LogisticProbe:
         feature: `backbone`, or the `prefeature` above it.
     """
 
-    regularisation: tuple[float, ...] = option((0.01, 0.1, 1.0, 10.0, 100.0), gt=0)
+    regularisation: tuple[float, ...] = option((0.01, 0.1, 1.0, 10.0, 100.0, 1e3, 1e4), gt=0)
     iterations: int = option(1000, ge=1)
     feature: Literal["prefeature", "backbone"] = "backbone"
     stack: ClassVar[int] = 1

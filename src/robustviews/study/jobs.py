@@ -59,6 +59,11 @@ class Job:
         return self.name.split("/")
 
     @property
+    def snakemake_rule(self) -> str:
+        """The rule of the Snakefile; probes that tune an encoder have one, for their outputs."""
+        return "tune" if self.rule == "probe" and folders.ENCODER in self.outputs else self.rule
+
+    @property
     def outputs(self) -> tuple[str, ...]:
         """The names of the files that a computing job writes besides its record."""
         return tuple(path.name for path in self.writes[:-1])
@@ -115,17 +120,6 @@ def _computing(study: Study) -> Iterator[Job]:
         folder = folders.job_folder(study, *key)
         return {folder / name: key for name in folders.split_files(split)}
 
-    def network(run: str, *heads: str, tuned: bool = False) -> dict[Path, Key]:
-        encoder = folders.pretrain_folder(study, run) / folders.ENCODER
-        files: dict[Path, Key] = {encoder: ("pretrain", run)}
-        if tuned:  # the only head is that of the tuned encoder
-            encoder = folders.probe_folder(study, run, heads[0]) / folders.ENCODER
-            files = {encoder: ("probe", f"{run}/{heads[0]}")}
-        for probe in heads:
-            file = folders.probe_folder(study, run, probe) / folders.HEAD
-            files[file] = ("probe", f"{run}/{probe}")
-        return files
-
     for dataset in dict.fromkeys(run.dataset for run in runs.values()):
         spec = specs.data_spec(study, dataset)
         yield job(*data_job(study, dataset), {}, spec, dataset=study.datasets[dataset])
@@ -134,21 +128,35 @@ def _computing(study: Study) -> Iterator[Job]:
         yield job("pretrain", run, data(run, "train"), specs.pretrain_spec(study, run), **arguments)
     for run, probe in plan.heads(study):
         start = study.probes[probe].starts_from
-        reads = network(run, *([start] if start else [])) | data(run, "train")
+        reads = _network(study, run, *([start] if start else [])) | data(run, "train")
         arguments = specs.probe_arguments(study, run, probe)
         spec = specs.probe_spec(study, run, probe)
         yield job("probe", f"{run}/{probe}", reads, spec, **arguments)
     for run, probe, attack in plan.evaluations(study):
         trained = [probe] if study.probes[probe].trained else []
-        reads = network(run, *trained, tuned=plan.tunes(study, probe)) | data(run, "test")
+        reads = _network(study, run, *trained) | data(run, "test")
         arguments = specs.attack_arguments(study, run, probe, attack)
         spec = specs.attack_spec(study, run, probe, attack)
         yield job("attack", f"{run}/{probe}/{attack}", reads, spec, **arguments)
     for name, probes in plan.attacked(study).items():
         run, trained = plan.run_of(name), [one for one in probes if study.probes[one].trained]
-        reads = network(run, *trained, tuned=plan.tunes(study, probes[0])) | data(run, "test")
+        reads = _network(study, run, *trained) | data(run, "test")
         arguments = specs.sanity_arguments(study, name)
         yield job("sanity", name, reads, specs.sanity_spec(study, name), **arguments)
+
+
+def _network(study: Study, run: str, *heads: str) -> dict[Path, Key]:
+    """Return the files of an encoder and of heads; a tuned encoder belongs to its only head."""
+    encoder: dict[Path, Key] = {
+        folders.pretrain_folder(study, run) / folders.ENCODER: ("pretrain", run)
+    }
+    files: dict[Path, Key] = {}
+    for probe in heads:
+        folder, key = folders.probe_folder(study, run, probe), ("probe", f"{run}/{probe}")
+        files[folder / folders.HEAD] = key
+        if plan.tunes(study, probe):
+            encoder = {folder / folders.ENCODER: key}
+    return encoder | files
 
 
 def _reporting(study: Study, computing: dict[Key, Job]) -> Iterator[Job]:
