@@ -1,7 +1,9 @@
 """Data sets: how each is read, verified, split, and stored as plain arrays."""
 
-from robustviews.datasets.kinds import DATASETS, Cifar10, Cifar100, Dataset, Digits, Folder
+from robustviews.datasets.kinds import DATASETS, Cifar10, Cifar100, Digits, Folder
+from robustviews.datasets.protocol import Dataset
 from robustviews.datasets.splits import Create, DataError, Images, Labels, equal_images, open_split
+from robustviews.datasets.subset import Subset
 
 __all__ = [
     "DATASETS",
@@ -14,6 +16,7 @@ __all__ = [
     "Folder",
     "Images",
     "Labels",
+    "Subset",
     "equal_images",
     "open_split",
 ]

@@ -111,7 +111,12 @@ def _of_runs(disk: Disk, cell: Cell) -> Iterator[float]:
             correct = flags[cell.measure.flag]
             if not len(correct):
                 raise ValueError("no flags")
-            yield int((correct == 1).sum()) / len(correct)
+            if disk.study.datasets[cell.dataset].accuracy == "mean_per_class":
+                labels = flags["labels"]
+                classes = sorted(set(labels.tolist()))
+                yield fmean(float((correct[labels == one] == 1).mean()) for one in classes)
+            else:
+                yield int((correct == 1).sum()) / len(correct)
 
 
 def _stated(path: Path, cell: Cell) -> str | None:

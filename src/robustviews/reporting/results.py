@@ -10,17 +10,20 @@ import csv
 import io
 from pathlib import Path
 from types import NoneType
-from typing import TYPE_CHECKING, Any, TypedDict, cast, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, cast, get_args, get_type_hints
+
+import numpy as np
 
 from robustviews import artifacts, sanity
 from robustviews.artifacts import ArtifactError, Record
 from robustviews.attacks import flag_name
-from robustviews.reporting.statistics import wilson
+from robustviews.reporting.statistics import mean_per_class, wilson
 from robustviews.study import differences, folders, jobs, plan
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from robustviews.datasets.protocol import Accuracy
     from robustviews.study.jobs import Job, Key
     from robustviews.study.schema import Figure, Study, Table
 
@@ -30,6 +33,9 @@ _SHOWN = 12  # problems that an error lists; it counts the rest
 
 class Result(TypedDict):
     """One row of the frame; accuracies are fractions, eps is in 1/255.
+
+    `accuracy` is as the data set says, correct / n or a mean over classes. Only of such a mean
+    `weighs` is known, for how many images of equal weight it stands; it is no column of the CSV.
 
     `sanity` of an attacked row names the failed checks of its head, such as `AS3 AS9`; it is
     `not checked` if the checks were not run, and empty if the attack is established.
@@ -56,6 +62,7 @@ class Result(TypedDict):
     attack_steps: int | None
     sanity: str
     record: str
+    weighs: NotRequired[int]
 
 
 class ResultsError(ArtifactError):
@@ -128,9 +135,9 @@ def frame(
 
 
 def to_csv(rows: list[Result]) -> str:
-    """Write a frame as CSV; `from_csv` returns exactly the same rows."""
+    """Write a frame as CSV; `from_csv` returns exactly the same rows, without `weighs`."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(_COLUMNS), lineterminator="\n")
+    writer = csv.DictWriter(text, list(_COLUMNS), extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows({**row} for row in rows)
     return text.getvalue()
@@ -199,8 +206,8 @@ class _Reader:
                 probe,
                 attack,
                 eps=eps,
-                correct=int(flags[name].sum()),
-                n=len(flags[name]),
+                correct=flags[name],
+                labels=flags["labels"],
                 sanity=" ".join([*faults, *self._behind(job, name, flags)]) if eps else "",
                 record=job.record,
             )
@@ -215,14 +222,13 @@ class _Reader:
         *,
         record: Path,
         eps: float = 0.0,
-        correct: int = 0,
-        n: int = 0,
+        correct: Sequence[int] = (),
+        labels: Sequence[int] = (),
         sanity: str = "",
     ) -> Result:
         study, job = self._study, plan.pretrainings(self._study)[run]
         training = self._record(self._jobs["pretrain", run])
-        low, high = wilson(correct, n) if n else (None, None)
-        return Result(
+        row = Result(
             study=study.study,
             run=run,
             entry=job.entry,
@@ -233,11 +239,11 @@ class _Reader:
             probe=probe,
             attack=attack,
             eps=eps,
-            n=n,
-            correct=correct,
-            accuracy=correct / n if n else None,
-            low=low,
-            high=high,
+            n=len(correct),
+            correct=int(np.sum(correct)),
+            accuracy=None,
+            low=None,
+            high=None,
             pretrain_minutes=(training.seconds or 0.0) / 60,
             device=training.environment.get("device") or "unknown",
             probe_epochs=study.probes[probe].epochs if probe else None,
@@ -245,6 +251,9 @@ class _Reader:
             sanity=sanity,
             record=record.as_posix(),
         )
+        if row["n"]:
+            _count(row, correct, labels, self._study.datasets[job.dataset].accuracy)
+        return row
 
     def _sanity(self, run: str, probe: str) -> list[str]:
         """Return the checks that a head fails, judged by the flags where they say it."""
@@ -312,6 +321,16 @@ class _Reader:
         return artifacts.read_arrays(self._root / path)
 
 
+def _count(row: Result, correct: Sequence[int], labels: Sequence[int], accuracy: Accuracy) -> None:
+    """Add to a row its accuracy and interval, given which images are right and their classes."""
+    share, n = row["correct"] / row["n"], row["n"]
+    if accuracy == "mean_per_class":
+        share, n = mean_per_class(np.asarray(correct), np.asarray(labels))
+        row["weighs"] = n
+    row["accuracy"] = share
+    row["low"], row["high"] = wilson(share * n if "weighs" in row else row["correct"], n)
+
+
 def _parse(hint: object, text: str) -> str | int | float | None:
     options = get_args(hint) or (hint,)
     if not text and NoneType in options:
@@ -320,4 +339,6 @@ def _parse(hint: object, text: str) -> str | int | float | None:
     return kind(text)
 
 
-_COLUMNS: dict[str, Any] = get_type_hints(Result)
+_COLUMNS: dict[str, Any] = {
+    name: hint for name, hint in get_type_hints(Result).items() if name in Result.__required_keys__
+}

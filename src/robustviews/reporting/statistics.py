@@ -75,7 +75,21 @@ class Difference(NamedTuple):
         return Difference(-self.mean, self.error, self.freedom).above(-bound)
 
 
-def wilson(correct: int, n: int) -> Interval:
+def mean_per_class(correct: np.ndarray, labels: np.ndarray) -> tuple[float, int]:
+    """Return the mean over classes of the share of right images, and its effective images.
+
+    So many images of equal weight would have the same variance, if classes were equally hard.
+
+    Args:
+        correct: (n,), 1 where an image is classified correctly, else 0.
+        labels: (n,), class of each image; n is at least 1.
+    """
+    _, numbers, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    shares = np.bincount(numbers, weights=correct) / sizes
+    return float(shares.mean()), int(len(sizes) ** 2 / (1 / sizes).sum())
+
+
+def wilson(correct: float, n: int) -> Interval:
     """Return the 95 % Wilson score interval of a proportion.
 
     It stays in [0, 1] and keeps its coverage near 0 and 1, where robust accuracies often lie.
@@ -98,7 +112,7 @@ def wilson(correct: int, n: int) -> Interval:
     return Interval(low, high)
 
 
-def clopper_pearson(correct: int, n: int, level: float = 0.95) -> Interval:
+def clopper_pearson(correct: float, n: int, level: float = 0.95) -> Interval:
     """Return the exact interval of a proportion.
 
     Args:
@@ -118,7 +132,7 @@ def clopper_pearson(correct: int, n: int, level: float = 0.95) -> Interval:
     return Interval(float(low), float(high))
 
 
-def beyond(correct: int, n: int, *, low: float, high: float) -> float:
+def beyond(correct: float, n: int, *, low: float, high: float) -> float:
     """Return the exact two-sided p-value of the hypothesis that a proportion lies in a range.
 
     It is below 1 - level exactly if `clopper_pearson` lies outside the range.
@@ -332,6 +346,6 @@ def own_spread(accuracies: Iterable[float]) -> float | None:
     return math.sqrt(variance(values)) if len(values) > 1 else None
 
 
-def _check_counts(correct: int, n: int) -> None:
+def _check_counts(correct: float, n: int) -> None:
     if n < 1 or not 0 <= correct <= n:
         raise ValueError(f"expected 0 <= correct <= n and n >= 1, found {correct} of {n}")

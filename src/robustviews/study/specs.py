@@ -68,7 +68,9 @@ def attack_arguments(study: Study, run: str, probe: str, attack: str) -> dict[st
 def data_spec(study: Study, dataset: str, *, source: Path = SOURCE) -> Spec:
     """Return what decides a prepared data set, as plain JSON; `source` as in `pretrain_spec`."""
     options = study.datasets[dataset]
-    code = fingerprint.digest(("stages", "prepare"), _class_of(options), source=source)
+    parts = [options, *vars(options).values()]
+    classes = [_class_of(part) for part in parts if dataclasses.is_dataclass(part)]
+    code = fingerprint.digest(("stages", "prepare"), *classes, source=source)
     return _plain({"dataset": options, "code": code})
 
 
@@ -159,6 +161,9 @@ def report_spec(study: Study, block: str = "", *, rule: str = "report") -> Spec:
         blocks = [shown] if shown else []
         spec["protocol"] = _protocol(study, *blocks)
         spec["verdicts"] = [study.verdicts, _incomparable(study, *blocks)]
+    by_class = [name for name, one in study.datasets.items() if one.accuracy != "top1"]
+    if by_class:
+        spec["mean_per_class"] = by_class
     if rule in ("metrics", "report"):
         spec["claims"] = [study.claims, *(_claimed(study, one) for one in study.claims.values())]
     return _plain(spec)

@@ -191,19 +191,29 @@ def _measure(study: Study, cell: Cell, index: _Index) -> _Measured:
     published = None
     if cell.published is not None and cell.published != "unavailable":
         published = cell.published / PERCENT
-    counts = study.datasets[cell.dataset].counts
     failed = (result["sanity"] for result in results if cell.measure.attack)
     return _Measured(
         cell,
         results,
-        Sample(
-            tuple((result["correct"], result["n"]) for result in results),
-            counts[1] if counts else None,
-            published,
-        ),
+        Sample(tuple(map(_counted, results)), _test_images(study, cell, results), published),
         ", ".join(dict.fromkeys(filter(None, failed))),
         "" if published is None else incomparable(study, cell),
     )
+
+
+def _counted(result: Result) -> tuple[float, int]:
+    """Return (correct, n); a mean over classes as of so many images of equal weight."""
+    if "weighs" not in result:
+        return result["correct"], result["n"]
+    return (result["accuracy"] or 0.0) * result["weighs"], result["weighs"]
+
+
+def _test_images(study: Study, cell: Cell, results: list[Result]) -> int | None:
+    """Return the images of the test split, in the same unit as `_counted`; None if unknown."""
+    counts = study.datasets[cell.dataset].counts
+    if counts is None or not results or "weighs" not in results[0]:
+        return counts[1] if counts else None
+    return round(counts[1] * results[0]["weighs"] / results[0]["n"])
 
 
 def _spreads(cells: list[_Measured]) -> list[Spread | None]:
@@ -260,7 +270,7 @@ def _accuracy(measured: _Measured, spread: Spread | None) -> CellValue:
             Evidence(
                 run=result["run"],
                 seed=result["seed"],
-                value=result["correct"] / result["n"],
+                value=result["accuracy"] or 0.0,
                 low=result["low"],
                 high=result["high"],
                 n=result["n"],
