@@ -66,8 +66,8 @@ class Subset:
         whole: dict[str, NDArray[Any]] = {}
 
         def keep(name: str, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
-            file = tempfile.TemporaryFile()  # noqa: SIM115  # the array keeps it open
-            whole[name] = np.memmap(file, dtype=dtype, mode="w+", shape=shape)
+            with tempfile.TemporaryFile() as file:  # the array keeps its content
+                whole[name] = np.memmap(file, dtype=dtype, mode="w+", shape=shape)
             return whole[name]
 
         summary = self.of.prepare(keep)

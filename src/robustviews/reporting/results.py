@@ -340,5 +340,5 @@ def _parse(hint: object, text: str) -> str | int | float | None:
 
 
 _COLUMNS: dict[str, Any] = {
-    name: hint for name, hint in get_type_hints(Result).items() if name in Result.__required_keys__
+    name: hint for name, hint in get_type_hints(Result).items() if name != "weighs"
 }

@@ -40,7 +40,7 @@ STUDY = Path(__file__).parents[3] / "params.yaml"
 ROW = {"run": "planted", "probe": "planted"}
 TABLE = {"title": "planted", "columns": ["planted/minutes"], "rows": {"planted": ROW}}
 RUN = {"method": "emp_ssl", "regime": "standard", "datasets": ["planted"], "epochs": 1}
-REQUIRED = {"eps": [8], "root": "planted"}
+REQUIRED = {"eps": [8], "root": "planted", "of": "digits", "classes": [0, 1]}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -53,10 +53,8 @@ def legend(study: Study, rows: list[RowValues]) -> str:
         kinds = [text for kind, text in _INTERVALS.items() if kind in {c.covers for c in cells}]
         interval = f" ({'; '.join(kinds)})" if kinds else ""
         parts.append(f"Accuracies in %, ± half of the 95 % interval{interval}.")
-    means = {name: one for name, one in study.datasets.items() if one.accuracy != "top1"}
-    shown = dict.fromkeys(
-        cell.column.dataset for cell in accuracies if cell.column.dataset in means
-    )
+    by_class = [name for name, one in study.datasets.items() if one.accuracy != "top1"]
+    shown = [name for name in by_class if name in {one.column.dataset for one in accuracies}]
     if shown:
         parts.append(f"Mean over the classes of the share of right images: {', '.join(shown)}.")
     parts += _verdicts(study.verdicts, accuracies)

@@ -270,14 +270,14 @@ def _accuracy(measured: _Measured, spread: Spread | None) -> CellValue:
             Evidence(
                 run=result["run"],
                 seed=result["seed"],
-                value=result["accuracy"] or 0.0,
+                value=accuracy,
                 low=result["low"],
                 high=result["high"],
                 n=result["n"],
                 device=result["device"],
                 record=result["record"],
             )
-            for result in results
+            for result, accuracy in zip(results, sample.accuracies, strict=True)
         ),
     )
 
