@@ -81,11 +81,12 @@ class Tuning:
             kept, held = holdout.hold_out(self.task.labels)
             while len(history) < len(pairs):
                 row = self._train(kept, *pairs[len(history)])
-                row["held_out"] = self._score(held) if "loss" in row else 0.0
+                if "loss" in row:
+                    row["held_out"] = self._score(held)
                 history = self._close(row)
             if not any("loss" in row for row in history):
                 self._diverged("every training")
-            chosen = holdout.best([row["held_out"] for row in history])
+            chosen = holdout.best([row.get("held_out", -1.0) for row in history])
         last = self._train(torch.arange(len(self.images)), *pairs[chosen])
         if "loss" not in last:
             self._diverged("the training on all images")

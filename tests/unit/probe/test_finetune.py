@@ -98,17 +98,20 @@ def test_no_trial_trains_on_a_held_out_image():
     poisoned[held] = 255 - poisoned[held]
 
     def losses(images):
-        return PROBE.train(tiny_encoder().eval(), probe_task(images, labels))[1]
+        probe = replace(PROBE, updates=8)  # one pass over all 40 images
+        return [
+            row["loss"] for row in probe.train(tiny_encoder().eval(), probe_task(images, labels))[1]
+        ]
 
     clean, other = losses(images), losses(poisoned)
-    assert [row["loss"] for row in clean[:-1]] == [row["loss"] for row in other[:-1]]
-    assert clean[-1]["loss"] != other[-1]["loss"] or clean[-1]["lr"] != other[-1]["lr"]
+    assert clean[:-1] == other[:-1]
+    assert clean[-1] != other[-1]
 
 
 def test_a_rate_that_diverges_is_not_chosen_and_is_an_error_alone():
     _, history = tuned(replace(PROBE, lr=(1e20, 0.01)))
-    assert (history[0]["held_out"], history[-1]["lr"]) == (0.0, 0.01)
-    assert "loss" not in history[0]
+    assert {"loss", "held_out"}.isdisjoint(history[0])
+    assert history[-1]["lr"] == 0.01
     for rates in ((1e20,), (1e20, 1e21)):
         with pytest.raises(NonFiniteError, match="is not finite; lower lr of the probe"):
             tuned(replace(PROBE, lr=rates))
