@@ -38,7 +38,7 @@ def test_what_the_page_on_extending_adds_trains_probes_and_attacks(tmp_path):
     done = project.snakemake("--cores", "2")
     assert done.status == 0, done.text
     shown = (project.folder / "results/extended/tables/all.md").read_text(encoding="utf-8")
-    assert "neighbours (5 nearest neighbours)" in shown
+    assert "means (nearest class mean)" in shown
     assert "fgsm (FGSM, one step of size eps)" in shown
     cells = project.robustviews("audit", "--json").json()["cells"]
     assert {cell["state"] for cell in cells.values()} == {"verified"}

@@ -1,0 +1,95 @@
+"""A tuned encoder is an artifact of its own: written once, attacked, audited, and resumed."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from robustviews import load_classifier, load_encoder, load_images
+from tests.workflow.project import NOTHING, Project
+
+STUDY = Path(__file__).with_name("transfer.yaml")
+RUN = "simclr-digits-s0"
+TUNED = Path(f"results/transfer/probe/{RUN}/tuned")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    project = Project.create(tmp_path_factory.mktemp("transfer") / "project", STUDY)
+    done = project.snakemake("--cores", "2")
+    assert done.status == 0, done.text
+    return project
+
+
+@pytest.mark.slow
+def test_every_cell_is_verified_and_nothing_is_left_to_do(project):
+    audit = project.robustviews("audit", "--again", "20", "--json").json()
+    assert {cell["state"] for cell in audit["cells"].values()} == {"verified"}
+    assert NOTHING in project.snakemake("-n").text
+    with (project.folder / "results/transfer/tables/all.csv").open() as file:
+        rows = {(row["row"], row["column"]): float(row["ours"]) for row in csv.DictReader(file)}
+    assert rows["tuned", "clean"] > 50
+    for address, cell in audit["cells"].items():
+        _, row, column = address.split(":")
+        label = "clean" if column.endswith("clean") else "pgd 8/255"
+        assert cell["value"] * 100 == pytest.approx(rows[row, label], abs=1e-3)
+
+
+@pytest.mark.slow
+def test_a_changed_byte_of_the_tuned_encoder_fails_the_cells_that_rest_on_it(project, tmp_path):
+    copy = project.copy(tmp_path / "copy")
+    file = copy.folder / TUNED / "encoder.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    audit = copy.robustviews("audit", "--json")
+    assert audit.status == 1, audit.text
+    cells = json.loads(audit.printed)["cells"]
+    failed = {address for address, cell in cells.items() if cell["state"] == "failed"}
+    assert failed == {"all:tuned:digits/clean", "all:tuned:digits/pgd/8"}
+
+
+@pytest.mark.slow
+def test_a_tuned_classifier_is_loaded_with_its_own_encoder(project, monkeypatch):
+    monkeypatch.chdir(project.folder)
+    images, labels = load_images(TUNED)
+    correct = (load_classifier(TUNED)(images).argmax(dim=1) == labels).float().mean().item()
+    assert correct > 0.5
+    own, pretrained = load_encoder(TUNED), load_encoder(f"results/transfer/pretrain/{RUN}")
+    assert not own.represent(images[:2], "backbone").equal(
+        pretrained.represent(images[:2], "backbone")
+    )
+
+
+@pytest.mark.slow
+def test_a_killed_tuning_resumes_and_writes_the_same_bytes(project, tmp_path):
+    copy = project.copy(tmp_path / "copy")
+    kept = {path.name: path.read_bytes() for path in (copy.folder / TUNED).iterdir()}
+    for path in (copy.folder / TUNED).iterdir():
+        path.unlink()
+    command = [sys.executable, "-m", "robustviews", "probe", "--run", RUN, "--probe", "tuned"]
+    command += ["--device", "cpu"]
+    environment = {**os.environ, "PYTHONPATH": str(copy.folder / "src")}
+    process = subprocess.Popen(command, cwd=copy.folder, env=environment)
+    state = copy.folder / "results/.state/transfer"
+    for _ in range(600):
+        if list(state.rglob("state-*.safetensors")):
+            break
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (copy.folder / TUNED / "record.json").exists()
+    done = copy.robustviews("probe", "--run", RUN, "--probe", "tuned", "--device", "cpu")
+    assert done.status == 0, done.text
+    assert re.search(r"resumed after training \d, update \d", done.text)
+    for name in ("encoder.safetensors", "head.safetensors", "training.jsonl"):
+        assert (copy.folder / TUNED / name).read_bytes() == kept[name]
