@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from robustviews.datasets import DATASETS, DataError
+from robustviews.datasets import DATASETS, DataError, Folder
 from tests.unit.datasets.photographs import WRITERS, fake
 
 kinds = pytest.mark.parametrize("kind", WRITERS)
@@ -61,3 +61,14 @@ def test_a_picture_that_is_listed_but_missing_is_named(tmp_path, monkeypatch):
 def test_the_custom_of_each_data_set_decides_its_accuracy():
     by_class = {kind for kind in WRITERS if DATASETS[kind]().accuracy == "mean_per_class"}
     assert by_class == {"flowers102", "pets", "aircraft"}
+
+
+@pytest.mark.parametrize(
+    ("name", "train", "test"), [("clothing", 200, 372), ("sign-digits", 350, 150)]
+)
+def test_folders_of_real_photographs_are_read_as_they_are(photographs, name, train, test):
+    summary, arrays = prepared(Folder(str(photographs / name), size=32, test="test"))
+    assert (summary["train"], summary["test"], summary["classes"]) == (train, test, 10)
+    assert set(arrays["test_labels"]) == set(range(10))
+    assert 60 < arrays["train_images"].mean() < 200
+    assert arrays["train_images"].std(axis=(1, 2, 3)).min() > 5
