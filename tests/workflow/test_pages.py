@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from robustviews.study import load_study
 from tests.workflow.project import REPOSITORY, Project
 
 STEP = re.compile(r"In `(\S+)`, above `(\w+)`, with the row `(.+?)`:\n\n```python\n(.*?)```", re.S)
@@ -43,6 +44,12 @@ def test_what_the_page_on_extending_adds_trains_probes_and_attacks(tmp_path):
     cells = project.robustviews("audit", "--json").json()["cells"]
     assert {cell["state"] for cell in cells.values()} == {"verified"}
     assert cells["all:barlow:stripes/clean"]["value"] > 0.5, "of four classes"
+
+
+def test_the_study_of_the_page_on_transfer_is_valid(tmp_path):
+    (study,) = re.findall(r"```yaml\n(.*?)```", page("transfer.md"), re.S)
+    (tmp_path / "study.yaml").write_text(study, encoding="utf-8")
+    assert load_study(tmp_path / "study.yaml").study == "halves"
 
 
 def test_the_page_on_python_runs_on_a_finished_study(finished, tmp_path, monkeypatch, capsys):

@@ -151,7 +151,7 @@ def head(about: About, device: torch.device, seconds: float) -> Iterator[Answer]
         if probe.epochs is not None:
             variant = replace(probe, epochs=epochs)
         if tunes:  # one training, of one update per epoch
-            variant = replace(probe, updates=epochs, lr=probe.lr[:1], weight_decay=(0.0,))
+            variant = replace(probe, updates=epochs, lr=(_RATE,), weight_decay=(0.0,))
         return timing.seconds_of(lambda: variant.train(encoder, task), device)
 
     fit(timing.FEW, 1)  # warms up
