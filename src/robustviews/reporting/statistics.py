@@ -76,17 +76,15 @@ class Difference(NamedTuple):
 
 
 def mean_per_class(correct: np.ndarray, labels: np.ndarray) -> tuple[float, int]:
-    """Return the mean over classes of the share of right images, and its effective images.
-
-    So many images of equal weight would have the same variance, if classes were equally hard.
+    """Return the mean share of right images over classes, and how many images it weighs as.
 
     Args:
-        correct: (n,), 1 where an image is classified correctly, else 0.
-        labels: (n,), class of each image; n is at least 1.
+        correct: (n,), 1 where an image is right, else 0; n is at least 1.
+        labels: (n,), class of each image.
     """
     _, numbers, sizes = np.unique(labels, return_inverse=True, return_counts=True)
-    shares = np.bincount(numbers, weights=correct) / sizes
-    return float(shares.mean()), int(len(sizes) ** 2 / (1 / sizes).sum())
+    mean = (np.bincount(numbers, weights=correct) / sizes).mean()
+    return float(mean), int(len(sizes) ** 2 / (1 / sizes).sum())
 
 
 def wilson(correct: float, n: int) -> Interval:
