@@ -80,7 +80,7 @@ def test_a_second_run_has_nothing_to_do_and_says_so_soon(tiny):
     assert second["seconds"] < 20  # about 2 where nothing else runs
 
 
-def test_every_job_writes_a_log_and_every_computation_its_cost(finished):
+def test_every_job_writes_a_log(finished):
     logs = files_below(finished.folder / "logs")
     computed = [
         *(f"tiny/pretrain/{name}" for name in ENCODERS),
@@ -93,13 +93,8 @@ def test_every_job_writes_a_log_and_every_computation_its_cost(finished):
     reported += [f"figure-{name}" for name in ("strong", "tradeoff", "cost")]
     assert logs == {
         *(f"{name}.log" for name in computed),
-        *(f"{name}.tsv" for name in computed),
         *(f"tiny/report/{name}.log" for name in reported),
     }
-    for name in computed:
-        text = (finished.folder / "logs" / f"{name}.tsv").read_text(encoding="utf-8")
-        (cost,) = csv.DictReader(text.splitlines(), delimiter="\t")
-        assert float(cost["s"]) > 0
 
 
 def test_a_training_logs_every_pass(finished):

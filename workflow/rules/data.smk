@@ -6,8 +6,6 @@ rule data:
         writes("data", "{prepared}"),
     log:
         "logs/data/{prepared}.log",
-    benchmark:
-        "logs/data/{prepared}.tsv"
     resources:
         mem_mb=request("mem_mb", "data"),
         runtime=request("runtime", "data"),

@@ -13,8 +13,6 @@ rule pretrain:
         writes("pretrain", "{run}"),
     log:
         f"{LOGS}/pretrain/{{run}}.log",
-    benchmark:
-        f"{LOGS}/pretrain/{{run}}.tsv"
     priority: 10
     threads: STUDY.runtime.threads * RANKS
     resources:

@@ -8,8 +8,6 @@ rule probe:
         writes("probe", "{run}/{probe}"),
     log:
         f"{LOGS}/probe/{{run}}/{{probe}}.log",
-    benchmark:
-        f"{LOGS}/probe/{{run}}/{{probe}}.tsv"
     threads: STUDY.runtime.threads
     resources:
         gpu=GPUS,
