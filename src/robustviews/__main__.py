@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 
@@ -14,6 +15,14 @@ def _run(arguments: list[str]) -> int:
     return main(arguments)
 
 
+@functools.cache
+def _prepare(study: str) -> None:
+    """Compute the digests of the code behind a study, for all forks of this process."""
+    from robustviews.study import jobs, load_study
+
+    jobs.jobs(load_study(study))
+
+
 def main() -> int:
     """Run the verb that the command line names.
 
@@ -23,7 +32,7 @@ def main() -> int:
     arguments = sys.argv[1:]
     if arguments and server.VARIABLE in os.environ:
         if arguments == ["serve"]:
-            return server.serve(_run)
+            return server.serve(_run, _prepare)
         status = server.ask(arguments)
         if status is not None:
             return status

@@ -46,6 +46,7 @@ _REFUSED = 0  # in place of a process
 _NUMBER = struct.Struct("!i")
 
 Run = Callable[[list[str]], int]
+Prepare = Callable[[str], object]
 
 
 def start(threads: int) -> None:
@@ -98,18 +99,19 @@ def ask(arguments: list[str]) -> int | None:
     return status
 
 
-def serve(run: Run) -> int:
+def serve(run: Run, prepare: Prepare) -> int:
     """Run jobs until the process that started the server ends.
 
     Args:
         run: runs a verb with its arguments, and returns the exit status.
+        prepare: does before a fork what all jobs of a study file would do, such as parsing code.
     """
     for number in _FORWARDED:
         signal.signal(number, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(f"\0{os.environ[VARIABLE]}")
         listener.listen()
-        _Server(listener, run).serve()
+        _Server(listener, run, prepare).serve()
     return 0
 
 
@@ -133,8 +135,8 @@ class _Job(NamedTuple):
 class _Server:
     """Waits for programs, for the ends of jobs, and for its own end."""
 
-    def __init__(self, listener: socket.socket, run: Run) -> None:
-        self._listener, self._run = listener, run
+    def __init__(self, listener: socket.socket, run: Run, prepare: Prepare) -> None:
+        self._listener, self._run, self._prepare = listener, run, prepare
         self._code, self._place, self._environment = _code(), _place(), _decisive(os.environ)
         self._jobs: list[_Job] = []
         self._events = selectors.DefaultSelector()
@@ -178,9 +180,10 @@ class _Server:
             or _code() != self._code
         ):
             return False
-        for module in ("robustviews.cli", *_IMPORTS.get(request.arguments[0], ())):
-            with contextlib.suppress(Exception):  # the job itself reports it
+        with contextlib.suppress(Exception):  # the job itself reports it
+            for module in ("robustviews.cli", *_IMPORTS.get(request.arguments[0], ())):
                 importlib.import_module(module)
+            self._prepare(request.environment.get("ROBUSTVIEWS_STUDY", ""))
         return len(list(Path("/proc/self/task").iterdir())) == 1
 
     def _start(self, request: _Request, client: socket.socket, streams: list[int]) -> None:
@@ -271,6 +274,7 @@ def _decisive(environment: Mapping[str, str]) -> dict[str, str]:
 
 def _code() -> list[tuple[str, int, int]]:
     """Return name, time and size of each file of the package and of each folder of packages."""
-    paths = [*Path(__file__).parents[1].rglob("*.py"), *map(Path, sys.path)]
-    stats = [(str(path), path.stat()) for path in paths if path.exists()]
+    files = Path(__file__).parents[1].rglob("*.*")
+    paths = [path for path in files if path.suffix != ".pyc"]
+    stats = [(str(path), path.stat()) for path in (*paths, *map(Path, sys.path)) if path.exists()]
     return sorted((name, stat.st_mtime_ns, stat.st_size) for name, stat in stats)

@@ -28,7 +28,7 @@ from robustviews.workflow import server
 def run(arguments):
     return eval(arguments[0])
 
-sys.exit(server.serve(run))
+sys.exit(server.serve(run, len))
 """
 ASK = """
 import sys
