@@ -209,7 +209,8 @@ def _measure(study: Study, cell: Cell, index: _Index) -> _Measured:
 def _spreads(cells: list[_Measured]) -> list[Spread | None]:
     """Return the spread of each cell of a column; rows of the same run and probe count once."""
     samples = {(one.cell.entry, one.cell.probe): one.trusted for one in cells}
-    spreads = dict(zip(samples, verdicts.spreads_of(list(samples.values())), strict=True))
+    measured = verdicts.spreads_of(list(samples.values()), [entry for entry, _ in samples])
+    spreads = dict(zip(samples, measured, strict=True))
     return [spreads[one.cell.entry, one.cell.probe] for one in cells]
 
 
