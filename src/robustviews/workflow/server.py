@@ -55,7 +55,9 @@ def start(threads: int) -> None:
     Args:
         threads: of each job; Snakemake tells numerical libraries to use as many.
     """
-    if not hasattr(os, "pidfd_open"):
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except (AttributeError, OSError):  # another system, or a container that forbids it
         return
     os.environ[VARIABLE] = f"robustviews-{secrets.token_hex(16)}"
     names = [f"{name}_NUM_THREADS" for name in ("OMP", "GOTO", "OPENBLAS", "MKL", "NUMEXPR")]
