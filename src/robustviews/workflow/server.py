@@ -92,8 +92,13 @@ def ask(arguments: list[str]) -> int | None:
         if process == _REFUSED:
             return None
         for number in _FORWARDED:
-            signal.signal(number, lambda sent, _: os.kill(process, sent))
-        status = _receive(server)
+            signal.signal(number, lambda sent, _: _signal(process, sent))
+        try:
+            status = _receive(server)
+        except OSError:  # no job outlives its program
+            _signal(process, signal.SIGKILL)
+            sys.stderr.write("the server of jobs has ended; type: snakemake\n")
+            return 1
     if status < 0:  # ended by a signal, so this process ends alike
         with contextlib.suppress(OSError):  # SIGKILL has no other handler
             signal.signal(-status, signal.SIG_DFL)
@@ -204,7 +209,7 @@ class _Server:
     def _kill(self, job: _Job) -> None:
         """End the job of a program that has ended."""
         self._events.unregister(job.client)
-        os.kill(job.process, signal.SIGKILL)
+        _signal(job.process, signal.SIGKILL)
 
     def _end(self, job: _Job) -> None:
         """Return the exit status of a job."""
@@ -250,6 +255,11 @@ def _become(request: _Request, streams: list[int], run: Run) -> NoReturn:
             with contextlib.suppress(OSError):
                 output.flush()
         os._exit(status if isinstance(status, int) else 1)
+
+
+def _signal(process: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process, number)
 
 
 def _receive(server: socket.socket) -> int:

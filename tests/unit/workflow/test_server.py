@@ -124,15 +124,31 @@ def test_signals_reach_the_job(served, number):
     assert program.returncode == -number
 
 
+def ends(process):
+    """Wait until a process is gone."""
+    deadline = time.monotonic() + 30
+    while Path(f"/proc/{process}/exe").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return True
+
+
 def test_a_job_ends_with_its_program(served):
     program = served.begin("print(os.getpid(), flush=True) or time.sleep(60)")
     job = int(program.stdout.readline())
     program.kill()
     program.communicate()
-    deadline = time.monotonic() + 30
-    while Path(f"/proc/{job}").exists():  # until the server has read its status
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    assert ends(job)
+
+
+def test_a_job_ends_with_the_server_and_its_program_reports_it():
+    with contextlib.suppress(AssertionError), Served() as served:  # a status of -9
+        program = served.begin("print(os.getpid(), flush=True) or time.sleep(60)")
+        job = int(program.stdout.readline())
+        served.process.kill()
+        _, error = program.communicate(timeout=30)
+    assert (program.returncode, error) == (1, "the server of jobs has ended; type: snakemake\n")
+    assert ends(job)
 
 
 def test_a_stopped_server_finishes_its_jobs_and_takes_no_others(served):
