@@ -63,9 +63,11 @@ def load_encoder(folder: str | Path, *, device: str = "cpu") -> Encoder:
         ArtifactError: a file is missing or damaged, or its checksum differs from the record.
     """
     folder = Path(folder)
-    record = _record(folder, "pretrain", "import")
+    record = _record(folder, "pretrain", "import", "encoder")
     if record.stage == "import":
         options, classified = record.spec["encoder"], True  # with as many classes as came along
+    elif record.stage == "encoder":
+        options, classified = record.result["encoder"], True
     else:
         run = record.spec["run"]
         options, classified = run["encoder"], run["method"]["kind"] == "supervised"
@@ -138,10 +140,9 @@ def load_classifier(folder: str | Path, *, device: str = "cpu") -> nn.Module:
     probe = PROBES[options.pop("kind")](**options)
     if probe.draws_views:
         raise ValueError(f"{folder}: sees {probe.stack} views of an image; use stages.attack")
-    pretraining = _input(folder, record, folders.ENCODER).parent
-    encoder = load_encoder(pretraining, device=device)
+    encoder = load_encoder(_input(folder, record, folders.ENCODER).parent, device=device)
     weights = artifacts.read_tensors(_covered(folder / folders.HEAD, record.outputs))
-    classes = _record(pretraining, "pretrain").result["classes"]
+    classes = artifacts.read_json(_input(folder, record, folders.SUMMARY))["classes"]
     head = probe.restore(weights, encoder, classes=classes)
     return _frozen(encoder, head, probe)
 

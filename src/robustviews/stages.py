@@ -15,17 +15,20 @@ from robustviews.options import LazyModule
 from robustviews.sanity.stage import sanity
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     import torch
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from robustviews import augment, evaluate, step
+    from robustviews import augment, checkpoints, evaluate, step
     from robustviews import encoder as encoders
     from robustviews import pretrain as pretraining
     from robustviews.attacks import Attack
     from robustviews.augment import Views
     from robustviews.checkpoint import Checkpoint
+    from robustviews.checkpoints import Imported
     from robustviews.datasets import Create, Dataset
     from robustviews.machine import distributed, feed, memory, runtime
     from robustviews.methods import Method
@@ -38,14 +41,14 @@ if TYPE_CHECKING:
     Weights = Mapping[str, Tensor]
 else:
     torch = LazyModule("torch")
-    augment = LazyModule("robustviews.augment")
+    augment, checkpoints = LazyModule("robustviews.augment"), LazyModule("robustviews.checkpoints")
     encoders, evaluate = LazyModule("robustviews.encoder"), LazyModule("robustviews.evaluate")
     pretraining, step = LazyModule("robustviews.pretrain"), LazyModule("robustviews.step")
     distributed = LazyModule("robustviews.machine.distributed")
     feed, memory = LazyModule("robustviews.machine.feed"), LazyModule("robustviews.machine.memory")
     runtime = LazyModule("robustviews.machine.runtime")
 
-__all__ = ["Pretrained", "attack", "prepare", "pretrain", "probe", "sanity"]
+__all__ = ["Pretrained", "attack", "bring", "prepare", "pretrain", "probe", "sanity"]
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +84,33 @@ def prepare(dataset: Dataset, create: Create) -> dict[str, Any]:
         DataError: files are missing, damaged or not as requested.
     """
     return dataset.prepare(create)
+
+
+def bring(
+    path: Path,
+    *,
+    sha256: str,
+    normalise: str | None = None,
+    weights: str | None = None,
+    padding: int | None = None,
+    classifier: bool = False,
+) -> Imported:
+    """Import an encoder from a checkpoint of another program.
+
+    Args:
+        path: of the checkpoint.
+        sha256: of the checkpoint, in hexadecimal digits.
+        normalise: how its training normalised images; None if the file tells.
+        weights: which of several networks, such as `teacher`.
+        padding: 1 or 2, of a 3x3 stem; None if the file tells.
+        classifier: whether to keep a classifier that came along.
+
+    Raises:
+        CheckpointError: no checkpoint, a damaged or partial one, another network, another hash, or
+            one that does not tell its normalisation, padding, or which network is meant.
+    """
+    settled: dict[str, Any] = {"normalise": normalise, "weights": weights, "padding": padding}
+    return checkpoints.bring(path, sha256=sha256, classifier=classifier, **settled)
 
 
 def pretrain(

@@ -123,6 +123,7 @@ def _options() -> dict[str, dict[str, Any]]:
     return {
         "--dataset": {"required": True, "help": "name of the data set"},
         "--run": {"required": True, "help": "name of the run"},
+        "--encoder": {"required": True, "help": "name of the imported encoder"},
         "--probe": {"required": True, "help": "name of the probe"},
         "--attack": {"required": True, "help": "name of the attack"},
         "--table": {"required": True, "help": "name of the table"},
@@ -175,6 +176,7 @@ VERBS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     ),
     "switches": ("switches", "print what paper, code and study do at each switch", ()),
     "data": ("stages", "prepare a data set as uint8 arrays", ("--dataset", *_COMPUTES)),
+    "encoder": ("stages", "import one encoder of the study", ("--encoder",)),
     "pretrain": ("stages", "train one encoder", ("--run", *_COMPUTES)),
     "probe": ("stages", "train one head on a frozen encoder", ("--run", "--probe", *_COMPUTES)),
     "attack": (

@@ -22,7 +22,7 @@ from robustviews.study.problems import nearest
 
 STAGES = {
     "data": ("data",),
-    "pretrain": ("pretrain",),
+    "pretrain": ("encoder", "pretrain"),
     "probe": ("probe",),
     "attack": ("attack",),
     "sanity": ("sanity",),

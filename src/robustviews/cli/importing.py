@@ -51,7 +51,7 @@ def import_(options: argparse.Namespace) -> None:
             stage="import",
             name=name,
             study="",
-            spec=_spec(imported, path),
+            spec=imported.summary(path.name),
             inputs=[],  # the file may lie anywhere; `source` names and hashes it
             environment=runtime.environment(torch.device("cpu")),
             started=started,
@@ -102,22 +102,6 @@ def _folder(name: str, sha256: str) -> Path:
                 f"{folder}: imported from another file; choose another --name, or remove {folder}"
             )
     return folder
-
-
-def _spec(imported: Imported, path: Path) -> dict[str, object]:
-    found = imported.found
-    return {
-        "source": {
-            "file": path.name,
-            "sha256": f"sha256:{imported.sha256}",
-            "container": imported.container,
-        },
-        "layout": found.layout.name,
-        "place": found.place,
-        "encoder": imported.options,
-        "origins": imported.origins,
-        "dropped": imported.dropped,
-    }
 
 
 def _summary(imported: Imported, folder: Path, given: argparse.Namespace) -> str:

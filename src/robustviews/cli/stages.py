@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING, Any
 from robustviews import artifacts, stages
 from robustviews.artifacts.resume import Resume
 from robustviews.attacks import flag_name
-from robustviews.cli.loading import fitting, load_heads, load_split, load_weights
+from robustviews.cli.loading import (
+    fitting,
+    load_arguments,
+    load_heads,
+    load_split,
+    load_weights,
+)
 from robustviews.cli.names import UsageError, known
 from robustviews.datasets import equal_images
 from robustviews.study import Study, folders, load_study, plan, specs
@@ -69,7 +75,12 @@ def _work(options: argparse.Namespace, rule: str, *names: str) -> Iterator[_Work
     """Yield a job and lock its folder during the block."""
     study, started, commit = load_study(options.study), time.time(), artifacts.commit()
     jobs_of_rule = {key[1]: job for key, job in jobs(study).items() if key[0] == rule}
-    groups = [list(group) for group in (plan.pretrainings(study), study.probes, study.attacks)]
+    first: dict[str, Iterable[str]] = {
+        "pretrain": plan.pretrainings(study),
+        "encoder": study.encoders,
+    }
+    firsts = first.get(rule, plan.networks(study))
+    groups = [list(group) for group in (firsts, study.probes, study.attacks)]
     for name, group, kind in zip(names, groups, ("run", "probe", "attack"), strict=False):
         known(name, group, kind)
     known("/".join(names), jobs_of_rule, rule)
@@ -113,6 +124,26 @@ def _report_equal(dataset: str, equal: dict[str, int], summary: dict[str, Any]) 
             equal["shared"],
             summary["test"],
         )
+
+
+def encoder(options: argparse.Namespace) -> None:
+    """Import one encoder of the study."""
+    import torch
+
+    from robustviews.machine import runtime
+
+    with _work(options, "encoder", options.encoder) as work:
+        settings = work.study.runtime
+        runtime.configure(threads=settings.threads, deterministic=settings.deterministic)
+        path = Path(work.study.encoders[options.encoder].file)
+        imported = stages.bring(path, **work.job.arguments)
+        with artifacts.atomic_folder(work.folder) as into:
+            artifacts.write_tensors(into / folders.ENCODER, imported.weights, imported.metadata)
+            work.write_record(
+                into,
+                environment=runtime.environment(torch.device("cpu")),
+                result=imported.summary(path.name),
+            )
 
 
 def pretrain(options: argparse.Namespace) -> None:
@@ -179,7 +210,7 @@ def probe(options: argparse.Namespace) -> None:
             split.labels,
             classes=split.classes,
             size=split.size,
-            **work.job.arguments,
+            **load_arguments(work.job),
             start=load_weights(work.job, folders.HEAD),
             device=device,
             checkpoint=state,
@@ -207,7 +238,7 @@ def attack(options: argparse.Namespace) -> None:
 
     names = options.run, options.probe, options.attack
     with _work(options, "attack", *names) as work, fitting(work.job):
-        arguments = work.job.arguments
+        arguments = load_arguments(work.job)
         device = set_up(options, work.study, tuned=arguments["attack"].fixed_batch)
         environment = runtime.environment(device)
         split, state = load_split(work.job), work.resume(environment)
@@ -254,7 +285,7 @@ def sanity(options: argparse.Namespace) -> None:
             split.labels,
             classes=split.classes,
             size=split.size,
-            **work.job.arguments,
+            **load_arguments(work.job),
             device=device,
             checkpoint=state,
             title=work.job.name,

@@ -13,6 +13,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from robustviews.options import deciding
@@ -21,7 +22,7 @@ from robustviews.study import folders, plan
 from robustviews.study.jobs import REPORTING, Job
 from robustviews.study.schema import Run, Study
 from robustviews.study.shapes import Shape, shape_of
-from robustviews.study.work import Evaluation, Examination, Fit, Training
+from robustviews.study.work import Evaluation, Examination, Fit, Training, seen_run
 
 Answer = dict[str, float]  # seconds, bytes and counts, by name
 About = dict[str, Any]  # everything that the amount of work depends on, as options
@@ -120,6 +121,10 @@ def amount(study: Study, job: Job, context: dict[str, Any], ask: Ask) -> Amount:
 
     if job.rule in REPORTING:
         return _reporting(job, in_context)
+    if job.rule == "encoder":
+        start = in_context("start", kind="train")
+        size = _size(study.encoders[job.name].file)
+        return Amount(start["seconds"], start["bytes"] + 2 * size, size)
     dataset = _dataset_of(study, job)
     shape = shape_of(study, dataset)
     if shape is None:
@@ -133,10 +138,17 @@ def amount(study: Study, job: Job, context: dict[str, Any], ask: Ask) -> Amount:
     return computing[job.rule](study, job, shape, in_context)
 
 
+def _size(file: str) -> int:
+    path = Path(file)
+    return path.stat().st_size if path.is_file() else 2**27
+
+
 def _dataset_of(study: Study, job: Job) -> str:
     if job.rule == "data":
         return next(n for n in study.datasets if folders.data_folder(study, n).name == job.name)
-    return plan.pretrainings(study)[job.parts[0]].dataset
+    if job.rule == "pretrain":
+        return plan.pretrainings(study)[job.name].dataset
+    return plan.networks(study)[job.parts[0]].dataset
 
 
 def _reporting(job: Job, ask: Callable[..., Answer]) -> Amount:
@@ -190,10 +202,7 @@ def _pretrain(
 
 
 def _probe(study: Study, job: Job, shape: Shape, ask: Callable[..., Answer]) -> Amount:
-    run, probe = (
-        study.runs[plan.pretrainings(study)[job.parts[0]].entry],
-        study.probes[job.parts[1]],
-    )
+    run, probe = seen_run(study, job.parts[0]), study.probes[job.parts[1]]
     start = ask("start", kind="train")
     about = _seen(study, run, probe, shape) | {"probe": _without(probe, "epochs")}
     fit = ask("probe", **about)
@@ -204,10 +213,7 @@ def _probe(study: Study, job: Job, shape: Shape, ask: Callable[..., Answer]) -> 
 
 
 def _attack(study: Study, job: Job, shape: Shape, ask: Callable[..., Answer]) -> Amount:
-    run, probe = (
-        study.runs[plan.pretrainings(study)[job.parts[0]].entry],
-        study.probes[job.parts[1]],
-    )
+    run, probe = seen_run(study, job.parts[0]), study.probes[job.parts[1]]
     attack = study.attacks[job.parts[2]]
     counted = Evaluation.of(attack, probe, shape, batch=study.runtime.evaluation_batch)
     options = dataclasses.replace(_without(attack, "images"), eps=attack.eps[:1])
@@ -238,7 +244,7 @@ def _attack(study: Study, job: Job, shape: Shape, ask: Callable[..., Answer]) ->
 
 
 def _sanity(study: Study, job: Job, shape: Shape, ask: Callable[..., Answer]) -> Amount:
-    run = study.runs[plan.pretrainings(study)[job.name].entry]
+    run = seen_run(study, job.name)
     start = ask("start", kind="train")
     seconds, images, work_bytes = start["seconds"], 0, 0.0
     for probe in (study.probes[name] for name in plan.attacked_heads(study)[job.name]):

@@ -25,6 +25,7 @@ from robustviews.study.schema import Study
 
 _TITLES = {
     "data": "The data set is prepared",
+    "encoder": "The encoder is imported",
     "pretrain": "The encoder is pretrained",
     "probe": "A head is trained on the frozen encoder",
     "attack": "The classifier is attacked",

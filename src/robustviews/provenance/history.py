@@ -252,6 +252,8 @@ def _spec_at(disk: Disk, job: Job, source: Path) -> Spec:
             name for name in study.datasets if folders.data_folder(study, name).name == job.name
         )
         return specs.data_spec(study, dataset, source=source)
+    if job.rule == "encoder":
+        return specs.encoder_spec(study, job.name, source=source)
     if job.rule == "pretrain":
         return specs.pretrain_spec(study, job.name, source=source)
     if job.rule == "probe":

@@ -100,14 +100,14 @@ def read_flags(disk: Disk, name: str) -> Flags:
 
 
 def _of_runs(disk: Disk, cell: Cell) -> Iterator[float]:
-    for run in cell.runs:
+    for network in cell.networks:
         if cell.attack is None:
-            record = disk.record(disk.jobs["pretrain", run])
+            record = disk.record(disk.jobs[network.encoder])
             if isinstance(record, ArtifactError):
                 raise record
             yield float(record.seconds or 0) / 60
         else:
-            flags = read_flags(disk, f"{run}/{cell.probe}/{cell.attack}")
+            flags = read_flags(disk, f"{network.name}/{cell.probe}/{cell.attack}")
             correct = flags[cell.measure.flag]
             if not len(correct):
                 raise ValueError("no flags")

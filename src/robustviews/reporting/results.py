@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from robustviews.study.schema import Figure, Study, Table
 
 NOT_CHECKED = "not checked"
+IMPORTED = "imported"  # method and regime of an imported encoder, which no file tells
 _SHOWN = 12  # problems that an error lists; it counts the rest
 
 
@@ -50,7 +51,7 @@ class Result(TypedDict):
     accuracy: float | None
     low: float | None
     high: float | None
-    pretrain_minutes: float
+    pretrain_minutes: float | None
     device: str
     probe_epochs: int | None
     attack_steps: int | None
@@ -119,7 +120,7 @@ def frame(
     for evaluation in evaluations:
         read(*evaluation)
     runs = {row["run"] for row in rows} if partial else evaluated
-    for run in plan.pretrainings_of(study, *blocks):
+    for run in plan.networks_of(study, *blocks):
         if run not in runs:
             read(run)
     if problems:
@@ -188,7 +189,7 @@ class _Reader:
     def rows(self, run: str, probe: str, attack: str) -> list[Result]:
         """Return the rows of an evaluation, or of a pretraining without attack."""
         if not attack:
-            return [self._row(run, record=self._jobs["pretrain", run].record)]
+            return [self._row(run, record=self._encoder(run).record)]
         job = self._jobs["attack", f"{run}/{probe}/{attack}"]
         flags = self._flags(job)
         names = {eps: flag_name(eps) for eps in (0.0, *self._study.attacks[attack].eps)}
@@ -219,17 +220,18 @@ class _Reader:
         n: int = 0,
         sanity: str = "",
     ) -> Result:
-        study, job = self._study, plan.pretrainings(self._study)[run]
-        training = self._record(self._jobs["pretrain", run])
+        study, network = self._study, plan.networks(self._study)[run]
+        source = self._record(self._encoder(run))
+        trained = source.spec.get("run")
         low, high = wilson(correct, n) if n else (None, None)
         return Result(
             study=study.study,
             run=run,
-            entry=job.entry,
-            method=training.spec["run"]["method"]["kind"],
-            regime=training.spec["run"]["regime"]["kind"],
-            dataset=job.dataset,
-            seed=job.seed,
+            entry=network.entry,
+            method=trained["method"]["kind"] if trained else IMPORTED,
+            regime=trained["regime"]["kind"] if trained else IMPORTED,
+            dataset=network.dataset,
+            seed=network.seed,
             probe=probe,
             attack=attack,
             eps=eps,
@@ -238,13 +240,16 @@ class _Reader:
             accuracy=correct / n if n else None,
             low=low,
             high=high,
-            pretrain_minutes=(training.seconds or 0.0) / 60,
-            device=training.environment.get("device") or "unknown",
+            pretrain_minutes=(source.seconds or 0.0) / 60 if trained else None,
+            device=source.environment.get("device") or "unknown",
             probe_epochs=study.probes[probe].epochs if probe else None,
             attack_steps=study.attacks[attack].steps if attack else None,
             sanity=sanity,
             record=record.as_posix(),
         )
+
+    def _encoder(self, run: str) -> Job:
+        return self._jobs[plan.networks(self._study)[run].encoder]
 
     def _sanity(self, run: str, probe: str) -> list[str]:
         """Return the checks that a head fails, judged by the flags where they say it."""

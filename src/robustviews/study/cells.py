@@ -61,7 +61,7 @@ def ends(study: Study, cell: Cell) -> list[Job]:
     """Return the jobs whose results a cell shows, one per seed."""
     all_jobs = jobs.jobs(study)
     if cell.attack is None:
-        return [all_jobs["pretrain", run] for run in cell.runs]
+        return [all_jobs[network.encoder] for network in cell.networks]
     return [all_jobs["attack", f"{run}/{cell.probe}/{cell.attack}"] for run in cell.runs]
 
 

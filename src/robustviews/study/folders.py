@@ -25,6 +25,7 @@ OUTPUTS = {
         "train_images.npy",
         "train_labels.npy",
     ),
+    "encoder": (ENCODER,),
     "pretrain": (ENCODER, CURVE),
     "probe": (HEAD, CURVE),
     "attack": (FLAGS,),

@@ -21,7 +21,7 @@ Key = tuple[str, str]  # (rule, name)
 
 _TABLE, _DRAWN = (".md", ".csv", ".tex"), (".svg", ".png")
 REPORTING = ("frame", "metrics", "table", "figure", "curves", "examples", "report")
-RULES = ("data", "pretrain", "probe", "attack", "sanity", *REPORTING)
+RULES = ("data", "encoder", "pretrain", "probe", "attack", "sanity", *REPORTING)
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def data_job(study: Study, dataset: str) -> Key:
 
 
 def _computing(study: Study) -> Iterator[Job]:
-    runs = plan.pretrainings(study)
+    runs, networks = plan.pretrainings(study), plan.networks(study)
 
     def job(rule: str, name: str, reads: dict[Path, Key], spec: Spec, **arguments: Any) -> Job:
         writes = folders.job_files(study, rule, name)
@@ -104,42 +104,48 @@ def _computing(study: Study) -> Iterator[Job]:
             rule, name, reads, writes, spec, arguments, folders.job_folder(study, rule, name)
         )
 
-    def data(run: str, split: str) -> dict[Path, Key]:
-        key = data_job(study, runs[run].dataset)
-        folder = folders.job_folder(study, *key)
-        return {folder / name: key for name in folders.split_files(split)}
-
     def network(run: str, *heads: str) -> dict[Path, Key]:
-        encoder = folders.pretrain_folder(study, run) / folders.ENCODER
-        files: dict[Path, Key] = {encoder: ("pretrain", run)}
-        for probe in heads:
+        key = networks[run].encoder
+        files: dict[Path, Key] = {folders.job_folder(study, *key) / folders.ENCODER: key}
+        for probe in filter(lambda name: study.probes[name].trained, heads):
             file = folders.probe_folder(study, run, probe) / folders.HEAD
             files[file] = ("probe", f"{run}/{probe}")
         return files
 
-    for dataset in dict.fromkeys(run.dataset for run in runs.values()):
+    for dataset in plan.datasets(study):
         spec = specs.data_spec(study, dataset)
         yield job(*data_job(study, dataset), {}, spec, dataset=study.datasets[dataset])
-    for run in runs:
+    for name in plan.encoders(study):
+        arguments = specs.encoder_arguments(study, name)
+        yield job("encoder", name, {}, specs.encoder_spec(study, name), **arguments)
+    for run, pretraining in runs.items():
         arguments = specs.pretrain_arguments(study, run)
-        yield job("pretrain", run, data(run, "train"), specs.pretrain_spec(study, run), **arguments)
+        reads, spec = _split(study, pretraining.dataset, "train"), specs.pretrain_spec(study, run)
+        yield job("pretrain", run, reads, spec, **arguments)
     for run, probe in plan.heads(study):
         start = study.probes[probe].starts_from
-        reads = network(run, *([start] if start else [])) | data(run, "train")
+        reads = network(run, *([start] if start else [])) | _split(
+            study, networks[run].dataset, "train"
+        )
         arguments = specs.probe_arguments(study, run, probe)
         spec = specs.probe_spec(study, run, probe)
         yield job("probe", f"{run}/{probe}", reads, spec, **arguments)
     for run, probe, attack in plan.evaluations(study):
-        trained = [probe] if study.probes[probe].trained else []
-        reads = network(run, *trained) | data(run, "test")
+        reads = network(run, probe) | _split(study, networks[run].dataset, "test")
         arguments = specs.attack_arguments(study, run, probe, attack)
         spec = specs.attack_spec(study, run, probe, attack)
         yield job("attack", f"{run}/{probe}/{attack}", reads, spec, **arguments)
     for run, probes in plan.attacked(study).items():
-        trained = [probe for probe in probes if study.probes[probe].trained]
-        reads = network(run, *trained) | data(run, "test")
+        reads = network(run, *probes) | _split(study, networks[run].dataset, "test")
         arguments = specs.sanity_arguments(study, run)
         yield job("sanity", run, reads, specs.sanity_spec(study, run), **arguments)
+
+
+def _split(study: Study, dataset: str, split: str) -> dict[Path, Key]:
+    """Return the files of a prepared split, with the job that writes them."""
+    key = data_job(study, dataset)
+    folder = folders.job_folder(study, *key)
+    return {folder / name: key for name in folders.split_files(split)}
 
 
 def _reporting(study: Study, computing: dict[Key, Job]) -> Iterator[Job]:
@@ -154,9 +160,7 @@ def _reporting(study: Study, computing: dict[Key, Job]) -> Iterator[Job]:
         return {file: key for key in keys for file in computing[key].writes}
 
     example = plan.example_run(study)
-    key = data_job(study, plan.pretrainings(study)[example].dataset)
-    folder = folders.job_folder(study, *key)
-    data = {folder / name: key for name in folders.split_files("train")}
+    data = _split(study, plan.pretrainings(study)[example].dataset, "train")
     encoder = folders.pretrain_folder(study, example) / folders.ENCODER
     curves = {
         folders.pretrain_folder(study, run) / folders.CURVE: ("pretrain", run)
@@ -193,9 +197,8 @@ def _named(stem: str, suffixes: tuple[str, ...]) -> list[str]:
 
 def _cells(study: Study, *blocks: Table | Figure) -> tuple[Key, ...]:
     """Return the jobs whose results the cells of some tables and figures show; all by default."""
-    needs: dict[Key, None] = {
-        ("pretrain", run): None for run in plan.pretrainings_of(study, *blocks)
-    }
+    networks = plan.networks_of(study, *blocks).values()
+    needs: dict[Key, None] = {network.encoder: None for network in networks}
     for run, probe, attack in plan.evaluations(study, *blocks):
         for name in (attack, *plan.weaker(study, run, probe, attack)):
             needs["attack", f"{run}/{probe}/{name}"] = None

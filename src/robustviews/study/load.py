@@ -25,7 +25,7 @@ TABLES: Mapping[type, Mapping[str, type[Any]]] = {
     Probe: PROBES,
     Attack: ATTACKS,
 }
-NAMED = ("datasets", "runs", "probes", "attacks", "tables", "figures")
+NAMED = ("datasets", "runs", "encoders", "probes", "attacks", "tables", "figures")
 SLUG = re.compile(r"(?=.{1,80}$)[a-z0-9]+(-[a-z0-9]+)*")  # 80: a path holds several of them
 RESERVED = {
     "clean": "attacks",  # metrics of columns

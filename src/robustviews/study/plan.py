@@ -1,4 +1,4 @@
-"""What the cells of a study need: pretrainings, heads and evaluations; without torch.
+"""What the cells of a study need: encoders, heads and evaluations; without torch.
 
 The cells of tables and figures alone decide what is computed: there is no other list to keep in
 step with them.
@@ -6,14 +6,14 @@ step with them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
 from robustviews.attacks import AutoAttack
 from robustviews.study.columns import CLEAN, Column
-from robustviews.study.schema import Figure, Study, Table
+from robustviews.study.schema import Figure, Imported, Row, Run, Study, Table
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,39 @@ class Pretraining:
 
 
 @dataclass(frozen=True)
+class Network:
+    """An encoder on a data set, on which heads are trained and attacked.
+
+    Attributes:
+        entry: run or imported encoder of the study.
+        dataset: the data set.
+        seed: seed of the heads, and of the pretraining.
+        pretraining: where the encoder comes from; None for an imported one.
+    """
+
+    entry: str
+    dataset: str
+    seed: int
+    pretraining: Pretraining | None
+
+    @property
+    def name(self) -> str:
+        """The name of its folders; that of the pretraining if both have the same data set."""
+        if self.pretraining is None:
+            return f"{self.entry}-{self.dataset}"
+        if self.pretraining.dataset == self.dataset:
+            return self.pretraining.name
+        return f"{self.pretraining.name}-on-{self.dataset}"
+
+    @property
+    def encoder(self) -> tuple[str, str]:
+        """Rule and name of the job that makes the encoder."""
+        if self.pretraining is None:
+            return "encoder", self.entry
+        return "pretrain", self.pretraining.name
+
+
+@dataclass(frozen=True)
 class Cell:
     """One number of a table or figure, and what it takes to compute it.
 
@@ -39,10 +72,10 @@ class Cell:
         column: the column as the study writes it.
         measure: what the column measures.
         label: label of the row in tables.
-        entry: run of the study.
+        entry: run or imported encoder of the study.
         probe: probe of the study.
         seeds: seeds of the run.
-        runs: names of the pretrainings, one per seed.
+        networks: encoders on the data set of the column, one per seed.
         attack: attack whose flags hold the accuracy; None for minutes.
         published: the paper's value, `unavailable`, or None if the paper has none.
     """
@@ -54,9 +87,14 @@ class Cell:
     entry: str
     probe: str
     seeds: tuple[int, ...]
-    runs: tuple[str, ...]
+    networks: tuple[Network, ...]
     attack: str | None
     published: float | Literal["unavailable"] | None
+
+    @property
+    def runs(self) -> tuple[str, ...]:
+        """Names of the networks."""
+        return tuple(network.name for network in self.networks)
 
     @property
     def dataset(self) -> str:
@@ -74,8 +112,15 @@ class Cell:
         return self.measure.eps
 
 
+def options_of(study: Study, entry: str) -> Run | Imported:
+    """Return the options of a run or of an imported encoder."""
+    return study.runs.get(entry) or study.encoders[entry]
+
+
 def seeds_of(study: Study, entry: str) -> tuple[int, ...]:
-    """Return the seeds of a run."""
+    """Return the seeds of a run; those of the heads of an imported encoder."""
+    if entry in study.encoders:
+        return (0,)
     own = study.runs[entry].seeds
     return study.seeds if own is None else own
 
@@ -83,17 +128,20 @@ def seeds_of(study: Study, entry: str) -> tuple[int, ...]:
 @cache
 def pretrainings(study: Study) -> dict[str, Pretraining]:
     """Return every pretraining that a cell needs, by name."""
-    return _pretrainings(cells_of(study))
+    needed = (network.pretraining for network in networks(study).values())
+    return {pretraining.name: pretraining for pretraining in needed if pretraining}
 
 
-def pretrainings_of(study: Study, *blocks: Table | Figure) -> dict[str, Pretraining]:
-    """Return the pretrainings whose encoders the cells of some tables and figures need."""
-    return _pretrainings(cells_of(study, *blocks))
+@cache
+def networks(study: Study) -> dict[str, Network]:
+    """Return every encoder on every data set that a cell needs, by name."""
+    return networks_of(study)
 
 
-def _pretrainings(cells: Iterable[Cell]) -> dict[str, Pretraining]:
-    needed = (Pretraining(cell.entry, cell.dataset, seed) for cell in cells for seed in cell.seeds)
-    return {pretraining.name: pretraining for pretraining in needed}
+def networks_of(study: Study, *blocks: Table | Figure) -> dict[str, Network]:
+    """Return the encoders, on data sets, that the cells of some tables and figures need."""
+    needed = (network for cell in cells_of(study, *blocks) for network in cell.networks)
+    return {network.name: network for network in needed}
 
 
 def heads(study: Study) -> list[tuple[str, str]]:
@@ -180,9 +228,21 @@ def example_run(study: Study) -> str:
     return max(runs, key=lambda name: study.runs[runs[name].entry].views.count)
 
 
+def datasets(study: Study) -> list[str]:
+    """Return the data sets that encoders or heads are trained on."""
+    trained = [pretraining.dataset for pretraining in pretrainings(study).values()]
+    return list(dict.fromkeys([*trained, *(one.dataset for one in networks(study).values())]))
+
+
+def encoders(study: Study) -> list[str]:
+    """Return the imported encoders that a cell needs."""
+    needed = (network.encoder for network in networks(study).values())
+    return [name for rule, name in dict.fromkeys(needed) if rule == "encoder"]
+
+
 def label(study: Study, entry: str) -> str:
-    """Return the label of a run, or its name if it has no label."""
-    return study.runs[entry].label or entry
+    """Return the label of a run or imported encoder, or its name if it has no label."""
+    return options_of(study, entry).label or entry
 
 
 def cells(study: Study, table: Table | Figure) -> list[Cell]:
@@ -225,10 +285,17 @@ def _cell(study: Study, table: Table | Figure, row_name: str, number: int) -> Ce
         entry=row.run,
         probe=row.probe,
         seeds=seeds,
-        runs=tuple(Pretraining(row.run, measure.dataset, seed).name for seed in seeds),
+        networks=tuple(_network(study, row, measure.dataset, seed) for seed in seeds),
         attack=attack,
         published=row.published[number] if row.published else None,
     )
+
+
+def _network(study: Study, row: Row, dataset: str, seed: int) -> Network:
+    pretraining = None
+    if row.run not in study.encoders:
+        pretraining = Pretraining(row.run, row.pretrained_on or dataset, seed)
+    return Network(row.run, dataset, seed, pretraining)
 
 
 def _attack_of_clean(study: Study, table: Table | Figure, dataset: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from robustviews.study.claims import check_claims
 from robustviews.study.columns import CLEAN, FORM, MINUTES, Column
 from robustviews.study.located import LocatedDict, show
 from robustviews.study.problems import Place, Problems, nearest
-from robustviews.study.schema import Figure, Row, Run, Study, Table
+from robustviews.study.schema import Figure, Imported, Row, Run, Study, Table
 
 _METRICS = (CLEAN, MINUTES)
 
@@ -35,7 +36,7 @@ def check_references(study: Study, tree: LocatedDict, problems: Problems) -> Non
 class _Checker:
     def __init__(self, study: Study, tree: LocatedDict, problems: Problems) -> None:
         self._study, self._tree, self._add = study, tree, problems.add
-        blocks = ("datasets", "runs", "probes", "attacks")
+        blocks = ("datasets", "runs", "encoders", "probes", "attacks")
         self._names: dict[str, set[str]] = {block: set(tree.get(block, ())) for block in blocks}
         self._names["probes"].add("own")
 
@@ -43,14 +44,9 @@ class _Checker:
         study, tree = self._study, self._tree
         if isinstance(study.seeds, tuple):
             self._check_list(tree, "seeds", study.seeds)
-        folders: dict[str, str] = {}
-        for name, run in study.runs.items():
-            self._check_run(run, tree["runs"][name])
-            for dataset in run.datasets:
-                other = folders.setdefault(f"{name}-{dataset}", name)
-                if other != name:
-                    message = f"results on `{dataset}` would use the folder of run `{other}`"
-                    self._add(tree["runs"].at[name], f"{message}; rename one of the two")
+        self._check_runs()
+        for name, imported in study.encoders.items():
+            self._check_imported(name, imported, tree["encoders"])
         for name, probe in study.probes.items():
             if probe.starts_from:
                 node = tree["probes"][name]
@@ -63,6 +59,16 @@ class _Checker:
             if isinstance(attack, Stepwise):
                 self._check_reach(attack, tree["attacks"][name])
         self._check_blocks()
+
+    def _check_runs(self) -> None:
+        block, folders = self._tree["runs"], dict[str, str]()
+        for name, run in self._study.runs.items():
+            self._check_run(run, block[name])
+            for dataset in run.datasets:
+                other = folders.setdefault(f"{name}-{dataset}", name)
+                if other != name:
+                    message = f"results on `{dataset}` would use the folder of run `{other}`"
+                    self._add(block.at[name], f"{message}; rename one of the two")
 
     def _check_blocks(self) -> None:
         """Check all tables and figures; without any, there is nothing to compute."""
@@ -101,6 +107,19 @@ class _Checker:
             views = node.get("views", node)
             self._add(views.at.get("count", node.at.get("views", node.place)), str(error))
         self._check_ranks(run, node)
+
+    def _check_imported(self, name: str, imported: Imported, block: LocatedDict) -> None:
+        """Report the name of a run, and a value that is no SHA-256."""
+        node = block[name]
+        if name in self._names["runs"]:
+            self._add(block.at[name], f"a run is also named `{name}`; choose another name")
+        if not re.fullmatch("[0-9a-f]{64}", imported.sha256):
+            command = f"robustviews import {imported.file}"
+            self._add(
+                node.at["sha256"],
+                f"expected 64 hexadecimal digits, found {show(imported.sha256)}; {command} prints "
+                "them",
+            )
 
     def _check_ranks(self, run: Run, node: LocatedDict) -> None:
         """Report a training that cannot be divided among the ranks."""
@@ -191,14 +210,15 @@ class _Checker:
         if row.published and len(row.published) != count:
             message = f"expected {count} values, one per column (null if the paper has none)"
             self._add(node.at["published"], f"{message}, found {len(row.published)}")
-        self._known("runs", row.run, node.at["run"])
         self._known("probes", row.probe, node.at["probe"])
         run, probe = self._study.runs.get(row.run), self._study.probes.get(row.probe)
+        imported = self._study.encoders.get(row.run)
+        if row.run in self._names["encoders"]:
+            self._check_imported_row(row, imported, probe, columns, node)
+        else:
+            self._known("runs", row.run, node.at["run"])
         if run and run.datasets and self._names["datasets"].issuperset(run.datasets):
-            for dataset in dict.fromkeys(dataset for dataset, _ in columns):
-                if dataset not in run.datasets:
-                    message = f"a column needs `{dataset}`, but run `{row.run}` has only "
-                    self._add(node.at["run"], message + ", ".join(run.datasets))
+            self._check_datasets(row, run, columns, node)
         if run and probe and probe.trained == run.method.supervised:
             expected = "probe `own`" if run.method.supervised else "a trained probe"
             message = f"run `{row.run}` needs {expected}, found `{row.probe}`"
@@ -209,3 +229,48 @@ class _Checker:
                 if attack and attack.whole_images:
                     message = f"`{metric}` needs whole images, which `{row.probe}` does not see"
                     self._add(node.at["probe"], f"{message}; attack it with kind: pgd")
+
+    def _check_datasets(
+        self, row: Row, run: Run, columns: list[tuple[str, str]], node: LocatedDict
+    ) -> None:
+        """Report data sets on which the run of a row is not pretrained."""
+        if row.pretrained_on:
+            if row.pretrained_on not in run.datasets:
+                choices = " or ".join(run.datasets)
+                message = f"run `{row.run}` is not pretrained on it; expected {choices}"
+                self._add(node.at["pretrained_on"], message)
+            if run.method.supervised and any(one != row.pretrained_on for one, _ in columns):
+                message = "a classifier of its own data set has no probe on another one"
+                self._add(node.at["pretrained_on"], message)
+            return
+        for dataset in dict.fromkeys(dataset for dataset, _ in columns):
+            if dataset not in run.datasets:
+                message = f"a column needs `{dataset}`, but run `{row.run}` has only "
+                text = message + ", ".join(run.datasets)
+                fix = f"add it there, or transfer by pretrained_on: {run.datasets[0]}"
+                self._add(node.at["run"], f"{text}; {fix}")
+
+    def _check_imported_row(
+        self,
+        row: Row,
+        imported: Imported | None,
+        probe: Probe | None,
+        columns: list[tuple[str, str]],
+        node: LocatedDict,
+    ) -> None:
+        """Check a row of an imported encoder."""
+        if row.pretrained_on:
+            self._add(node.at["pretrained_on"], f"`{row.run}` is imported; remove this key")
+        if any(metric == MINUTES for _, metric in columns):
+            message = f"`{row.run}` is imported: nobody knows its minutes; move it to a table"
+            self._add(node.at["run"], f"{message} without a column of minutes")
+        if imported is None or probe is None:
+            return
+        if probe.trained == imported.classifier:
+            fix = f"no classifier of `{row.run}` is kept; set its classifier: true"
+            if imported.classifier:
+                fix = f"`{row.run}` has a classifier of its own; use probe `own`"
+            self._add(node.at["probe"], fix)
+        elif probe.trained and probe.feature != "backbone":
+            message = f"`{row.run}` is imported and has no {probe.feature}"
+            self._add(node.at["probe"], f"{message}; use a probe with feature: backbone")

@@ -121,6 +121,35 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Imported:
+    """An encoder from a checkpoint of another program; see docs/import.md.
+
+    Attributes:
+        kind: the only one.
+        file: the checkpoint, relative to the project.
+        sha256: SHA-256 of the file; `robustviews import FILE` prints it.
+        normalise: how its training normalised images; null if the file tells. `imagenet`, `swav`,
+            `cifar10`, `cifar100`, `none`, or `mean,mean,mean/std,std,std`.
+        weights: which of several networks in the file, such as `teacher`.
+        padding: 1 or 2, of a 3x3 stem; null if the file tells.
+        classifier: keep the classifier in the file, which probe `own` reads; its classes must be
+            those of the data set.
+        label: name of the encoder in tables; empty takes its key.
+        views: views from which an n-crop probe draws.
+    """
+
+    file: str
+    sha256: str
+    kind: Literal["imported"] = "imported"
+    normalise: str | None = None
+    weights: str | None = None
+    padding: int | None = option(None, ge=1, le=2)
+    classifier: bool = False
+    label: str = ""
+    views: Views = Views()
+
+
+@dataclass(frozen=True)
 class Runtime:
     """How jobs run on a machine.
 
@@ -148,8 +177,10 @@ class Row:
     """One row of a table, or one group of a figure.
 
     Attributes:
-        run: name of a run of the study.
-        probe: name of a probe of the study, `own` for a supervised network's own classifier.
+        run: name of a run or of an imported encoder of the study.
+        probe: name of a probe of the study, `own` for a network's own classifier.
+        pretrained_on: data set on which the run was pretrained, if it is not that of the columns:
+            heads are trained and attacked on the data set of each column.
         label: text of the first column; empty takes the run's label.
         published: the paper's value for each column (accuracies in percent), `unavailable` if the
             paper has a value that we could not read, null if it has none. Empty if the paper has no
@@ -160,6 +191,7 @@ class Row:
     probe: str
     label: str = ""
     published: tuple[float | Literal["unavailable"] | None, ...] = option((), ge=0)
+    pretrained_on: str = ""
 
 
 @dataclass(frozen=True)
@@ -250,6 +282,7 @@ class Study:
         title: one line, for readers.
         datasets: by name.
         runs: by name, merged with the `defaults` that each lists in `use`.
+        encoders: imported encoders by name; no run has the same name.
         probes: by name; `own` always exists.
         attacks: by name; `eps` and step sizes in 1/255.
         tables: by name.
@@ -271,6 +304,7 @@ class Study:
     attacks: dict[str, Attack]
     tables: dict[str, Table]
     figures: dict[str, Figure] = field(default_factory=dict)
+    encoders: dict[str, Imported] = field(default_factory=dict)
     verdicts: Verdicts = Verdicts()
     claims: dict[str, Claim] = field(default_factory=dict)
     seeds: tuple[int, ...] = option((0,), ge=0)

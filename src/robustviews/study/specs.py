@@ -15,7 +15,7 @@ from robustviews.probe import PROBES
 from robustviews.regimes import REGIMES
 from robustviews.study import claims, comparable, fingerprint, plan
 from robustviews.study.fingerprint import SOURCE
-from robustviews.study.schema import Claim, Figure, Study, Table
+from robustviews.study.schema import Claim, Figure, Run, Study, Table
 
 Spec = dict[str, Any]  # plain JSON: writing and reading a record does not change it
 
@@ -30,6 +30,7 @@ NETWORK = (
 )
 # Options that the weights of an encoder imply; the weights are hashed as inputs.
 _IMPLIED = ("encoder", "supervised")
+_OF_IMPORTS = ("sha256", "normalise", "weights", "padding", "classifier")
 
 
 def pretrain_arguments(study: Study, run: str) -> dict[str, Any]:
@@ -47,15 +48,22 @@ def pretrain_arguments(study: Study, run: str) -> dict[str, Any]:
 
 
 def probe_arguments(study: Study, run: str, probe: str) -> dict[str, Any]:
-    """Return the options that `stages.probe` is called with."""
-    pretraining = plan.pretrainings(study)[run]
-    options = study.runs[pretraining.entry]
+    """Return the options that `stages.probe` is called with.
+
+    Those of an imported encoder are known when it is there; `encoder` is then None.
+    """
+    network = plan.networks(study)[run]
+    options = plan.options_of(study, network.entry)
+    if isinstance(options, Run):
+        encoder, supervised = dataclasses.asdict(options.encoder), options.method.supervised
+    else:
+        encoder, supervised = None, options.classifier
     return {
         "probe": study.probes[probe],
         "views": options.views,
-        "encoder": dataclasses.asdict(options.encoder),
-        "supervised": options.method.supervised,
-        "seed": pretraining.seed,
+        "encoder": encoder,
+        "supervised": supervised,
+        "seed": network.seed,
         "batch": study.runtime.evaluation_batch,
     }
 
@@ -84,6 +92,18 @@ def pretrain_spec(study: Study, run: str, *, source: Path = SOURCE) -> Spec:
             "code": _code("pretrain", arguments, source),
         }
     )
+
+
+def encoder_arguments(study: Study, name: str) -> dict[str, Any]:
+    """Return the options that `stages.bring` is called with, besides the file."""
+    options = study.encoders[name]
+    return {key: getattr(options, key) for key in _OF_IMPORTS}
+
+
+def encoder_spec(study: Study, name: str, *, source: Path = SOURCE) -> Spec:
+    """Return what decides an imported encoder: its file, options and code."""
+    arguments = encoder_arguments(study, name)
+    return _plain({"imported": arguments, "code": _code("bring", arguments, source)})
 
 
 def probe_spec(study: Study, run: str, probe: str, *, source: Path = SOURCE) -> Spec:
@@ -144,7 +164,7 @@ def report_spec(study: Study, block: str = "", *, rule: str = "report") -> Spec:
     audit = [] if block or rule != "report" else ["study", "provenance", "machine/humanize"]
     code = fingerprint.files("reporting", "pages", "sanity", *(audit or _COMPARED))
     shown = study.tables.get(block) or study.figures.get(block)
-    labels = {name: plan.label(study, name) for name in study.runs}
+    labels = {name: plan.label(study, name) for name in (*study.runs, *study.encoders)}
     titles = [study.title, study.demonstration]
     content: Any = sorted((*study.tables, *study.figures))
     if shown:

@@ -28,7 +28,7 @@ class CheckoutError(ArtifactError):
 
 
 def check(study: Study, root: Path = Path()) -> None:
-    """Refuse results of another commit.
+    """Refuse results of another commit, and encoders whose files are missing.
 
     Args:
         study: the study of the results.
@@ -36,8 +36,9 @@ def check(study: Study, root: Path = Path()) -> None:
 
     Raises:
         CheckoutError: by its metadata Snakemake takes results for up to date, but their records
-            state other options or other inputs.
+            state other options or other inputs. Or a checkpoint to import is missing.
     """
+    _check_files(study, root)
     foreign = dict(_foreign(study, root))
     if not foreign:
         return
@@ -55,6 +56,18 @@ def check(study: Study, root: Path = Path()) -> None:
             ]
         )
     )
+
+
+def _check_files(study: Study, root: Path) -> None:
+    missing = [
+        f"  encoders.{name}.file: {study.encoders[name].file}"
+        for name in plan.encoders(study)
+        if not (root / study.encoders[name].file).is_file()
+        and not (root / folders.job_folder(study, "encoder", name) / RECORD).is_file()
+    ]
+    if missing:
+        text = "Save these files there, or change the paths; docs/import.md names their sources"
+        raise CheckoutError("\n".join([f"{study.file}: missing files:", *missing, text]))
 
 
 def hints(study: Study, root: Path = Path()) -> list[str]:

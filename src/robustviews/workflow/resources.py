@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from robustviews.study import plan
 from robustviews.study.schema import Run, Study
 from robustviews.study.shapes import Shape, shape_of
-from robustviews.study.work import Evaluation, Examination, Fit, Training
+from robustviews.study.work import Evaluation, Examination, Fit, Training, seen_run
 
 LONGEST = 24 * 60
 """Minutes at most that a job asks for, however often it was tried.
@@ -73,7 +73,7 @@ def allocation(study: Study, rule: str, name: str, *, device: str, attempt: int 
 
     Args:
         study: that it is of.
-        rule: `data`, `pretrain`, `probe`, `attack` or `sanity`.
+        rule: `data`, `encoder`, `pretrain`, `probe`, `attack` or `sanity`.
         name: of the data set; of the others as in `robustviews.study.jobs`: run, run/probe or
             run/probe/attack.
         device: `cpu`, or what else is computed on.
@@ -81,6 +81,8 @@ def allocation(study: Study, rule: str, name: str, *, device: str, attempt: int 
     """
     if rule == "data":
         megabytes, minutes = _preparation(_shape(study, name))
+    elif rule == "encoder":
+        megabytes, minutes = 2 * _BASE_MB["cpu"], _SHORTEST
     else:
         megabytes, minutes = _computation(study, rule, name, device=device)
     return Allocation(
@@ -99,8 +101,12 @@ def _preparation(shape: Shape) -> tuple[float, float]:
 def _computation(study: Study, rule: str, name: str, *, device: str) -> tuple[float, float]:
     """Return megabytes and minutes of a training, a probe, an attack or checks."""
     entry, *parts = name.split("/")
-    job = plan.pretrainings(study)[entry]
-    run, shape = study.runs[job.entry], _shape(study, job.dataset)
+    if rule == "pretrain":
+        pretraining = plan.pretrainings(study)[entry]
+        run, dataset = study.runs[pretraining.entry], pretraining.dataset
+    else:
+        run, dataset = seen_run(study, entry), plan.networks(study)[entry].dataset
+    shape = _shape(study, dataset)
     if rule == "pretrain":
         work = _training(run, shape)
     elif rule == "probe":

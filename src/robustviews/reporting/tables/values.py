@@ -277,7 +277,8 @@ def _minutes(study: Study, cell: Cell, results: list[Result]) -> CellValue:
     empty = CellValue(cell.measure, len(cell.runs), cell.published)
     if not results:
         return empty
-    minutes = [result["pretrain_minutes"] for result in results]
+    networks = plan.networks(study)
+    minutes = [result["pretrain_minutes"] or 0.0 for result in results]
     return replace(
         empty,
         ours=fmean(minutes),
@@ -288,12 +289,14 @@ def _minutes(study: Study, cell: Cell, results: list[Result]) -> CellValue:
             Evidence(
                 run=result["run"],
                 seed=result["seed"],
-                value=result["pretrain_minutes"],
+                value=result["pretrain_minutes"] or 0.0,
                 low=None,
                 high=None,
                 n=0,
                 device=result["device"],
-                record=(folders.pretrain_folder(study, result["run"]) / RECORD).as_posix(),
+                record=(
+                    folders.job_folder(study, *networks[result["run"]].encoder) / RECORD
+                ).as_posix(),
             )
             for result in results
         ),
