@@ -107,7 +107,10 @@ def test_a_block_may_hold_a_part_of_the_options_of_a_kind(tmp_path):
 
 def test_each_row_reports_which_data_set_its_run_lacks(tmp_path):
     path = write(tmp_path, ("digits/minutes]", "other/minutes]"))
-    expected = "a column needs `other`, but run `{}` has only digits"
+    expected = (
+        "a column needs `other`, but run `{}` has only digits; add it there, or transfer by "
+        "pretrained_on: digits"
+    )
     assert mistakes(path) == [
         (36, f"{TABLE}.rows.free.run", expected.format("emp-free")),
         (37, f"{TABLE}.rows.own.run", expected.format("supervised")),

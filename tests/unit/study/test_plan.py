@@ -160,10 +160,14 @@ def test_cells_come_row_by_row_with_all_their_fields():
         entry="emp",
         probe="rle",
         seeds=(3, 5),
-        runs=("emp-digits-s3", "emp-digits-s5"),
+        networks=tuple(
+            plan.Network("emp", "digits", seed, plan.Pretraining("emp", "digits", seed))
+            for seed in (3, 5)
+        ),
         attack="pgd",
         published=None,
     )
+    assert cells[1].runs == ("emp-digits-s3", "emp-digits-s5")
     assert [cell.published for cell in cells[:4]] == [75.9, None, "unavailable", 97.0]
     assert [cell.published for cell in cells[4:]] == [None] * 4
     assert [cell.eps for cell in cells[:4]] == [None, 4.0, 8.0, None]
@@ -429,13 +433,13 @@ def test_only_the_report_is_rebuilt_when_the_code_of_the_audit_changes(monkeypat
 
 def test_the_needs_of_some_tables_are_a_part_of_the_needs_of_the_study():
     of = study()
-    assert list(plan.pretrainings_of(of, FIGURE)) == [
+    assert list(plan.networks_of(of, FIGURE)) == [
         "emp-other-s3",
         "emp-other-s5",
         "emp-digits-s3",
         "emp-digits-s5",
     ]
-    assert set(plan.pretrainings_of(of)) == set(plan.pretrainings(of))
+    assert set(plan.networks_of(of)) == set(plan.pretrainings(of))
     assert set(plan.evaluations(of, TABLE)) < set(plan.evaluations(of))
     assert set(plan.evaluations(of, TABLE, FIGURE)) == set(plan.evaluations(of))
 
