@@ -176,7 +176,7 @@ VERBS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     ),
     "switches": ("switches", "print what paper, code and study do at each switch", ()),
     "data": ("stages", "prepare a data set as uint8 arrays", ("--dataset", *_COMPUTES)),
-    "encoder": ("stages", "import one encoder of the study", ("--encoder",)),
+    "encoder": ("stages", "import one encoder of the study", ("--encoder", *_COMPUTES)),
     "pretrain": ("stages", "train one encoder", ("--run", *_COMPUTES)),
     "probe": ("stages", "train one head on a frozen encoder", ("--run", "--probe", *_COMPUTES)),
     "attack": (

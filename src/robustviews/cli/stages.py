@@ -133,8 +133,7 @@ def encoder(options: argparse.Namespace) -> None:
     from robustviews.machine import runtime
 
     with _work(options, "encoder", options.encoder) as work:
-        settings = work.study.runtime
-        runtime.configure(threads=settings.threads, deterministic=settings.deterministic)
+        set_up(options, work.study)
         path = Path(work.study.encoders[options.encoder].file)
         imported = stages.bring(path, **work.job.arguments)
         with artifacts.atomic_folder(work.folder) as into:
