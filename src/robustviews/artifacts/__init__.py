@@ -17,6 +17,7 @@ from robustviews.artifacts.files import (
     write_jsonl,
     write_tensors,
     write_text,
+    writing,
 )
 from robustviews.artifacts.records import Record, lock_file, packages, write_record
 from robustviews.artifacts.revision import commit
@@ -43,4 +44,5 @@ __all__ = [
     "write_record",
     "write_tensors",
     "write_text",
+    "writing",
 ]
