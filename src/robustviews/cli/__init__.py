@@ -60,14 +60,19 @@ def _run(arguments: list[str] | None) -> int:
 
 def check(options: argparse.Namespace) -> int:
     """Validate study files; report all mistakes of all files at once."""
-    from robustviews.study import plan
+    from robustviews.study import enough, plan
 
     status = 0
     for path in options.files:
         try:
             study = load_study(path)
-        except StudyError as error:
+            lacking = [f"{path}: {lack}\n" for lack in enough.lacks(study, enough.prepared(study))]
+        except (StudyError, ArtifactError) as error:
             sys.stderr.write(f"{error}\n")
+            status = 2
+            continue
+        if lacking:
+            sys.stderr.write("".join(lacking))
             status = 2
             continue
         sys.stdout.write(
@@ -75,6 +80,8 @@ def check(options: argparse.Namespace) -> int:
             f"{len(plan.heads(study))} probes, {len(plan.evaluations(study))} attacks, "
             f"{len(study.tables)} tables, {len(study.figures)} figures\n"
         )
+        for name, (finding, fix) in enough.missing(study).items():
+            sys.stdout.write(f"{path}: datasets.{name}: not here yet: {finding}; {fix}\n")
     return status
 
 

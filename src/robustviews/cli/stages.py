@@ -17,8 +17,8 @@ from robustviews.artifacts.resume import Resume
 from robustviews.attacks import flag_name
 from robustviews.cli.loading import fitting, load_heads, load_split, load_weights
 from robustviews.cli.names import UsageError, known
-from robustviews.datasets import equal_images
-from robustviews.study import Study, folders, load_study, plan, specs
+from robustviews.datasets import DataError, equal_images
+from robustviews.study import Study, enough, folders, load_study, plan, specs
 from robustviews.study.jobs import Job, jobs
 from robustviews.workflow import locks
 
@@ -90,6 +90,7 @@ def data(options: argparse.Namespace) -> None:
             study.datasets[options.dataset],
             lambda name, shape, dtype: artifacts.new_array(into / f"{name}.npy", shape, dtype),
         )
+        _check_enough(study, options.dataset, summary)
         # Jobs read this file, since the record's time and commit must not make them stale.
         artifacts.write_json(into / folders.SUMMARY, summary)
         equal = equal_images(into)
@@ -99,6 +100,14 @@ def data(options: argparse.Namespace) -> None:
             environment={"python": sys.version.split()[0]},
             result={**summary, "equal_images": equal},
         )
+
+
+def _check_enough(study: Study, dataset: str, summary: dict[str, Any]) -> None:
+    """Refuse a data set that has too few images or classes for the study, before any training."""
+    found = enough.Numbers(*(summary[name] for name in enough.Numbers._fields))
+    lacking = list(enough.lacks(study, {dataset: found}))
+    if lacking:
+        raise DataError("\n".join(f"{study.file}: {lack}" for lack in lacking))
 
 
 def _report_equal(dataset: str, equal: dict[str, int], summary: dict[str, Any]) -> None:

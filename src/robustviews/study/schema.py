@@ -15,6 +15,8 @@ from robustviews.probe import Probe
 from robustviews.regimes import Regime
 from robustviews.sanity import Sanity
 
+MOST_SEED = 2**63 - 1
+
 
 @dataclass(frozen=True)
 class Encoder:
@@ -97,7 +99,7 @@ class Run:
     datasets: tuple[str, ...]
     epochs: int = option(..., ge=1)
     label: str = ""
-    seeds: tuple[int, ...] | None = option(None, ge=0)
+    seeds: tuple[int, ...] | None = option(None, ge=0, le=MOST_SEED)
     views: Views = Views()
     encoder: Encoder = Encoder()
     optimizer: Optimizer = Optimizer()
@@ -273,7 +275,7 @@ class Study:
     figures: dict[str, Figure] = field(default_factory=dict)
     verdicts: Verdicts = Verdicts()
     claims: dict[str, Claim] = field(default_factory=dict)
-    seeds: tuple[int, ...] = option((0,), ge=0)
+    seeds: tuple[int, ...] = option((0,), ge=0, le=MOST_SEED)
     demonstration: str = ""
     runtime: Runtime = Runtime()
     sanity: Sanity = Sanity()

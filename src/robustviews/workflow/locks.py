@@ -249,7 +249,9 @@ def _announcement(root: Path) -> Path:
 
 
 def _announcements(root: Path) -> list[Path]:
-    return sorted((root / _SNAKEMAKE).glob("running-*.lock"))
+    """Return the locks of all other Snakemakes, dead or alive."""
+    paths = (root / _SNAKEMAKE).glob("running-*.lock")
+    return sorted(path for path in paths if path != _announcement(root))
 
 
 @contextlib.contextmanager
