@@ -6,6 +6,7 @@ from robustviews.artifacts.files import (
     atomic,
     atomic_folder,
     new_array,
+    parse_json,
     read_arrays,
     read_json,
     read_jsonl,
@@ -20,7 +21,7 @@ from robustviews.artifacts.files import (
     writing,
 )
 from robustviews.artifacts.records import Record, lock_file, packages, write_record
-from robustviews.artifacts.revision import commit
+from robustviews.artifacts.revision import commit, git
 
 __all__ = [
     "RECORD",
@@ -29,9 +30,11 @@ __all__ = [
     "atomic",
     "atomic_folder",
     "commit",
+    "git",
     "lock_file",
     "new_array",
     "packages",
+    "parse_json",
     "read_arrays",
     "read_json",
     "read_jsonl",

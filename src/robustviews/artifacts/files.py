@@ -148,7 +148,19 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Read JSON; like all readers here, raise ArtifactError for a missing or damaged file."""
     with reading(path):
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_text(encoding="utf-8"))
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON; raise ValueError also for NaN, which is no JSON, and for deep nesting."""
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise ValueError("nested hundreds of levels deep") from None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
 
 
 def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -159,7 +171,10 @@ def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """Read one JSON object per line."""
     with reading(path):
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        rows = [parse_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        if not all(isinstance(row, dict) for row in rows):
+            raise ValueError("expected a mapping in each line")
+        return rows
 
 
 def new_array(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
@@ -216,7 +231,7 @@ def reading(path: Path) -> Iterator[None]:
         yield
     except (FileNotFoundError, NotADirectoryError):
         raise ArtifactError(f"{path}: missing; make it with:", path) from None
-    except (ValueError, SafetensorError) as error:
+    except (ValueError, RecursionError, SafetensorError) as error:
         message = f"{path}: damaged ({error}); delete it and run snakemake again"
         raise ArtifactError(message) from None
     except OSError as error:

@@ -106,7 +106,13 @@ def _read_list(disk: Disk, path: str, md5: str, lock: Locked) -> None:
         text += f"remove it, then {_refill(path)}"
         lock.problems.append(_finding(_cached(disk, listing), State.FAILED, text))
         return
-    lock.md5 |= {f"{path}/{name}": file_md5 for name, file_md5 in dvc.files(data).items()}
+    try:
+        listed = dvc.files(data)
+    except dvc.LockError as error:
+        text = f"{error}; remove it, then {_refill(path)}"
+        lock.problems.append(_finding(_cached(disk, listing), State.FAILED, text))
+        return
+    lock.md5 |= {f"{path}/{name}": file_md5 for name, file_md5 in listed.items()}
 
 
 def _rebuild_list(disk: Disk, path: str, expected: str, lock: Locked) -> None:

@@ -162,7 +162,7 @@ class _Checker:
         for dataset in dict.fromkeys(dataset for dataset, _ in columns):
             metrics = {metric for name, metric in columns if name == dataset}
             lacking = [f"{dataset}/{needed}"] if needed and needed not in metrics else []
-            if needed and metrics <= {*_METRICS}:
+            if metrics <= ({*_METRICS} if needed else {MINUTES}):
                 lacking.append(f"{dataset}/<attack>/<eps>")
             if lacking:
                 message = f"kind: {table.kind} needs a column {' and '.join(lacking)}"

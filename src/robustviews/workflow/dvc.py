@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import configparser
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from robustviews import artifacts
+from robustviews.artifacts import ArtifactError
+
 LOCK = Path("dvc.lock")
+# What reading YAML or JSON of an unexpected form raises.
+_WRONG = (ValueError, RecursionError, AttributeError, KeyError, TypeError)
 
 
 class LockError(ValueError):
@@ -27,14 +31,22 @@ def outs(lock: bytes) -> dict[str, str]:
         stages = yaml.safe_load(lock)["stages"].values()
         listed = [out for stage in stages for out in stage.get("outs") or ()]
         return {str(out["path"]).rstrip("/"): str(out["md5"]) for out in listed if "md5" in out}
-    except (ValueError, yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
+    except (*_WRONG, yaml.YAMLError) as error:
         text = f"expected stages with outs, as DVC writes it ({type(error).__name__})"
         raise LockError(text) from None
 
 
 def files(listing: bytes) -> dict[str, str]:
-    """Return the md5 of each file of a folder, by path in it, from the folder's cached list."""
-    return {str(entry["relpath"]): str(entry["md5"]) for entry in json.loads(listing)}
+    """Return the md5 of each file of a folder, by path in it, from the folder's cached list.
+
+    Raises:
+        LockError: the bytes are not such a list.
+    """
+    try:
+        entries = artifacts.parse_json(listing)
+        return {str(entry["relpath"]): str(entry["md5"]) for entry in entries}
+    except _WRONG as error:
+        raise LockError(f"expected a list of files ({type(error).__name__})") from None
 
 
 def folder(root: Path) -> Path:
@@ -43,7 +55,13 @@ def folder(root: Path) -> Path:
     cache = settings_folder / "cache"
     for name in ("config", "config.local"):
         settings = configparser.ConfigParser(interpolation=None, strict=False)
-        settings.read(settings_folder / name, encoding="utf-8")
+        try:
+            settings.read(settings_folder / name, encoding="utf-8")
+        except (configparser.Error, UnicodeDecodeError) as error:
+            reason = str(error).splitlines()[0]
+            raise ArtifactError(
+                f"{settings_folder / name}: damaged ({reason}); restore it"
+            ) from None
         cache = settings_folder / settings.get("cache", "dir", fallback=str(cache.absolute()))
     return cache
 
