@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from robustviews import artifacts, stages
 from robustviews.artifacts.resume import Resume
 from robustviews.attacks import flag_name
-from robustviews.cli.loading import fitting, load_heads, load_split, load_weights
+from robustviews.cli.loading import Split, fitting, load_heads, load_split, load_weights
 from robustviews.cli.names import UsageError, known
 from robustviews.datasets import DataError, equal_images
 from robustviews.study import Study, enough, folders, load_study, plan, specs
@@ -126,7 +126,8 @@ def _report_equal(dataset: str, equal: dict[str, int], summary: dict[str, Any]) 
 
 def pretrain(options: argparse.Namespace) -> None:
     """Train one encoder, in distributed training together with torchrun's other processes."""
-    from robustviews.machine import distributed, runtime
+    from robustviews import step
+    from robustviews.machine import distributed, memory, runtime
 
     with (
         _work(options, "pretrain", options.run) as work,
@@ -137,16 +138,18 @@ def pretrain(options: argparse.Namespace) -> None:
         device = set_up(options, work.study, tuned=True)
         environment = {**runtime.environment(device), "ranks": distributed.ranks()}
         split, state = load_split(work.job), work.resume(environment)
-        weights, progress, step_bytes = stages.pretrain(
-            split.images,
-            split.labels,
-            classes=split.classes,
-            size=split.size,
-            **work.job.arguments,
-            device=device,
-            checkpoint=state,
-            title=work.job.name,
-        )
+        with memory.explained(work.job.name, step.SMALLER_STEP):
+            _check_least(work.job, split, device)
+            weights, progress, step_bytes = stages.pretrain(
+                split.images,
+                split.labels,
+                classes=split.classes,
+                size=split.size,
+                **work.job.arguments,
+                device=device,
+                checkpoint=state,
+                title=work.job.name,
+            )
         if distributed.rank() > 0:
             return
         with artifacts.atomic_folder(work.folder) as into:
@@ -170,6 +173,25 @@ def pretrain(options: argparse.Namespace) -> None:
                 },
             )
         state.discard()
+
+
+def _check_least(job: Job, split: Split, device: torch.device) -> None:
+    from robustviews import step
+    from robustviews.machine import distributed
+    from robustviews.methods import divide
+
+    method, batch_size = (job.arguments[name] for name in ("method", "batch_size"))
+    views, ranks = job.arguments["views"].count, distributed.ranks()
+    share = divide(method, views=views, batch_size=batch_size, ranks=ranks)[0]
+    step.check_least(
+        job.arguments["encoder"],
+        len(share.views),
+        size=split.size,
+        batch_size=len(share.images),
+        classes=split.classes if method.supervised else None,
+        device=device,
+        title=job.name,
+    )
 
 
 def probe(options: argparse.Namespace) -> None:

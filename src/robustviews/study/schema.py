@@ -138,8 +138,8 @@ class Runtime:
             decides which random draws an image gets, and so belongs to the spec of an attack.
     """
 
-    threads: int = option(1, ge=1)
-    ranks: int = option(1, ge=1)
+    threads: int = option(1, ge=1, le=4096)
+    ranks: int = option(1, ge=1, le=4096)
     deterministic: bool = True
     checkpoint_minutes: float = option(10.0, ge=0)
     evaluation_batch: int = option(500, ge=1)
