@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +24,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from robustviews import artifacts
+from robustviews.study import load_study
+from robustviews.study.jobs import jobs
 from robustviews.workflow.metadata import ProjectMetadata
 from tests.workflow.project import Project
 
@@ -76,12 +77,14 @@ class Torture:
         self.check(finished)
 
     def remove_some(self) -> None:
-        """Remove the results of a random choice of jobs, as if they had never run."""
-        folders = sorted(
-            path.parent for path in self.project.folder.rglob("results/**/record.json")
-        )
-        for folder in self.chance.sample(folders, self.chance.randint(2, len(folders))):
-            shutil.rmtree(folder, ignore_errors=True)
+        """Remove the results of random jobs and of all jobs after them, as if none had run."""
+        removed: set[Path] = set()
+        share = self.chance.uniform(0, 0.5)
+        for job in jobs(load_study(self.project.folder / "params.yaml")).values():
+            if removed.intersection(job.reads) or (job.folder and self.chance.random() < share):
+                removed.update(job.writes)
+        for path in removed:
+            (self.project.folder / path).unlink(missing_ok=True)
 
     def kill(self, commands: list[list[str]]) -> dict[Path, str]:
         """Start commands, kill them at a random moment; return the records of finished jobs."""
@@ -93,6 +96,7 @@ class Torture:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, number)
         self.counts[f"by {number.name}"] += 1
+        print(f"  {number.name} to {len(victims)} of {len(processes)}", flush=True)  # noqa: T201
         if victims and number is signal.SIGKILL:
             time.sleep(1)
         for process in processes:
@@ -172,7 +176,9 @@ class Torture:
     def check(self, finished: dict[Path, str]) -> None:
         """Count what was lost, is corrupt, has other bytes, or is half-written."""
         for path, was in finished.items():
-            self.counts["lost"] += not path.exists() or artifacts.sha256(path) != was
+            if not path.exists() or artifacts.sha256(path) != was:
+                self.counts["lost"] += 1
+                print(f"  lost: {path}", flush=True)  # noqa: T201
         for path in self.project.folder.rglob("results/**/record.json"):
             stated = json.loads(path.read_text(encoding="utf-8"))["outputs"]
             for name, digest in stated.items():

@@ -108,9 +108,7 @@ def _decode(path: Path, size: int, source: Any) -> Images:  # noqa: ANN401
         source.update(f"{path.parent.name}/{path.name}:{len(content)}:".encode() + content)
         with Image.open(io.BytesIO(content), formats=_FORMATS) as file:
             mode, image = file.mode, file.convert("RGB")
-            seen_through = file.has_transparency_data and (
-                file.convert("RGBA").getchannel("A").getextrema()[0] < 255
-            )
+            alpha = file.convert("RGBA").getchannel("A") if file.has_transparency_data else None
     except UnidentifiedImageError:  # its message names the object in memory
         reason = f"none of {', '.join(_FORMATS)}"
         raise DataError(f"{path}: damaged, or no image ({reason})") from None
@@ -118,7 +116,7 @@ def _decode(path: Path, size: int, source: Any) -> Images:  # noqa: ANN401
         raise DataError(f"{path}: damaged, or no image ({error})") from None
     if mode.startswith(_DEEP):
         raise DataError(f"{path}: more than 8 bits per value (mode {mode}); convert it to 8")
-    if seen_through:
+    if alpha is not None and min(alpha.tobytes()) < 255:
         text = "transparent pixels, which look as their background does"
         raise DataError(f"{path}: {text}; give it one: magick mogrify -background white -flatten")
     width, height = (max(size, round(side * size / min(image.size))) for side in image.size)

@@ -49,7 +49,7 @@ class Owner:
         host: machine on which it runs.
         since: when it acquired the lock, in ISO 8601, UTC.
         boot: boot of its machine, which only Linux names.
-        local: whether all its jobs run on its machine.
+        remote: whether it may have started jobs on other machines, which cannot be seen here.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Owner:
     host: str
     since: str
     boot: str = ""
-    local: bool = False
+    remote: bool = False
 
     def __str__(self) -> str:
         """Return name, process ID, machine and time."""
@@ -151,14 +151,13 @@ def begin(study: Study, root: Path = Path()) -> str:
     return line
 
 
-def runs_locally(root: Path = Path()) -> None:
-    """State in the lock of `begin` that all jobs run on this machine, and so can be seen here."""
+def runs_elsewhere(root: Path = Path()) -> None:
+    """State in the lock of `begin` that jobs run on other machines."""
     path = _announcement(root)
     me = _stated(path)
     if me is not None:
-        path.write_text(
-            json.dumps(dataclasses.asdict(dataclasses.replace(me, local=True))), encoding="utf-8"
-        )
+        text = json.dumps(dataclasses.asdict(dataclasses.replace(me, remote=True)))
+        path.write_text(text, encoding="utf-8")
 
 
 def end_on_hangup() -> None:
@@ -217,7 +216,7 @@ def _dead(root: Path) -> list[Owner]:
     if _owners(paths, keep=True):
         return []
     stated = [_stated(path) for path in paths]
-    dead = [one for one in stated if one is not None and one.local and _is_gone(one)]
+    dead = [one for one in stated if one is not None and not one.remote and _is_gone(one)]
     return dead if len(dead) == len(paths) else []
 
 

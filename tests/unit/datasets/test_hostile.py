@@ -89,6 +89,7 @@ def test_a_picture_becomes_what_a_person_sees_or_is_refused_by_name(picture, tmp
         )
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize(
     "picture", [name for name, (_, problem) in PICTURES.items() if not problem]
 )

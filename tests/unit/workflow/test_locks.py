@@ -36,8 +36,8 @@ import sys
 from robustviews.workflow import locks
 from tests.unit.results_tree import small_study
 locks.begin(small_study())
-if sys.argv[1] == "here":
-    locks.runs_locally()
+if sys.argv[1] == "on a cluster":
+    locks.runs_elsewhere()
 print("locked", flush=True)
 sys.stdin.read()
 """
