@@ -146,7 +146,8 @@ def _file(disk: Disk, lock: Locked, path: Path) -> Iterator[Finding]:
         return
     actual = disk.md5(path)
     if actual is None:
-        text = f"missing, but in dvc.lock; restore it: dvc checkout {path}, or dvc pull"
+        text = f"missing, but in dvc.lock; restore it: dvc checkout {path}, or dvc pull; if no "
+        text += f"remote has it, make it again: {disk.make(path)}"
         yield _finding(path, State.FAILED, text)
     elif actual != stated:
         text = (

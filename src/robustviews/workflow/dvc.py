@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import configparser
 import hashlib
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from robustviews import artifacts
-from robustviews.artifacts import ArtifactError
 
 LOCK = Path("dvc.lock")
 # What reading YAML or JSON of an unexpected form raises.
@@ -51,19 +52,37 @@ def files(listing: bytes) -> dict[str, str]:
 
 def folder(root: Path) -> Path:
     """Return the folder of a project's DVC cache."""
-    settings_folder = root / ".dvc"
-    cache = settings_folder / "cache"
-    for name in ("config", "config.local"):
-        settings = configparser.ConfigParser(interpolation=None, strict=False)
-        try:
-            settings.read(settings_folder / name, encoding="utf-8")
-        except (configparser.Error, UnicodeDecodeError) as error:
-            reason = str(error).splitlines()[0]
-            raise ArtifactError(
-                f"{settings_folder / name}: damaged ({reason}); restore it"
-            ) from None
-        cache = settings_folder / settings.get("cache", "dir", fallback=str(cache.absolute()))
+    cache = root / ".dvc" / "cache"
+    for settings in _settings(root):
+        cache = root / ".dvc" / settings.get("cache", "dir", fallback=str(cache.absolute()))
     return cache
+
+
+def remotes(root: Path) -> dict[str, str]:
+    """Return the address of each of a project's remotes, by name."""
+    found: dict[str, str] = {}
+    for settings in _settings(root):
+        for section in settings.sections():
+            match = re.fullmatch(r"'?remote \"(.*)\"'?", section)
+            if match:
+                found[match[1]] = settings.get(section, "url", fallback=found.get(match[1], ""))
+    return found
+
+
+def _settings(root: Path) -> Iterator[configparser.ConfigParser]:
+    """Yield the settings of a project and those that only this machine has."""
+    for path in (root / ".dvc" / "config", root / ".dvc" / "config.local"):
+        settings = configparser.ConfigParser(interpolation=None, strict=False)
+        if path.is_file():
+            with artifacts.reading(path):
+                text = path.read_text(encoding="utf-8")
+                try:
+                    settings.read_string(text)
+                except configparser.Error as error:
+                    raise ValueError(str(error).splitlines()[0]) from None
+                if "\0" in text:
+                    raise ValueError("a null character")
+        yield settings
 
 
 def path_of(root: Path, md5: str) -> Path:
