@@ -200,6 +200,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background process ignores it
     end, rounds = time.monotonic() + 60 * options.minutes, 0
     with tempfile.TemporaryDirectory() as folder:
         torture = Torture(Path(folder) / "project", random.Random(options.seed))
