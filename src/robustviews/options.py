@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
 _Member = TypeVar("_Member")
+_MOST = 1e9  # where no option states more: float32 and memory end not far above
 Values = tuple[object, ...]
 ByKind = Values | Mapping[str, Values]
 
@@ -150,6 +151,8 @@ def broken_bound(value: float, bounds: Mapping[str, float]) -> str:
     """Describe the bound that a number breaks; return an empty string if it breaks none."""
     if not math.isfinite(value):
         return "a finite number"
+    if "le" not in bounds and abs(value) > _MOST:
+        return f"at most {_MOST:g}"
     checks = {
         "ge": (operator.ge, "at least"),
         "gt": (operator.gt, "more than"),

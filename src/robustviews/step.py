@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from robustviews.augment import Views
-from robustviews.encoder import Encoder
+from robustviews.encoder import Encoder, build_encoder
 from robustviews.machine import compiler, distributed, humanize, memory, runtime
 from robustviews.methods import Batch, Method, divide
 from robustviews.regimes import Regime, attack_mode
@@ -139,6 +141,51 @@ def check_step(needed: int, encoder: Encoder, *, title: str) -> None:
             f"{title}: a training step needs {humanize.size(needed)}, {device} has "
             f"{humanize.size(left)} available; {SMALLER_STEP}"
         )
+
+
+def check_least(
+    encoder: Mapping[str, Any],
+    views: int,
+    *,
+    size: int,
+    batch_size: int,
+    classes: int | None,
+    device: torch.device,
+    title: str,
+) -> None:
+    """Refuse a training whose weights and pixels alone exceed the memory, before any is taken.
+
+    Args:
+        encoder: arguments of `build_encoder`.
+        views: views per image.
+        size: side of the views in pixels.
+        batch_size: images in a minibatch of this rank.
+        classes: of a supervised network; else None.
+        device: device of the training.
+        title: title of the training.
+
+    Raises:
+        ShortageError: less memory is available.
+    """
+    try:
+        with torch.device("meta"):  # counts, and allocates nothing
+            parameters = build_encoder(**encoder, classes=classes).parameters()
+        weights = float(_WEIGHT_COPIES * _bytes_of(*parameters))
+    except RuntimeError:  # more than torch can count
+        weights = math.inf
+    pixels = 3 * size**2 * batch_size * views * torch.float32.itemsize
+    left = memory.available(device)
+    if weights + pixels > left:
+        fix = SMALLER_STEP if pixels > weights else "lower encoder.width, hidden or projection"
+        parts = f"weights {_shown(weights)}, pixels {_shown(pixels)}"
+        raise memory.ShortageError(
+            f"{title}: a training step needs more than {device} has available, "
+            f"{humanize.size(left)}: {parts}; {fix}"
+        )
+
+
+def _shown(count: float) -> str:
+    return humanize.size(round(count)) if math.isfinite(count) else "beyond counting"
 
 
 def _loss_bytes(encoder: Encoder, method: Method, batch: Batch, *, precision: str) -> int:

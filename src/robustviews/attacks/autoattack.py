@@ -66,6 +66,13 @@ class AutoAttack:
         }
         return float(sum(passes[name] for name in self.attacks or passes))
 
+    @property
+    @plan_only
+    def needs_classes(self) -> tuple[int, str]:
+        """Return the fewest classes for the attacks, and what to write for fewer."""
+        least = 4 if "apgd-t" in (self.attacks or ("apgd-t",)) else 2
+        return least, "write version: custom, attacks: [apgd-ce, fab-t, square]"
+
     @plan_only
     def describe(self) -> str:
         """Return the version, the iterations of APGD, and those of FAB if not the official ones."""

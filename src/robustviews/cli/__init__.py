@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from robustviews.artifacts import ArtifactError
+from robustviews.cli import ending
 from robustviews.commands import DEFAULT_STUDY
 from robustviews.study import StudyError, load_study
 
@@ -31,8 +32,13 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         Exit status: 0, or 2 for an error that the user can fix. `verify` and `audit` exit with 1 if
         a check failed, and with 2 if something could not be checked or they crashed. Any other verb
-        that crashes raises, and so exits with 1.
+        that crashes raises, and so exits with 1. `ending` adds those of signals and of the machine.
     """
+    name = next(iter(sys.argv[1:] if arguments is None else arguments), "")
+    return ending.ended(lambda: _run(arguments), name)
+
+
+def _run(arguments: list[str] | None) -> int:
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
@@ -44,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"{message}\n")
         return 2
     except Exception as error:  # exit status 1 would mean a failed check
-        if options.name not in _CHECKERS:
+        if options.name not in _CHECKERS or ending.is_of_machine(error):
             raise
         logging.exception("robustviews %s crashed, so nothing was checked", options.name)
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
@@ -54,14 +60,19 @@ def main(arguments: list[str] | None = None) -> int:
 
 def check(options: argparse.Namespace) -> int:
     """Validate study files; report all mistakes of all files at once."""
-    from robustviews.study import plan
+    from robustviews.study import enough, plan
 
     status = 0
     for path in options.files:
         try:
             study = load_study(path)
-        except StudyError as error:
+            lacking = [f"{path}: {lack}\n" for lack in enough.lacks(study, enough.prepared(study))]
+        except (StudyError, ArtifactError) as error:
             sys.stderr.write(f"{error}\n")
+            status = 2
+            continue
+        if lacking:
+            sys.stderr.write("".join(lacking))
             status = 2
             continue
         sys.stdout.write(
@@ -69,6 +80,8 @@ def check(options: argparse.Namespace) -> int:
             f"{len(plan.heads(study))} probes, {len(plan.evaluations(study))} attacks, "
             f"{len(study.tables)} tables, {len(study.figures)} figures\n"
         )
+        for name, (finding, fix) in enough.missing(study).items():
+            sys.stdout.write(f"{path}: datasets.{name}: not here yet: {finding}; {fix}\n")
     return status
 
 

@@ -50,7 +50,10 @@ def estimate(options: argparse.Namespace) -> None:
             deterministic=settings.deterministic,
         )
         calibration.add(answers)
-        calibrate.save(calibration, device)
+        try:
+            calibrate.save(calibration, device)
+        except OSError as error:  # the estimate is right nonetheless
+            sys.stderr.write(f"not kept: {error.filename}: {error.strerror}\n")
     results = estimates(study, jobs.values(), context, calibration.answers)
     finished = len(all_jobs) - len(jobs)
     lines = (

@@ -16,6 +16,7 @@ from robustviews import artifacts, stages
 from robustviews.artifacts.resume import Resume
 from robustviews.attacks import flag_name
 from robustviews.cli.loading import (
+    Split,
     fitting,
     load_arguments,
     load_heads,
@@ -23,8 +24,8 @@ from robustviews.cli.loading import (
     load_weights,
 )
 from robustviews.cli.names import UsageError, known
-from robustviews.datasets import equal_images
-from robustviews.study import Study, folders, load_study, plan, specs
+from robustviews.datasets import DataError, equal_images
+from robustviews.study import Study, enough, folders, load_study, plan, specs
 from robustviews.study.jobs import Job, jobs
 from robustviews.workflow import locks
 
@@ -101,6 +102,7 @@ def data(options: argparse.Namespace) -> None:
             study.datasets[options.dataset],
             lambda name, shape, dtype: artifacts.new_array(into / f"{name}.npy", shape, dtype),
         )
+        _check_enough(study, options.dataset, summary)
         # Jobs read this file, since the record's time and commit must not make them stale.
         artifacts.write_json(into / folders.SUMMARY, summary)
         equal = equal_images(into)
@@ -110,6 +112,14 @@ def data(options: argparse.Namespace) -> None:
             environment={"python": sys.version.split()[0]},
             result={**summary, "equal_images": equal},
         )
+
+
+def _check_enough(study: Study, dataset: str, summary: dict[str, Any]) -> None:
+    """Refuse a data set that has too few images or classes for the study, before any training."""
+    found = enough.Numbers(*(summary[name] for name in enough.Numbers._fields))
+    lacking = list(enough.lacks(study, {dataset: found}))
+    if lacking:
+        raise DataError("\n".join(f"{study.file}: {lack}" for lack in lacking))
 
 
 def _report_equal(dataset: str, equal: dict[str, int], summary: dict[str, Any]) -> None:
@@ -147,7 +157,8 @@ def encoder(options: argparse.Namespace) -> None:
 
 def pretrain(options: argparse.Namespace) -> None:
     """Train one encoder, in distributed training together with torchrun's other processes."""
-    from robustviews.machine import distributed, runtime
+    from robustviews import step
+    from robustviews.machine import distributed, memory, runtime
 
     with (
         _work(options, "pretrain", options.run) as work,
@@ -158,16 +169,18 @@ def pretrain(options: argparse.Namespace) -> None:
         device = set_up(options, work.study, tuned=True)
         environment = {**runtime.environment(device), "ranks": distributed.ranks()}
         split, state = load_split(work.job), work.resume(environment)
-        weights, progress, step_bytes = stages.pretrain(
-            split.images,
-            split.labels,
-            classes=split.classes,
-            size=split.size,
-            **work.job.arguments,
-            device=device,
-            checkpoint=state,
-            title=work.job.name,
-        )
+        with memory.explained(work.job.name, step.SMALLER_STEP):
+            _check_least(work.job, split, device)
+            weights, progress, step_bytes = stages.pretrain(
+                split.images,
+                split.labels,
+                classes=split.classes,
+                size=split.size,
+                **work.job.arguments,
+                device=device,
+                checkpoint=state,
+                title=work.job.name,
+            )
         if distributed.rank() > 0:
             return
         with artifacts.atomic_folder(work.folder) as into:
@@ -191,6 +204,25 @@ def pretrain(options: argparse.Namespace) -> None:
                 },
             )
         state.discard()
+
+
+def _check_least(job: Job, split: Split, device: torch.device) -> None:
+    from robustviews import step
+    from robustviews.machine import distributed
+    from robustviews.methods import divide
+
+    method, batch_size = (job.arguments[name] for name in ("method", "batch_size"))
+    views, ranks = job.arguments["views"].count, distributed.ranks()
+    share = divide(method, views=views, batch_size=batch_size, ranks=ranks)[0]
+    step.check_least(
+        job.arguments["encoder"],
+        len(share.views),
+        size=split.size,
+        batch_size=len(share.images),
+        classes=split.classes if method.supervised else None,
+        device=device,
+        title=job.name,
+    )
 
 
 def probe(options: argparse.Namespace) -> None:

@@ -9,7 +9,9 @@ import contextlib
 import io
 import logging
 import multiprocessing
+import os
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -179,6 +181,9 @@ def serve(connection: Connection, device: str, threads: int, deterministic: bool
         threads: threads per job.
         deterministic: as in `answer`.
     """
+    parent = multiprocessing.parent_process()
+    if parent is not None:  # otherwise it would measure on after its parent was killed
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     sys.stderr = io.StringIO()  # progress bars
     while (task := connection.recv()) is not None:
         question, seconds = task
@@ -190,6 +195,11 @@ def serve(connection: Connection, device: str, threads: int, deterministic: bool
         except Exception as error:  # of any kind: other questions can still be answered
             log.warning("calibration of %s: %s", question.key, error)
         connection.send((question, None))
+
+
+def _end_with(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
 
 
 STAGES: dict[str, Callable[[About, torch.device, float], Iterator[Answer]]] = {

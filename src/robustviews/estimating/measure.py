@@ -44,6 +44,15 @@ def training_step(about: About, device: torch.device, seconds: float) -> Iterato
     Yields:
         Answers, each better than the one before.
     """
+    step.check_least(
+        asdict(about["encoder"]),
+        about["views"].count,
+        size=about["size"],
+        batch_size=about["batch_size"],
+        classes=about["classes"] or None,
+        device=device,
+        title="a minibatch",
+    )
     encoder = _encoder(about, classes=about["classes"] or None).to(device)
     full: Views = about["views"]
     full_size = about["batch_size"] * full.count

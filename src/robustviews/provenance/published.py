@@ -121,7 +121,7 @@ def _claims(
     disk: Disk, stated: dict[tuple[str, ...], Any], rows: list[results.Result]
 ) -> Iterator[str]:
     """Remove the claims from the content of metrics.json; yield those that have another result."""
-    of_file = {name: stated.pop(name) for name in list(stated) if name[0] == CLAIMS}
+    of_file = {name: stated.pop(name) for name in list(stated) if name[:1] == (CLAIMS,)}
     if not rows:
         return
     outcomes = claims.evaluate(disk.study, rows)
@@ -170,7 +170,8 @@ def _leaves(tree: Any, *names: str) -> Iterator[tuple[tuple[str, ...], Any]]:  #
 
 def _equal(stated: object, value: float) -> bool:
     tolerance = _TOLERANCE * max(1.0, abs(value))
-    return isinstance(stated, int | float) and abs(stated - value) <= tolerance
+    # Not all whole numbers of JSON fit into a float.
+    return isinstance(stated, int | float) and value - tolerance <= stated <= value + tolerance
 
 
 def _unknown(check: str, path: Path, error: Exception) -> Finding:

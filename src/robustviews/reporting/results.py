@@ -170,12 +170,26 @@ def records(study: Study, root: Path = Path()) -> dict[str, Record]:
 
 
 def histories(study: Study, root: Path = Path()) -> dict[str, list[dict[str, Any]]]:
-    """Return the training curve of each finished pretraining, by run name."""
+    """Return the training curve of each finished pretraining, by run name.
+
+    Raises:
+        ArtifactError: a file is damaged.
+    """
     paths = {
         run: root / folders.pretrain_folder(study, run) / folders.CURVE
         for run in plan.pretrainings(study)
     }
-    return {run: artifacts.read_jsonl(path) for run, path in paths.items() if path.exists()}
+    return {run: _history(path) for run, path in paths.items() if path.exists()}
+
+
+def _history(path: Path) -> list[dict[str, Any]]:
+    rows = artifacts.read_jsonl(path)
+    for row in rows:
+        if not all(isinstance(row.get(name), int | float) for name in ("epoch", "loss")):
+            raise ArtifactError(
+                f"{path}: expected epoch and loss in each line; make it again:", path
+            )
+    return rows
 
 
 class _Reader:

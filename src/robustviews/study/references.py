@@ -167,18 +167,25 @@ class _Checker:
                 place, measure
             ):
                 columns.append((measure.dataset, measure.metric))
-        self._check_kind(table, {metric for _, metric in columns}, node)
+        self._check_kind(table, columns, node)
         for name, row in table.rows.items():
             self._check_row(row, columns, len(table.columns), node["rows"][name])
 
-    def _check_kind(self, table: Table | Figure, metrics: set[str], node: LocatedDict) -> None:
-        """Report a figure without a column that its kind needs."""
+    def _check_kind(
+        self, table: Table | Figure, columns: list[tuple[str, str]], node: LocatedDict
+    ) -> None:
+        """Report a figure without a column that its kind needs, for each data set."""
         if isinstance(table, Table):
             return
-        needed = {"tradeoff": "clean", "cost": "minutes"}.get(table.kind)
-        if needed and needed not in metrics:
-            message = f"kind: {table.kind} needs a column <dataset>/{needed}"
-            self._add(node.at["columns"], message)
+        needed = {"tradeoff": CLEAN, "cost": MINUTES}.get(table.kind)
+        for dataset in dict.fromkeys(dataset for dataset, _ in columns):
+            metrics = {metric for name, metric in columns if name == dataset}
+            lacking = [f"{dataset}/{needed}"] if needed and needed not in metrics else []
+            if metrics <= ({*_METRICS} if needed else {MINUTES}):
+                lacking.append(f"{dataset}/<attack>/<eps>")
+            if lacking:
+                message = f"kind: {table.kind} needs a column {' and '.join(lacking)}"
+                self._add(node.at["columns"], message)
 
     def _check_metric(self, place: Place, measure: Column) -> bool:
         """Return whether metric and radius of a column are right; report a mistake in them."""

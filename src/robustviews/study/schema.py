@@ -15,6 +15,8 @@ from robustviews.probe import Probe
 from robustviews.regimes import Regime
 from robustviews.sanity import Sanity
 
+MOST_SEED = 2**63 - 1
+
 
 @dataclass(frozen=True)
 class Encoder:
@@ -97,7 +99,7 @@ class Run:
     datasets: tuple[str, ...]
     epochs: int = option(..., ge=1)
     label: str = ""
-    seeds: tuple[int, ...] | None = option(None, ge=0)
+    seeds: tuple[int, ...] | None = option(None, ge=0, le=MOST_SEED)
     views: Views = Views()
     encoder: Encoder = Encoder()
     optimizer: Optimizer = Optimizer()
@@ -165,8 +167,8 @@ class Runtime:
             decides which random draws an image gets, and so belongs to the spec of an attack.
     """
 
-    threads: int = option(1, ge=1)
-    ranks: int = option(1, ge=1)
+    threads: int = option(1, ge=1, le=4096)
+    ranks: int = option(1, ge=1, le=4096)
     deterministic: bool = True
     checkpoint_minutes: float = option(10.0, ge=0)
     evaluation_batch: int = option(500, ge=1)
@@ -307,7 +309,7 @@ class Study:
     encoders: dict[str, Imported] = field(default_factory=dict)
     verdicts: Verdicts = Verdicts()
     claims: dict[str, Claim] = field(default_factory=dict)
-    seeds: tuple[int, ...] = option((0,), ge=0)
+    seeds: tuple[int, ...] = option((0,), ge=0, le=MOST_SEED)
     demonstration: str = ""
     runtime: Runtime = Runtime()
     sanity: Sanity = Sanity()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from robustviews import artifacts
 from robustviews.artifacts import RECORD, ArtifactError, Record
-from robustviews.study import differences, folders, jobs, plan, specs
+from robustviews.study import differences, enough, folders, jobs, plan, specs
 from robustviews.workflow import dvc
 from robustviews.workflow.metadata import MetadataEntry, ProjectMetadata
 
@@ -70,8 +70,24 @@ def _check_files(study: Study, root: Path) -> None:
         raise CheckoutError("\n".join([f"{study.file}: missing files:", *missing, text]))
 
 
+def check_data(study: Study) -> None:
+    """Refuse prepared data sets that have too few images or classes for the study.
+
+    Raises:
+        CheckoutError: a job on them would fail, perhaps after hours of training.
+    """
+    lacking = [f"{study.file}: {lack}" for lack in enough.lacks(study, enough.prepared(study))]
+    if lacking:
+        raise CheckoutError("\n".join(lacking))
+
+
 def hints(study: Study, root: Path = Path()) -> list[str]:
-    """Return suggested commands that spare Snakemake from computing results again."""
+    """Return lines on missing source data, and commands that spare computing results again."""
+    lines = [f"datasets.{name}: {'; '.join(text)}" for name, text in enough.missing(study).items()]
+    return lines + _restorable(study, root)
+
+
+def _restorable(study: Study, root: Path) -> list[str]:
     metadata, folder = ProjectMetadata(root), folders.results_folder(study)
     trained = [folders.pretrain_folder(study, run) / RECORD for run in plan.pretrainings(study)]
     has_metadata = any(metadata.of(record) is not None for record in trained)

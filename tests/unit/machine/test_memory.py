@@ -266,6 +266,26 @@ def test_on_a_gpu_memory_that_torch_reserves_unused_is_available(monkeypatch):
 # Messages
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"encoder": {"width": 10**8}}, "weights beyond counting, .*; lower encoder.width"),
+        ({"encoder": {"width": 2, "hidden": 10**9}}, r"weights \S+ GiB, .*; lower encoder.width"),
+        ({"views": 10**8}, r"pixels \S+ GiB; lower batch_size or views.count"),
+        ({"batch_size": 10**9}, r"pixels \S+ GiB; lower batch_size or views.count"),
+    ],
+)
+def test_what_cannot_fit_is_refused_without_taking_memory(options, message, monkeypatch):
+    monkeypatch.setattr(memory, "available", lambda _: GIB)
+    usual = {"encoder": {"width": 2, "hidden": 16, "projection": 8}, "views": 2, "batch_size": 8}
+    shape = {"size": 8, "classes": None, "device": CPU, "title": "x"}
+    step.check_least(**usual, **shape)
+    with pytest.raises(
+        ShortageError, match=f"x: a training step needs more.* 1.0 GiB: .*{message}"
+    ):
+        step.check_least(**usual | options, **shape)
+
+
 def test_a_step_that_does_not_fit_is_refused_with_a_fix(monkeypatch):
     encoder = tiny_encoder()
     weights = sum(parameter.numel() * 4 for parameter in encoder.parameters())

@@ -271,6 +271,18 @@ ONE_MISTAKE = {
         f"{TABLE}.rows.free.published[0]",
         "must be at least 0, found -75.9",
     ),
+    "beyond what any number may be": (
+        "{kind: linear, epochs: 2}",
+        "{kind: linear, epochs: 2, lr: 1.0e+300}",
+        "probes.central.lr",
+        "must be at most 1e+09, found 1e+300",
+    ),
+    "longer than any training": (
+        "    epochs: 3",
+        "    epochs: 2000000000",
+        f"{RUN}.epochs",
+        "must be at most 1e+09, found 2000000000",
+    ),
     "below its range": ("epochs: 3", "epochs: 0", f"{RUN}.epochs", "must be at least 1, found 0"),
     "above its range": (
         "replays: 3, eps: 4",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv as csv_format
 import io
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -48,6 +49,9 @@ class CellText(NamedTuple):
     verdict: str
     state: str
     struck: str
+
+
+_TAG = re.compile(r"<(?=[A-Za-z/!?])")
 
 
 def cell_text(cell: CellValue) -> CellText:
@@ -117,7 +121,8 @@ def markdown(table: TableData) -> str:
         lines.append(line(labels + [cell(value) for value in row.cells]))
     banner = [f"> **{table.demonstration}**", ""] if table.demonstration else []
     below = [text for note in notes(table) for text in ("", note)]
-    return "\n".join([f"## {table.title}", "", *banner, *lines, *below]) + "\n"
+    text = "\n".join([f"## {table.title}", "", *banner, *lines, *below]) + "\n"
+    return _TAG.sub("&lt;", text)  # a page that shows the table must not run a title
 
 
 def _with_brackets(ours: str, text: CellText, difference: str) -> str:
