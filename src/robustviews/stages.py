@@ -183,6 +183,7 @@ def probe(
     views: Views,
     seed: int = 0,
     batch: int = 500,
+    fold: bool = False,
     start: Weights | None = None,
     device: torch.device,
     checkpoint: Checkpoint | None = None,
@@ -202,6 +203,8 @@ def probe(
         views: views of the pretraining, from which an n-crop probe draws.
         seed: seed of the head, of orders and views.
         batch: views encoded or attacked at a time; only rounding depends on it.
+        fold: whether batch norms are folded, see `encoder.restore_encoder`.
+        fold: whether batch norms are folded, see `encoder.restore_encoder`.
         start: weights of the head that training starts from; None for new weights.
         device: device of the training.
         checkpoint: saves the state, from which an interrupted fit resumes.
@@ -220,7 +223,7 @@ def probe(
     from robustviews.probe.protocol import Task
 
     network = encoders.restore_encoder(
-        weights, encoder, classes=classes if supervised else None, device=device
+        weights, encoder, classes=classes if supervised else None, device=device, fold=fold
     )
     if (start is None) != (probe.starts_from is None):
         found = "none" if start is None else "some"
@@ -261,6 +264,7 @@ def attack(
     views: Views,
     seed: int = 0,
     batch: int = 500,
+    fold: bool = False,
     device: torch.device,
     checkpoint: Checkpoint | None = None,
     title: str = "attack",
@@ -281,6 +285,8 @@ def attack(
         views: views of the pretraining, from which an n-crop probe draws.
         seed: seed of the choice of images, of views and of random starts.
         batch: views attacked at a time; random draws depend on it.
+        fold: whether batch norms are folded, see `encoder.restore_encoder`.
+        fold: whether batch norms are folded, see `encoder.restore_encoder`.
         device: device of the attack.
         checkpoint: saves the flags so far, from which an interrupted attack resumes.
         title: title of the progress bar and of log lines.
@@ -297,7 +303,7 @@ def attack(
             label is none of the classes.
     """
     network = encoders.restore_encoder(
-        weights, encoder, classes=classes if supervised else None, device=device
+        weights, encoder, classes=classes if supervised else None, device=device, fold=fold
     )
     classifier = evaluate.Classifier(
         network, probe.restore(head or {}, network, classes=classes), probe

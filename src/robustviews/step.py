@@ -149,7 +149,7 @@ def _loss_bytes(encoder: Encoder, method: Method, batch: Batch, *, precision: st
     try:
         encoder.train()
         encoder.precision = precision
-        with attack_mode(encoder, "frozen"), torch.random.fork_rng(devices):
+        with attack_mode(encoder, "frozen"), torch.random.fork_rng(devices), runtime.untuned():
             return kept_bytes(
                 lambda: method.train_loss(encoder, batch, target),
                 excluding=(*encoder.parameters(), *batch),

@@ -208,7 +208,7 @@ def _attack(study: Study, job: Job, shape: Shape, ask: Callable[..., Answer]) ->
         study.runs[plan.pretrainings(study)[job.parts[0]].entry],
         study.probes[job.parts[1]],
     )
-    attack = study.attacks[job.parts[2]]
+    attack = plan.attack_on(study, *job.parts[1:])
     counted = Evaluation.of(attack, probe, shape, batch=study.runtime.evaluation_batch)
     options = dataclasses.replace(_without(attack, "images"), eps=attack.eps[:1])
     seen = _seen(study, run, probe, shape)

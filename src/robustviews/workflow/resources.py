@@ -159,7 +159,9 @@ def _probe(study: Study, shape: Shape, name: str) -> _Work:
 
 def _attack(study: Study, shape: Shape, probe: str, name: str) -> _Work:
     batch = study.runtime.evaluation_batch
-    work = Evaluation.of(study.attacks[name], study.probes[probe], shape, batch=batch)
+    work = Evaluation.of(
+        plan.attack_on(study, probe, name), study.probes[probe], shape, batch=batch
+    )
     passes = work.radii * work.passes + 1
     return _Work(
         views=work.images * work.stack,
