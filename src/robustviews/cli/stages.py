@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -18,6 +19,7 @@ from robustviews.attacks import flag_name
 from robustviews.cli.loading import fitting, load_heads, load_split, load_weights
 from robustviews.cli.names import UsageError, known
 from robustviews.datasets import equal_images
+from robustviews.machine import gpus
 from robustviews.study import Study, folders, load_study, plan, specs
 from robustviews.study.jobs import Job, jobs
 from robustviews.workflow import locks
@@ -28,13 +30,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _Work:
-    """A job, with the start time and the commit at its start."""
+    """A job, the start time and the commit at its start, and whether it has a GPU of its own."""
 
     study: Study
     job: Job
     folder: Path
     started: float
     commit: tuple[str | None, bool | None]
+    own_gpu: bool = False
 
     def resume(self, environment: dict[str, Any]) -> Resume:
         """Return the saved state from which the job resumes in an environment."""
@@ -66,7 +69,7 @@ class _Work:
 
 @contextlib.contextmanager
 def _work(options: argparse.Namespace, rule: str, *names: str) -> Iterator[_Work]:
-    """Yield a job and lock its folder during the block."""
+    """Yield a job; lock its folder, and a GPU if it computes on one, during the block."""
     study, started, commit = load_study(options.study), time.time(), artifacts.commit()
     jobs_of_rule = {key[1]: job for key, job in jobs(study).items() if key[0] == rule}
     groups = [list(group) for group in (plan.pretrainings(study), study.probes, study.attacks)]
@@ -75,8 +78,11 @@ def _work(options: argparse.Namespace, rule: str, *names: str) -> Iterator[_Work
     known("/".join(names), jobs_of_rule, rule)
     job = jobs_of_rule["/".join(names)]
     assert job.folder is not None
-    with locks.acquire(job.folder, f"{rule} {job.name}"):
-        yield _Work(study, job, job.folder, started, commit)
+    with (
+        locks.acquire(job.folder, f"{rule} {job.name}"),
+        gpus.taken(options.device, processes=int(os.environ.get("LOCAL_WORLD_SIZE", "1"))) as own,
+    ):
+        yield _Work(study, job, job.folder, started, commit, own)
 
 
 def data(options: argparse.Namespace) -> None:
@@ -121,7 +127,7 @@ def pretrain(options: argparse.Namespace) -> None:
 
     with (
         _work(options, "pretrain", options.run) as work,
-        distributed.joined(options.device) as options.device,
+        distributed.joined(options.device, own_gpu=work.own_gpu) as options.device,
     ):
         if distributed.rank() > 0:
             logging.getLogger().setLevel(logging.WARNING)  # rank 0 logs the same
