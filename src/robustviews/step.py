@@ -11,6 +11,7 @@ from torch import Tensor
 from robustviews.augment import Views
 from robustviews.encoder import Encoder
 from robustviews.machine import compiler, distributed, humanize, memory, runtime
+from robustviews.machine.batchnorm import exclude_from_graphs
 from robustviews.methods import Batch, Method, divide
 from robustviews.regimes import Regime, attack_mode
 
@@ -189,8 +190,7 @@ def compile_encoder(
     device = next(encoder.parameters()).device
     if device.type in compiler.EAGER_DEVICES:
         return compiler.report(compiler.Compilation(compiler.ON_CPU))
-    if distributed.ranks() > 1:
-        return compiler.report(compiler.Compilation(compiler.ON_SEVERAL))
+    exclude_from_graphs(encoder)
     batch = blank_batch(batch_size, views=views.count, size=size, device=device)
 
     def trial() -> None:
