@@ -132,6 +132,8 @@ def pretrain(options: argparse.Namespace) -> None:
         if distributed.rank() > 0:
             logging.getLogger().setLevel(logging.WARNING)  # rank 0 logs the same
         device = set_up(options, work.study, tuned=True)
+        if work.job.arguments["compile"]:
+            os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folders.COMPILED.resolve()))
         environment = {**runtime.environment(device), "ranks": distributed.ranks()}
         split, state = load_split(work.job), work.resume(environment)
         weights, progress, step_bytes = stages.pretrain(

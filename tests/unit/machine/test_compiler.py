@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -132,3 +136,29 @@ def test_on_a_cpu_a_training_is_not_compiled_and_its_record_states_it():
     assert done.compilation == compiler.ON_CPU
     assert done.compile_seconds == 0
     assert train(tiny_encoder(), method=SimClr(), regime=Free(), epochs=1).compilation == "eager"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("g++"), reason="on a CPU the compiler needs g++")
+def test_code_of_an_earlier_process_is_not_compiled_again(tmp_path):
+    code = """
+import torch
+from torch._dynamo.utils import counters
+from robustviews.machine import compiler
+
+class Net(torch.nn.Linear):
+    def forward(self, x):
+        return super().forward(x).relu()
+
+net, x = Net(4, 2), torch.ones(3, 4)
+assert compiler.try_compiled(net, lambda: net(x).sum().backward()).outcome == "compiled"
+print(counters["inductor"]["fxgraph_cache_hit"] > 0)
+"""
+    env = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    hits = [
+        subprocess.run(
+            [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
+        ).stdout.strip()
+        for _ in range(2)
+    ]
+    assert hits == ["False", "True"]
