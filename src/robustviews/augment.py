@@ -191,7 +191,7 @@ def draw_change(numbers: Tensor, colour: Colour) -> Change:
     factors[..., _HUE] = colour.hue * spread[..., _HUE]
     low, high = colour.sigma
     return Change(
-        order=numbers[..., 9:13].argsort(-1),
+        order=numbers[..., 9:13].argsort(dim=-1, stable=True),
         factors=factors,
         gray=gray < colour.grayscale,
         sigma=(low + (high - low) * sigma) * (blur < colour.blur),

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils import fusion
 
 from robustviews import finite
 from robustviews.machine import runtime
@@ -71,11 +72,11 @@ class Encoder(nn.Module):
         with runtime.autocast(self.precision, images.device):
             h = self.backbone(images)
             if self.classifier is not None:
-                return _widen(self.classifier(h))
+                return runtime.widen(self.classifier(h))
             if self.prefeature is None:
-                return _widen(h)
+                return runtime.widen(h)
             z = self.projector(self.prefeature(h))
-        return functional.normalize(_widen(z), dim=1)
+        return functional.normalize(runtime.widen(z), dim=1)
 
     def represent(
         self, images: Tensor, feature: Feature = "prefeature", *, precision: str = "fp32"
@@ -94,11 +95,11 @@ class Encoder(nn.Module):
         with runtime.autocast(precision, images.device):
             h = self.backbone(images)
             if feature == "backbone":
-                return _widen(h)
+                return runtime.widen(h)
             if self.prefeature is None:
                 kind = "an imported backbone" if self.classifier is None else "a supervised network"
                 raise ValueError(f"{kind} has no pre-feature; probe feature: backbone")
-            return _widen(self.prefeature(h))
+            return runtime.widen(self.prefeature(h))
 
     def width_of(self, feature: Feature) -> int:
         """Return the dimension of a feature."""
@@ -180,6 +181,7 @@ def restore_encoder(
     *,
     classes: int | None,
     device: torch.device,
+    fold: bool = False,
 ) -> Encoder:
     """Return a trained encoder, on its device and in eval mode.
 
@@ -188,13 +190,37 @@ def restore_encoder(
         options: arguments of `build_encoder`.
         classes: classes of a supervised network's own classifier; None without one.
         device: device of the encoder.
+        fold: whether to fold batch norms into the layers before them; only rounding depends on it.
 
     Raises:
         WeightsError: the weights are those of another network.
     """
     encoder = build_encoder(**options, classes=classes)
     load_strictly(encoder, weights, "encoder")
-    return encoder.to(device).eval()
+    encoder.eval()
+    if fold:
+        fold_batchnorm_(encoder)
+    return encoder.to(device)
+
+
+def fold_batchnorm_(network: nn.Module) -> None:
+    """Fold each batch norm of a network in eval mode into the layer before it.
+
+    That is a convolution or a linear layer of the same module, as in `BasicBlock`.
+
+    Source: Markus 2018, "Fusing batch normalization and convolution in runtime", as in torch.
+    """
+    for module in list(network.modules()):
+        layer = ""
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.BatchNorm1d | nn.BatchNorm2d):
+                before: Any = module.get_submodule(layer)
+                linear = isinstance(before, nn.Linear)
+                fuse: Any = fusion.fuse_linear_bn_eval if linear else fusion.fuse_conv_bn_eval
+                setattr(module, layer, fuse(before, child))
+                setattr(module, name, nn.Identity())
+            elif isinstance(child, nn.Conv2d | nn.Linear):
+                layer = name
 
 
 def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], part: str) -> None:
@@ -215,7 +241,3 @@ def first_nonfinite(encoder: Encoder, images: Tensor) -> str:
     with torch.no_grad():
         outputs = encoder.forward(images)  # not the call, which may be compiled for train mode
     return finite.first_nonfinite({**encoder.state_dict(), "outputs": outputs})
-
-
-def _widen(x: Tensor) -> Tensor:
-    return x if x.dtype in (torch.float32, torch.float64) else x.float()

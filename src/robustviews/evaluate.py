@@ -37,7 +37,9 @@ class Classifier(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map inputs (B, 3, H, W) or (B, n, 3, H, W) in [0, 1] to logits (B, classes)."""
-        return self.head(represent(self.encoder, self.probe.feature, inputs))  # type: ignore[no-any-return]
+        h = represent(self.encoder, self.probe.feature, inputs)
+        with torch.autocast(h.device.type, enabled=False):  # a craft_precision is the encoder's
+            return self.head(h)  # type: ignore[no-any-return]
 
 
 def evaluate(
@@ -176,9 +178,10 @@ def attack_once(
         NonFiniteError: a logit is not finite, also of inputs that the attack tried and discarded.
         ValueError: the attack left its ball or [0, 1], or as `correct`.
     """
-    eps, watched = in_pixels(radius), _Watched(model)
-    # A copy: an attack that changes its inputs must not move the centre of the ball.
-    adversarial = attack.perturb(watched, inputs.clone(), labels, eps=eps, seed=seed)
+    eps, watched = in_pixels(radius), _Watched(model, attack.craft_precision)
+    with runtime.tf32(allowed=attack.craft_precision == "tf32"):
+        # A copy: an attack that changes its inputs must not move the centre of the ball.
+        adversarial = attack.perturb(watched, inputs.clone(), labels, eps=eps, seed=seed)
     if watched.broke_down():
         raise finite.NonFiniteError(
             f"{title}, {flag_name(radius)}: logits are not finite during the attack; {_LOWER}"
@@ -188,14 +191,15 @@ def attack_once(
 
 
 class _Watched:
-    """A model, and whether all its logits so far are finite; calls do not wait for a GPU."""
+    """A model at a precision, and whether all its logits so far are finite, without waiting."""
 
-    def __init__(self, model: Model) -> None:
-        self._model = model
+    def __init__(self, model: Model, precision: str) -> None:
+        self._model, self._precision = model, precision
         self._finite: Tensor | None = None  # scalar on the device
 
     def __call__(self, inputs: Tensor) -> Tensor:
-        logits = self._model(inputs)
+        with runtime.autocast(self._precision, inputs.device):
+            logits = runtime.widen(self._model(inputs))
         sound = logits.detach().isfinite().all()
         self._finite = sound if self._finite is None else self._finite & sound
         return logits

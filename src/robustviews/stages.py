@@ -95,19 +95,18 @@ def bring(
     padding: int | None = None,
     classifier: bool = False,
 ) -> Imported:
-    """Import an encoder from a checkpoint of another program.
+    """Import an encoder from a checkpoint of another program, of which the hash is known.
 
     Args:
-        path: of the checkpoint.
-        sha256: of the checkpoint, in hexadecimal digits.
+        path: file of the checkpoint.
+        sha256: its SHA-256, in hexadecimal digits.
         normalise: how its training normalised images; None if the file tells.
         weights: which of several networks, such as `teacher`.
         padding: 1 or 2, of a 3x3 stem; None if the file tells.
         classifier: whether to keep a classifier that came along.
 
     Raises:
-        CheckpointError: no checkpoint, a damaged or partial one, another network, another hash, or
-            one that does not tell its normalisation, padding, or which network is meant.
+        CheckpointError: see `checkpoints.bring`.
     """
     settled: dict[str, Any] = {"normalise": normalise, "weights": weights, "padding": padding}
     return checkpoints.bring(path, sha256=sha256, classifier=classifier, **settled)
@@ -213,6 +212,7 @@ def probe(
     views: Views,
     seed: int = 0,
     batch: int = 500,
+    fold: bool = False,
     start: Weights | None = None,
     device: torch.device,
     checkpoint: Checkpoint | None = None,
@@ -232,6 +232,8 @@ def probe(
         views: views of the pretraining, from which an n-crop probe draws.
         seed: seed of the head, of orders and views.
         batch: views encoded or attacked at a time; only rounding depends on it.
+        fold: whether batch norms are folded, see `encoder.restore_encoder`.
+        fold: whether batch norms are folded, see `encoder.restore_encoder`.
         start: weights of the head that training starts from; None for new weights.
         device: device of the training.
         checkpoint: saves the state, from which an interrupted fit resumes.
@@ -250,7 +252,7 @@ def probe(
     from robustviews.probe.protocol import Task
 
     network = encoders.restore_encoder(
-        weights, encoder, classes=classes if supervised else None, device=device
+        weights, encoder, classes=classes if supervised else None, device=device, fold=fold
     )
     if (start is None) != (probe.starts_from is None):
         found = "none" if start is None else "some"
@@ -291,6 +293,7 @@ def attack(
     views: Views,
     seed: int = 0,
     batch: int = 500,
+    fold: bool = False,
     device: torch.device,
     checkpoint: Checkpoint | None = None,
     title: str = "attack",
@@ -311,6 +314,8 @@ def attack(
         views: views of the pretraining, from which an n-crop probe draws.
         seed: seed of the choice of images, of views and of random starts.
         batch: views attacked at a time; random draws depend on it.
+        fold: whether batch norms are folded, see `encoder.restore_encoder`.
+        fold: whether batch norms are folded, see `encoder.restore_encoder`.
         device: device of the attack.
         checkpoint: saves the flags so far, from which an interrupted attack resumes.
         title: title of the progress bar and of log lines.
@@ -327,7 +332,7 @@ def attack(
             label is none of the classes.
     """
     network = encoders.restore_encoder(
-        weights, encoder, classes=classes if supervised else None, device=device
+        weights, encoder, classes=classes if supervised else None, device=device, fold=fold
     )
     classifier = evaluate.Classifier(
         network, probe.restore(head or {}, network, classes=classes), probe

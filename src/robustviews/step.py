@@ -13,6 +13,7 @@ from torch import Tensor
 from robustviews.augment import Views
 from robustviews.encoder import Encoder, build_encoder
 from robustviews.machine import compiler, distributed, humanize, memory, runtime
+from robustviews.machine.batchnorm import exclude_from_graphs
 from robustviews.methods import Batch, Method, divide
 from robustviews.regimes import Regime, attack_mode
 
@@ -196,7 +197,7 @@ def _loss_bytes(encoder: Encoder, method: Method, batch: Batch, *, precision: st
     try:
         encoder.train()
         encoder.precision = precision
-        with attack_mode(encoder, "frozen"), torch.random.fork_rng(devices):
+        with attack_mode(encoder, "frozen"), torch.random.fork_rng(devices), runtime.untuned():
             return kept_bytes(
                 lambda: method.train_loss(encoder, batch, target),
                 excluding=(*encoder.parameters(), *batch),
@@ -236,8 +237,7 @@ def compile_encoder(
     device = next(encoder.parameters()).device
     if device.type in compiler.EAGER_DEVICES:
         return compiler.report(compiler.Compilation(compiler.ON_CPU))
-    if distributed.ranks() > 1:
-        return compiler.report(compiler.Compilation(compiler.ON_SEVERAL))
+    exclude_from_graphs(encoder)
     batch = blank_batch(batch_size, views=views.count, size=size, device=device)
 
     def trial() -> None:

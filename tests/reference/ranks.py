@@ -19,7 +19,7 @@ from torch import distributed as processes
 
 from robustviews.artifacts.resume import Resume
 from robustviews.augment import Views
-from robustviews.machine import distributed
+from robustviews.machine import compiler, distributed
 from robustviews.machine.batchnorm import synchronise
 from robustviews.methods import EmpSsl, Method, SimClr, Supervised
 from robustviews.pretrain import pretrain
@@ -91,6 +91,7 @@ class Training:
         optimizer: name of the optimizer.
         folder: folder of its state, perhaps that of another training to resume.
         left: minibatches until it is interrupted; None for no interruption.
+        compiled: whether the network is compiled, by a backend without rounding of its own.
     """
 
     method: str
@@ -98,6 +99,7 @@ class Training:
     folder: Path
     optimizer: str = "lars"
     left: int | None = None
+    compiled: bool = False
 
     def __call__(self, rank: int = 0) -> dict[str, Tensor]:
         """Train; return this rank's weights and its share of each loss. Rank 0 saves its state."""
@@ -105,8 +107,11 @@ class Training:
         net = tiny_network()
         # Rank 0 saves after every minibatch; the checkpoint of other ranks is never due.
         checkpoint = Resume(self.folder / "state", {}, [], 0 if rank == 0 else 60)
+        if self.compiled:
+            compiler.EAGER_DEVICES = ()
+            compiler.BACKEND = "aot_eager"
         try:
-            pretrain(
+            progress = pretrain(
                 net,
                 noise_images(14, size=SIZE),
                 labels_of(14),
@@ -123,7 +128,9 @@ class Training:
                 batch_size=BATCH,
                 optimizer=OPTIMIZER | {"name": self.optimizer},
                 checkpoint=checkpoint,
+                compiled=self.compiled,
             )
+            assert progress.compilation == ("compiled" if self.compiled else "eager")
         except Interruption:
             assert self.left is not None
         losses = torch.tensor(regime.losses, dtype=torch.float64)

@@ -196,3 +196,16 @@ def test_ranks_use_the_value_of_rank_0_and_refuse_to_resume_from_elsewhere(outco
     assert message.startswith(
         "rank 1 has 4 minibatches done, rank 0 3; start all ranks in one folder"
     )
+
+
+@pytest.mark.slow
+def test_ranks_that_are_compiled_between_their_batch_norms_train_like_one(tmp_path):
+    cases = [("emp", "free"), ("simclr", "pgd")]
+    one = {case: Training(*case, tmp_path / "one" / "-".join(case)) for case in cases}
+    two = {case: Training(*case, tmp_path / "-".join(case), compiled=True) for case in cases}
+    whole = [training() for training in one.values()]
+    found = together(2, list(two.values()), tmp_path / "work")
+    for case, alone, own in zip(cases, whole, found, strict=True):
+        for each in own:
+            each["losses"] = each["losses"][-len(alone["losses"]) :]  # without the trial's
+        assert_as_one(Outcome(own, two[case].state()), Outcome([alone], one[case].state()))

@@ -220,17 +220,20 @@ def test_a_network_is_left_in_eval_mode_without_gradients_in_the_precision_of_tr
 @pytest.mark.parametrize(
     ("precision", "allowed"), [("fp32", False), ("tf32", True), ("bf16", False)]
 )
-def test_tf32_is_allowed_while_a_minibatch_is_trained_and_at_no_other_time(precision, allowed):
+def test_tf32_is_allowed_while_a_minibatch_is_trained_and_at_no_other_time(
+    precision, allowed, monkeypatch
+):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     encoder, actual = tiny_encoder(), []
 
     def note(*_):
-        actual.append(torch.backends.cuda.matmul.allow_tf32)
+        actual.append(torch.backends.cudnn.allow_tf32)
 
     encoder.register_forward_hook(note)
     encoder.prefeature[0].weight.register_hook(note)
     train(encoder, method=SimClr(), regime=Free(), precision=precision, epochs=1)
     assert actual == [allowed] * len(actual) != []
-    assert not torch.backends.cuda.matmul.allow_tf32
+    assert not torch.backends.cudnn.allow_tf32
 
 
 def test_on_a_cpu_tf32_is_float32():

@@ -32,8 +32,8 @@ STAGES = ("prepare", "pretrain", "probe", "attack")
 # Keyword arguments that pass on what decides a number, and the stages that may have them.
 DECIDING = {
     "attack", "batch", "batch_size", "classes", "compiled", "device", "encoder", "epochs",
-    "epochs_meaning", "feature", "images", "labels", "method", "needed", "optimizer", "precision",
-    "probe", "regime", "seed", "size", "start", "views",
+    "epochs_meaning", "feature", "fold", "images", "labels", "method", "needed", "optimizer",
+    "precision", "probe", "regime", "seed", "size", "start", "views",
 }  # fmt: skip
 # What a verb may pass to a stage besides options of its job, and why no number depends on it.
 PASSED = {
@@ -152,7 +152,7 @@ ARGUMENTS = [
     ('"views": options.views,', '"views": type(options.views)(count=7),', "probe"),
     ('"seed": network.seed,', '"seed": 1,', "probe"),
     ("study.runtime.evaluation_batch,", "1,", "attack"),
-    ("study.attacks[attack]", "next(reversed(study.attacks.values()))", "attack"),
+    ("plan.attack_on(study, probe, attack)", "next(reversed(study.attacks.values()))", "attack"),
 ]
 
 

@@ -144,7 +144,7 @@ class Pixels(nn.Module):
     ) -> Tensor:
         """Map images (N, 3, S, S) to their pixels (N, 3 S S) less 1/2."""
         self.seen.append(images.detach().clone())
-        self.precisions.append((precision, torch.backends.cuda.matmul.allow_tf32))
+        self.precisions.append((precision, torch.backends.cudnn.allow_tf32))
         return (images.flatten(1) - 0.5) * self.gain
 
     def width_of(self, feature: str) -> int:

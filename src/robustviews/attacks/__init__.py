@@ -3,7 +3,7 @@
 from robustviews.attacks.autoattack import AutoAttack
 from robustviews.attacks.primitive import Judged, ascend, pgd
 from robustviews.attacks.projected_gradient import ATTACKS, PgdAttack
-from robustviews.attacks.protocol import Attack, Model
+from robustviews.attacks.protocol import Attack, Model, Precision
 from robustviews.attacks.radii import flag_name, fraction, in_pixels
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Judged",
     "Model",
     "PgdAttack",
+    "Precision",
     "ascend",
     "flag_name",
     "fraction",

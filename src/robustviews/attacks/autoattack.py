@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from robustviews.attacks.protocol import Precision, crafted_in
 from robustviews.options import LazyModule, option, plan_only, switch
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class AutoAttack:
             version, whose one option `steps` is for both (very probably the code).
         square_queries: queries of the Square attack; the official number is 5000.
         images: number of test images to attack, a fixed choice; null attacks all.
+        craft_precision: as in PGD.
     """
 
     eps: tuple[float, ...] = option(..., gt=0, le=255)
@@ -45,6 +47,7 @@ class AutoAttack:
     fab_steps: int = switch(100, ge=1, code=(10,), paper=(100,))
     square_queries: int = option(5000, ge=1)
     images: int | None = option(None, ge=1)
+    craft_precision: Precision = "fp32"
     whole_images: ClassVar[bool] = True
     fixed_batch: ClassVar[bool] = False  # it continues with images not yet misclassified
 
@@ -79,7 +82,8 @@ class AutoAttack:
         which = "standard" if self.version == "standard" else " + ".join(self.attacks)
         official = self.fab_steps == _STANDARD_STEPS or "fab-t" not in (self.attacks or ("fab-t",))
         fab = "" if official else f", {self.fab_steps} FAB steps"
-        return f"AutoAttack, {which}, {self.apgd_steps} APGD steps{fab}"
+        crafted = crafted_in(self.craft_precision)
+        return f"AutoAttack, {which}, {self.apgd_steps} APGD steps{fab}{crafted}"
 
     @plan_only
     def comparable(self) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from robustviews.attacks.autoattack import AutoAttack
 from robustviews.attacks.primitive import Judged, pgd
+from robustviews.attacks.protocol import Precision, crafted_in
 from robustviews.attacks.radii import fraction, in_pixels
 from robustviews.options import LazyModule, option, plan_only, remark, switch
 
@@ -34,6 +35,10 @@ class PgdAttack:
             fools the classifier if there is one, else the one with the largest loss.
         loss: `cross_entropy` (paper and code) or `margin`, see `margin`.
         images: number of test images to attack, a fixed choice; null attacks all.
+        ncrop_images: the same for heads of n-crop probes, where an image costs n times as much;
+            null attacks as many as of other heads.
+        craft_precision: arithmetic of the encoder while examples are computed, as `precision` of a
+            run; scores are always fp32.
         weak: why steps that cannot reach the surface of the ball are wanted.
     """
 
@@ -47,6 +52,8 @@ class PgdAttack:
     keep: Literal["last", "worst"] = "last"
     loss: Literal["cross_entropy", "margin"] = "cross_entropy"
     images: int | None = option(None, ge=1)
+    ncrop_images: int | None = option(None, ge=1)
+    craft_precision: Precision = "fp32"
     weak: str = remark()
     whole_images: ClassVar[bool] = False
     fixed_batch: ClassVar[bool] = True
@@ -66,7 +73,8 @@ class PgdAttack:
         iterate = "" if self.keep == "last" else f", {self.keep} iterate"
         steps = f"{self.steps} steps of {fraction(self.step_size)}"
         weak = f" (weak: {self.weak})" if self.weak else ""
-        return f"PGD{loss}, {steps}, {start}{restarts}{iterate}{weak}"
+        crafted = crafted_in(self.craft_precision)
+        return f"PGD{loss}, {steps}, {start}{restarts}{iterate}{crafted}{weak}"
 
     @plan_only
     def comparable(self) -> str:

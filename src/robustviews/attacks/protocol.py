@@ -7,12 +7,13 @@ neither gradients of parameters nor the mode of the network.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Model = Callable[["Tensor"], "Tensor"]
+Precision = Literal["fp32", "tf32", "bf16"]
 
 
 class Attack(Protocol):
@@ -35,6 +36,10 @@ class Attack(Protocol):
         """How many test images are attacked; None for all."""
 
     @property
+    def craft_precision(self) -> Precision:
+        """Arithmetic of the encoder while examples are computed."""
+
+    @property
     def steps(self) -> int:
         """Gradient steps of one try."""
 
@@ -52,3 +57,8 @@ class Attack(Protocol):
         self, model: Model, images: Tensor, labels: Tensor, *, eps: float, seed: int
     ) -> Tensor:
         """Return perturbed inputs for a model in eval mode; eps in pixel units."""
+
+
+def crafted_in(precision: Precision) -> str:
+    """Return the precision of examples as a part of a description; nothing for fp32."""
+    return "" if precision == "fp32" else f", crafted in {precision}"

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from robustviews import artifacts
 from robustviews.cli.loading import fitting, load_split, load_weights
-from robustviews.cli.stages import set_up
+from robustviews.cli.working import set_up
+from robustviews.machine import gpus
 from robustviews.study import folders, load_study, plan
 from robustviews.study.jobs import jobs
 
@@ -24,6 +25,11 @@ EPS = 8.0  # in 1/255, for encoders that were trained without an adversary
 
 def examples(options: argparse.Namespace) -> None:
     """Draw views of a few training images, clean and perturbed by an encoder's adversary."""
+    with gpus.taken(options.device):
+        _draw(options)
+
+
+def _draw(options: argparse.Namespace) -> None:
     import torch
 
     from robustviews.attacks import fraction, in_pixels, pgd

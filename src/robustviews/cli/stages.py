@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import logging
+import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from robustviews import artifacts, stages
-from robustviews.artifacts.resume import Resume
 from robustviews.attacks import flag_name
 from robustviews.cli.loading import (
     Split,
@@ -23,72 +21,15 @@ from robustviews.cli.loading import (
     load_split,
     load_weights,
 )
-from robustviews.cli.names import UsageError, known
+from robustviews.cli.names import known
+from robustviews.cli.working import Work, set_up, working
 from robustviews.datasets import DataError, equal_images
-from robustviews.study import Study, enough, folders, load_study, plan, specs
-from robustviews.study.jobs import Job, jobs
+from robustviews.study import Study, enough, folders, load_study, specs
+from robustviews.study.jobs import Job
 from robustviews.workflow import locks
 
 if TYPE_CHECKING:
     import torch
-
-
-@dataclass(frozen=True)
-class _Work:
-    """A job, with the start time and the commit at its start."""
-
-    study: Study
-    job: Job
-    folder: Path
-    started: float
-    commit: tuple[str | None, bool | None]
-
-    def resume(self, environment: dict[str, Any]) -> Resume:
-        """Return the saved state from which the job resumes in an environment."""
-        from robustviews.machine import runtime
-
-        return Resume(
-            folders.STATE / self.study.study / self.job.name.replace("/", "-"),
-            self.job.spec,
-            list(self.job.reads),
-            self.study.runtime.checkpoint_minutes,
-            environment=runtime.decisive({"packages": artifacts.packages(), **environment}),
-            started=self.started,
-        )
-
-    def write_record(self, into: Path, **values: Any) -> None:  # noqa: ANN401  # of a record
-        """Write the record beside the files of the finished job."""
-        artifacts.write_record(
-            into,
-            stage=self.job.rule,
-            name=self.job.name,
-            study=self.study.study,
-            spec=self.job.spec,
-            inputs=list(self.job.reads),
-            started=self.started,
-            code=self.commit,
-            **values,
-        )
-
-
-@contextlib.contextmanager
-def _work(options: argparse.Namespace, rule: str, *names: str) -> Iterator[_Work]:
-    """Yield a job and lock its folder during the block."""
-    study, started, commit = load_study(options.study), time.time(), artifacts.commit()
-    jobs_of_rule = {key[1]: job for key, job in jobs(study).items() if key[0] == rule}
-    first: dict[str, Iterable[str]] = {
-        "pretrain": plan.pretrainings(study),
-        "encoder": study.encoders,
-    }
-    firsts = first.get(rule, plan.networks(study))
-    groups = [list(group) for group in (firsts, study.probes, study.attacks)]
-    for name, group, kind in zip(names, groups, ("run", "probe", "attack"), strict=False):
-        known(name, group, kind)
-    known("/".join(names), jobs_of_rule, rule)
-    job = jobs_of_rule["/".join(names)]
-    assert job.folder is not None
-    with locks.acquire(job.folder, f"{rule} {job.name}"):
-        yield _Work(study, job, job.folder, started, commit)
 
 
 def data(options: argparse.Namespace) -> None:
@@ -107,7 +48,7 @@ def data(options: argparse.Namespace) -> None:
         artifacts.write_json(into / folders.SUMMARY, summary)
         equal = equal_images(into)
         _report_equal(options.dataset, equal, summary)
-        _Work(study, job, folder, started, commit).write_record(
+        Work(study, job, folder, started, commit).write_record(
             into,
             environment={"python": sys.version.split()[0]},
             result={**summary, "equal_images": equal},
@@ -142,7 +83,7 @@ def encoder(options: argparse.Namespace) -> None:
 
     from robustviews.machine import runtime
 
-    with _work(options, "encoder", options.encoder) as work:
+    with working(options, "encoder", options.encoder) as work:
         set_up(options, work.study)
         path = Path(work.study.encoders[options.encoder].file)
         imported = stages.bring(path, **work.job.arguments)
@@ -161,12 +102,14 @@ def pretrain(options: argparse.Namespace) -> None:
     from robustviews.machine import distributed, memory, runtime
 
     with (
-        _work(options, "pretrain", options.run) as work,
-        distributed.joined(options.device) as options.device,
+        working(options, "pretrain", options.run) as work,
+        distributed.joined(options.device, own_gpu=work.own_gpu) as options.device,
     ):
         if distributed.rank() > 0:
             logging.getLogger().setLevel(logging.WARNING)  # rank 0 logs the same
         device = set_up(options, work.study, tuned=True)
+        if work.job.arguments["compile"]:
+            os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folders.COMPILED.resolve()))
         environment = {**runtime.environment(device), "ranks": distributed.ranks()}
         split, state = load_split(work.job), work.resume(environment)
         with memory.explained(work.job.name, step.SMALLER_STEP):
@@ -229,7 +172,7 @@ def probe(options: argparse.Namespace) -> None:
     """Train one head on a frozen encoder."""
     from robustviews.machine import runtime
 
-    with _work(options, "probe", options.run, options.probe) as work, fitting(work.job):
+    with working(options, "probe", options.run, options.probe) as work, fitting(work.job):
         device = set_up(options, work.study, tuned=True)
         environment = runtime.environment(device)
         split, state = load_split(work.job), work.resume(environment)
@@ -268,7 +211,7 @@ def attack(options: argparse.Namespace) -> None:
     from robustviews.machine import runtime
 
     names = options.run, options.probe, options.attack
-    with _work(options, "attack", *names) as work, fitting(work.job):
+    with working(options, "attack", *names) as work, fitting(work.job):
         arguments = load_arguments(work.job)
         device = set_up(options, work.study, tuned=arguments["attack"].fixed_batch)
         environment = runtime.environment(device)
@@ -303,7 +246,7 @@ def sanity(options: argparse.Namespace) -> None:
     """Check on each attacked head of a run whether the attack is established."""
     from robustviews.machine import runtime
 
-    with _work(options, "sanity", options.run) as work, fitting(work.job):
+    with working(options, "sanity", options.run) as work, fitting(work.job):
         device = set_up(options, work.study)
         environment = runtime.environment(device)
         split, state = load_split(work.job), work.resume(environment)
@@ -341,19 +284,3 @@ def _accuracies(flags: dict[str, torch.Tensor], radii: Iterable[float]) -> dict[
     accuracy = {name: value.float().mean().item() for name, value in flags.items()}
     by_radius = {f"{eps:g}": accuracy[flag_name(eps)] for eps in radii}
     return {"n": len(flags["index"]), "clean": accuracy[flag_name(0.0)], "eps": by_radius}
-
-
-def set_up(options: argparse.Namespace, study: Study, *, tuned: bool = False) -> torch.device:
-    """Apply the runtime settings of a study to this process, and return the device."""
-    from robustviews.machine import distributed, runtime
-
-    if distributed.launched() and distributed.ranks() == 1:
-        raise UsageError(
-            f"only the verb pretrain runs under torchrun; run {options.name} without it"
-        )
-    runtime.configure(
-        threads=options.threads or study.runtime.threads,
-        deterministic=study.runtime.deterministic,
-        tuned=tuned,
-    )
-    return runtime.choose_device(options.device)

@@ -214,7 +214,7 @@ def _probe(study: Study, job: Job, shape: Shape, ask: Callable[..., Answer]) -> 
 
 def _attack(study: Study, job: Job, shape: Shape, ask: Callable[..., Answer]) -> Amount:
     run, probe = seen_run(study, job.parts[0]), study.probes[job.parts[1]]
-    attack = study.attacks[job.parts[2]]
+    attack = plan.attack_on(study, *job.parts[1:])
     counted = Evaluation.of(attack, probe, shape, batch=study.runtime.evaluation_batch)
     options = dataclasses.replace(_without(attack, "images"), eps=attack.eps[:1])
     seen = _seen(study, run, probe, shape)

@@ -1,6 +1,7 @@
 """Batch norm over all ranks, equal to batch norm of the whole minibatch in one process.
 
-`torch.nn.SyncBatchNorm` does the same, but only on GPUs. Source: Ioffe, Szegedy 2015.
+On GPUs it is `torch.nn.SyncBatchNorm`, on CPUs, where torch has none, `SynchronisedBatchNorm`.
+Source: Ioffe, Szegedy 2015.
 """
 
 from __future__ import annotations
@@ -18,10 +19,24 @@ def synchronise(net: nn.Module) -> None:
     """Make every batch norm of a network use all ranks, in place; names and weights stay."""
     if distributed.ranks() == 1:
         return
+    if next(net.parameters()).is_cuda:
+        nn.SyncBatchNorm.convert_sync_batchnorm(net)
+        return
     for module in list(net.modules()):
         for name, child in module.named_children():
             if isinstance(child, _BatchNorm):
                 setattr(module, name, SynchronisedBatchNorm(child))
+
+
+def exclude_from_graphs(net: nn.Module) -> None:
+    """Let torch.compile compile a network between its synchronised batch norms, not through them.
+
+    In torch 2.11 the compiled backward pass through a sum over ranks gives zeros, without any
+    error.
+    """
+    for module in net.modules():
+        if isinstance(module, SynchronisedBatchNorm | nn.SyncBatchNorm):
+            module.forward = torch.compiler.disable(module.forward)  # type: ignore[method-assign]
 
 
 class SynchronisedBatchNorm(_BatchNorm):

@@ -13,7 +13,7 @@ from robustviews.study.schema import Study
 from robustviews.study.switches import Setting
 
 # What rows state, what only plans, and a subset of images, whose variance the verdict adds.
-_OF_THE_CELL = ("n", "images", "weak")
+_OF_THE_CELL = ("n", "images", "ncrop_images", "weak")
 
 
 def incomparable(study: Study, cell: Cell) -> str:

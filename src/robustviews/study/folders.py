@@ -15,6 +15,7 @@ HEAD = "head.safetensors"
 FLAGS = "flags.safetensors"
 CURVE = "training.jsonl"
 STATE = Path("results/.state")  # of interrupted jobs; not an output of any rule
+COMPILED = Path("results/.compiled")  # code from torch.compile, for the next start of any run
 
 # What a job of each rule writes besides its record.
 OUTPUTS = {

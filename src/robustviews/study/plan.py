@@ -7,11 +7,11 @@ step with them.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Literal
 
-from robustviews.attacks import AutoAttack
+from robustviews.attacks import Attack, AutoAttack, PgdAttack
 from robustviews.study.columns import CLEAN, Column
 from robustviews.study.schema import Figure, Imported, Row, Run, Study, Table
 
@@ -220,6 +220,15 @@ def _attacks_on_heads(study: Study) -> dict[tuple[str, str], list[str]]:
     for run, probe, attack in evaluations(study):
         attacks.setdefault((run, probe), []).append(attack)
     return attacks
+
+
+def attack_on(study: Study, probe: str, attack: str) -> Attack:
+    """Return the options of an attack on heads of a probe: `ncrop_images` become its `images`."""
+    options = study.attacks[attack]
+    if not isinstance(options, PgdAttack) or options.ncrop_images is None:
+        return options
+    images = options.ncrop_images if study.probes[probe].stack > 1 else options.images
+    return replace(options, images=images, ncrop_images=None)
 
 
 def example_run(study: Study) -> str:

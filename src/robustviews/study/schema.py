@@ -87,9 +87,9 @@ class Run:
             `views` counts each replayed crop, N/(C m) passes.
         batch_size: images in a minibatch (code: SimCLR 512, EMP-SSL 128, free 100; unused paths
             name 50, 256).
-        precision: arithmetic of the encoder in training (code: fp32). `bf16` computes matrix
-            products in bf16, `tf32` in TF32 (on a CPU: fp32); losses, views and evaluation are
-            always fp32.
+        precision: arithmetic of the encoder in training. `tf32` rounds the factors of convolutions
+            to TF32, as torch does by default on a GPU (code; on a CPU: fp32); `bf16` computes
+            convolutions and matrix products in bf16. Losses, views and scores are always fp32.
         compile: compile the encoder with torch.compile on a CUDA device, before training time is
             counted. If that fails, training runs uncompiled and the record states the reason.
     """
@@ -118,7 +118,7 @@ class Run:
         },
         paper={"emp_ssl/standard": (128,), "simclr/standard": (512,), "supervised": ()},
     )
-    precision: Literal["fp32", "tf32", "bf16"] = switch("fp32", code=("fp32",))
+    precision: Literal["fp32", "tf32", "bf16"] = switch("tf32", code=("tf32",))
     compile: bool = False
 
 
@@ -165,6 +165,8 @@ class Runtime:
             interrupted job resumes from the last one. 0 saves after every minibatch.
         evaluation_batch: views per batch when probes compute features and when attacks run. It
             decides which random draws an image gets, and so belongs to the spec of an attack.
+        fold_batchnorm: fold the batch norms of a trained encoder into its convolutions for probes
+            and attacks, which saves time; only rounding depends on it.
     """
 
     threads: int = option(1, ge=1, le=4096)
@@ -172,6 +174,7 @@ class Runtime:
     deterministic: bool = True
     checkpoint_minutes: float = option(10.0, ge=0)
     evaluation_batch: int = option(500, ge=1)
+    fold_batchnorm: bool = False
 
 
 @dataclass(frozen=True)

@@ -65,12 +65,14 @@ def probe_arguments(study: Study, run: str, probe: str) -> dict[str, Any]:
         "supervised": supervised,
         "seed": network.seed,
         "batch": study.runtime.evaluation_batch,
+        "fold": study.runtime.fold_batchnorm,
     }
 
 
 def attack_arguments(study: Study, run: str, probe: str, attack: str) -> dict[str, Any]:
     """Return the options that `stages.attack` is called with."""
-    return {**probe_arguments(study, run, probe), "attack": study.attacks[attack]}
+    options = plan.attack_on(study, probe, attack)
+    return {**probe_arguments(study, run, probe), "attack": options}
 
 
 def data_spec(study: Study, dataset: str, *, source: Path = SOURCE) -> Spec:
@@ -133,6 +135,8 @@ def _head_spec(stage: str, arguments: dict[str, Any], source: Path) -> Spec:
     left_out = set(_IMPLIED)
     if stage == "probe":
         left_out.add("batch")  # decides only rounding, as threads do
+    if not arguments["fold"]:
+        left_out.add("fold")
     probes = arguments["probes"].values() if "probes" in arguments else [arguments["probe"]]
     if not any(probe.draws_views for probe in probes):
         left_out.add("views")

@@ -34,6 +34,7 @@ _MACS = {"resnet18": 140, "resnet50": 320}
 _KEPT = {"resnet18": 75, "resnet50": 395}
 _KEPT_BY_STEM = 50  # more, with the one for ImageNet
 _SLACK = 1.5  # of memory: workspaces, and what the allocator does not give back
+_COMPILING = 8  # cores of torch.compile, which runs one compiler per core
 # ImageNet-100, which does not tell before it is prepared.
 _UNKNOWN_TRAIN, _UNKNOWN_TEST, _UNKNOWN_CLASSES = 130_000, 10_000, 100
 
@@ -45,10 +46,12 @@ class Allocation:
     Attributes:
         mem_mb: memory of the host, in MB.
         runtime: minutes until the job is ended.
+        cores: CPU cores; the threads of the job, or more while it compiles.
     """
 
     mem_mb: int
     runtime: int
+    cores: int
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,16 @@ def allocation(study: Study, rule: str, name: str, *, device: str, attempt: int 
     return Allocation(
         500 * math.ceil(attempt * megabytes / 500),
         min(10 * math.ceil(attempt * minutes / 10), LONGEST),
+        _cores(study, rule, name, device=device),
     )
+
+
+def _cores(study: Study, rule: str, name: str, *, device: str) -> int:
+    threads = study.runtime.threads
+    if rule != "pretrain":
+        return threads
+    compiles = device != "cpu" and study.runs[plan.pretrainings(study)[name].entry].compile
+    return study.runtime.ranks * (max(threads, _COMPILING) if compiles else threads)
 
 
 def _preparation(shape: Shape) -> tuple[float, float]:
@@ -165,7 +177,9 @@ def _probe(study: Study, shape: Shape, name: str) -> _Work:
 
 def _attack(study: Study, shape: Shape, probe: str, name: str) -> _Work:
     batch = study.runtime.evaluation_batch
-    work = Evaluation.of(study.attacks[name], study.probes[probe], shape, batch=batch)
+    work = Evaluation.of(
+        plan.attack_on(study, probe, name), study.probes[probe], shape, batch=batch
+    )
     passes = work.radii * work.passes + 1
     return _Work(
         views=work.images * work.stack,

@@ -451,6 +451,19 @@ def test_the_environment_names_the_device(monkeypatch, capsys):
     assert main(command("pretrain")) == 0
 
 
+@pytest.mark.usefixtures("project")
+def test_compiled_code_is_kept_beside_the_results(monkeypatch):
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    assert main(command("pretrain")) == 0
+    assert "TORCHINDUCTOR_CACHE_DIR" not in os.environ
+    study = Path("params.yaml").read_text(encoding="utf-8")
+    Path("params.yaml").write_text(
+        study.replace("    epochs: ", "    compile: true\n    epochs: "), encoding="utf-8"
+    )
+    assert main(command("pretrain")) == 0
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(Path("results/.compiled").resolve())
+
+
 @pytest.mark.usefixtures("empty")
 def test_test_images_that_are_training_images_are_reported_and_recorded(caplog):
     for split, name, shade in itertools.product(("train", "val"), ("dark", "light"), (0, 9)):

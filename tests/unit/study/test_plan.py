@@ -59,6 +59,26 @@ TABLE = Table(
 FIGURE = Figure("A figure", ("other/clean", "digits/clean"), {"only": Row("emp", "crops")})
 
 
+def test_an_attack_on_an_ncrop_head_may_have_fewer_images():
+    fewer = study(attacks={**ATTACKS, "pgd": PgdAttack(eps=(8.0,), images=50, ncrop_images=7)})
+    images = {
+        probe: specs.attack_spec(fewer, "emp-digits-s3", probe, "pgd")["attack"]["images"]
+        for probe in PROBES
+    }
+    assert images == dict.fromkeys(PROBES, 50) | {"crops": 7}
+    same = plan.attack_on(fewer, "rle", "pgd"), plan.attack_on(fewer, "own", "aa")
+    assert same == (PgdAttack(eps=(8.0,), images=50), ATTACKS["aa"])
+
+
+def test_only_folded_batch_norms_are_a_part_of_a_spec():
+    folded = study(runtime=Runtime(fold_batchnorm=True))
+    for attacked, value in ((study(), None), (folded, True)):
+        assert specs.attack_spec(attacked, "emp-digits-s3", "rle", "pgd").get("fold") is value
+        assert specs.probe_spec(attacked, "emp-digits-s3", "rle").get("fold") is value
+        arguments = specs.attack_arguments(attacked, "emp-digits-s3", "rle", "pgd")
+        assert arguments["fold"] is bool(value)
+
+
 def study(**changes: Any) -> Study:
     options: dict[str, Any] = {
         "study": "small",
