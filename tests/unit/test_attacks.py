@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from robustviews.attacks import ATTACKS, AutoAttack, Judged, PgdAttack, pgd
-from robustviews.attacks.projected_gradient import margin
+from robustviews.attacks.objectives import margin
 from tests.unit.tiny_models import inventory
 
 CUSTOM = {"version": "custom", "apgd_steps": 5, "square_queries": 20}

@@ -372,6 +372,7 @@ class Cheat:
 
     way: str
     eps: tuple[float, ...] = (8.0,)
+    norm: str = "linf"
     images: int | None = None
 
     def perturb(self, model, images, labels, *, eps, seed):

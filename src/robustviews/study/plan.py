@@ -162,6 +162,7 @@ def weaker(study: Study, run: str, probe: str, attack: str) -> list[str]:
         name
         for name in _attacks_on_heads(study)[run, probe]
         if not isinstance(study.attacks[name], AutoAttack)
+        and study.attacks[name].norm == strong.norm
         and not set(strong.eps).isdisjoint(study.attacks[name].eps)
     ]
 

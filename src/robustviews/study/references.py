@@ -9,7 +9,7 @@ from typing import Any
 from robustviews.attacks import fraction
 from robustviews.methods import DivisionError, divide
 from robustviews.probe import LinearProbe, Probe
-from robustviews.sanity import Stepwise, unreached
+from robustviews.sanity import Stepwise, leapt, unreached
 from robustviews.study.claims import check_claims
 from robustviews.study.columns import CLEAN, FORM, MINUTES, Column
 from robustviews.study.located import LocatedDict, show
@@ -125,14 +125,27 @@ class _Checker:
             )
 
     def _check_reach(self, options: Stepwise, node: LocatedDict) -> None:
-        """Report steps that cannot reach the surface of the ball, unless a reason is given."""
-        missed = unreached(options)
-        if missed and not options.weak:
-            steps = f"{options.steps} steps of {fraction(options.step_size)}"
-            text = f"{steps} cannot reach {', '.join(map(fraction, missed))}"
-            least = math.ceil(100 * max(missed) / options.steps - 1e-6) / 100
-            fix = f'set step_size to {least:g} or more, or write why: weak: "..."'
-            self._add(node.at.get("steps", node.at.get("step_size", node.place)), f"{text}; {fix}")
+        """Report steps that do not suit the radius of a ball, unless a reason is given."""
+        if {"step_size", "relative_step"} <= set(node):
+            self._add(node.at["relative_step"], "replaces step_size; remove one of both")
+        if options.weak:
+            return
+        norm = getattr(options, "norm", "linf")
+        absolute = options.step_size
+        size = "relative_step eps" if absolute is None else fraction(absolute, norm)
+        missed, small = unreached(options), leapt(options)
+        if missed:
+            steps = f"{options.steps} steps of {size}"
+            text = f"{steps} cannot reach {', '.join(fraction(eps, norm) for eps in missed)}"
+            far = 1 if absolute is None else max(missed)
+            least = math.ceil(100 * far / options.steps - 1e-6) / 100
+            key = "relative_step" if absolute is None else "step_size"
+            fix = f'set {key} to {least:g} or more, or write why: weak: "..."'
+            self._add(node.at.get("steps", node.at.get(key, node.place)), f"{text}; {fix}")
+        if small:
+            text = f"a step of {size} is more than twice the radius {fraction(min(small), norm)}"
+            fix = 'write relative_step: 0.1 in place of step_size, or write why: weak: "..."'
+            self._add(node.at.get("step_size", node.at.get("eps", node.place)), f"{text}; {fix}")
 
     def _check_table(self, table: Table | Figure, node: LocatedDict) -> None:
         self._check_list(node, "columns", table.columns)

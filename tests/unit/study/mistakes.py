@@ -118,6 +118,30 @@ ONE_MISTAKE = {
         "probes.rle.step_size",
         "5 steps of 1/255 cannot reach 8/255; set step_size to 1.6 or more",
     ),
+    "relative steps that cannot reach a radius": (
+        "{kind: pgd, eps: [4, 8]}",
+        "{kind: pgd, eps: [4, 8], steps: 40, relative_step: 0.02}",
+        "attacks.pgd20.steps",
+        "40 steps of relative_step eps cannot reach 4/255, 8/255; set relative_step to 0.03",
+    ),
+    "steps that leap across the smallest ball": (
+        "{kind: pgd, eps: [4, 8]}",
+        "{kind: pgd, eps: [1, 4]}",
+        "attacks.pgd20.eps",
+        "a step of 2.55/255 is more than twice the radius 1/255; write relative_step: 0.1",
+    ),
+    "both sizes of a step": (
+        "{kind: pgd, eps: [4, 8]}",
+        "{kind: pgd, eps: [4, 8], step_size: 2.55, relative_step: 0.1}",
+        "attacks.pgd20.relative_step",
+        "replaces step_size; remove one of both",
+    ),
+    "an attack on features from the images": (
+        "{kind: pgd, eps: [4, 8]}",
+        "{kind: pgd, eps: [4, 8], loss: feature_mse}",
+        "attacks.pgd20.loss",
+        "loss: feature_mse needs random_start: true",
+    ),
     "checks at a radius that is not attacked": (
         "seeds: [0, 1]",
         "sanity: {eps: 7}\nseeds: [0, 1]",
