@@ -126,9 +126,9 @@ ONE_MISTAKE = {
     ),
     "steps that leap across the smallest ball": (
         "{kind: pgd, eps: [4, 8]}",
-        "{kind: pgd, eps: [1, 4]}",
-        "attacks.pgd20.eps",
-        "a step of 2.55/255 is more than twice the radius 1/255; write relative_step: 0.1",
+        "{kind: pgd, eps: [4, 8], step_size: 8.5}",
+        "attacks.pgd20.step_size",
+        "a step of 8.5/255 is more than twice the radius 4/255; write relative_step: 0.1",
     ),
     "both sizes of a step": (
         "{kind: pgd, eps: [4, 8]}",
@@ -361,7 +361,7 @@ ONE_MISTAKE = {
     ),
     "attack no folder name": (
         "attacks:",
-        "attacks:\n  PGD: {kind: pgd, eps: [1]}@",
+        "attacks:\n  PGD: {kind: pgd, eps: [4]}@",
         "attacks.PGD",
         "'PGD' is not a usable name",
     ),
@@ -398,7 +398,7 @@ ONE_MISTAKE = {
     ),
     "reserved name of an attack": (
         "attacks:",
-        "attacks:\n  clean: {kind: pgd, eps: [1]}@",
+        "attacks:\n  clean: {kind: pgd, eps: [4]}@",
         "attacks.clean",
         "`clean` is a reserved name; choose another name",
     ),
