@@ -5,6 +5,7 @@ from robustviews.attacks.primitive import Judged, Norm, ascend, length, pgd
 from robustviews.attacks.projected_gradient import ATTACKS, PgdAttack
 from robustviews.attacks.protocol import Attack, Model
 from robustviews.attacks.radii import flag_name, fraction, in_pixels, to_pixels
+from robustviews.attacks.worst_case import WorstCase
 
 __all__ = [
     "ATTACKS",
@@ -14,6 +15,7 @@ __all__ = [
     "Model",
     "Norm",
     "PgdAttack",
+    "WorstCase",
     "ascend",
     "flag_name",
     "fraction",

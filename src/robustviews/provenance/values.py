@@ -153,7 +153,18 @@ def _wrong_flags(disk: Disk, job: Job, flags: Flags) -> Iterator[str]:
         if not np.isin(flags[name], (0, 1)).all():
             yield f"{name} holds values other than 0 and 1"
     yield from wrong_images(disk, job, index, flags["labels"])
+    yield from _wrong_worst(disk, job, flags, names)
     yield from _wrong_result(disk, job, {name: float(flags[name].mean()) for name in names})
+
+
+def _wrong_worst(disk: Disk, job: Job, flags: Flags, names: list[str]) -> Iterator[str]:
+    """Compare the flags of a worst case with those of its attacks, combined again."""
+    of = job.spec["attack"].get("of", ())
+    parts = [read_flags(disk, "/".join([*job.parts[:2], name])) for name in of]
+    for name in names if parts else ():
+        shared = [part[name][np.isin(part["index"], flags["index"])] == 1 for part in parts]
+        if not np.array_equal(np.logical_and.reduce(shared), flags[name] == 1):
+            yield f"{name} is not the worst case of {', '.join(of)}"
 
 
 def wrong_images(

@@ -131,7 +131,8 @@ def _computing(study: Study) -> Iterator[Job]:
         yield job("probe", f"{run}/{probe}", reads, spec, **arguments)
     for run, probe, attack in plan.evaluations(study):
         trained = [probe] if study.probes[probe].trained else []
-        reads = network(run, *trained) | data(run, "test")
+        reads = _parts(study, run, probe, attack) or network(run, *trained)
+        reads |= data(run, "test")
         arguments = specs.attack_arguments(study, run, probe, attack)
         spec = specs.attack_spec(study, run, probe, attack)
         yield job("attack", f"{run}/{probe}/{attack}", reads, spec, **arguments)
@@ -140,6 +141,12 @@ def _computing(study: Study) -> Iterator[Job]:
         reads = network(run, *trained) | data(run, "test")
         arguments = specs.sanity_arguments(study, run)
         yield job("sanity", run, reads, specs.sanity_spec(study, run), **arguments)
+
+
+def _parts(study: Study, run: str, probe: str, attack: str) -> dict[Path, Key]:
+    """Return the flags that a worst case combines, with their jobs; none for other attacks."""
+    names = [f"{run}/{probe}/{part}" for part in plan.parts(study, attack)]
+    return {folders.job_files(study, "attack", name)[0]: ("attack", name) for name in names}
 
 
 def _reporting(study: Study, computing: dict[Key, Job]) -> Iterator[Job]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
-from robustviews.attacks import AutoAttack
+from robustviews.attacks import AutoAttack, WorstCase
 from robustviews.study.columns import CLEAN, Column
 from robustviews.study.schema import Figure, Study, Table
 
@@ -110,19 +110,26 @@ def heads(study: Study) -> list[tuple[str, str]]:
 
 
 def evaluations(study: Study, *blocks: Table | Figure) -> list[tuple[str, str, str]]:
-    """Return every (run name, probe, attack) that a cell needs.
+    """Return every (run name, probe, attack) that a cell needs; a worst case follows its parts.
 
     Args:
         study: the study.
         blocks: tables and figures whose cells count; all if none is given.
     """
     needed = {
-        (run, cell.probe, cell.attack): None
+        (run, cell.probe, attack): None
         for cell in cells_of(study, *blocks)
-        for run in cell.runs
         if cell.attack is not None
+        for run in cell.runs
+        for attack in (*parts(study, cell.attack), cell.attack)
     }
     return list(needed)
+
+
+def parts(study: Study, attack: str) -> tuple[str, ...]:
+    """Return the attacks whose flags a worst case combines; none for other attacks."""
+    options = study.attacks[attack]
+    return options.of if isinstance(options, WorstCase) else ()
 
 
 def attacked(study: Study, *blocks: Table | Figure) -> dict[str, list[str]]:
@@ -161,7 +168,7 @@ def weaker(study: Study, run: str, probe: str, attack: str) -> list[str]:
     return [
         name
         for name in _attacks_on_heads(study)[run, probe]
-        if not isinstance(study.attacks[name], AutoAttack)
+        if not isinstance(study.attacks[name], AutoAttack | WorstCase)
         and study.attacks[name].norm == strong.norm
         and not set(strong.eps).isdisjoint(study.attacks[name].eps)
     ]

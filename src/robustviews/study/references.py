@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from robustviews.attacks import fraction
+from robustviews.attacks import Attack, WorstCase, fraction
 from robustviews.methods import DivisionError, divide
 from robustviews.probe import LinearProbe, Probe
 from robustviews.sanity import Stepwise, leapt, unreached
@@ -58,11 +58,16 @@ class _Checker:
             if isinstance(probe, Stepwise):
                 self._check_reach(probe, tree["probes"][name])
         for name, attack in study.attacks.items():
-            # Flags are stored by the printed radius.
-            self._check_list(tree["attacks"][name], "eps", [f"{eps:g}" for eps in attack.eps])
-            if isinstance(attack, Stepwise):
-                self._check_reach(attack, tree["attacks"][name])
+            self._check_attack(attack, tree["attacks"][name])
         self._check_blocks()
+
+    def _check_attack(self, attack: Attack, node: LocatedDict) -> None:
+        # Flags are stored by the printed radius.
+        self._check_list(node, "eps", [f"{eps:g}" for eps in attack.eps])
+        if isinstance(attack, Stepwise):
+            self._check_reach(attack, node)
+        if isinstance(attack, WorstCase):
+            self._check_worst(attack, node)
 
     def _check_blocks(self) -> None:
         """Check all tables and figures; without any, there is nothing to compute."""
@@ -147,6 +152,32 @@ class _Checker:
             fix = 'write relative_step: 0.1 in place of step_size, or write why: weak: "..."'
             self._add(node.at.get("step_size", node.at.get("eps", node.place)), f"{text}; {fix}")
 
+    def _check_worst(self, worst: WorstCase, node: LocatedDict) -> None:
+        """Report what a worst case and its attacks do not have in common."""
+        self._check_list(node, "of", worst.of)
+        if len(worst.of) == 1:
+            self._add(node.at["of"], "expected two attacks or more, found one; name another")
+        parts: dict[str, Attack] = {}
+        for name, place in zip(worst.of, node["of"].at, strict=True):
+            if not self._known("attacks", name, place) or name not in self._study.attacks:
+                continue
+            part = parts[name] = self._study.attacks[name]
+            if isinstance(part, WorstCase):
+                self._add(place, f"`{name}` is a worst case itself; name its attacks")
+            missing = [f"{eps:g}" for eps in worst.eps if eps not in part.eps]
+            if missing:
+                text = f"`{name}` has no results at eps {', '.join(missing)}"
+                self._add(place, f"{text}; add to its `eps`, or leave these radii out")
+            if part.norm != worst.norm:
+                text = f"`{name}` has norm: {part.norm}, this worst case {worst.norm}"
+                self._add(place, f"{text}; give both the same")
+        counts = [part.images for part in parts.values() if part.images is not None]
+        least = min(counts, default=None)
+        if len(parts) == len(worst.of) and least != worst.images:
+            shown = "null" if least is None else least
+            text = f"expected the smallest number of its attacks, found {show(worst.images)}"
+            self._add(node.at.get("images", node.place), f"{text}; write images: {shown}")
+
     def _check_table(self, table: Table | Figure, node: LocatedDict) -> None:
         self._check_list(node, "columns", table.columns)
         self._check_list(node, "rows", list(node["rows"]))
@@ -218,7 +249,8 @@ class _Checker:
             self._add(node.at["probe"], message)
         if probe and probe.stack > 1:
             for metric in dict.fromkeys(metric for _, metric in columns):
-                attack = self._study.attacks.get(metric)
-                if attack and attack.whole_images:
+                attacks = self._study.attacks
+                parts = getattr(attacks.get(metric), "of", (metric,))
+                if any(name in attacks and attacks[name].whole_images for name in parts):
                     message = f"`{metric}` needs whole images, which `{row.probe}` does not see"
                     self._add(node.at["probe"], f"{message}; attack it with kind: pgd")
