@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from robustviews.study.schema import Figure, Study, Table
 
 NOT_CHECKED = "not checked"
+Evaluation = tuple[str, str, str]  # run, probe, attack
 _SHOWN = 12  # problems that an error lists; it counts the rest
 
 
@@ -58,6 +59,14 @@ class Result(TypedDict):
     record: str
 
 
+class Frame(list[Result]):
+    """Rows, and the flags (n,) uint8 of each run, probe and attack by radius, 0 for clean."""
+
+    def __init__(self, rows: list[Result], flags: dict[Evaluation, dict[float, Any]]) -> None:
+        super().__init__(rows)
+        self.flags = flags
+
+
 class ResultsError(ArtifactError):
     """Records are missing or not those of the study; `problems` lists all, each with a fix."""
 
@@ -83,7 +92,7 @@ def frame(
     *,
     blocks: Sequence[Table | Figure] = (),
     partial: bool = False,
-) -> list[Result]:
+) -> Frame:
     """Read every result that a cell of the study needs.
 
     A result is valid if its record and those of its head and encoder have the specs of the present
@@ -97,7 +106,7 @@ def frame(
         partial: leave out missing and stale results instead of raising.
 
     Returns:
-        Rows in the order in which the study's tables name them.
+        Rows in the order in which the study's tables name them, with the flags behind them.
 
     Raises:
         ResultsError: a record is missing, stale (another spec), or foreign (another study, other
@@ -124,7 +133,7 @@ def frame(
             read(run)
     if problems:
         raise ResultsError(list(problems.values()))
-    return rows
+    return Frame(rows, reader.flags)
 
 
 def to_csv(rows: list[Result]) -> str:
@@ -184,6 +193,7 @@ class _Reader:
         self._study, self._root, self._partial = study, root, partial
         self._jobs = jobs.jobs(study)
         self._checked: dict[Key, Record] = {}
+        self.flags: dict[Evaluation, dict[float, Any]] = {}
 
     def rows(self, run: str, probe: str, attack: str) -> list[Result]:
         """Return the rows of an evaluation, or of a pretraining without attack."""
@@ -192,6 +202,7 @@ class _Reader:
         job = self._jobs["attack", f"{run}/{probe}/{attack}"]
         flags = self._flags(job)
         names = {eps: flag_name(eps) for eps in (0.0, *self._study.attacks[attack].eps)}
+        self.flags[run, probe, attack] = {eps: flags[name] for eps, name in names.items()}
         faults = self._sanity(run, probe)
         return [
             self._row(

@@ -7,7 +7,7 @@ step with them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Literal
 
@@ -222,6 +222,8 @@ def _cell(study: Study, table: Table | Figure, row_name: str, number: int) -> Ce
     row, column = table.rows[row_name], table.columns[number]
     measure = Column.parse(column)
     attack = measure.attack
+    if attack is not None:
+        measure = replace(measure, norm=study.attacks[attack].norm)
     if measure.metric == CLEAN:
         attack = _attack_of_clean(study, table, measure.dataset)
     seeds = seeds_of(study, row.run)

@@ -11,7 +11,7 @@ from robustviews.methods import DivisionError, divide
 from robustviews.probe import LinearProbe, Probe
 from robustviews.sanity import Stepwise, leapt, unreached
 from robustviews.study.claims import check_claims
-from robustviews.study.columns import CLEAN, FORM, MINUTES, Column
+from robustviews.study.columns import CLEAN, FORM, HALVING, MINUTES, RETAINED, Column
 from robustviews.study.located import LocatedDict, show
 from robustviews.study.problems import Place, Problems, nearest
 from robustviews.study.schema import Figure, Row, Run, Study, Table
@@ -192,9 +192,13 @@ class _Checker:
                 place, measure
             ):
                 columns.append((measure.dataset, measure.metric))
+            if measure.statistic and isinstance(table, Figure):
+                message = f"`{measure.statistic}` is a column of tables; draw single radii"
+                self._add(place, message)
         self._check_kind(table, {metric for _, metric in columns}, node)
         for name, row in table.rows.items():
-            self._check_row(row, columns, len(table.columns), node["rows"][name])
+            self._check_published(row, table.columns, node["rows"][name])
+            self._check_row(row, columns, node["rows"][name])
 
     def _check_kind(self, table: Table | Figure, metrics: set[str], node: LocatedDict) -> None:
         """Report a figure without a column that its kind needs."""
@@ -211,14 +215,14 @@ class _Checker:
         dataset, metric, eps = measure.dataset, measure.metric, measure.eps
         attack = self._study.attacks.get(metric)
         if metric in _METRICS:
-            if eps is not None:
+            if eps is not None or measure.statistic:
                 message = f"`{metric}` takes no radius; write {dataset}/{metric}"
             elif metric == CLEAN and not self._names["attacks"]:
                 message = "clean accuracy is read from an attack's flags; add one to `attacks`"
         elif metric not in self._names["attacks"]:
             near = nearest(metric, {*_METRICS, *self._names["attacks"]})
             message = f"no `{metric}` in `attacks`; {near}"
-        elif attack is not None and eps not in attack.eps:
+        elif attack is not None and eps not in attack.eps and not measure.statistic:
             choices = " or ".join(f"{dataset}/{metric}/{radius:g}" for radius in attack.eps)
             message = f"`{metric}` needs a radius; write {choices}"
             if eps is not None:
@@ -228,13 +232,17 @@ class _Checker:
             self._add(place, message)
         return not message
 
-    def _check_row(
-        self, row: Row, columns: list[tuple[str, str]], count: int, node: LocatedDict
-    ) -> None:
-        """Check a row against the data set and metric of each valid column."""
-        if row.published and len(row.published) != count:
-            message = f"expected {count} values, one per column (null if the paper has none)"
+    def _check_published(self, row: Row, names: Sequence[str], node: LocatedDict) -> None:
+        if row.published and len(row.published) != len(names):
+            message = f"expected {len(names)} values, one per column (null if the paper has none)"
             self._add(node.at["published"], f"{message}, found {len(row.published)}")
+        for name, value in zip(names, row.published, strict=False):
+            if value is not None and name.endswith((f"/{RETAINED}", f"/{HALVING}")):
+                message = f"`{name}` is compared with no published value; write null"
+                self._add(node.at["published"], message)
+
+    def _check_row(self, row: Row, columns: list[tuple[str, str]], node: LocatedDict) -> None:
+        """Check a row against the data set and metric of each valid column."""
         self._known("runs", row.run, node.at["run"])
         self._known("probes", row.probe, node.at["probe"])
         run, probe = self._study.runs.get(row.run), self._study.probes.get(row.probe)

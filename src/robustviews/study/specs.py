@@ -172,7 +172,9 @@ def _protocol(study: Study, *blocks: Table | Figure) -> dict[str, list[str]]:
     """Return how probes and attacks of some blocks, or of all, are described; no digest has it."""
     cells = list(plan.cells_of(study, *blocks))
     probes = {cell.probe: [study.probes[cell.probe].describe()] for cell in cells}
-    attacks = {cell.attack: study.attacks[cell.attack] for cell in cells if cell.attack}
+    shown = {cell.attack for cell in cells if cell.attack}
+    names = sorted({*shown, *(part for name in shown for part in plan.parts(study, name))})
+    attacks = {name: study.attacks[name] for name in names}
     described = {name: [one.describe(), one.comparable()] for name, one in attacks.items()}
     return probes | described
 

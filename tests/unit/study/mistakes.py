@@ -492,7 +492,8 @@ ONE_MISTAKE = {
         "digits/pgd20/4",
         "digits/pgd20/1..2",
         f"{TABLE}.columns[1]",
-        "expected <dataset>/clean, <dataset>/<attack>/<eps> or <dataset>/minutes, found 'digits/",
+        "expected <dataset>/clean, <dataset>/<attack>/<eps>, <dataset>/<attack>/retained, "
+        "<dataset>/<attack>/e50 or <dataset>/minutes, found 'digits/",
     ),
     "column that is none": ("digits/clean", "clean", f"{TABLE}.columns[0]", "found 'clean'"),
     "too few published values": (
