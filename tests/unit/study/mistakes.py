@@ -142,6 +142,51 @@ ONE_MISTAKE = {
         "attacks.pgd20.loss",
         "loss: feature_mse needs random_start: true",
     ),
+    "minutes over all radii": (
+        "digits/minutes]",
+        "digits/minutes/retained]",
+        f"{TABLE}.columns[2]",
+        "`minutes` takes no radius; write digits/minutes",
+    ),
+    "a published value over all radii": (
+        "digits/pgd20/4, digits/minutes]\n    rows:\n      free: {run: emp-free,",
+        "digits/pgd20/e50, digits/minutes]\n    rows:\n      free: {@run: emp-free,",
+        f"{TABLE}.rows.free.published",
+        "`digits/pgd20/e50` is compared with no published value; write null",
+    ),
+    "a worst case of one attack": (
+        "aa: {kind: autoattack, eps: [8]}",
+        "aa: {kind: autoattack, eps: [8]}\n  worst: {kind: worst_case, of: [aa], eps: [8]}@",
+        "attacks.worst.of",
+        "expected two attacks or more, found one; name another",
+    ),
+    "a worst case at a radius that an attack does not have": (
+        "aa: {kind: autoattack, eps: [8]}",
+        "aa: {kind: autoattack, eps: [8]}\n  worst: {kind: worst_case, of: [pgd20, aa], eps: [4]}@",
+        "attacks.worst.of[1]",
+        "`aa` has no results at eps 4; add to its `eps`, or leave these radii out",
+    ),
+    "a worst case of attacks in two norms": (
+        "aa: {kind: autoattack, eps: [8]}",
+        "aa: {kind: autoattack, eps: [8], norm: l2}\n"
+        "  worst: {kind: worst_case, of: [pgd20, aa], eps: [8]}@",
+        "attacks.worst.of[1]",
+        "`aa` has norm: l2, this worst case linf; give both the same",
+    ),
+    "a worst case of attacks on fewer images": (
+        "aa: {kind: autoattack, eps: [8]}",
+        "aa: {kind: autoattack, eps: [8], images: 50}\n"
+        "  worst: {kind: worst_case, of: [pgd20, aa], eps: [8]}@",
+        "attacks.worst",
+        "expected the smallest number of its attacks, found nothing; write images: 50",
+    ),
+    "a worst case of itself": (
+        "aa: {kind: autoattack, eps: [8]}",
+        "aa: {kind: autoattack, eps: [8]}\n"
+        "  worst: {kind: worst_case, of: [pgd20, worst], eps: [8]}@",
+        "attacks.worst.of[1]",
+        "`worst` is a worst case itself; name its attacks",
+    ),
     "checks at a radius that is not attacked": (
         "seeds: [0, 1]",
         "sanity: {eps: 7}\nseeds: [0, 1]",
