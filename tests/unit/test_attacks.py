@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from robustviews.attacks import ATTACKS, AutoAttack, Judged, PgdAttack, WorstCase, pgd
+from robustviews.attacks import ATTACKS, AutoAttack, Judged, PgdAttack, WorstOf, pgd
 from robustviews.attacks.objectives import margin
 from robustviews.attacks.worst_case import combine
 from tests.unit.tiny_models import inventory
@@ -66,7 +66,7 @@ def attacked(attack, net, x, *, seed=0, eps=EPS):
 
 
 def test_every_entry_of_the_table_that_attacks_has_an_example_here():
-    assert {type(attack) for attack in EXAMPLES.values()} == {*ATTACKS.values()} - {WorstCase}
+    assert {type(attack) for attack in EXAMPLES.values()} == {*ATTACKS.values()} - {WorstOf}
 
 
 def test_a_worst_case_is_right_where_all_attacks_leave_the_image_right():
@@ -84,7 +84,7 @@ def test_a_worst_case_is_right_where_all_attacks_leave_the_image_right():
     with pytest.raises(ValueError, match="other images; run them again"):
         combine([first, second | {"index": torch.tensor([1, 2, 3, 7])}], [8.0])
     with pytest.raises(ValueError, match="combines flags; attack with each"):
-        attacked(WorstCase(of=("a", "b"), eps=(8,)), classifier(), images())
+        attacked(WorstOf(of=("a", "b"), eps=(8,)), classifier(), images())
 
 
 @attacks

@@ -5,7 +5,7 @@ from robustviews.attacks.primitive import Judged, Norm, ascend, length, pgd
 from robustviews.attacks.projected_gradient import ATTACKS, PgdAttack
 from robustviews.attacks.protocol import Attack, Model
 from robustviews.attacks.radii import flag_name, fraction, in_pixels, to_pixels
-from robustviews.attacks.worst_case import WorstCase
+from robustviews.attacks.worst_case import WorstOf
 
 __all__ = [
     "ATTACKS",
@@ -15,7 +15,7 @@ __all__ = [
     "Model",
     "Norm",
     "PgdAttack",
-    "WorstCase",
+    "WorstOf",
     "ascend",
     "flag_name",
     "fraction",

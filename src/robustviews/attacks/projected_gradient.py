@@ -9,7 +9,7 @@ from robustviews.attacks.autoattack import AutoAttack
 from robustviews.attacks.objectives import DISTANCES, LOSSES, SAME, Name
 from robustviews.attacks.primitive import Judged, Loss, Norm, pgd
 from robustviews.attacks.radii import fraction, to_pixels
-from robustviews.attacks.worst_case import WorstCase
+from robustviews.attacks.worst_case import WorstOf
 from robustviews.options import LazyModule, option, plan_only, remark, switch
 
 if TYPE_CHECKING:
@@ -156,5 +156,5 @@ class PgdAttack:
 ATTACKS: dict[str, type[Attack]] = {
     "pgd": PgdAttack,
     "autoattack": AutoAttack,
-    "worst_case": WorstCase,
+    "worst_case": WorstOf,
 }

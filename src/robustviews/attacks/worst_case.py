@@ -20,7 +20,7 @@ else:
 
 
 @dataclass(frozen=True)
-class WorstCase:
+class WorstOf:
     """The worst of several attacks on each image; it combines their flags and attacks nothing.
 
     Attributes:

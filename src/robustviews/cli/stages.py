@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from robustviews import artifacts, stages
 from robustviews.artifacts.resume import Resume
-from robustviews.attacks import WorstCase, flag_name
+from robustviews.attacks import WorstOf, flag_name
 from robustviews.attacks.worst_case import combine
 from robustviews.cli.loading import fitting, load_flags, load_heads, load_split, load_weights
 from robustviews.cli.names import UsageError, known
@@ -228,7 +228,7 @@ def attack(options: argparse.Namespace) -> None:
 def _flags(job: Job, device: torch.device, state: Resume) -> dict[str, torch.Tensor]:
     """Attack a classifier, or combine the flags of finished attacks."""
     adversary = job.arguments["attack"]
-    if isinstance(adversary, WorstCase):
+    if isinstance(adversary, WorstOf):
         return combine(load_flags(job), adversary.eps)
     split = load_split(job)
     encoder = load_weights(job, folders.ENCODER)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from robustviews.attacks import WorstCase
+from robustviews.attacks import WorstOf
 from robustviews.options import deciding
 from robustviews.probe import Probe
 from robustviews.study import folders, plan
@@ -212,7 +212,7 @@ def _attack(study: Study, job: Job, shape: Shape, ask: Callable[..., Answer]) ->
     attack = study.attacks[job.parts[2]]
     counted = Evaluation.of(attack, probe, shape, batch=study.runtime.evaluation_batch)
     disk = counted.images * (17 + counted.radii)  # index and label 8 bytes each, a flag 1
-    if isinstance(attack, WorstCase):
+    if isinstance(attack, WorstOf):
         start = ask("start", kind="train")
         return Amount(start["seconds"], start["bytes"], disk)
     options = dataclasses.replace(_without(attack, "images"), eps=attack.eps[:1])

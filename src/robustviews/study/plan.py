@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Literal
 
-from robustviews.attacks import AutoAttack, WorstCase
+from robustviews.attacks import AutoAttack, WorstOf
 from robustviews.study.columns import CLEAN, Column
 from robustviews.study.schema import Figure, Study, Table
 
@@ -129,7 +129,7 @@ def evaluations(study: Study, *blocks: Table | Figure) -> list[tuple[str, str, s
 def parts(study: Study, attack: str) -> tuple[str, ...]:
     """Return the attacks whose flags a worst case combines; none for other attacks."""
     options = study.attacks[attack]
-    return options.of if isinstance(options, WorstCase) else ()
+    return options.of if isinstance(options, WorstOf) else ()
 
 
 def attacked(study: Study, *blocks: Table | Figure) -> dict[str, list[str]]:
@@ -168,7 +168,7 @@ def weaker(study: Study, run: str, probe: str, attack: str) -> list[str]:
     return [
         name
         for name in _attacks_on_heads(study)[run, probe]
-        if not isinstance(study.attacks[name], AutoAttack | WorstCase)
+        if not isinstance(study.attacks[name], AutoAttack | WorstOf)
         and study.attacks[name].norm == strong.norm
         and not set(strong.eps).isdisjoint(study.attacks[name].eps)
     ]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from robustviews.attacks import Attack, WorstCase, fraction
+from robustviews.attacks import Attack, WorstOf, fraction
 from robustviews.methods import DivisionError, divide
 from robustviews.probe import LinearProbe, Probe
 from robustviews.sanity import Stepwise, leapt, unreached
@@ -66,7 +66,7 @@ class _Checker:
         self._check_list(node, "eps", [f"{eps:g}" for eps in attack.eps])
         if isinstance(attack, Stepwise):
             self._check_reach(attack, node)
-        if isinstance(attack, WorstCase):
+        if isinstance(attack, WorstOf):
             self._check_worst(attack, node)
 
     def _check_blocks(self) -> None:
@@ -152,7 +152,7 @@ class _Checker:
             fix = 'write relative_step: 0.1 in place of step_size, or write why: weak: "..."'
             self._add(node.at.get("step_size", node.at.get("eps", node.place)), f"{text}; {fix}")
 
-    def _check_worst(self, worst: WorstCase, node: LocatedDict) -> None:
+    def _check_worst(self, worst: WorstOf, node: LocatedDict) -> None:
         """Report what a worst case and its attacks do not have in common."""
         self._check_list(node, "of", worst.of)
         if len(worst.of) == 1:
@@ -162,7 +162,7 @@ class _Checker:
             if not self._known("attacks", name, place) or name not in self._study.attacks:
                 continue
             part = parts[name] = self._study.attacks[name]
-            if isinstance(part, WorstCase):
+            if isinstance(part, WorstOf):
                 self._add(place, f"`{name}` is a worst case itself; name its attacks")
             missing = [f"{eps:g}" for eps in worst.eps if eps not in part.eps]
             if missing:

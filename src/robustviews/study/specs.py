@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from robustviews.attacks import ATTACKS, WorstCase
+from robustviews.attacks import ATTACKS, WorstOf
 from robustviews.datasets import DATASETS
 from robustviews.methods import METHODS
 from robustviews.options import deciding
@@ -94,7 +94,7 @@ def probe_spec(study: Study, run: str, probe: str, *, source: Path = SOURCE) -> 
 def attack_spec(study: Study, run: str, probe: str, attack: str, *, source: Path = SOURCE) -> Spec:
     """Return what decides an evaluation's flags given encoder and head; `source` as before."""
     options = study.attacks[attack]
-    if isinstance(options, WorstCase):  # the flags of its parts are inputs
+    if isinstance(options, WorstOf):  # the flags of its parts are inputs
         code = fingerprint.digest(("attacks.worst_case", "combine"), source=source)
         return _plain({"attack": options, "code": code})
     return _head_spec("attack", attack_arguments(study, run, probe, attack), source)

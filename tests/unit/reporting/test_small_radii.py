@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from robustviews.attacks import PgdAttack, WorstCase
+from robustviews.attacks import PgdAttack, WorstOf
 from robustviews.provenance.audit import audit
 from robustviews.provenance.findings import State
 from robustviews.reporting import claims, results, small_radii
@@ -38,7 +38,7 @@ def study_of(seeds=(0,)):
         attacks={
             "pgd20": PgdAttack(eps=(4.0, 8.0)),
             "margin": PgdAttack(eps=(4.0, 8.0), loss="margin"),
-            "worst": WorstCase(of=("pgd20", "margin"), eps=(4.0, 8.0)),
+            "worst": WorstOf(of=("pgd20", "margin"), eps=(4.0, 8.0)),
             "l2": PgdAttack(eps=(0.5, 1.0), relative_step=0.1, norm="l2"),
         },
         tables={"radii": Table("Radii", COLUMNS, ROWS)},
