@@ -192,7 +192,7 @@ def attack(
         images: (N, 3, H, W) float in [0, 1], on the device of the model.
         labels: (N,) int64.
         kind: of the attack, as in a study file: `pgd`, `autoattack`.
-        eps: radius of the Linf ball in 1/255.
+        eps: radius of the ball, in 1/255; with `norm="l2"` in pixel units.
         seed: of random starts.
         batch: number of images attacked at a time.
         options: more options of the attack in the units of a study file, such as `steps=20` and
@@ -214,7 +214,7 @@ def attack(
     low, high = images.min().item(), images.max().item()
     if not (low >= 0 and high <= 1):  # so that NaN is refused, too
         raise ValueError(f"images: expected values in [0, 1], found [{low:.3g}, {high:.3g}]")
-    if eps < _LEAST_EPS:
+    if eps < _LEAST_EPS and options.get("norm") != "l2" and "relative_step" not in options:
         raise ValueError(f"eps: expected a radius in 1/255 such as 8, found {eps:g}")
     attack_class: Any = ATTACKS[kind]
     adversary = attack_class(eps=(eps,), **options)

@@ -105,11 +105,10 @@ def bring(
         padding: 1 or 2, of a 3x3 stem; None if the file tells.
         classifier: whether to keep a classifier that came along.
 
-    Raises:
-        CheckpointError: see `checkpoints.bring`.
+    Raises: CheckpointError, as `checkpoints.bring` does.
     """
-    settled: dict[str, Any] = {"normalise": normalise, "weights": weights, "padding": padding}
-    return checkpoints.bring(path, sha256=sha256, classifier=classifier, **settled)
+    options: dict[str, Any] = {"normalise": normalise, "weights": weights, "padding": padding}
+    return checkpoints.bring(path, sha256=sha256, classifier=classifier, **options)
 
 
 def pretrain(

@@ -185,15 +185,13 @@ def write_head(root: Path, study: Study, run: str, probe: str) -> None:
 def write_evaluation(root: Path, study: Study, run: str, probe: str, attack: str) -> None:
     """Write flags and record of one attack; accuracies fall with the radius."""
     folder = folders.attack_folder(study, run, probe, attack)
-    inputs = [folders.pretrain_folder(study, run) / "encoder.safetensors"]
-    inputs += data_files(study, run, "test")
-    if probe != "own":
-        inputs.append(folders.probe_folder(study, run, probe) / "head.safetensors")
+    inputs = list(jobs.jobs(study)["attack", f"{run}/{probe}/{attack}"].reads)
     flags = fake_flags(run, study.attacks[attack].eps, study.attacks[attack].images or IMAGES)
     (root / folder).mkdir(parents=True)
     save_file(flags, root / folder / "flags.safetensors")
     spec = specs.attack_spec(study, run, probe, attack)
-    write_record(root, study, folder, spec, inputs=inputs)
+    later = bool(plan.parts(study, attack))
+    write_record(root, study, folder, spec, inputs=inputs, later=later)
 
 
 def write_sanity(root: Path, study: Study, run: str, **changes: float) -> None:

@@ -390,6 +390,7 @@ class Cheat:
 
     way: str
     eps: tuple[float, ...] = (8.0,)
+    norm: str = "linf"
     images: int | None = None
     craft_precision: str = "fp32"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from robustviews.attacks.primitive import Norm
 from robustviews.attacks.protocol import Precision, crafted_in
 from robustviews.options import LazyModule, option, plan_only, switch
 
@@ -19,6 +20,7 @@ else:
 _STANDARD_STEPS, _STANDARD_QUERIES = 100, 5000  # Croce, Hein 2020
 _TARGETED_CLASSES = 9  # that the targeted attacks of AutoAttack try
 _FAB_PASSES = 1.5  # of one FAB step per target class
+_OFFICIAL: dict[Norm, str] = {"linf": "Linf", "l2": "L2"}
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class AutoAttack:
     """AutoAttack, the official code (package pyautoattack).
 
     Attributes:
-        eps: radii, in 1/255.
+        eps: radii, in 1/255; for `norm: l2` lengths of the perturbation of an image in [0, 1].
         version: `standard` runs all four attacks, and papers compare it; `custom` runs only
             `attacks`.
         attacks: attacks of the custom version, in order.
@@ -38,6 +40,7 @@ class AutoAttack:
         square_queries: queries of the Square attack; the official number is 5000.
         images: number of test images to attack, a fixed choice; null attacks all.
         craft_precision: as in PGD.
+        norm: of the ball, `linf` or `l2`.
     """
 
     eps: tuple[float, ...] = option(..., gt=0, le=255)
@@ -48,6 +51,7 @@ class AutoAttack:
     square_queries: int = option(5000, ge=1)
     images: int | None = option(None, ge=1)
     craft_precision: Precision = "fp32"
+    norm: Norm = "linf"
     whole_images: ClassVar[bool] = True
     fixed_batch: ClassVar[bool] = False  # it continues with images not yet misclassified
 
@@ -82,8 +86,9 @@ class AutoAttack:
         which = "standard" if self.version == "standard" else " + ".join(self.attacks)
         official = self.fab_steps == _STANDARD_STEPS or "fab-t" not in (self.attacks or ("fab-t",))
         fab = "" if official else f", {self.fab_steps} FAB steps"
+        norm = "" if self.norm == "linf" else f" {self.norm.upper()}"
         crafted = crafted_in(self.craft_precision)
-        return f"AutoAttack, {which}, {self.apgd_steps} APGD steps{fab}{crafted}"
+        return f"AutoAttack{norm}, {which}, {self.apgd_steps} APGD steps{fab}{crafted}"
 
     @plan_only
     def comparable(self) -> str:
@@ -114,7 +119,9 @@ class AutoAttack:
         from pyautoattack import AutoAttack as Official
 
         # `custom` keeps the standard parameters of each attack, such as one restart.
-        attack = Official(model, norm="Linf", eps=eps, seed=seed, device=images.device)
+        attack = Official(
+            model, norm=_OFFICIAL[self.norm], eps=eps, seed=seed, device=images.device
+        )
         attack.verbose = False
         if self.version == "custom":
             attack.attacks_to_run = list(self.attacks)

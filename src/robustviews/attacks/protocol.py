@@ -1,7 +1,7 @@
 """What an attack of an evaluation must provide.
 
-An attack perturbs inputs x of shape (B, ...) in [0, 1] by at most eps in Linf. An attack changes
-neither gradients of parameters nor the mode of the network.
+An attack perturbs inputs x of shape (B, ...) in [0, 1] by at most eps in its norm. An attack
+changes neither gradients of parameters nor the mode of the network.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from robustviews.attacks.primitive import Norm
 
 Model = Callable[["Tensor"], "Tensor"]
 Precision = Literal["fp32", "tf32", "bf16"]
@@ -29,7 +31,11 @@ class Attack(Protocol):
 
     @property
     def eps(self) -> tuple[float, ...]:
-        """Radii, in 1/255."""
+        """Radii, in the unit of the norm: 1/255 for Linf, pixel units for L2."""
+
+    @property
+    def norm(self) -> Norm:
+        """Norm of the ball, `linf` or `l2`."""
 
     @property
     def images(self) -> int | None:

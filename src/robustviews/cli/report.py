@@ -128,9 +128,9 @@ def _not_established(study: Study) -> Iterator[str]:
     faults: dict[str, str] = {}
     for cell in plan.cells_of(study):
         for run in cell.runs:
-            if cell.attack is not None and cell.eps is not None:
-                key = run, cell.probe, cell.attack, cell.eps
-                fault = rows.get(key, results.NOT_CHECKED)
+            if cell.measure.attack is not None:
+                eps = cell.eps or study.attacks[cell.measure.attack].eps[0]  # or all: any of them
+                fault = rows.get((run, cell.probe, cell.measure.attack, eps), results.NOT_CHECKED)
                 if len(fault) > len(faults.get(f"{run}/{cell.probe}", "")):
                     faults[f"{run}/{cell.probe}"] = fault
     for head, fault in faults.items():

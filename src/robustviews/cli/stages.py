@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from robustviews import artifacts, stages
-from robustviews.attacks import flag_name
+from robustviews.artifacts.resume import Resume
+from robustviews.attacks import WorstOf, flag_name
+from robustviews.attacks.worst_case import combine
 from robustviews.cli.loading import (
     Split,
     fitting,
     load_arguments,
+    load_flags,
     load_heads,
     load_split,
     load_weights,
@@ -215,21 +218,8 @@ def attack(options: argparse.Namespace) -> None:
         arguments = load_arguments(work.job)
         device = set_up(options, work.study, tuned=arguments["attack"].fixed_batch)
         environment = runtime.environment(device)
-        split, state = load_split(work.job), work.resume(environment)
-        encoder = load_weights(work.job, folders.ENCODER)
-        assert encoder is not None
-        flags = stages.attack(
-            encoder,
-            load_weights(work.job, folders.HEAD),
-            split.images,
-            split.labels,
-            classes=split.classes,
-            size=split.size,
-            **arguments,
-            device=device,
-            checkpoint=state,
-            title=work.job.name,
-        )
+        state = work.resume(environment)
+        flags = _flags(work.job, device, state)
         with artifacts.atomic_folder(work.folder) as into:
             artifacts.write_tensors(into / folders.FLAGS, flags)
             work.write_record(
@@ -240,6 +230,28 @@ def attack(options: argparse.Namespace) -> None:
                 result=_accuracies(flags, arguments["attack"].eps),
             )
         state.discard()
+
+
+def _flags(job: Job, device: torch.device, state: Resume) -> dict[str, torch.Tensor]:
+    """Attack a classifier, or combine the flags of finished attacks."""
+    adversary = job.arguments["attack"]
+    if isinstance(adversary, WorstOf):
+        return combine(load_flags(job), adversary.eps)
+    split = load_split(job)
+    encoder = load_weights(job, folders.ENCODER)
+    assert encoder is not None
+    return stages.attack(
+        encoder,
+        load_weights(job, folders.HEAD),
+        split.images,
+        split.labels,
+        classes=split.classes,
+        size=split.size,
+        **job.arguments,
+        device=device,
+        checkpoint=state,
+        title=job.name,
+    )
 
 
 def sanity(options: argparse.Namespace) -> None:

@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from robustviews.attacks import WorstOf
 from robustviews.options import deciding
 from robustviews.probe import Probe
 from robustviews.study import folders, plan
@@ -216,6 +217,10 @@ def _attack(study: Study, job: Job, shape: Shape, ask: Callable[..., Answer]) ->
     run, probe = seen_run(study, job.parts[0]), study.probes[job.parts[1]]
     attack = plan.attack_on(study, *job.parts[1:])
     counted = Evaluation.of(attack, probe, shape, batch=study.runtime.evaluation_batch)
+    disk = counted.images * (17 + counted.radii)  # index and label 8 bytes each, a flag 1
+    if isinstance(attack, WorstOf):
+        start = ask("start", kind="train")
+        return Amount(start["seconds"], start["bytes"], disk)
     options = dataclasses.replace(_without(attack, "images"), eps=attack.eps[:1])
     seen = _seen(study, run, probe, shape)
     start = ask("start", kind="train")
@@ -238,7 +243,7 @@ def _attack(study: Study, job: Job, shape: Shape, ask: Callable[..., Answer]) ->
     return Amount(
         seconds=start["seconds"] + calls + SURVIVORS * alive + (1 - SURVIVORS) * fallen,
         memory=memory + counted.at_once * probe.stack * network["view_bytes"],
-        disk=counted.images * (17 + counted.radii),  # index and label 8 bytes each, a flag 1
+        disk=disk,
         note=_SURVIVING if alive > fallen else "",
     )
 

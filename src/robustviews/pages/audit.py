@@ -17,7 +17,7 @@ from robustviews.pages.rendering import environment
 from robustviews.provenance.audit import Audit
 from robustviews.provenance.disk import Disk
 from robustviews.provenance.findings import Finding, State
-from robustviews.reporting.tables.writers import minutes, percent
+from robustviews.reporting.tables.writers import number
 from robustviews.study import cells as cells_of_tables
 from robustviews.study.cells import Address
 from robustviews.study.jobs import Job, Key
@@ -201,7 +201,7 @@ def _cell(result: Audit, jobs: dict[Key, JobEntry], address: Address, cell: Cell
 def _value(cell: Cell, value: float | None) -> str:
     if value is None:
         return UNKNOWN
-    return f"{minutes(value)} minutes" if cell.attack is None else f"{percent(value)} %"
+    return f"{number(cell.measure, value)} {cell.measure.unit}"
 
 
 def _problems(findings: Iterable[Finding]) -> tuple[Problem, ...]:

@@ -12,7 +12,7 @@ from robustviews.pages import audit
 from robustviews.pages.rendering import environment
 from robustviews.reporting.claims import LEGEND
 from robustviews.reporting.tables import CellValue, Evidence, TableData
-from robustviews.reporting.tables.writers import cell_text, minutes, percent
+from robustviews.reporting.tables.writers import cell_text, minutes, number
 from robustviews.study import plan
 from robustviews.study.jobs import Job, Key, jobs
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from robustviews.provenance.findings import State
     from robustviews.reporting.claims import Outcome
     from robustviews.reporting.results import Result
+    from robustviews.study.columns import Column
     from robustviews.study.schema import Study
 
 PNG = b"\x89PNG"
@@ -235,16 +236,18 @@ def _flat(options: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]
     return lines
 
 
-def _evidence_text(evidence: Evidence) -> str:
+def _evidence_text(evidence: Evidence, column: Column) -> str:
     """Return the result of one run in one line."""
     if evidence.low is None or evidence.high is None:
         return f"{minutes(evidence.value)} minutes on {evidence.device}"
-    interval = f"{percent(evidence.low)} to {percent(evidence.high)}"
-    return f"{percent(evidence.value)} % ({interval}), n = {evidence.n:,}, {evidence.device}"
+    value, low, high = (
+        number(column, end) for end in (evidence.value, evidence.low, evidence.high)
+    )
+    return f"{value} {column.unit} ({low} to {high}), n = {evidence.n:,}, {evidence.device}"
 
 
 def _hover(cell: CellValue) -> str:
-    return "\n".join(f"{evidence.run}: {_evidence_text(evidence)}" for evidence in cell.evidence)
+    return "\n".join(f"{one.run}: {_evidence_text(one, cell.column)}" for one in cell.evidence)
 
 
 def _figure(study: Study, name: str, data: bytes) -> Picture:

@@ -81,15 +81,19 @@ def metrics(disk: Disk, computed: dict[Address, tuple[Cell, float | None]]) -> l
     rows = _rows(disk)
     problems = list(_claims(disk, stated, rows))
     doubted = {
-        (row["run"], row["probe"], row["attack"], row["eps"]) for row in rows if row["sanity"]
+        (row["run"], row["probe"], row["attack"], eps)
+        for row in rows
+        if row["sanity"]
+        for eps in (row["eps"], None)  # of one radius, and of what all radii decide
     }
     for address, (cell, value) in computed.items():
         found = stated.get(tuple(address))
-        if any((run, cell.probe, cell.attack, cell.eps) in doubted for run in cell.runs):
+        eps = None if cell.measure.statistic else cell.eps or 0.0
+        if any((run, cell.probe, cell.attack, eps) in doubted for run in cell.runs):
             if found is not None:
                 problems.append(f"{address} is {found}, the attack is not established")
         elif value is not None:
-            expected = value * (1 if cell.attack is None else 100)
+            expected = value * cell.measure.scale
             if not _equal(found, expected):
                 problems.append(f"{address} is {found}, flags and records give {expected:.6g}")
     cells = {tuple(address) for address in computed}

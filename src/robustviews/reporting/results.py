@@ -26,14 +26,15 @@ if TYPE_CHECKING:
 
 NOT_CHECKED = "not checked"
 IMPORTED = "imported"  # method and regime of an imported encoder, which no file tells
+Evaluation = tuple[str, str, str]  # run, probe, attack
 _SHOWN = 12  # problems that an error lists; it counts the rest
 
 
 class Result(TypedDict):
     """One row of the frame; accuracies are fractions, eps is in 1/255.
 
-    `sanity` of an attacked row names the failed checks of its head, such as `AS3 AS9`; it is
-    `not checked` if the checks were not run, and empty if the attack is established.
+    `sanity` names the failed checks of an attacked head, such as `AS3 AS9`, or is `not checked`; it
+    is empty if the attack is established.
     """
 
     study: str
@@ -59,6 +60,14 @@ class Result(TypedDict):
     record: str
 
 
+class Frame(list[Result]):
+    """Rows, and the flags (n,) uint8 of each run, probe and attack by radius, 0 for clean."""
+
+    def __init__(self, rows: list[Result], flags: dict[Evaluation, dict[float, Any]]) -> None:
+        super().__init__(rows)
+        self.flags = flags
+
+
 class ResultsError(ArtifactError):
     """Records are missing or not those of the study; `problems` lists all, each with a fix."""
 
@@ -68,10 +77,9 @@ class ResultsError(ArtifactError):
 
     def message(self, study_file: str) -> str:
         """Return one line per problem, up to a limit."""
+        more = len(self.problems) - _SHOWN
         shown = [problem.message(study_file) for problem in self.problems[:_SHOWN]]
-        if len(self.problems) > _SHOWN:
-            shown.append(f"... and {len(self.problems) - _SHOWN} more")
-        return "\n".join(shown)
+        return "\n".join([*shown, *([f"... and {more} more"] if more > 0 else [])])
 
 
 class _NotRunError(ArtifactError):
@@ -84,12 +92,11 @@ def frame(
     *,
     blocks: Sequence[Table | Figure] = (),
     partial: bool = False,
-) -> list[Result]:
+) -> Frame:
     """Read every result that a cell of the study needs.
 
-    A result is valid if its record and those of its head and encoder have the specs of the present
-    study, if each job read the same bytes that the job before it wrote, and if the flags have the
-    checksum of their record.
+    A result is valid if its record and those of head and encoder have the specs of the study, if
+    each job read the bytes that the job before it wrote, and if flags have their checksum.
 
     Args:
         study: decides which results are read, and with which specs.
@@ -98,7 +105,7 @@ def frame(
         partial: leave out missing and stale results instead of raising.
 
     Returns:
-        Rows in the order in which the study's tables name them.
+        Rows in the order in which the study's tables name them, with the flags behind them.
 
     Raises:
         ResultsError: a record is missing, stale (another spec), or foreign (another study, other
@@ -125,7 +132,7 @@ def frame(
             read(run)
     if problems:
         raise ResultsError(list(problems.values()))
-    return rows
+    return Frame(rows, reader.flags)
 
 
 def to_csv(rows: list[Result]) -> str:
@@ -199,6 +206,7 @@ class _Reader:
         self._study, self._root, self._partial = study, root, partial
         self._jobs = jobs.jobs(study)
         self._checked: dict[Key, Record] = {}
+        self.flags: dict[Evaluation, dict[float, Any]] = {}
 
     def rows(self, run: str, probe: str, attack: str) -> list[Result]:
         """Return the rows of an evaluation, or of a pretraining without attack."""
@@ -207,6 +215,7 @@ class _Reader:
         job = self._jobs["attack", f"{run}/{probe}/{attack}"]
         flags = self._flags(job)
         names = {eps: flag_name(eps) for eps in (0.0, *self._study.attacks[attack].eps)}
+        self.flags[run, probe, attack] = {eps: flags[name] for eps, name in names.items()}
         faults = self._sanity(run, probe)
         return [
             self._row(

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 State = Literal["reproduced", "different", "undecided", "not attempted", "not comparable"]
 DIFFERENT = "different"
-Covers = Literal["trainings", "counts", "images"]
+Covers = Literal["trainings", "counts", "images", "resampled"]
 NOT_RUN = "not run"
 UNAVAILABLE = "published value not available"
 NOT_ESTABLISHED = "attack not established"

@@ -131,7 +131,8 @@ def _computing(study: Study) -> Iterator[Job]:
         spec = specs.probe_spec(study, run, probe)
         yield job("probe", f"{run}/{probe}", reads, spec, **arguments)
     for run, probe, attack in plan.evaluations(study):
-        reads = network(run, probe) | _split(study, networks[run].dataset, "test")
+        reads = _parts(study, run, probe, attack) or network(run, probe)
+        reads |= _split(study, networks[run].dataset, "test")
         arguments = specs.attack_arguments(study, run, probe, attack)
         spec = specs.attack_spec(study, run, probe, attack)
         yield job("attack", f"{run}/{probe}/{attack}", reads, spec, **arguments)
@@ -146,6 +147,12 @@ def _split(study: Study, dataset: str, split: str) -> dict[Path, Key]:
     key = data_job(study, dataset)
     folder = folders.job_folder(study, *key)
     return {folder / name: key for name in folders.split_files(split)}
+
+
+def _parts(study: Study, run: str, probe: str, attack: str) -> dict[Path, Key]:
+    """Return the flags that a worst case combines, with their jobs; none for other attacks."""
+    names = [f"{run}/{probe}/{part}" for part in plan.parts(study, attack)]
+    return {folders.job_files(study, "attack", name)[0]: ("attack", name) for name in names}
 
 
 def _reporting(study: Study, computing: dict[Key, Job]) -> Iterator[Job]:

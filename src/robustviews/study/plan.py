@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Literal
 
-from robustviews.attacks import Attack, AutoAttack, PgdAttack
+from robustviews.attacks import Attack, AutoAttack, PgdAttack, WorstOf
 from robustviews.study.columns import CLEAN, Column
 from robustviews.study.schema import Figure, Imported, Row, Run, Study, Table
 
@@ -158,19 +158,26 @@ def heads(study: Study) -> list[tuple[str, str]]:
 
 
 def evaluations(study: Study, *blocks: Table | Figure) -> list[tuple[str, str, str]]:
-    """Return every (run name, probe, attack) that a cell needs.
+    """Return every (run name, probe, attack) that a cell needs; a worst case follows its parts.
 
     Args:
         study: the study.
         blocks: tables and figures whose cells count; all if none is given.
     """
     needed = {
-        (run, cell.probe, cell.attack): None
+        (run, cell.probe, attack): None
         for cell in cells_of(study, *blocks)
-        for run in cell.runs
         if cell.attack is not None
+        for run in cell.runs
+        for attack in (*parts(study, cell.attack), cell.attack)
     }
     return list(needed)
+
+
+def parts(study: Study, attack: str) -> tuple[str, ...]:
+    """Return the attacks whose flags a worst case combines; none for other attacks."""
+    options = study.attacks[attack]
+    return options.of if isinstance(options, WorstOf) else ()
 
 
 def attacked(study: Study, *blocks: Table | Figure) -> dict[str, list[str]]:
@@ -209,7 +216,8 @@ def weaker(study: Study, run: str, probe: str, attack: str) -> list[str]:
     return [
         name
         for name in _attacks_on_heads(study)[run, probe]
-        if not isinstance(study.attacks[name], AutoAttack)
+        if not isinstance(study.attacks[name], AutoAttack | WorstOf)
+        and study.attacks[name].norm == strong.norm
         and not set(strong.eps).isdisjoint(study.attacks[name].eps)
     ]
 
@@ -283,6 +291,8 @@ def _cell(study: Study, table: Table | Figure, row_name: str, number: int) -> Ce
     row, column = table.rows[row_name], table.columns[number]
     measure = Column.parse(column)
     attack = measure.attack
+    if attack is not None:
+        measure = replace(measure, norm=study.attacks[attack].norm)
     if measure.metric == CLEAN:
         attack = _attack_of_clean(study, table, measure.dataset)
     seeds = seeds_of(study, row.run)

@@ -7,12 +7,12 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from robustviews.attacks import fraction
+from robustviews.attacks import Attack, WorstOf, fraction
 from robustviews.methods import DivisionError, divide
 from robustviews.probe import LinearProbe, Probe
-from robustviews.sanity import Stepwise, unreached
+from robustviews.sanity import Stepwise, leapt, unreached
 from robustviews.study.claims import check_claims
-from robustviews.study.columns import CLEAN, FORM, MINUTES, Column
+from robustviews.study.columns import CLEAN, FORM, HALVING, MINUTES, RETAINED, Column
 from robustviews.study.located import LocatedDict, show
 from robustviews.study.problems import Place, Problems, nearest
 from robustviews.study.schema import Figure, Imported, Row, Run, Study, Table
@@ -54,10 +54,7 @@ class _Checker:
             if isinstance(probe, Stepwise):
                 self._check_reach(probe, tree["probes"][name])
         for name, attack in study.attacks.items():
-            # Flags are stored by the printed radius.
-            self._check_list(tree["attacks"][name], "eps", [f"{eps:g}" for eps in attack.eps])
-            if isinstance(attack, Stepwise):
-                self._check_reach(attack, tree["attacks"][name])
+            self._check_attack(attack, tree["attacks"][name])
         self._check_blocks()
 
     def _check_runs(self) -> None:
@@ -69,6 +66,14 @@ class _Checker:
                 if other != name:
                     message = f"results on `{dataset}` would use the folder of run `{other}`"
                     self._add(block.at[name], f"{message}; rename one of the two")
+
+    def _check_attack(self, attack: Attack, node: LocatedDict) -> None:
+        # Flags are stored by the printed radius.
+        self._check_list(node, "eps", [f"{eps:g}" for eps in attack.eps])
+        if isinstance(attack, Stepwise):
+            self._check_reach(attack, node)
+        if isinstance(attack, WorstOf):
+            self._check_worst(attack, node)
 
     def _check_blocks(self) -> None:
         """Check all tables and figures; without any, there is nothing to compute."""
@@ -144,14 +149,53 @@ class _Checker:
             )
 
     def _check_reach(self, options: Stepwise, node: LocatedDict) -> None:
-        """Report steps that cannot reach the surface of the ball, unless a reason is given."""
-        missed = unreached(options)
-        if missed and not options.weak:
-            steps = f"{options.steps} steps of {fraction(options.step_size)}"
-            text = f"{steps} cannot reach {', '.join(map(fraction, missed))}"
-            least = math.ceil(100 * max(missed) / options.steps - 1e-6) / 100
-            fix = f'set step_size to {least:g} or more, or write why: weak: "..."'
-            self._add(node.at.get("steps", node.at.get("step_size", node.place)), f"{text}; {fix}")
+        """Report steps that do not suit the radius of a ball, unless a reason is given."""
+        if {"step_size", "relative_step"} <= set(node):
+            self._add(node.at["relative_step"], "replaces step_size; remove one of both")
+        if options.weak:
+            return
+        norm = getattr(options, "norm", "linf")
+        absolute = options.step_size
+        size = "relative_step eps" if absolute is None else fraction(absolute, norm)
+        missed, small = unreached(options), leapt(options)
+        if missed:
+            steps = f"{options.steps} steps of {size}"
+            text = f"{steps} cannot reach {', '.join(fraction(eps, norm) for eps in missed)}"
+            far = 1 if absolute is None else max(missed)
+            least = math.ceil(100 * far / options.steps - 1e-6) / 100
+            key = "relative_step" if absolute is None else "step_size"
+            fix = f'set {key} to {least:g} or more, or write why: weak: "..."'
+            self._add(node.at.get("steps", node.at.get(key, node.place)), f"{text}; {fix}")
+        if small:
+            text = f"a step of {size} is more than twice the radius {fraction(min(small), norm)}"
+            fix = 'write relative_step: 0.1 in place of step_size, or write why: weak: "..."'
+            self._add(node.at.get("step_size", node.at.get("eps", node.place)), f"{text}; {fix}")
+
+    def _check_worst(self, worst: WorstOf, node: LocatedDict) -> None:
+        """Report what a worst case and its attacks do not have in common."""
+        self._check_list(node, "of", worst.of)
+        if len(worst.of) == 1:
+            self._add(node.at["of"], "expected two attacks or more, found one; name another")
+        parts: dict[str, Attack] = {}
+        for name, place in zip(worst.of, node["of"].at, strict=True):
+            if not self._known("attacks", name, place) or name not in self._study.attacks:
+                continue
+            part = parts[name] = self._study.attacks[name]
+            if isinstance(part, WorstOf):
+                self._add(place, f"`{name}` is a worst case itself; name its attacks")
+            missing = [f"{eps:g}" for eps in worst.eps if eps not in part.eps]
+            if missing:
+                text = f"`{name}` has no results at eps {', '.join(missing)}"
+                self._add(place, f"{text}; add to its `eps`, or leave these radii out")
+            if part.norm != worst.norm:
+                text = f"`{name}` has norm: {part.norm}, this worst case {worst.norm}"
+                self._add(place, f"{text}; give both the same")
+        counts = [part.images for part in parts.values() if part.images is not None]
+        least = min(counts, default=None)
+        if len(parts) == len(worst.of) and least != worst.images:
+            shown = "null" if least is None else least
+            text = f"expected the smallest number of its attacks, found {show(worst.images)}"
+            self._add(node.at.get("images", node.place), f"{text}; write images: {shown}")
 
     def _check_table(self, table: Table | Figure, node: LocatedDict) -> None:
         self._check_list(node, "columns", table.columns)
@@ -167,9 +211,13 @@ class _Checker:
                 place, measure
             ):
                 columns.append((measure.dataset, measure.metric))
+            if measure.statistic and isinstance(table, Figure):
+                message = f"`{measure.statistic}` is a column of tables; draw single radii"
+                self._add(place, message)
         self._check_kind(table, columns, node)
         for name, row in table.rows.items():
-            self._check_row(row, columns, len(table.columns), node["rows"][name])
+            self._check_published(row, table.columns, node["rows"][name])
+            self._check_row(row, columns, node["rows"][name])
 
     def _check_kind(
         self, table: Table | Figure, columns: list[tuple[str, str]], node: LocatedDict
@@ -193,14 +241,14 @@ class _Checker:
         dataset, metric, eps = measure.dataset, measure.metric, measure.eps
         attack = self._study.attacks.get(metric)
         if metric in _METRICS:
-            if eps is not None:
+            if eps is not None or measure.statistic:
                 message = f"`{metric}` takes no radius; write {dataset}/{metric}"
             elif metric == CLEAN and not self._names["attacks"]:
                 message = "clean accuracy is read from an attack's flags; add one to `attacks`"
         elif metric not in self._names["attacks"]:
             near = nearest(metric, {*_METRICS, *self._names["attacks"]})
             message = f"no `{metric}` in `attacks`; {near}"
-        elif attack is not None and eps not in attack.eps:
+        elif attack is not None and eps not in attack.eps and not measure.statistic:
             choices = " or ".join(f"{dataset}/{metric}/{radius:g}" for radius in attack.eps)
             message = f"`{metric}` needs a radius; write {choices}"
             if eps is not None:
@@ -210,13 +258,17 @@ class _Checker:
             self._add(place, message)
         return not message
 
-    def _check_row(
-        self, row: Row, columns: list[tuple[str, str]], count: int, node: LocatedDict
-    ) -> None:
-        """Check a row against the data set and metric of each valid column."""
-        if row.published and len(row.published) != count:
-            message = f"expected {count} values, one per column (null if the paper has none)"
+    def _check_published(self, row: Row, names: Sequence[str], node: LocatedDict) -> None:
+        if row.published and len(row.published) != len(names):
+            message = f"expected {len(names)} values, one per column (null if the paper has none)"
             self._add(node.at["published"], f"{message}, found {len(row.published)}")
+        for name, value in zip(names, row.published, strict=False):
+            if value is not None and name.endswith((f"/{RETAINED}", f"/{HALVING}")):
+                message = f"`{name}` is compared with no published value; write null"
+                self._add(node.at["published"], message)
+
+    def _check_row(self, row: Row, columns: list[tuple[str, str]], node: LocatedDict) -> None:
+        """Check a row against the data set and metric of each valid column."""
         self._known("probes", row.probe, node.at["probe"])
         run, probe = self._study.runs.get(row.run), self._study.probes.get(row.probe)
         imported = self._study.encoders.get(row.run)
@@ -232,8 +284,9 @@ class _Checker:
             self._add(node.at["probe"], message)
         if probe and probe.stack > 1:
             for metric in dict.fromkeys(metric for _, metric in columns):
-                attack = self._study.attacks.get(metric)
-                if attack and attack.whole_images:
+                attacks = self._study.attacks
+                parts = getattr(attacks.get(metric), "of", (metric,))
+                if any(name in attacks and attacks[name].whole_images for name in parts):
                     message = f"`{metric}` needs whole images, which `{row.probe}` does not see"
                     self._add(node.at["probe"], f"{message}; attack it with kind: pgd")
 

@@ -205,7 +205,9 @@ class Table:
 
     Attributes:
         title: line above the table.
-        columns: `<dataset>/clean`, `<dataset>/<attack>/<eps in 1/255>` or `<dataset>/minutes` (of
+        columns: `<dataset>/clean`, `<dataset>/<attack>/<eps>`, over all radii of an attack
+            `<dataset>/<attack>/retained` (mean of accuracy / clean accuracy) and
+            `<dataset>/<attack>/e50` (radius that halves it), or `<dataset>/minutes` (of
             pretraining).
         rows: rows by short name, in order.
         source: source of the published values, such as `Table 1`.
@@ -231,7 +233,8 @@ class Figure:
         rows: as in a table.
         source: figure of the paper that this one repeats.
         kind: `bars` (one group per row, one panel per data set), `tradeoff` (clean against robust
-            accuracy) or `cost` (minutes of pretraining against robust accuracy).
+            accuracy), `cost` (minutes of pretraining against robust accuracy) or `radius` (accuracy
+            against radius, one line per row, one panel per attack).
         note: line below the figure.
     """
 
@@ -239,7 +242,7 @@ class Figure:
     columns: tuple[str, ...]
     rows: dict[str, Row]
     source: str = ""
-    kind: Literal["bars", "tradeoff", "cost"] = "bars"
+    kind: Literal["bars", "tradeoff", "cost", "radius"] = "bars"
     note: str = ""
 
 

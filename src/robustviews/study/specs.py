@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from robustviews.attacks import ATTACKS
+from robustviews.attacks import ATTACKS, WorstOf
 from robustviews.datasets import DATASETS
 from robustviews.methods import METHODS
 from robustviews.options import deciding
@@ -115,6 +115,10 @@ def probe_spec(study: Study, run: str, probe: str, *, source: Path = SOURCE) -> 
 
 def attack_spec(study: Study, run: str, probe: str, attack: str, *, source: Path = SOURCE) -> Spec:
     """Return what decides an evaluation's flags given encoder and head; `source` as before."""
+    options = study.attacks[attack]
+    if isinstance(options, WorstOf):  # the flags of its parts are inputs
+        code = fingerprint.digest(("attacks.worst_case", "combine"), source=source)
+        return _plain({"attack": options, "code": code})
     return _head_spec("attack", attack_arguments(study, run, probe, attack), source)
 
 
@@ -192,7 +196,9 @@ def _protocol(study: Study, *blocks: Table | Figure) -> dict[str, list[str]]:
     """Return how probes and attacks of some blocks, or of all, are described; no digest has it."""
     cells = list(plan.cells_of(study, *blocks))
     probes = {cell.probe: [study.probes[cell.probe].describe()] for cell in cells}
-    attacks = {cell.attack: study.attacks[cell.attack] for cell in cells if cell.attack}
+    shown = {cell.attack for cell in cells if cell.attack}
+    names = sorted({*shown, *(part for name in shown for part in plan.parts(study, name))})
+    attacks = {name: study.attacks[name] for name in names}
     described = {name: [one.describe(), one.comparable()] for name, one in attacks.items()}
     return probes | described
 

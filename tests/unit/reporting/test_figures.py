@@ -101,6 +101,25 @@ def test_bars_have_a_panel_per_data_set_and_a_label_per_row(study, frame):
     assert labels == ["CF-AMC-SSL", "SimCLR | PGD_5", "supervised-free3"]
 
 
+def test_a_figure_of_radii_has_a_line_per_row_from_clean_accuracy_and_a_band(study, frame):
+    columns = ("digits/pgd20/8", "digits/clean", "digits/pgd20/4")
+    figure = Figure("T", columns, ROWS, kind="radius")
+    (axis,) = figures.draw(study, figure, frame).axes
+    row = row_values(study, figure, frame)[1]
+    by_radius = [row.cells[1], row.cells[2], row.cells[0]]
+    lines = [line for line in axis.lines if line.get_linestyle() == "-"]
+    assert len(lines) == len(axis.collections) == len(ROWS)
+    assert list(lines[1].get_xdata()) == [0, 4, 8]
+    assert list(lines[1].get_ydata()) == pytest.approx([100 * cell.ours for cell in by_radius])
+    band = axis.collections[1].get_paths()[0].vertices
+    assert band[:, 1].min() == pytest.approx(100 * min(cell.low for cell in by_radius))
+    assert band[:, 1].max() == pytest.approx(100 * max(cell.high for cell in by_radius))
+    assert axis.get_xscale() == "symlog"
+    assert axis.get_xlabel() == "radius (1/255)"
+    with pytest.raises(ValueError, match="at two radii"):
+        figures.draw(study, Figure("T", columns[:1], ROWS, kind="radius"), frame)
+
+
 def test_rows_with_the_same_label_are_distinguished_by_their_probe(study, frame):
     rows = {name: dataclasses.replace(row, label="same") for name, row in ROWS.items()}
     drawing = figures.draw(study, Figure("T", COLUMNS, rows), frame)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from robustviews.reporting import claims
-from robustviews.reporting.tables.values import PERCENT, row_values
+from robustviews.reporting.tables.values import row_values
 
 if TYPE_CHECKING:
     from robustviews.reporting.results import Result
@@ -48,5 +48,4 @@ def metrics(study: Study, frame: list[Result]) -> Metrics:
 
 def _value(cell: CellValue) -> float:
     assert cell.ours is not None
-    scale = 1 if cell.column.is_minutes else PERCENT
-    return float(f"{cell.ours * scale:.{_DIGITS}g}")
+    return float(f"{cell.ours * cell.column.scale:.{_DIGITS}g}")

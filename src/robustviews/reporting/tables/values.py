@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 
 from robustviews.artifacts import RECORD
-from robustviews.reporting import statistics, verdicts
+from robustviews.reporting import small_radii, statistics, verdicts
+from robustviews.reporting.results import Frame
 from robustviews.reporting.statistics import Spread
 from robustviews.reporting.verdicts import Covers, Sample, Verdict
 from robustviews.study import folders, plan
-from robustviews.study.columns import Column
+from robustviews.study.columns import HALVING, Column
 from robustviews.study.comparable import incomparable
 
 if TYPE_CHECKING:
@@ -70,6 +73,8 @@ class CellValue:
         verdict: whether the published value is reproduced; None without a published accuracy.
         struck: failed checks of the attack, such as `AS9`; empty if the attack is established.
         evidence: the runs.
+        replicates: of a statistic of all radii, by bootstrap over test images, averaged over runs.
+        at_bound: whether the true value is at least `ours`: an accuracy that does not halve.
     """
 
     column: Column
@@ -85,6 +90,8 @@ class CellValue:
     verdict: Verdict | None = None
     struck: str = ""
     evidence: tuple[Evidence, ...] = ()
+    replicates: Any = field(default=None, compare=False, repr=False)
+    at_bound: bool = False
 
     @property
     def half(self) -> float | None:
@@ -119,7 +126,8 @@ def row_values(study: Study, table: Table | Figure, frame: list[Result]) -> list
     results = _index(frame)
     rows: dict[str, list[_Measured]] = {}
     for cell in plan.cells(study, table):
-        rows.setdefault(cell.row, []).append(_measure(study, cell, results))
+        measured = _of_radii(cell, results, frame) if cell.measure.statistic else None
+        rows.setdefault(cell.row, []).append(measured or _measure(study, cell, results))
     columns = [list(cells) for cells in zip(*rows.values(), strict=True)]
     spreads = [_spreads(cells) for cells in columns]
     judged = verdicts.judge(
@@ -153,6 +161,7 @@ class _Measured:
         sample: counts of the runs; none for minutes.
         struck: failed checks of the heads of an attacked cell.
         incomparable: why the published value of another network or attack stands beside it.
+        flags: of a statistic of all radii, one mapping from radii per finished run.
     """
 
     cell: Cell
@@ -160,6 +169,7 @@ class _Measured:
     sample: Sample
     struck: str
     incomparable: str
+    flags: list[dict[float, Any]] = field(default_factory=list)
 
     @property
     def trusted(self) -> Sample:
@@ -206,6 +216,17 @@ def _measure(study: Study, cell: Cell, index: _Index) -> _Measured:
     )
 
 
+def _of_radii(cell: Cell, index: _Index, frame: list[Result]) -> _Measured:
+    """Return the flags at all radii of each finished run; one radius strikes all."""
+    found = frame.flags if isinstance(frame, Frame) else {}
+    keys = [(run, cell.probe, cell.attack or "") for run in cell.runs]
+    flags = {key: found[key] for key in keys if key in found}
+    failed = (result["sanity"] for key in flags for result in index[key].values())
+    struck = ", ".join(dict.fromkeys(filter(None, failed)))
+    clean = [index[key][0.0] for key in flags]
+    return _Measured(cell, clean, Sample(()), struck, "", list(flags.values()))
+
+
 def _spreads(cells: list[_Measured]) -> list[Spread | None]:
     """Return the spread of each cell of a column; rows of the same run and probe count once."""
     samples = {(one.cell.entry, one.cell.probe): one.trusted for one in cells}
@@ -219,6 +240,8 @@ def _value(
 ) -> CellValue:
     if measured.cell.attack is None:
         return _minutes(study, measured.cell, measured.results)
+    if measured.cell.measure.statistic:
+        return _statistic(measured)
     value = _accuracy(measured, spread)
     if value.published is None:
         return value
@@ -258,17 +281,35 @@ def _accuracy(measured: _Measured, spread: Spread | None) -> CellValue:
         difference=None if measured.struck else difference,
         struck=measured.struck,
         evidence=tuple(
-            Evidence(
-                run=result["run"],
-                seed=result["seed"],
-                value=result["correct"] / result["n"],
-                low=result["low"],
-                high=result["high"],
-                n=result["n"],
-                device=result["device"],
-                record=result["record"],
-            )
+            _evidence(result, result["correct"] / result["n"], result["low"], result["high"])
             for result in results
+        ),
+    )
+
+
+def _statistic(measured: _Measured) -> CellValue:
+    """Return a statistic of all radii: for several runs with the spread between them."""
+    cell, results = measured.cell, measured.results
+    empty = CellValue(cell.measure, len(cell.runs))
+    if not results:
+        return empty
+    name = cell.measure.statistic
+    values, draws = zip(*(small_radii.statistic(name, one) for one in measured.flags), strict=True)
+    replicates, mean = np.mean(draws, axis=0), fmean(values)
+    low, high = small_radii.interval(values, replicates)
+    return replace(
+        empty,
+        ours=mean,
+        low=low,
+        high=high,
+        covers="resampled",
+        sd=statistics.own_spread(values),
+        struck=measured.struck,
+        replicates=replicates,
+        at_bound=name == HALVING and mean >= max(max(one) for one in measured.flags),
+        evidence=tuple(
+            _evidence(result, value, *map(float, np.quantile(draw, (0.025, 0.975))))
+            for result, value, draw in zip(results, values, draws, strict=True)
         ),
     )
 
@@ -278,6 +319,7 @@ def _minutes(study: Study, cell: Cell, results: list[Result]) -> CellValue:
     if not results:
         return empty
     networks = plan.networks(study)
+    folder = {run: folders.job_folder(study, *networks[run].encoder) for run in cell.runs}
     minutes = [result["pretrain_minutes"] or 0.0 for result in results]
     return replace(
         empty,
@@ -286,18 +328,22 @@ def _minutes(study: Study, cell: Cell, results: list[Result]) -> CellValue:
         high=max(minutes),
         sd=stdev(minutes) if len(minutes) > 1 else None,
         evidence=tuple(
-            Evidence(
-                run=result["run"],
-                seed=result["seed"],
-                value=result["pretrain_minutes"] or 0.0,
-                low=None,
-                high=None,
-                n=0,
-                device=result["device"],
-                record=(
-                    folders.job_folder(study, *networks[result["run"]].encoder) / RECORD
-                ).as_posix(),
-            )
-            for result in results
+            replace(_evidence(result, value), n=0, record=f"{folder[result['run']] / RECORD}")
+            for result, value in zip(results, minutes, strict=True)
         ),
+    )
+
+
+def _evidence(
+    result: Result, value: float, low: float | None = None, high: float | None = None
+) -> Evidence:
+    return Evidence(
+        run=result["run"],
+        seed=result["seed"],
+        value=value,
+        low=low,
+        high=high,
+        n=result["n"],
+        device=result["device"],
+        record=result["record"],
     )

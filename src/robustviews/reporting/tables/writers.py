@@ -13,6 +13,7 @@ from robustviews.reporting.verdicts import DIFFERENT, NOT_ESTABLISHED, NOT_RUN, 
 
 if TYPE_CHECKING:
     from robustviews.reporting.tables import TableData
+    from robustviews.study.columns import Column
 
 
 _LATEX = {
@@ -23,6 +24,7 @@ _LATEX = {
     "|": r"\textbar{}",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
+    "≥": r"$\geq$",
     **{character: f"\\{character}" for character in "&%$#_{}"},
 }
 
@@ -60,7 +62,7 @@ def cell_text(cell: CellValue) -> CellText:
     if cell.published == "unavailable":
         published = UNAVAILABLE
     elif cell.published is not None:
-        published = f"{cell.published * (1 if cell.column.is_minutes else PERCENT):.6g}"
+        published = f"{cell.published * cell.column.scale:.6g}"
     if cell.ours is None:
         return CellText(NOT_RUN, "", "", published, "", "", state="", struck="")
     done = len(cell.evidence)
@@ -68,8 +70,8 @@ def cell_text(cell: CellValue) -> CellText:
     decimals = 2 if half is not None and half * PERCENT < 0.1 else 1
     is_shown = cell.verdict is not None and cell.verdict.state != "not attempted"
     return CellText(
-        ours=minutes(cell.ours) if cell.column.is_minutes else percent(cell.ours, decimals),
-        spread="" if half is None or cell.struck else percent(half, decimals),
+        ours=("≥ " if cell.at_bound else "") + number(cell.column, cell.ours, decimals),
+        spread="" if half is None or cell.struck else number(cell.column, half, decimals),
         seeds="" if done == cell.planned else f"{done} of {cell.planned} seeds",
         published=published,
         difference="" if cell.difference is None else signed(cell.difference, decimals),
@@ -77,6 +79,13 @@ def cell_text(cell: CellValue) -> CellText:
         state=cell.verdict.state if cell.verdict else "",
         struck=f"{NOT_ESTABLISHED}: {cell.struck}" if cell.struck else "",
     )
+
+
+def number(column: Column, value: float, decimals: int = 1) -> str:
+    """Write a value of a column without its unit."""
+    if column.is_minutes:
+        return minutes(value)
+    return percent(value, decimals) if column.unit == "%" else f"{value:.3g}"
 
 
 def percent(fraction: float, decimals: int = 1) -> str:
@@ -147,7 +156,7 @@ def csv(table: TableData) -> str:
 
 
 def _fields(cell: CellValue) -> dict[str, str | int]:
-    scale = 1 if cell.column.is_minutes else PERCENT
+    scale = cell.column.scale
 
     def exact(value: float | None) -> str:
         return "" if value is None else f"{value * scale:.6g}"
@@ -156,7 +165,7 @@ def _fields(cell: CellValue) -> dict[str, str | int]:
     return {
         "dataset": cell.column.dataset,
         "column": cell.column.label,
-        "unit": "minutes" if cell.column.is_minutes else "%",
+        "unit": cell.column.unit,
         "ours": NOT_RUN if cell.ours is None else exact(cell.ours),
         "low": exact(cell.low),
         "high": exact(cell.high),
