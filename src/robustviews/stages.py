@@ -98,16 +98,15 @@ def bring(
     """Import an encoder from a checkpoint of another program, of which the hash is known.
 
     Args:
-        path: file of the checkpoint.
-        sha256: its SHA-256, in hexadecimal digits.
-        normalise: how its training normalised images; None if the file tells.
-        weights: which of several networks, such as `teacher`.
-        padding: 1 or 2, of a 3x3 stem; None if the file tells.
-        classifier: whether to keep a classifier that came along.
+        path: of the file; sha256: its hash, in hexadecimal digits.
+        normalise: how its training normalised images, as in docs/import.md.
+        weights: which of several networks; padding: of a 3x3 stem; both as in docs/import.md.
+        classifier: whether to keep one that came along.
 
-    Raises: CheckpointError, as `checkpoints.bring` does.
+    Raises:
+        CheckpointError: as `checkpoints.bring` does.
     """
-    options: dict[str, Any] = {"normalise": normalise, "weights": weights, "padding": padding}
+    options: Any = {"normalise": normalise, "weights": weights, "padding": padding}
     return checkpoints.bring(path, sha256=sha256, classifier=classifier, **options)
 
 

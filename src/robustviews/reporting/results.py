@@ -105,11 +105,10 @@ def frame(
         partial: leave out missing and stale results instead of raising.
 
     Returns:
-        Rows in the order in which the study's tables name them, with the flags behind them.
+        Rows in the order of the study's tables, with the flags behind them.
 
     Raises:
-        ResultsError: a record is missing, stale (another spec), or foreign (another study, other
-            bytes). With `partial` only for foreign ones.
+        ResultsError: a record is missing, stale or (alone with `partial`) of another study.
     """
     reader = _Reader(study, root, partial=partial)
     evaluations = plan.evaluations(study, *blocks)
