@@ -30,7 +30,7 @@ CHAIN = {
     f"attack {SIMCLR}/crops2/pgd2",
     f"sanity {SIMCLR}",
     *("table accuracies", "figure tradeoff", "figure cost"),
-    *("curves", "frame", "metrics", "report"),
+    *("curves", "examples", "frame", "metrics", "report"),
 }
 PATIENCE = 30  # seconds until sshd answers
 

@@ -90,6 +90,7 @@ def report(options: argparse.Namespace) -> None:
         audited=result,
         claims=claims.evaluate(study, rows),
         curves=picture("training/curves"),
+        adversarial=picture("examples/adversarial"),
         examples=picture("examples/views"),
     )
     artifacts.write_text(folder / page.NAME, sealed(page.render(study, result)))

@@ -95,6 +95,11 @@ def data_job(study: Study, dataset: str) -> Key:
     return "data", folders.data_folder(study, dataset).name
 
 
+def attack_of(cell: plan.Cell) -> str:
+    """Return the name of the attack on the first seed of a cell."""
+    return f"{cell.runs[0]}/{cell.probe}/{cell.attack}"
+
+
 def _computing(study: Study) -> Iterator[Job]:
     runs = plan.pretrainings(study)
 
@@ -162,6 +167,11 @@ def _reporting(study: Study, computing: dict[Key, Job]) -> Iterator[Job]:
         folders.pretrain_folder(study, run) / folders.CURVE: ("pretrain", run)
         for run in plan.pretrainings(study)
     }
+    attacked = {
+        file: source
+        for cell in plan.example_attacks(study)
+        for file, source in computing["attack", attack_of(cell)].reads.items()
+    }
     cells = written(_cells(study))
     shown = [
         *(
@@ -176,8 +186,9 @@ def _reporting(study: Study, computing: dict[Key, Job]) -> Iterator[Job]:
         job(
             "examples",
             "",
-            {encoder: ("pretrain", example)} | data,
+            {encoder: ("pretrain", example)} | data | attacked,
             *_named("examples/views", _DRAWN),
+            *(_named("examples/adversarial", _DRAWN) if attacked else ()),
         ),
     ]
     yield job("frame", "", cells, "frame.csv")

@@ -180,6 +180,18 @@ def example_run(study: Study) -> str:
     return max(runs, key=lambda name: study.runs[runs[name].entry].views.count)
 
 
+def example_attacks(study: Study) -> tuple[Cell, ...]:
+    """Return the cells whose adversarial images the report shows: one column of the main table.
+
+    The column is the middle one of the attacked columns of the first attacked data set; without a
+    table or an attacked column there is none.
+    """
+    main = next(iter(study.tables.values()), None)
+    attacked = [cell for cell in (cells(study, main) if main else []) if cell.eps is not None]
+    columns = list(dict.fromkeys(c.column for c in attacked if c.dataset == attacked[0].dataset))
+    return tuple(cell for cell in attacked if cell.column == columns[len(columns) // 2])
+
+
 def label(study: Study, entry: str) -> str:
     """Return the label of a run, or its name if it has no label."""
     return study.runs[entry].label or entry

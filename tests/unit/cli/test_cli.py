@@ -219,7 +219,11 @@ def test_tables_figures_and_the_report_are_written_in_every_format(finished):
     folder, study = finished
     results = folder / folders.results_folder(study)
     expected = {f"tables/{name}.{kind}" for name in study.tables for kind in ("md", "csv", "tex")}
-    pictures = [f"figures/{name}" for name in study.figures] + ["training/curves", "examples/views"]
+    pictures = [f"figures/{name}" for name in study.figures] + [
+        "training/curves",
+        "examples/views",
+        "examples/adversarial",
+    ]
     expected |= {f"{name}.{kind}" for name in pictures for kind in ("svg", "png")}
     expected |= {"frame.csv", "report.html", "audit.html"}
     files = {path.relative_to(results).as_posix() for path in results.rglob("*") if path.is_file()}

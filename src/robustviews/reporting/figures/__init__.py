@@ -12,14 +12,28 @@ from matplotlib.figure import Figure as Drawing
 
 from robustviews.reporting.figures.charts import FIGURES
 from robustviews.reporting.figures.style import GREY, STYLE, to_png, to_svg
-from robustviews.reporting.figures.trainings import example_views, training_curves
+from robustviews.reporting.figures.trainings import (
+    Attacked,
+    adversarial_images,
+    example_views,
+    training_curves,
+)
 from robustviews.reporting.tables.values import row_values
 
 if TYPE_CHECKING:
     from robustviews.reporting.results import Result
     from robustviews.study.schema import Figure, Study
 
-__all__ = ["FIGURES", "draw", "example_views", "to_png", "to_svg", "training_curves"]
+__all__ = [
+    "FIGURES",
+    "Attacked",
+    "adversarial_images",
+    "draw",
+    "example_views",
+    "to_png",
+    "to_svg",
+    "training_curves",
+]
 
 
 def draw(study: Study, figure: Figure, frame: list[Result]) -> Drawing:

@@ -1,11 +1,11 @@
-"""Figures of trainings: loss curves, and example views."""
+"""Figures of trainings and attacks: loss curves, example views, adversarial images."""
 
 from __future__ import annotations
 
 import itertools
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from matplotlib import rc_context
@@ -21,8 +21,24 @@ if TYPE_CHECKING:
 
     from robustviews.study.schema import Study
 
+WRONG = "#D55E00"
 DATASETS = ("#0072B2", "#D55E00", "#009E73", "#000000")  # the darker ones of Okabe and Ito
 SHOWN_VIEWS = 6
+GAIN = 10  # of perturbations beside adversarial images
+
+
+class Attacked(NamedTuple):
+    """One image under attack.
+
+    Attributes:
+        label: its class.
+        images: clean and adversarial, each (3, H, W) in [0, 1].
+        guesses: of the clean and of the adversarial image: predicted class, and its probability.
+    """
+
+    label: int
+    images: tuple[NDArray[np.floating], ...]
+    guesses: tuple[tuple[int, float], ...]
 
 
 def training_curves(study: Study, histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Drawing:
@@ -111,6 +127,43 @@ def example_views(
                 line[1].set_ylabel(text, fontsize=8)
         if note:
             drawing.supxlabel(note, fontsize=7, color=GREY)
+    return drawing
+
+
+def adversarial_images(rows: Mapping[str, Sequence[Attacked]], *, title: str) -> Drawing:
+    """Draw clean images, adversarial images and their perturbations: one line per classifier.
+
+    Args:
+        rows: images by the label of their classifier, the same number for each.
+        title: the attack.
+
+    Returns:
+        Three pictures per image, with the predicted class and its probability; a wrong class is
+        marked by a cross and by colour.
+        Perturbations are amplified `GAIN` times and drawn on grey, which is zero.
+    """
+    count = max(map(len, rows.values()))
+    with rc_context(STYLE | {"axes.grid": False}):
+        drawing = Drawing(figsize=(2.2 + 3 * count, 1.15 * len(rows) + 0.5))
+        axes = drawing.subplots(len(rows), 3 * count, squeeze=False)
+        for line, (name, shown) in zip(axes, rows.items(), strict=True):
+            for number, one in enumerate(shown):
+                clean, adversarial = one.images
+                trio = line[3 * number : 3 * number + 3]
+                _picture(trio[2], 0.5 + GAIN * (adversarial - clean))
+                for axis, image, (guess, share) in zip(trio, one.images, one.guesses, strict=False):
+                    is_right = guess == one.label
+                    sign = "" if is_right else "\N{BALLOT X} "
+                    _picture(axis, image, title=f"{sign}{guess}: {share:.0%}")
+                    axis.title.set_color("black" if is_right else WRONG)
+            line[0].set_ylabel(
+                textwrap.fill(name, 24), fontsize=8, rotation=0, ha="right", va="center"
+            )
+        for axis, text in zip(
+            axes[-1], ("clean", "adversarial", f"perturbation \u00d7 {GAIN}") * count, strict=True
+        ):
+            axis.set_xlabel(text, fontsize=7.5)
+        drawing.suptitle(title, fontsize=8.5)
     return drawing
 
 
