@@ -42,6 +42,7 @@ FILES = {
     *(f"{name}.{kind}" for name in [*FIGURES, *EXAMPLES] for kind in ("svg", "png")),
     "frame.csv",
     "metrics.json",
+    "headline.json",
     "report.html",
     "audit.html",
 }

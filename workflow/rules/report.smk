@@ -27,6 +27,7 @@ rule metrics:
         reads("metrics"),
     output:
         f"{RESULTS}/metrics.json",
+        f"{RESULTS}/headline.json",
     log:
         f"{LOGS}/report/metrics.log",
     resources:

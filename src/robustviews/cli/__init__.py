@@ -200,7 +200,11 @@ VERBS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     ),
     "examples": ("examples", "draw example views, clean and perturbed", _COMPUTES),
     "frame": ("report", "write all results as one tidy CSV", ("--partial",)),
-    "metrics": ("report", "write the cells of all tables as one JSON", ("--partial",)),
+    "metrics": (
+        "report",
+        "write the cells of all tables, and a few numbers, as JSON",
+        ("--partial",),
+    ),
     "table": (
         "report",
         "write one table as Markdown, CSV and LaTeX",

@@ -8,7 +8,6 @@ import sys
 from robustviews.study import load_study
 from robustviews.study.switches import text
 
-
 PAGE = """\
 # Switches
 
@@ -19,8 +18,9 @@ Where the paper and its code set an option differently, or neither sets it, and 
 ```
 {}```
 
-The last column names the runs, probes or attacks whose value is not that of both; `robustviews switches --study FILE`
-prints the same for another study. [Differences](differences.md) has the reasons.
+The last column names the runs, probes or attacks whose value is not that of both; `robustviews
+switches --study FILE` prints the same for another study. [Differences](differences.md) has the
+reasons.
 """
 
 

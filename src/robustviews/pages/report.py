@@ -262,10 +262,10 @@ def _figure(study: Study, name: str, data: bytes) -> Picture:
 
 
 def _curves(data: bytes) -> Picture:
-    text = "Each panel has its own scale, because losses of different methods are not comparable."
+    text = "One panel per method, because losses of different methods are not comparable."
     return Picture(
         _uri(data),
-        "loss over epochs, one panel per run; the numbers are in the training.jsonl of each run",
+        "loss over epochs, one panel per method and one line per run, from their training.jsonl",
         "Training loss of every run",
         text,
     )

@@ -19,6 +19,7 @@ from robustviews.study.specs import Spec
 
 Key = tuple[str, str]  # (rule, name)
 
+_METRICS = ("metrics.json", "headline.json")
 _TABLE, _DRAWN = (".md", ".csv", ".tex"), (".svg", ".png")
 REPORTING = ("frame", "metrics", "table", "figure", "curves", "examples", "report")
 RULES = ("data", "pretrain", "probe", "attack", "sanity", *REPORTING)
@@ -192,7 +193,7 @@ def _reporting(study: Study, computing: dict[Key, Job]) -> Iterator[Job]:
         ),
     ]
     yield job("frame", "", cells, "frame.csv")
-    yield job("metrics", "", written(_cells(study, *claims.blocks(study))), "metrics.json")
+    yield job("metrics", "", written(_cells(study, *claims.blocks(study))), *_METRICS)
     yield from shown
     pages = {file: source.key for source in shown for file in source.writes}
     yield job("report", "", cells | pages, "report.html", "audit.html")

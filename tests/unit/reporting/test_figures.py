@@ -167,15 +167,19 @@ def test_a_demonstration_says_so_on_the_figure(frame):
     assert drawing.get_supxlabel() == "Demonstration only."
 
 
-def test_training_curves_have_a_panel_per_run_and_a_line_per_seed(study, root):
+def test_training_curves_have_a_panel_per_method_and_a_line_per_run_and_seed(study, root):
     histories = results.histories(study, root)
     drawing = figures.training_curves(study, histories)
     panels = {axis.get_title(loc="left"): axis for axis in drawing.axes if axis.get_visible()}
-    assert list(panels) == ["CF-AMC-SSL", "simclr-pgd5", "supervised-free3"]
+    assert list(panels) == ["emp_ssl", "simclr", "supervised"]
     assert [len(axis.lines) for axis in panels.values()] == [3, 1, 1]
-    line = panels["simclr-pgd5"].lines[0]
+    line = panels["simclr"].lines[0]
     assert list(line.get_ydata()) == [row["loss"] for row in histories["simclr-pgd5-digits-s0"]]
-    assert len({line.get_linestyle() for line in panels["CF-AMC-SSL"].lines}) == 3
+    seeds = panels["emp_ssl"].lines
+    assert len({line.get_linestyle() for line in seeds}) == 3
+    assert len({line.get_color() for line in seeds}) == 1
+    labels = [text.get_text() for text in panels["emp_ssl"].get_legend().get_texts()]
+    assert labels == ["CF-AMC-SSL"], "one entry per run"
     assert figures.to_svg(drawing) == figures.to_svg(figures.training_curves(study, histories))
 
 

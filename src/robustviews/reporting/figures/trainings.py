@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,7 +11,8 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import MaxNLocator
 
-from robustviews.reporting.figures.style import GREY, STYLE
+from robustviews.methods import METHODS
+from robustviews.reporting.figures.style import COLOURS, GREY, MARKERS, STYLE
 from robustviews.study import plan
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from robustviews.study.schema import Study
 
 WRONG = "#D55E00"
-DATASETS = ("#0072B2", "#D55E00", "#009E73", "#000000")  # the darker ones of Okabe and Ito
 SHOWN_VIEWS = 6
 GAIN = 10  # of perturbations beside adversarial images
 
@@ -42,40 +41,39 @@ class Attacked(NamedTuple):
 
 
 def training_curves(study: Study, histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Drawing:
-    """Draw the loss of every pretraining: one panel per run, one line per data set and seed.
+    """Draw the loss of every pretraining in one chart.
 
     Args:
         study: study of the trainings.
         histories: by run name, one entry per epoch with `epoch` and `loss`.
 
     Returns:
-        Small multiples, each with its own scale, since the methods' losses differ.
+        One panel per method, whose losses are comparable, with a line per run, data set and seed:
+        a run has one colour and marker, a seed one style.
     """
-    panels: dict[str, list[plan.Pretraining]] = {}
+    kinds = {options: kind for kind, options in METHODS.items()}
+    panels: dict[str, dict[str, list[plan.Pretraining]]] = {}
     for job in plan.pretrainings(study).values():
         if histories.get(job.name):
-            panels.setdefault(job.entry, []).append(job)
-    columns = max(1, min(4, len(panels)))
-    lines = max(1, -(-len(panels) // columns))
-    colours = dict(zip(study.datasets, itertools.cycle(DATASETS), strict=False))
+            method = kinds[type(study.runs[job.entry].method)]
+            panels.setdefault(method, {}).setdefault(job.entry, []).append(job)
+    longest = max(map(len, panels.values()), default=1)
+    count = max(1, len(panels))
     with rc_context(STYLE):
-        drawing = Drawing(figsize=(2.4 * columns, 1.75 * lines + 0.3))
-        axes = list(drawing.subplots(lines, columns, squeeze=False).flat)
-        for number, (axis, (entry, jobs)) in enumerate(zip(axes, panels.items(), strict=False)):
-            for job, dashes in zip(jobs, _dashes(jobs), strict=True):
-                label = f"{job.dataset}, seed {job.seed}"
-                colour = colours[job.dataset]
-                _curve(axis, histories[job.name], colour=colour, dashes=dashes, label=label)
-            axis.set_title(textwrap.fill(plan.label(study, entry), 32), loc="left", fontsize=7.5)
-            axis.set_ylabel("" if number % columns else "loss", fontsize=7.5)
-            axis.set_xlabel("epoch" if number + columns >= len(panels) else "", fontsize=7.5)
+        drawing = Drawing(figsize=(3.6 * count, 2.9 + 0.16 * longest))
+        axes = list(drawing.subplots(1, count, squeeze=False).flat)
+        for axis, (method, entries) in zip(axes, panels.items(), strict=False):
+            for place, (entry, jobs) in enumerate(entries.items()):
+                colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
+                for number, (job, dashes) in enumerate(zip(jobs, _dashes(jobs), strict=True)):
+                    label = "" if number else plan.label(study, entry)
+                    look = {"color": colour, "marker": marker, "linestyle": dashes}
+                    _curve(axis, histories[job.name], label=label, **look)
+            axis.set_title(method, loc="left")
+            axis.set(xlabel="epoch", ylabel="loss")
+            axis.legend(loc="upper left", bbox_to_anchor=(0, -0.2), fontsize=7)
         for axis in axes[len(panels) :]:
             axis.set_visible(False)
-        handles = {line.get_label(): line for axis in axes for line in axis.lines}
-        if len(handles) > 1:
-            drawing.legend(
-                handles=list(handles.values()), loc="outside upper left", ncols=6, fontsize=7.5
-            )
     return drawing
 
 
@@ -168,17 +166,20 @@ def adversarial_images(rows: Mapping[str, Sequence[Attacked]], *, title: str) ->
 
 
 def _curve(
-    axis: Axes, history: Sequence[Mapping[str, Any]], *, colour: str, dashes: str, label: str
+    axis: Axes,
+    history: Sequence[Mapping[str, Any]],
+    *,
+    label: str,
+    **look: Any,  # noqa: ANN401  # of plot
 ) -> None:
     axis.plot(
         [row["epoch"] for row in history],
         [row["loss"] for row in history],
         linewidth=1.2,
-        marker="o" if len(history) == 1 else "",
         markersize=4,
-        color=colour,
-        linestyle=dashes,
-        label=label,
+        markevery=max(1, len(history) // 8),
+        label=label or "_",
+        **look,
     )
     axis.tick_params(labelsize=7)
     axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
