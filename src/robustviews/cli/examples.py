@@ -31,7 +31,6 @@ EPS = 8.0  # in 1/255, for encoders that were trained without an adversary
 
 def examples(options: argparse.Namespace) -> None:
     """Draw views of a few training images, and adversarial test images of each main row."""
-    from robustviews.attacks import fraction
     from robustviews.reporting import figures
 
     study = load_study(options.study)
@@ -40,8 +39,8 @@ def examples(options: argparse.Namespace) -> None:
     cells = plan.example_attacks(study)
     if cells:
         attacked = {cell.label: list(_attacked(study, cell, device)) for cell in cells}
-        name, eps = cells[0].attack or "", cells[0].eps or 0.0
-        title = f"{study.attacks[name].describe()}, at {fraction(eps)}"
+        shown = cells[0].measure
+        title = f"{shown.label}: {study.attacks[shown.metric].describe()}"
         drawings.append(figures.adversarial_images(attacked, title=title))
     files = iter(jobs(study)["examples", ""].writes)
     for drawing in drawings:

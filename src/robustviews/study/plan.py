@@ -184,10 +184,14 @@ def example_attacks(study: Study) -> tuple[Cell, ...]:
     """Return the cells whose adversarial images the report shows: one column of the main table.
 
     The column is the middle one of the attacked columns of the first attacked data set; without a
-    table or an attacked column there is none.
+    table or an attacked column there is none. An attack without steps makes no images.
     """
     main = next(iter(study.tables.values()), None)
-    attacked = [cell for cell in (cells(study, main) if main else []) if cell.eps is not None]
+    attacked = [
+        cell
+        for cell in (cells(study, main) if main else [])
+        if cell.eps is not None and study.attacks[cell.measure.metric].steps > 0
+    ]
     columns = list(dict.fromkeys(c.column for c in attacked if c.dataset == attacked[0].dataset))
     return tuple(cell for cell in attacked if cell.column == columns[len(columns) // 2])
 

@@ -208,6 +208,22 @@ def test_at_most_the_first_six_views_are_drawn():
     assert len(shown) == 1 + 3 * 6
 
 
+def test_adversarial_images_have_a_line_per_classifier_and_mark_wrong_predictions():
+    clean, adversarial = np.full((3, 4, 4), 0.5), np.full((3, 4, 4), 0.5)
+    adversarial[:, 0, 0] += 4 / 255
+    fooled = figures.Attacked(3, (clean, adversarial), ((3, 0.9), (5, 0.6)))
+    held = figures.Attacked(7, (clean, clean), ((7, 0.8), (7, 0.7)))
+    drawing = figures.adversarial_images({"one": [fooled, held], "two": [held, held]}, title="PGD")
+    axes = drawing.axes
+    assert len(axes) == 2 * 2 * 3
+    titles = [axis.get_title() for axis in axes[:6]]
+    assert titles == ["3: 90%", "\N{BALLOT X} 5: 60%", "", "7: 80%", "7: 70%", ""]
+    added = np.asarray(axes[2].images[0].get_array())
+    assert added[0, 0] == pytest.approx([0.5 + 10 * 4 / 255] * 3)
+    assert added[1, 1] == pytest.approx([0.5] * 3)
+    assert [axis.get_ylabel() for axis in axes[::6]] == ["one", "two"]
+
+
 def test_example_views_without_a_perturbation_are_grey():
     images = np.zeros((1, 3, 4, 4))
     drawing = figures.example_views(images, images[None], images[None])
