@@ -23,7 +23,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Otherwise each of many short processes compiles all its imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo reproduce report test-fast test torture bench check format lock image demo-in-image test-image test-cluster clean
+.PHONY: help setup demo reproduce report test-fast test torture bench docs check format lock image demo-in-image test-image test-cluster clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -64,6 +64,12 @@ torture: setup ## kill the workflow and its jobs at random for ten minutes, and 
 
 bench: setup ## time the training step and its parts against alternatives, in five minutes on two cores
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+docs: setup ## write the generated pages, and build docs/ as an offline site in site/
+	$(BIN)/robustviews keys >docs/study-file.md
+	$(BIN)/robustviews switches --markdown --study studies/cf-amc-ssl.yaml >docs/switches.md
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo 'Manual: $(CURDIR)/site/index.html'
 
 check: setup ## format, lint, types, spelling, and every shipped study
 	$(BIN)/ruff format --check
@@ -114,7 +120,7 @@ test-cluster: setup ## on Debian 12 as root: start Slurm with two simulated GPUs
 	ROBUSTVIEWS_TEST_CLUSTER=1 $(BIN)/pytest -n0 ci/cluster $(PYTEST_ARGS)
 
 clean: ## remove caches, but not data, results and .venv
-	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist site
 	find src tests ci workflow -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamp is written last and names its folder: an environment without a stamp is incomplete, and one that names

@@ -95,16 +95,15 @@ def bring(
     padding: int | None = None,
     classifier: bool = False,
 ) -> Imported:
-    """Import an encoder from a checkpoint of another program, of which the hash is known.
+    """Import an encoder from a checkpoint of another program, or raise CheckpointError.
 
     Args:
-        path: of the file; sha256: its hash, in hexadecimal digits.
+        path: of the file.
+        sha256: hash of the file, in hexadecimal digits.
         normalise: how its training normalised images, as in docs/import.md.
-        weights: which of several networks; padding: of a 3x3 stem; both as in docs/import.md.
+        weights: which of several networks.
+        padding: of a 3x3 stem.
         classifier: whether to keep one that came along.
-
-    Raises:
-        CheckpointError: as `checkpoints.bring` does.
     """
     options: Any = {"normalise": normalise, "weights": weights, "padding": padding}
     return checkpoints.bring(path, sha256=sha256, classifier=classifier, **options)

@@ -19,7 +19,7 @@ from robustviews.provenance.seal import sealed
 from robustviews.regimes import Free, Pgd
 from robustviews.reporting import results
 from robustviews.reporting.tables import TABLES, writers
-from robustviews.reporting.tables.metrics import metrics
+from robustviews.reporting.tables.metrics import headline, metrics
 from robustviews.study import folders, jobs, plan, specs
 from robustviews.study.schema import Claim, Figure, Row, Run, Study, Table
 
@@ -114,6 +114,7 @@ def write_shown(root: Path, study: Study) -> None:
     frame = results.frame(study, root)
     artifacts.write_text(folder / "frame.csv", results.to_csv(frame))
     artifacts.write_json(folder / "metrics.json", metrics(study, frame))
+    artifacts.write_json(folder / "headline.json", headline(study, frame))
     kinds = {".md": writers.markdown, ".csv": writers.csv, ".tex": writers.latex}
     for name, table in study.tables.items():
         made = TABLES[table.kind](study, table, results.frame(study, root, blocks=[table]))

@@ -25,6 +25,7 @@ FLAGS = [
     f"{SIMCLR}/crops2/pgd2",
     f"{SUPERVISED}/own/pgd2",
 ]
+EXAMPLES = ["examples/views", "examples/adversarial"]
 FIGURES = ["figures/strong", "figures/tradeoff", "figures/cost", "training/curves"]
 FILES = {
     *(f"pretrain/{name}/encoder.safetensors" for name in ENCODERS),
@@ -38,9 +39,10 @@ FILES = {
     *(f"sanity/{name}/flags.safetensors" for name in ENCODERS),
     *(f"sanity/{name}/record.json" for name in ENCODERS),
     *(f"tables/accuracies.{kind}" for kind in ("md", "csv", "tex")),
-    *(f"{name}.{kind}" for name in [*FIGURES, "examples/views"] for kind in ("svg", "png")),
+    *(f"{name}.{kind}" for name in [*FIGURES, *EXAMPLES] for kind in ("svg", "png")),
     "frame.csv",
     "metrics.json",
+    "headline.json",
     "report.html",
     "audit.html",
 }
@@ -200,7 +202,7 @@ def test_a_table_shows_the_frame(finished):
 
 
 def test_figures_are_pictures(finished):
-    for name in [*FIGURES, "examples/views"]:
+    for name in [*FIGURES, *EXAMPLES]:
         path = finished.folder / RESULTS / name
         assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
         svg = ElementTree.fromstring(path.with_suffix(".svg").read_bytes())
@@ -280,6 +282,6 @@ def test_snakemake_writes_its_own_report_without_network(finished, tmp_path, mon
     assert done.status == 0, done.text
     html = (tmp_path / "workflow.html").read_text(encoding="utf-8")
     assert not re.search(r"""<(script|link|img)[^>]+(src|href)=["']https?:""", html)
-    pictures = [f"{name.split('/')[1]}.svg" for name in [*FIGURES, "examples/views"]]
+    pictures = [f"{name.split('/')[1]}.svg" for name in [*FIGURES, *EXAMPLES]]
     shown = re.findall(r"^Adding (\S+) ", done.text, re.M)
     assert set(shown) == {"report.html", "accuracies.md", *pictures}

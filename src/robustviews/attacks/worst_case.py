@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from robustviews.attacks.primitive import Norm
+from robustviews.attacks.protocol import Precision
 from robustviews.attacks.radii import flag_name
 from robustviews.options import LazyModule, option, plan_only
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from robustviews.attacks.protocol import Model, Precision
+    from robustviews.attacks.protocol import Model
 else:
     torch = LazyModule("torch")
 

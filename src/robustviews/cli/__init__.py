@@ -23,7 +23,7 @@ from robustviews.study import StudyError, load_study
 Verb = Callable[[argparse.Namespace], int | None]
 
 _CHECKERS = ("verify", "audit")  # whose exit status 1 means that a check failed
-_STUDYLESS = ("import",)
+_STUDYLESS = ("import", "keys")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -152,6 +152,7 @@ def _options() -> dict[str, dict[str, Any]]:
         "--recalibrate": {**switch, "help": "measure this machine again"},
         "--each": {**switch, "help": "list every job"},
         "--json": {**switch, "help": "write JSON with all details"},
+        "--markdown": {**switch, "help": "write a page of the manual"},
         "--stages": {"nargs": "+", "metavar": "STAGE", "help": "check only these stages"},
         "--cell": {"metavar": "TABLE:ROW:COLUMN", "help": "check only this cell"},
         "--again": {"type": _positive, "metavar": "N", "help": "attack N images per attack again"},
@@ -187,7 +188,12 @@ VERBS: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "estimate time, memory and disk of the jobs still to run",
         ("--device", "--jobs", "--recalibrate", "--each", "--json"),
     ),
-    "switches": ("switches", "print what paper, code and study do at each switch", ()),
+    "switches": (
+        "switches",
+        "print what paper, code and study do at each switch",
+        ("--markdown",),
+    ),
+    "keys": ("switches", "print every key of a study file as Markdown", ()),
     "data": ("stages", "prepare a data set as uint8 arrays", ("--dataset", *_COMPUTES)),
     "encoder": ("stages", "import one encoder of the study", ("--encoder", *_COMPUTES)),
     "pretrain": ("stages", "train one encoder", ("--run", *_COMPUTES)),
@@ -209,7 +215,11 @@ VERBS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     ),
     "examples": ("examples", "draw example views, clean and perturbed", _COMPUTES),
     "frame": ("report", "write all results as one tidy CSV", ("--partial",)),
-    "metrics": ("report", "write the cells of all tables as one JSON", ("--partial",)),
+    "metrics": (
+        "report",
+        "write the cells of all tables, and a few numbers, as JSON",
+        ("--partial",),
+    ),
     "table": (
         "report",
         "write one table as Markdown, CSV and LaTeX",

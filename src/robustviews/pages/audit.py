@@ -26,8 +26,6 @@ from robustviews.study.schema import Study
 
 NAME = "audit.html"
 UNKNOWN = "unknown"
-_SHOWN = 12  # hexadecimal digits of a hash that the page shows
-_COMMIT = 7  # digits of a commit
 
 
 @dataclass(frozen=True)
@@ -36,16 +34,6 @@ class File:
 
     path: str
     hash: str
-
-    @property
-    def name(self) -> str:
-        """Its name without folders."""
-        return self.path.rpartition("/")[2]
-
-    @property
-    def short(self) -> str:
-        """First digits of the hash."""
-        return self.hash[:_SHOWN]
 
 
 @dataclass(frozen=True)
@@ -83,11 +71,6 @@ class JobEntry:
     inputs: tuple[File, ...]
     outputs: tuple[File, ...]
     findings: tuple[Finding, ...]
-
-    @property
-    def short_commit(self) -> str:
-        """First digits of the commit."""
-        return self.commit if self.commit == UNKNOWN else self.commit[:_COMMIT]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from robustviews.provenance.disk import Disk
 from robustviews.provenance.findings import Finding, State
 from robustviews.reporting import claims, results
 from robustviews.reporting.tables import TABLES, writers
-from robustviews.reporting.tables.metrics import CLAIMS
+from robustviews.reporting.tables.metrics import CLAIMS, headline
 from robustviews.study import folders
 from robustviews.study.cells import Address
 from robustviews.study.claims import blocks
@@ -110,7 +110,23 @@ def metrics(disk: Disk, computed: dict[Address, tuple[Cell, float | None]]) -> l
     if count < len(computed):
         text += f", {len(computed) - count} cannot be computed; see their jobs"
         return [Finding("metrics", path.as_posix(), State.UNKNOWN, text)]
-    return [Finding("metrics", path.as_posix(), State.VERIFIED, text)]
+    return [Finding("metrics", path.as_posix(), State.VERIFIED, text), *_headline(disk, rows)]
+
+
+def _headline(disk: Disk, rows: list[results.Result]) -> list[Finding]:
+    """Compare headline.json with the same numbers of the results."""
+    path = folders.results_folder(disk.study) / "headline.json"
+    if not disk.exists(path):
+        return []
+    expected = headline(disk.study, rows)
+    try:
+        found = artifacts.read_json(disk.root / path)
+    except ArtifactError as error:
+        return [Finding("metrics", path.as_posix(), State.FAILED, f"{error}")]
+    if found == expected:
+        return [Finding("metrics", path.as_posix(), State.VERIFIED, "as the results give them")]
+    text = f"{found} is stated, the results give {expected}; {disk.remake(path)}"
+    return [Finding("metrics", path.as_posix(), State.FAILED, text)]
 
 
 def _rows(disk: Disk) -> list[results.Result]:

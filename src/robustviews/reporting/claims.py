@@ -129,17 +129,6 @@ def evaluate(study: Study, frame: list[Result]) -> list[Outcome]:
     return [_against_paper(outcome) for outcome in outcomes]
 
 
-def markdown(outcomes: Sequence[Outcome]) -> str:
-    """Write the outcomes of all claims as a Markdown table."""
-    lines = ["| claim | says | result | published numbers | decisive inequality |"]
-    lines.append("| --- " * 5 + "|")
-    lines += [
-        f"| {one.name} | {one.says} | {one.state} | {one.published} | {one.decisive} |"
-        for one in outcomes
-    ]
-    return "\n".join(["## Claims", "", *lines, "", LEGEND, ""])
-
-
 LEGEND = (
     "Holds: every inequality of the claim is significant; fails: one is significant in the other "
     f"direction ({ALPHA:.0%} over all claims of the study, one-sided, after Holm). The tests cover "

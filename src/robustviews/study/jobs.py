@@ -19,6 +19,7 @@ from robustviews.study.specs import Spec
 
 Key = tuple[str, str]  # (rule, name)
 
+_METRICS = ("metrics.json", "headline.json")
 _TABLE, _DRAWN = (".md", ".csv", ".tex"), (".svg", ".png")
 REPORTING = ("frame", "metrics", "table", "figure", "curves", "examples", "report")
 RULES = ("data", "encoder", "pretrain", "probe", "attack", "sanity", *REPORTING)
@@ -93,6 +94,11 @@ def pending(study: Study) -> dict[Key, Job]:
 def data_job(study: Study, dataset: str) -> Key:
     """Return the job that prepares a data set."""
     return "data", folders.data_folder(study, dataset).name
+
+
+def attack_of(cell: plan.Cell) -> str:
+    """Return the name of the attack on the first seed of a cell."""
+    return f"{cell.runs[0]}/{cell.probe}/{cell.attack}"
 
 
 def _computing(study: Study) -> Iterator[Job]:
@@ -173,6 +179,11 @@ def _reporting(study: Study, computing: dict[Key, Job]) -> Iterator[Job]:
         folders.pretrain_folder(study, run) / folders.CURVE: ("pretrain", run)
         for run in plan.pretrainings(study)
     }
+    attacked = {
+        file: source
+        for cell in plan.example_attacks(study)
+        for file, source in computing["attack", attack_of(cell)].reads.items()
+    }
     cells = written(_cells(study))
     shown = [
         *(
@@ -187,12 +198,13 @@ def _reporting(study: Study, computing: dict[Key, Job]) -> Iterator[Job]:
         job(
             "examples",
             "",
-            {encoder: ("pretrain", example)} | data,
+            {encoder: ("pretrain", example)} | data | attacked,
             *_named("examples/views", _DRAWN),
+            *(_named("examples/adversarial", _DRAWN) if attacked else ()),
         ),
     ]
     yield job("frame", "", cells, "frame.csv")
-    yield job("metrics", "", written(_cells(study, *claims.blocks(study))), "metrics.json")
+    yield job("metrics", "", written(_cells(study, *claims.blocks(study))), *_METRICS)
     yield from shown
     pages = {file: source.key for source in shown for file in source.writes}
     yield job("report", "", cells | pages, "report.html", "audit.html")

@@ -257,6 +257,22 @@ def encoders(study: Study) -> list[str]:
     return [name for rule, name in dict.fromkeys(needed) if rule == "encoder"]
 
 
+def example_attacks(study: Study) -> tuple[Cell, ...]:
+    """Return the cells whose adversarial images the report shows: one column of the main table.
+
+    The column is the middle one of the attacked columns of the first attacked data set; without a
+    table or an attacked column there is none. An attack without steps makes no images.
+    """
+    main = next(iter(study.tables.values()), None)
+    attacked = [
+        cell
+        for cell in (cells(study, main) if main else [])
+        if cell.eps is not None and study.attacks[cell.measure.metric].steps > 0
+    ]
+    columns = list(dict.fromkeys(c.column for c in attacked if c.dataset == attacked[0].dataset))
+    return tuple(cell for cell in attacked if cell.column == columns[len(columns) // 2])
+
+
 def label(study: Study, entry: str) -> str:
     """Return the label of a run or imported encoder, or its name if it has no label."""
     return options_of(study, entry).label or entry

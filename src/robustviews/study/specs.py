@@ -182,6 +182,8 @@ def report_spec(study: Study, block: str = "", *, rule: str = "report") -> Spec:
             name: [table.columns, {row: [of.run, of.probe] for row, of in table.rows.items()}]
             for name, table in study.tables.items()
         }
+    elif rule == "examples":
+        content = [_example(study, cell) for cell in plan.example_attacks(study)]
     spec = {"block": content, "labels": labels, "titles": titles, "code": code}
     if shown or rule == "report":
         blocks = [shown] if shown else []
@@ -190,6 +192,13 @@ def report_spec(study: Study, block: str = "", *, rule: str = "report") -> Spec:
     if rule in ("metrics", "report"):
         spec["claims"] = [study.claims, *(_claimed(study, one) for one in study.claims.values())]
     return _plain(spec)
+
+
+def _example(study: Study, cell: plan.Cell) -> list[Any]:
+    """Return what decides the adversarial images of a cell, given encoder, head and data."""
+    assert cell.attack is not None
+    attack = attack_spec(study, cell.runs[0], cell.probe, cell.attack)
+    return [cell.label, cell.column, attack, study.attacks[cell.attack].describe()]
 
 
 def _protocol(study: Study, *blocks: Table | Figure) -> dict[str, list[str]]:

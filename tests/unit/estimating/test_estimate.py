@@ -94,7 +94,7 @@ def test_another_spec_makes_a_job_and_its_dependents_pending_but_nothing_else():
         f"{run}/rle" for run, probe in plan.heads(study) if probe == "rle"
     }
     assert ("report", "") in jobs
-    assert ("examples", "") not in jobs
+    assert ("curves", "") not in jobs
 
 
 @pytest.mark.parametrize("damage", ["missing", "damaged", "output", "list"])

@@ -214,6 +214,27 @@ def test_the_label_of_a_cell_is_that_of_its_row_else_its_run_else_the_run_name()
     assert [cell.label for cell in plan.cells(study(), table)] == ["A", "SimCLR", "emp"]
 
 
+def test_the_adversarial_images_are_those_of_the_middle_attacked_column_of_the_main_table():
+    columns = ("digits/clean", "digits/pgd/4", "digits/pgd/8", "digits/minutes", "other/pgd/4")
+    rows = {"first": Row("emp", "rle"), "second": Row("simclr", "rle")}
+    shown = plan.example_attacks(study(tables={"one": Table("A table", columns, rows)}))
+    assert [(cell.row, cell.column) for cell in shown] == [
+        ("first", "digits/pgd/8"),
+        ("second", "digits/pgd/8"),
+    ]
+    made = jobs.jobs(study())["examples", ""]
+    assert ("probe", "emp-digits-s3/rle") in made.needs
+    assert ("probe", "emp-digits-s5/rle") not in made.needs, "the first seed alone"
+
+
+def test_a_study_without_attacked_columns_has_no_adversarial_images():
+    plain = study(tables={"one": Table("A table", ("digits/clean",), {"a": Row("emp", "rle")})})
+    for without in (plain, study(tables={})):
+        assert plan.example_attacks(without) == ()
+        names = {path.name for path in jobs.jobs(without)["examples", ""].writes}
+        assert names == {"views.svg", "views.png"}
+
+
 def test_a_run_has_its_own_seeds_or_those_of_the_study():
     assert plan.seeds_of(study(), "emp") == (3, 5)
     assert plan.seeds_of(study(), "supervised") == (0, 1)

@@ -15,7 +15,12 @@ from matplotlib.figure import Figure as Drawing
 from robustviews.reporting.figures.charts import bars, cost, tradeoff
 from robustviews.reporting.figures.radius import radius
 from robustviews.reporting.figures.style import GREY, STYLE, to_png, to_svg
-from robustviews.reporting.figures.trainings import example_views, training_curves
+from robustviews.reporting.figures.trainings import (
+    Attacked,
+    adversarial_images,
+    example_views,
+    training_curves,
+)
 from robustviews.reporting.tables.values import RowValues, row_values
 
 if TYPE_CHECKING:
@@ -29,7 +34,16 @@ FIGURES: dict[str, Callable[[list[RowValues], str], Drawing]] = {
     "radius": radius,
 }
 
-__all__ = ["FIGURES", "draw", "example_views", "to_png", "to_svg", "training_curves"]
+__all__ = [
+    "FIGURES",
+    "Attacked",
+    "adversarial_images",
+    "draw",
+    "example_views",
+    "to_png",
+    "to_svg",
+    "training_curves",
+]
 
 
 def draw(study: Study, figure: Figure, frame: list[Result]) -> Drawing:

@@ -38,7 +38,10 @@ def describe(study: Study, table: str, cell: Cell, frame: list[Result]) -> Itera
     value = row.cells[shown.columns.index(cell.column)]
     text = cell_text(value)
     yield f"published: {text.published or 'the paper has no such value'}"
-    yield f"ours: {text.ours}{_interval(value)}"
+    ours = text.ours
+    if value.ours is not None and not value.column.is_minutes:
+        ours = percent(value.ours)
+    yield f"ours: {ours}{_interval(value)}"
     if value.struck:
         yield f"struck: {text.struck}"
     if value.ours is not None and value.covers not in (None, "resampled"):

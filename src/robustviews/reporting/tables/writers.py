@@ -29,11 +29,15 @@ _LATEX = {
 }
 
 
+WIDE = 0.02  # half of an interval beyond which tenths of a percent say nothing
+LEAST = 0.001  # smallest half of an interval that is printed, so that none is zero
+
+
 class CellText(NamedTuple):
     """The parts of a cell as text, for a writer to combine.
 
     Attributes:
-        ours: `75.4`, or `not run`.
+        ours: `75.4`, or `not run`; whole percents where the interval is wider than +-2 points.
         spread: half of the interval, `0.9`; empty where there is none.
         seeds: `2 of 3 seeds` if some were not run; otherwise empty.
         published: `75.88`, `published value not available`, or empty.
@@ -67,11 +71,13 @@ def cell_text(cell: CellValue) -> CellText:
         return CellText(NOT_RUN, "", "", published, "", "", state="", struck="")
     done = len(cell.evidence)
     half = cell.half
-    decimals = 2 if half is not None and half * PERCENT < 0.1 else 1
+    decimals = 0 if half is not None and half > WIDE else 1
     is_shown = cell.verdict is not None and cell.verdict.state != "not attempted"
     return CellText(
         ours=("≥ " if cell.at_bound else "") + number(cell.column, cell.ours, decimals),
-        spread="" if half is None or cell.struck else number(cell.column, half, decimals),
+        spread=""
+        if half is None or cell.struck
+        else number(cell.column, max(half, LEAST), decimals),
         seeds="" if done == cell.planned else f"{done} of {cell.planned} seeds",
         published=published,
         difference="" if cell.difference is None else signed(cell.difference, decimals),
