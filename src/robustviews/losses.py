@@ -20,6 +20,11 @@ from robustviews.machine import distributed
 from robustviews.machine.runtime import widen
 
 
+def unit(z: Tensor) -> Tensor:
+    """Scale projections (..., D) to unit norm."""
+    return functional.normalize(z, dim=-1)
+
+
 def nt_xent(
     z: Tensor,
     *,

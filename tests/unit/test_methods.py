@@ -115,7 +115,7 @@ def test_self_supervised_losses_never_use_labels(name):
 
 def test_emp_ssl_is_200_invariances_and_a_coding_rate_of_projections_by_view():
     net, batch = network("emp_ssl").eval(), batch_of(3)
-    z = torch.stack([net(view) for view in batch.views])  # (V, B, D)
+    z = losses.unit(torch.stack([net(view) for view in batch.views]))  # (V, B, D)
     expected = 200 * losses.invariance(z) + losses.total_coding_rate(z)
     actual = EmpSsl().train_loss(net, batch, batch.views)
     torch.testing.assert_close(actual, expected, rtol=1e-6, atol=1e-6)
@@ -123,7 +123,7 @@ def test_emp_ssl_is_200_invariances_and_a_coding_rate_of_projections_by_view():
 
 def test_unit_scale_sums_both_terms_over_views():
     net, batch = network("emp_ssl").eval(), batch_of(3)
-    z = torch.stack([net(view) for view in batch.views])
+    z = losses.unit(torch.stack([net(view) for view in batch.views]))
     for kind in ("cosine", "trace"):
         method = EmpSsl(emp_scale="unit_sum", emp_invariance=kind, tcr_eps=0.04)
         one_by_one = losses.invariance(z, kind=kind) + losses.total_coding_rate(z, eps=0.04)

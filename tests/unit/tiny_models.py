@@ -77,10 +77,11 @@ class Noting:
         self.given.append((batch, delta))
         self.draws.append(torch.rand(3, generator=generator))
         for _ in range(self.updates_per_batch):
-            before = net.weight.item()
-            net.weight.grad = torch.ones_like(net.weight)
+            weight = net.encoder.weight
+            before = weight.item()
+            weight.grad = torch.ones_like(weight)
             update()
-            self.rates.append(before - net.weight.item())
+            self.rates.append(before - weight.item())
         number = len(self.given)
         losses = [torch.tensor(self.losses(number))] * self.updates_per_batch
         return losses, torch.tensor(float(number))

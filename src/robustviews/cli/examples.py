@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from robustviews.encoder import Encoder
+    from robustviews.methods import Batch, Loss, Method
 
 IMAGES = 4  # in the picture
 STEPS = 10
@@ -29,8 +30,8 @@ def examples(options: argparse.Namespace) -> None:
     from robustviews.attacks import fraction, in_pixels, pgd
     from robustviews.encoder import restore_encoder
     from robustviews.machine import runtime
-    from robustviews.pretrain import make_batch
     from robustviews.reporting import figures
+    from robustviews.step import make_batch
 
     study = load_study(options.study)
     device = set_up(options, study)
@@ -56,9 +57,10 @@ def examples(options: argparse.Namespace) -> None:
     )
     _check_finite(encoder, batch.views, name)
     eps = run.regime.eps or EPS
+    what, loss = _adversary(encoder, run.method, batch)
     with runtime.frozen(encoder):
         adversarial = pgd(
-            run.method.attack_loss(encoder, batch),
+            loss,
             run.method.target(batch),
             eps=in_pixels(eps),
             step_size=in_pixels(eps / 4),
@@ -71,11 +73,32 @@ def examples(options: argparse.Namespace) -> None:
         batch.images.cpu().numpy(),
         batch.views.cpu().numpy(),
         perturbed.cpu().numpy(),
-        note=f"{plan.label(study, pretraining.entry)}; PGD-{STEPS} on its loss at {fraction(eps)}",
+        note=f"{plan.label(study, pretraining.entry)}; PGD-{STEPS} on {what} at {fraction(eps)}",
     )
     svg, png = job.writes
     artifacts.write_bytes(svg, figures.to_svg(drawing))
     artifacts.write_bytes(png, figures.to_png(drawing))
+
+
+def _adversary(encoder: Encoder, method: Method, batch: Batch) -> tuple[str, Loss]:
+    """Return what an adversary maximises, in words and as a function of the perturbed target.
+
+    Heads and teachers are not stored, so a method that has some is attacked through its encoder.
+    """
+    import torch
+
+    from robustviews.network import build_network
+
+    net = build_network(encoder, method).eval()
+    if not [*net.projector.parameters(), *net.predictor.parameters(), *net.teacher.parameters()]:
+        return "its loss", method.attack_loss(net, batch)
+    with torch.no_grad():
+        first = encoder(batch.views[0])
+    similarity = torch.nn.functional.cosine_similarity
+    return (
+        "the distance of two views",
+        lambda adversarial: -similarity(encoder(adversarial), first).mean(),
+    )
 
 
 def _check_finite(encoder: Encoder, images: Tensor, run: str) -> None:

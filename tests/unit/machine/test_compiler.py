@@ -11,6 +11,7 @@ from robustviews import step
 from robustviews.augment import Views
 from robustviews.machine import compiler, distributed
 from robustviews.methods import EmpSsl, SimClr
+from robustviews.network import build_network
 from robustviews.regimes import Free, Pgd
 from tests.unit.tiny_models import SIZE, tiny_encoder, train
 
@@ -53,7 +54,7 @@ def test_several_ranks_train_without_the_compiler_and_report_why(monkeypatch):
     monkeypatch.setattr(distributed, "ranks", lambda: 2)
     encoder = tiny_encoder()
     shape = {"method": EmpSsl(), "regime": Free(), "views": Views(count=2), "size": SIZE}
-    done = step.compile_encoder(encoder, **shape, batch_size=4)
+    done = step.compile_encoder(build_network(encoder, EmpSsl()), **shape, batch_size=4)
     assert done == (compiler.ON_SEVERAL, 0.0)
     assert encoder._compiled_call_impl is None
 
@@ -99,9 +100,8 @@ def test_the_trial_has_the_shapes_of_the_training_and_updates_nothing(
     # The parameters are on the CPU: only their reported device differs.
     monkeypatch.setattr(compiler, "EAGER_DEVICES", ())
     encoder.precision = "tf32"
-    step.compile_encoder(
-        encoder, method=method, regime=regime, views=views, size=SIZE, batch_size=4
-    )
+    net = build_network(encoder, method).train()
+    step.compile_encoder(net, method=method, regime=regime, views=views, size=SIZE, batch_size=4)
     encoder.precision = "fp32"
     assert rounded == {True}
     during = set(shapes)
