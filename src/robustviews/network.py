@@ -60,6 +60,10 @@ class Network(nn.Module):
         """Map images (N, 3, H, W) to projections (N, D), in float32 or wider."""
         return self._apply_head(self.projector, self.encoder(images))
 
+    def embed(self, images: Tensor) -> Tensor:
+        """Do as `forward`, but never through a compiled encoder, which has other shapes."""
+        return self._apply_head(self.projector, self.encoder.forward(images))
+
     def predict(self, z: Tensor) -> Tensor:
         """Map projections (N, D) to predictions or scores, in float32 or wider."""
         return self._apply_head(self.predictor, z)

@@ -29,6 +29,8 @@ from robustviews.step import compile_encoder, make_batch
 log = logging.getLogger(__name__)
 
 
+Measure = Callable[[Network], dict[str, float]]
+
 LOWER = "lower optimizer.lr, or use precision: fp32"  # if a network diverges
 
 
@@ -126,8 +128,8 @@ class Training:
         progress.update += 1
         self.net.update = progress.update
 
-    def close_pass(self, length: Length, title: str) -> None:
-        """Add a line of history and begin the next pass.
+    def close_pass(self, length: Length, title: str, monitor: Measure | None = None) -> None:
+        """Add a line of history, with what a monitor measures, and begin the next pass.
 
         Raises:
             TrainingError: the loss is no longer finite.
@@ -145,6 +147,8 @@ class Training:
             "seconds": round(progress.seconds, 3),
             "images_per_second": round(trained / max(progress.seconds - previous, 1e-9), 1),
         }
+        if monitor is not None and math.isfinite(loss):
+            row |= monitor(self.net)
         log.info("run=%s %s", title, " ".join(f"{key}={row[key]:.6g}" for key in row))
         if not math.isfinite(loss):
             raise TrainingError(f"{title}: the loss is {loss} after pass {progress.epoch}; {LOWER}")
@@ -203,6 +207,7 @@ def pretrain(
     seed: int = 0,
     checkpoint: Checkpoint | None = None,
     watch: Callable[[int], None] | None = None,
+    monitor: Measure | None = None,
     title: str = "pretrain",
 ) -> Progress:
     """Train an encoder in place. In distributed training every rank calls this function.
@@ -224,6 +229,7 @@ def pretrain(
         seed: every random choice is a hash of the seed and the purpose of the choice.
         checkpoint: saves the state, from which an interrupted training resumes.
         watch: called after each minibatch with the number of finished minibatches.
+        monitor: measures the network after each pass, for the line of history.
         title: title of the progress bar and of log lines.
 
     Returns:
@@ -262,7 +268,7 @@ def pretrain(
             with runtime.tf32(allowed=precision == "tf32"):  # views are made outside this block
                 training.train(batch, method, regime, starts)
             if progress.position == length.minibatches:
-                training.close_pass(length, title)
+                training.close_pass(length, title, monitor)
             if checkpoint is not None and distributed.broadcast_first(checkpoint.due()):
                 training.save(checkpoint)
             done = training.done(length)

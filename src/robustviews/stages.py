@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from robustviews import augment, evaluate, step
     from robustviews import encoder as encoders
+    from robustviews import monitor as monitoring
     from robustviews import pretrain as pretraining
     from robustviews.attacks import Attack
     from robustviews.augment import Views
@@ -40,6 +41,7 @@ else:
     torch = LazyModule("torch")
     augment = LazyModule("robustviews.augment")
     encoders, evaluate = LazyModule("robustviews.encoder"), LazyModule("robustviews.evaluate")
+    monitoring = LazyModule("robustviews.monitor")
     pretraining, step = LazyModule("robustviews.pretrain"), LazyModule("robustviews.step")
     distributed = LazyModule("robustviews.machine.distributed")
     feed, memory = LazyModule("robustviews.machine.feed"), LazyModule("robustviews.machine.memory")
@@ -160,6 +162,7 @@ def pretrain(
             compiled=compile,
             seed=seed,
             checkpoint=checkpoint,
+            monitor=monitoring.Monitor(rows, labels, method, size=size),
             title=title,
         )
     part = encoders.first_nonfinite(network, augment.to_float(feed.first(rows, CHECKED), size))

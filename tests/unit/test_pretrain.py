@@ -29,9 +29,12 @@ from robustviews.pretrain import Progress, TrainingError
 from robustviews.regimes import Free, Pgd, Standard, passes_over_data
 from tests.unit.tiny_models import (
     SIZE,
+    SMALL,
     Noting,
+    encoder_for,
     noise_images,
     note,
+    small_method,
     tiny_encoder,
     train,
     weights_of,
@@ -143,7 +146,10 @@ def test_updates_are_passes_by_minibatches_by_replays(name, regime, updates):
     assert {name for name in after if after[name] == before[name]} <= idle
     passes = progress.update * (3 if isinstance(regime, Pgd) else 1)
     tracked = int(encoder.state_dict()["backbone.bn1.num_batches_tracked"])
-    assert tracked == passes * (2 if name == "simclr" else 1)
+    if method.evaluated == "teacher":  # it sees each view of a minibatch once
+        assert tracked == 2 * 6
+    else:
+        assert tracked == passes * (1 if name in ("emp_ssl", "supervised") else 2)
 
 
 @pytest.mark.parametrize("replays", [1, 3])
@@ -400,7 +406,8 @@ class Case:
     precision: str = "fp32"
 
     def train(self, checkpoint=None):
-        encoder = tiny_encoder()
+        names = {cls: name for name, cls in METHODS.items()}
+        encoder = encoder_for(names[type(self.method)])
         progress = train(
             encoder,
             method=self.method,
@@ -420,6 +427,10 @@ CASES = {
         {"name": "lars"}, SimClr(), Free(2, delta_lifetime="minibatch", delta_start="uniform")
     ),
     "pgd, bf16": Case({"name": "lars"}, SimClr(), Pgd(steps=1), "bf16"),
+}
+CASES |= {
+    name: Case({"name": "lars"}, small_method(name), regime)
+    for name, regime in zip(SMALL, itertools.cycle([Free(2), Pgd(steps=1)]), strict=False)
 }
 cases = pytest.mark.parametrize("case", CASES)
 
@@ -444,6 +455,7 @@ def test_a_training_resumes_from_any_minibatch_as_if_never_interrupted(case, uni
     saving, _ = CASES[case].train(memory)
     assert saving == weights
     assert len(memory.saved) == 6
+    last, _ = memory.load()
     for minibatches in range(1, 7):
         again = Memory()
         again.saved = memory.saved[:minibatches]
@@ -452,6 +464,9 @@ def test_a_training_resumes_from_any_minibatch_as_if_never_interrupted(case, uni
         assert of_training(resumed_progress) == of_training(progress)
         assert resumed_progress.resumed == 1
         assert again.minibatches == 6 - minibatches
+        state, _ = again.load()  # with heads, teacher and state of the method
+        assert state.keys() == last.keys()
+        assert all(torch.equal(state[name], last[name]) for name in last)
 
 
 @cases

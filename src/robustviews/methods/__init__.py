@@ -8,7 +8,11 @@ that the sum over ranks equals the single-process loss.
 
 from __future__ import annotations
 
+from robustviews.methods.barlow_twins import BarlowTwins
+from robustviews.methods.byol import Byol
+from robustviews.methods.dino import Dino
 from robustviews.methods.emp_ssl import EmpSsl
+from robustviews.methods.moco_v3 import MocoV3
 from robustviews.methods.protocol import (
     Base,
     Batch,
@@ -22,22 +26,32 @@ from robustviews.methods.protocol import (
     divide,
 )
 from robustviews.methods.simclr import SimClr
+from robustviews.methods.simsiam import SimSiam
 from robustviews.methods.supervised import Supervised
+from robustviews.methods.swav import SwAv
+from robustviews.methods.vicreg import VicReg
 
 __all__ = [
     "METHODS",
+    "BarlowTwins",
     "Base",
     "Batch",
+    "Byol",
+    "Dino",
     "DivisionError",
     "EmpSsl",
     "Heads",
     "Loss",
     "Method",
+    "MocoV3",
     "Net",
     "Share",
     "SimClr",
+    "SimSiam",
     "Supervised",
+    "SwAv",
     "TwoViews",
+    "VicReg",
     "divide",
 ]
 
@@ -45,4 +59,11 @@ METHODS: dict[str, type[Method]] = {
     "emp_ssl": EmpSsl,
     "simclr": SimClr,
     "supervised": Supervised,
+    "barlow_twins": BarlowTwins,
+    "vicreg": VicReg,
+    "simsiam": SimSiam,
+    "byol": Byol,
+    "moco_v3": MocoV3,
+    "swav": SwAv,
+    "dino": Dino,
 }
