@@ -111,6 +111,7 @@ class Training:
         """Train; return this rank's weights and its share of each loss. Rank 0 saves its state."""
         method, regime = METHODS[self.method], Cut(REGIMES[self.regime], self.left)
         net = tiny_network()
+        net.projects = self.method not in SMALL
         # Rank 0 saves after every minibatch; the checkpoint of other ranks is never due.
         checkpoint = Resume(self.folder / "state", {}, [], 0 if rank == 0 else 60)
         try:

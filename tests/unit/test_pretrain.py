@@ -170,6 +170,14 @@ def test_a_constant_rate_stays():
     assert notes.rates == pytest.approx([0.2] * 12)
 
 
+def test_a_warm_up_rises_linearly_and_leaves_the_other_passes_to_the_schedule():
+    options = {"lr": 0.3, "warmup_epochs": 1, "warmup_lr": 0.03}
+    _, notes = note(Noting(2), optimizer=options, epochs=3)
+    rise = [0.03 + 0.27 * step / 6 for step in range(6)]
+    fall = [0.15 * (1 + math.cos(math.pi * step / 12)) for step in range(12)]
+    assert notes.rates == pytest.approx(rise + fall)
+
+
 def test_a_triangular_rate_rises_from_zero_to_the_half_and_falls_again():
     _, notes = note(Noting(2), optimizer={"schedule": "triangular", "lr": 0.6})
     expected = [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1]
@@ -346,6 +354,16 @@ def test_sgd_is_nesterov_s_with_weight_decay():
         expected = expected - 0.05 * (gradient + 0.9 * velocity)
     actual = descend(lambda p: Sgd(p, 0.05, momentum=0.9, nesterov=True, weight_decay=0.1))
     torch.testing.assert_close(actual, expected)
+
+
+@pytest.mark.parametrize("optimizer", [Sgd, Lars])
+def test_heavy_ball_momentum_does_not_look_ahead(optimizer):
+    expected, velocity = torch.linspace(-1, 1, 5, dtype=torch.float64), 0.0
+    for step in range(1, 5):
+        velocity = 0.9 * velocity + step * expected
+        expected = expected - 0.05 * velocity
+    options = {"momentum": 0.9, "nesterov": False, "weight_decay": 0.0}
+    torch.testing.assert_close(descend(lambda p: optimizer(p, 0.05, **options)), expected)
 
 
 def test_adam_is_that_of_kingma_and_ba_with_weight_decay():

@@ -120,7 +120,7 @@ class Noting:
 class _Nothing(nn.Module):
     """A network of one parameter."""
 
-    precision = "unset"
+    precision, projects = "unset", True
 
     def __init__(self) -> None:
         super().__init__()

@@ -8,17 +8,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from robustviews.methods.protocol import Base, Batch, Loss, Net
+from robustviews.methods.protocol import Base, Batch, Heads, Loss, Net
 from robustviews.options import LazyModule, option, switch
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from robustviews import losses
+    from robustviews import losses, projectors
+    from robustviews.encoder import Encoder
     from robustviews.machine import distributed
 else:
     torch, losses = LazyModule("torch"), LazyModule("robustviews.losses")
+    projectors = LazyModule("robustviews.projectors")
     distributed = LazyModule("robustviews.machine.distributed")
 
 
@@ -43,6 +45,7 @@ class SimClr(Base):
         simclr_clean_branch: how the adversary's clean view is encoded. `recomputed`: in every
             attack step, with gradient (code: 12 passes per update); `once`: once and detached (7
             with a backward pass).
+        projector: widths of the layers of the projector, if `encoder.hidden` is null.
     """
 
     simclr_temperature: float = switch(0.07, gt=0, code=(0.07,))
@@ -59,8 +62,16 @@ class SimClr(Base):
     simclr_clean_branch: Literal["recomputed", "once"] = switch(
         "recomputed", code={"pgd": ("recomputed",)}
     )
+    projector: tuple[int, ...] = option((2048, 256), ge=1)
+    own_projector: ClassVar[bool] = True
     supervised: ClassVar[bool] = False
     divided: ClassVar[Literal["views", "images"]] = "images"
+
+    def heads(self, encoder: Encoder) -> Heads:
+        """Return a projector without batch norm."""
+        if encoder.projects:
+            return Heads()
+        return Heads(projectors.mlp(encoder.outputs, self.projector, norm=False))
 
     def check_views(self, count: int) -> None:
         """Raise ValueError unless there are exactly two views."""

@@ -23,6 +23,7 @@ class Supervised(Base):
 
     supervised: ClassVar[bool] = True
     divided: ClassVar[Literal["views", "images"]] = "images"
+    own_projector: ClassVar[bool] = True  # its classifier
 
     def check_views(self, count: int) -> None:
         """Raise ValueError unless there is exactly one view."""

@@ -9,6 +9,7 @@ from typing import Any
 from robustviews.attacks import fraction
 from robustviews.methods import DivisionError, divide
 from robustviews.probe import LinearProbe, Probe
+from robustviews.regimes import passes_over_data
 from robustviews.sanity import Stepwise, unreached
 from robustviews.study.claims import check_claims
 from robustviews.study.columns import CLEAN, FORM, MINUTES, Column
@@ -100,7 +101,22 @@ class _Checker:
         except ValueError as error:
             views = node.get("views", node)
             self._add(views.at.get("count", node.at.get("views", node.place)), str(error))
+        self._check_warmup(run, node.get("optimizer", node))
+        if run.encoder.hidden is None and not run.method.own_projector:
+            encoder = node.get("encoder", node)
+            message = "this method adds no projector of its own; expected a number, found null"
+            self._add(encoder.at.get("hidden", encoder.place), message)
         self._check_ranks(run, node)
+
+    def _check_warmup(self, run: Run, node: LocatedDict) -> None:
+        """Report a warm-up that leaves no pass for the schedule."""
+        warmup, regime = run.optimizer.warmup_epochs, run.regime
+        passes = passes_over_data(
+            run.epochs, run.epochs_meaning, regime.updates_per_batch, run.views.count
+        )
+        if warmup >= passes:
+            message = f"{warmup} of {passes} passes leave none for the schedule; lower it"
+            self._add(node.at.get("warmup_epochs", node.place), message)
 
     def _check_ranks(self, run: Run, node: LocatedDict) -> None:
         """Report a training that cannot be divided among the ranks."""
@@ -184,6 +200,12 @@ class _Checker:
             self._add(place, message)
         return not message
 
+    @staticmethod
+    def _lacks(run: Run, probe: Probe) -> bool:
+        """Return whether a probe reads a pre-feature that the encoder of a run does not have."""
+        alone = run.encoder.hidden is None and run.method.own_projector
+        return alone and probe.trained and probe.feature == "prefeature"
+
     def _check_row(
         self, row: Row, columns: list[tuple[str, str]], count: int, node: LocatedDict
     ) -> None:
@@ -203,6 +225,9 @@ class _Checker:
             expected = "probe `own`" if run.method.supervised else "a trained probe"
             message = f"run `{row.run}` needs {expected}, found `{row.probe}`"
             self._add(node.at["probe"], message)
+        if run and probe and self._lacks(run, probe):
+            message = f"`{row.probe}` reads the pre-feature, which run `{row.run}` has not"
+            self._add(node.at["probe"], f"{message} (encoder.hidden: null); use feature: backbone")
         if probe and probe.stack > 1:
             for metric in dict.fromkeys(metric for _, metric in columns):
                 attack = self._study.attacks.get(metric)

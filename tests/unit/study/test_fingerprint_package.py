@@ -211,7 +211,7 @@ def test_a_backbone_reruns_everything_that_has_a_network(changed):
 
 
 def test_a_recipe_of_colours_reruns_the_jobs_that_make_views(changed):
-    edit = replaced(r"jitter=0\.8", "jitter=0.7", "augment")
+    edit = replaced(r"jitter=0\.8", "jitter=0.7", "recipes")
     assert changed(edit) == PRETRAIN | {"probe crops", "attack crops pgd"}
 
 
