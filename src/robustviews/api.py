@@ -55,7 +55,7 @@ def load_encoder(folder: str | Path, *, device: str = "cpu") -> Encoder:
         device: device of the returned module.
 
     Returns:
-        A module from images (N, 3, H, W) in [0, 1] to unit-norm projections (N, D), to logits
+        A module from images (N, 3, H, W) in [0, 1] to projections (N, D), to logits
         (N, classes) of a network with a classifier, or to features (N, D) of an imported backbone;
         `represent` returns the features that probes read.
 

@@ -1,8 +1,8 @@
 """Encoders: a residual backbone, the pre-feature for probes, and the projector for losses.
 
 Source: arXiv 2501.03507 and its reference code: torchvision's ResNet with a CIFAR stem, a 4096-d
-pre-feature, a two-layer projector and unit-norm projections. The residual network is that of
-He et al. 2016 as in torchvision, with a variable width.
+pre-feature and a two-layer projector, whose outputs a method may normalise. The residual network is
+that of He et al. 2016 as in torchvision, with a variable width.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.nn.utils import fusion
 
 from robustviews import finite
@@ -42,7 +41,7 @@ class Encoder(nn.Module):
     ) -> None:
         super().__init__()
         self.precision = "fp32"
-        self.hidden = hidden
+        self.hidden, self.projection = hidden, projection
         self.backbone = backbone
         self.classifier: nn.Linear | None = None
         self.prefeature: nn.Sequential | None = None
@@ -65,18 +64,29 @@ class Encoder(nn.Module):
         """Map images (N, 3, H, W) in [0, 1] to the inputs of the method's loss.
 
         Returns:
-            Unit-norm projections z (N, projection); logits (N, classes) of a network with a
+            Projections z (N, projection), not normalised; logits (N, classes) of a network with a
             classifier; features (N, features) of a backbone alone. float32 or wider, at any
             precision inside.
         """
         with runtime.autocast(self.precision, images.device):
             h = self.backbone(images)
             if self.classifier is not None:
-                return runtime.widen(self.classifier(h))
+                return runtime.float_or_wider(self.classifier(h))
             if self.prefeature is None:
-                return runtime.widen(h)
-            z = self.projector(self.prefeature(h))
-        return functional.normalize(runtime.widen(z), dim=1)
+                return runtime.float_or_wider(h)
+            return runtime.float_or_wider(self.projector(self.prefeature(h)))
+
+    @property
+    def outputs(self) -> int:
+        """Dimension of what `forward` returns."""
+        if self.classifier is not None:
+            return self.classifier.out_features
+        return self.backbone.features if self.prefeature is None else self.projection
+
+    @property
+    def projects(self) -> bool:
+        """Whether the encoder has a projector, so that `forward` returns projections."""
+        return self.prefeature is not None
 
     def represent(
         self, images: Tensor, feature: Feature = "prefeature", *, precision: str = "fp32"
@@ -95,11 +105,11 @@ class Encoder(nn.Module):
         with runtime.autocast(precision, images.device):
             h = self.backbone(images)
             if feature == "backbone":
-                return runtime.widen(h)
+                return runtime.float_or_wider(h)
             if self.prefeature is None:
                 kind = "an imported backbone" if self.classifier is None else "a supervised network"
                 raise ValueError(f"{kind} has no pre-feature; probe feature: backbone")
-            return runtime.widen(self.prefeature(h))
+            return runtime.float_or_wider(self.prefeature(h))
 
     def width_of(self, feature: Feature) -> int:
         """Return the dimension of a feature."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from robustviews import augment, checkpoints, evaluate, step
     from robustviews import encoder as encoders
+    from robustviews import monitor as monitoring
     from robustviews import pretrain as pretraining
     from robustviews.attacks import Attack
     from robustviews.augment import Views
@@ -43,6 +44,7 @@ else:
     torch = LazyModule("torch")
     augment, checkpoints = LazyModule("robustviews.augment"), LazyModule("robustviews.checkpoints")
     encoders, evaluate = LazyModule("robustviews.encoder"), LazyModule("robustviews.evaluate")
+    monitoring = LazyModule("robustviews.monitor")
     pretraining, step = LazyModule("robustviews.pretrain"), LazyModule("robustviews.step")
     distributed = LazyModule("robustviews.machine.distributed")
     feed, memory = LazyModule("robustviews.machine.feed"), LazyModule("robustviews.machine.memory")
@@ -59,8 +61,8 @@ class Pretrained(NamedTuple):
     """The results of a pretraining.
 
     Attributes:
-        weights: weights of the encoder.
-        progress: updates, seconds, and one line of history per pass.
+        weights: of the encoder.
+        progress: updates, seconds, and a line of history per pass.
         step_bytes: expected memory of a training step.
     """
 
@@ -86,27 +88,17 @@ def prepare(dataset: Dataset, create: Create) -> dict[str, Any]:
     return dataset.prepare(create)
 
 
-def bring(
-    path: Path,
-    *,
-    sha256: str,
-    normalise: str | None = None,
-    weights: str | None = None,
-    padding: int | None = None,
-    classifier: bool = False,
-) -> Imported:
-    """Import an encoder from a checkpoint of another program, or raise CheckpointError.
+def bring(path: Path, **options: Any) -> Imported:  # noqa: ANN401  # of checkpoints.bring
+    """Import an encoder from a checkpoint of another program.
 
     Args:
-        path: of the file.
-        sha256: hash of the file, in hexadecimal digits.
-        normalise: how its training normalised images, as in docs/import.md.
-        weights: which of several networks.
-        padding: of a 3x3 stem.
-        classifier: whether to keep one that came along.
+        path: of the checkpoint.
+        options: options of `checkpoints.bring`, among them the `sha256` of the file.
+
+    Raises:
+        CheckpointError: as `checkpoints.bring`.
     """
-    options: Any = {"normalise": normalise, "weights": weights, "padding": padding}
-    return checkpoints.bring(path, sha256=sha256, classifier=classifier, **options)
+    return checkpoints.bring(path, **options)
 
 
 def pretrain(
@@ -186,6 +178,7 @@ def pretrain(
             compiled=compile,
             seed=seed,
             checkpoint=checkpoint,
+            monitor=monitoring.Monitor(rows, labels, method, size=size),
             title=title,
         )
     part = encoders.first_nonfinite(network, augment.to_float(feed.first(rows, CHECKED), size))

@@ -26,7 +26,14 @@ from robustviews.pretrain import pretrain
 from robustviews.regimes import Free, Pgd, Regime, Standard
 from tests.golden.trajectories import Listening
 from tests.reference.tiny_network import TinyNetwork
-from tests.unit.tiny_models import OPTIMIZER, SIZE, labels_of, noise_images
+from tests.unit.tiny_models import (
+    OPTIMIZER,
+    SIZE,
+    SMALL,
+    labels_of,
+    noise_images,
+    small_method,
+)
 
 BATCH = 6  # of two ranks or three, as are the views of EMP-SSL
 MINIBATCHES = 4  # two passes of two
@@ -41,8 +48,9 @@ METHODS: dict[str, Method] = {
     "simclr-raw": SimClr(simclr_train_pair="raw", simclr_attack_pair="train_pair"),
     "simclr-once": SimClr(simclr_clean_branch="once"),
     "supervised": Supervised(),
+    **{name: small_method(name) for name in SMALL},
 }
-COUNTS = {"emp": 6, "simclr": 2, "supervised": 1}  # of views
+COUNTS = {"emp": 6, "supervised": 1}  # of views; 2 of other methods
 REGIMES: dict[str, Regime] = {
     "standard": Standard(),
     "pgd": Pgd(steps=2),
@@ -105,6 +113,7 @@ class Training:
         """Train; return this rank's weights and its share of each loss. Rank 0 saves its state."""
         method, regime = METHODS[self.method], Cut(REGIMES[self.regime], self.left)
         net = tiny_network()
+        net.projects = self.method not in SMALL
         # Rank 0 saves after every minibatch; the checkpoint of other ranks is never due.
         checkpoint = Resume(self.folder / "state", {}, [], 0 if rank == 0 else 60)
         if self.compiled:
@@ -118,7 +127,7 @@ class Training:
                 method=method,
                 regime=regime,
                 views=Views(
-                    COUNTS[self.method.partition("-")[0]],
+                    COUNTS.get(self.method.partition("-")[0], 2),
                     crop="padded",
                     padding=2,
                     augmentation="geometry",

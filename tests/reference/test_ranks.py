@@ -22,6 +22,7 @@ from tests.reference.ranks import (
     normalise,
     together,
 )
+from tests.unit.tiny_models import SMALL
 
 TOLERANCE = 1e-9  # observed: 6e-12
 CASES = [(method, regime) for method in ("emp", "simclr", "supervised") for regime in REGIMES]
@@ -38,12 +39,15 @@ CASES += [
     )
     for regime in ("pgd", "free")
 ]
+CASES += [(method, regime) for method in SMALL for regime in ("standard", "pgd", "free")]
 # An interruption after 3 of 4 minibatches, in the middle of a pass: (method, regime, optimizer).
 CUT = [
     ("emp", "free", "lars"),
     ("emp", "pgd", "sgd"),
     ("simclr", "free", "adam"),
     ("supervised", "free", "lars"),
+    ("swav", "free", "lars"),
+    ("dino", "pgd", "sgd"),
 ]
 CUT_AFTER = MINIBATCHES - 1
 NORMS = [((12, 5), False), ((6, 3, 4, 2), False), ((6, 3, 4, 2), True)]

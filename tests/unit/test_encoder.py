@@ -121,12 +121,12 @@ def test_a_backbone_alone_returns_its_features_and_has_no_pre_feature():
 
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
 @pytest.mark.parametrize("mode", [True, False])
-def test_projections_have_unit_norm_in_float32(precision, mode):
+def test_projections_are_float32_and_not_normalised(precision, mode):
     encoder = tiny_encoder().train(mode)
     encoder.precision = precision
     z = encoder(IMAGES)
     assert z.dtype == torch.float32
-    torch.testing.assert_close(z.norm(dim=1), torch.ones(3), rtol=0, atol=1e-6)
+    assert ((z.norm(dim=1) - 1).abs() > 1e-3).all()
 
 
 def test_the_layout_changes_no_weight_and_no_feature_but_for_rounding():

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from robustviews.encoder import Encoder
+    from robustviews.methods import Batch, Loss, Method
     from robustviews.reporting.figures import Attacked
     from robustviews.study import Study
     from robustviews.study.plan import Cell
@@ -60,8 +61,8 @@ def _views(study: Study, device: torch.device) -> Drawing:
     from robustviews.attacks import fraction, in_pixels, pgd
     from robustviews.encoder import restore_encoder
     from robustviews.machine import runtime
-    from robustviews.pretrain import make_batch
     from robustviews.reporting import figures
+    from robustviews.step import make_batch
 
     name = plan.example_run(study)
     pretraining = plan.pretrainings(study)[name]
@@ -87,9 +88,10 @@ def _views(study: Study, device: torch.device) -> Drawing:
     )
     _check_finite(encoder, batch.views, name)
     eps = run.regime.eps or EPS
+    what, loss = _adversary(encoder, run.method, batch)
     with runtime.frozen(encoder):
         adversarial = pgd(
-            run.method.attack_loss(encoder, batch),
+            loss,
             run.method.target(batch),
             eps=in_pixels(eps),
             step_size=in_pixels(eps / 4),
@@ -102,7 +104,7 @@ def _views(study: Study, device: torch.device) -> Drawing:
         batch.images.cpu().numpy(),
         batch.views.cpu().numpy(),
         perturbed.cpu().numpy(),
-        note=f"{plan.label(study, pretraining.entry)}; PGD-{STEPS} on its loss at {fraction(eps)}",
+        note=f"{plan.label(study, pretraining.entry)}; PGD-{STEPS} on {what} at {fraction(eps)}",
     )
 
 
@@ -148,6 +150,27 @@ def _attacked(study: Study, cell: Cell, device: torch.device) -> Iterator[Attack
             tuple(picture.cpu().numpy() for picture in pictures),
             tuple((int(guess.indices), float(guess.values)) for guess in guesses),
         )
+
+
+def _adversary(encoder: Encoder, method: Method, batch: Batch) -> tuple[str, Loss]:
+    """Return what an adversary maximises, in words and as a function of the perturbed target.
+
+    Heads and teachers are not stored, so a method that has some is attacked through its encoder.
+    """
+    import torch
+
+    from robustviews.network import build_network
+
+    net = build_network(encoder, method).eval()
+    if not [*net.projector.parameters(), *net.predictor.parameters(), *net.teacher.parameters()]:
+        return "its loss", method.attack_loss(net, batch)
+    with torch.no_grad():
+        first = encoder(batch.views[0])
+    similarity = torch.nn.functional.cosine_similarity
+    return (
+        "the distance of two views",
+        lambda adversarial: -similarity(encoder(adversarial), first).mean(),
+    )
 
 
 def _check_finite(encoder: Encoder, images: Tensor, run: str) -> None:

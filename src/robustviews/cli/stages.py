@@ -138,6 +138,7 @@ def pretrain(options: argparse.Namespace) -> None:
                 seconds=progress.seconds,
                 resumed=progress.resumed,
                 result={
+                    "weights": work.job.arguments["method"].evaluated,
                     "loss": progress.history[-1]["loss"],
                     "updates": progress.update,
                     "passes": progress.epoch,

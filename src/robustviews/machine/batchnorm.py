@@ -44,7 +44,7 @@ class SynchronisedBatchNorm(_BatchNorm):
 
     def __init__(self, local: _BatchNorm) -> None:
         """Take weights, statistics and mode from a batch norm of one process."""
-        super().__init__(local.num_features, local.eps, local.momentum)
+        super().__init__(local.num_features, local.eps, local.momentum, local.affine)
         self.weight, self.bias = local.weight, local.bias
         for name, buffer in local.named_buffers():
             setattr(self, name, buffer)
@@ -54,10 +54,12 @@ class SynchronisedBatchNorm(_BatchNorm):
         """Normalise; in train mode also update the running statistics."""
         if not self.training:
             return super().forward(x)
-        y, mean, variance = _Normalise.apply(  # type: ignore[no-untyped-call]
-            x, self.weight, self.bias, self.eps
-        )
         assert self.running_mean is not None
+        ones, zeros = torch.ones_like(self.running_mean), torch.zeros_like(self.running_mean)
+        weight, bias = (self.weight, self.bias) if self.affine else (ones, zeros)
+        y, mean, variance = _Normalise.apply(  # type: ignore[no-untyped-call]
+            x, weight, bias, self.eps
+        )
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
         assert self.momentum is not None

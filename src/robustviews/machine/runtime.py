@@ -176,6 +176,11 @@ def widen(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
+def float_or_wider(x: Tensor) -> Tensor:
+    """Return x in float32, or unchanged in float64."""
+    return x if x.dtype in (torch.float32, torch.float64) else x.float()
+
+
 def native_bf16(device: torch.device) -> bool:
     """Return whether a device multiplies bf16 in hardware; without it, fp32 is faster."""
     if device.type == "cuda":

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from typing import Any
 
 from robustviews.attacks import Attack, WorstOf, fraction
 from robustviews.methods import DivisionError, divide
 from robustviews.probe import LinearProbe, Probe
+from robustviews.regimes import passes_over_data
 from robustviews.sanity import Stepwise, leapt, unreached
 from robustviews.study.claims import check_claims
 from robustviews.study.columns import CLEAN, FORM, HALVING, MINUTES, RETAINED, Column
+from robustviews.study.imported import check_imported, check_row
 from robustviews.study.located import LocatedDict, show
 from robustviews.study.problems import Place, Problems, nearest
-from robustviews.study.schema import Figure, Imported, Row, Run, Study, Table
+from robustviews.study.schema import Figure, Row, Run, Study, Table
 
 _METRICS = (CLEAN, MINUTES)
 
@@ -46,7 +47,7 @@ class _Checker:
             self._check_list(tree, "seeds", study.seeds)
         self._check_runs()
         for name, imported in study.encoders.items():
-            self._check_imported(name, imported, tree["encoders"])
+            check_imported(name, imported, tree["encoders"], self._names["runs"], self._add)
         for name, probe in study.probes.items():
             if probe.starts_from:
                 node = tree["probes"][name]
@@ -111,20 +112,22 @@ class _Checker:
         except ValueError as error:
             views = node.get("views", node)
             self._add(views.at.get("count", node.at.get("views", node.place)), str(error))
+        self._check_warmup(run, node.get("optimizer", node))
+        if run.encoder.hidden is None and not run.method.own_projector:
+            encoder = node.get("encoder", node)
+            message = "this method adds no projector of its own; expected a number, found null"
+            self._add(encoder.at.get("hidden", encoder.place), message)
         self._check_ranks(run, node)
 
-    def _check_imported(self, name: str, imported: Imported, block: LocatedDict) -> None:
-        """Report the name of a run, and a value that is no SHA-256."""
-        node = block[name]
-        if name in self._names["runs"]:
-            self._add(block.at[name], f"a run is also named `{name}`; choose another name")
-        if not re.fullmatch("[0-9a-f]{64}", imported.sha256):
-            command = f"robustviews import {imported.file}"
-            self._add(
-                node.at["sha256"],
-                f"expected 64 hexadecimal digits, found {show(imported.sha256)}; {command} prints "
-                "them",
-            )
+    def _check_warmup(self, run: Run, node: LocatedDict) -> None:
+        """Report a warm-up that leaves no pass for the schedule."""
+        warmup, regime = run.optimizer.warmup_epochs, run.regime
+        passes = passes_over_data(
+            run.epochs, run.epochs_meaning, regime.updates_per_batch, run.views.count
+        )
+        if warmup >= passes:
+            message = f"{warmup} of {passes} passes leave none for the schedule; lower it"
+            self._add(node.at.get("warmup_epochs", node.place), message)
 
     def _check_ranks(self, run: Run, node: LocatedDict) -> None:
         """Report a training that cannot be divided among the ranks."""
@@ -258,6 +261,12 @@ class _Checker:
             self._add(place, message)
         return not message
 
+    @staticmethod
+    def _lacks(run: Run, probe: Probe) -> bool:
+        """Return whether a probe reads a pre-feature that the encoder of a run does not have."""
+        alone = run.encoder.hidden is None and run.method.own_projector
+        return alone and probe.trained and probe.feature == "prefeature"
+
     def _check_published(self, row: Row, names: Sequence[str], node: LocatedDict) -> None:
         if row.published and len(row.published) != len(names):
             message = f"expected {len(names)} values, one per column (null if the paper has none)"
@@ -273,7 +282,7 @@ class _Checker:
         run, probe = self._study.runs.get(row.run), self._study.probes.get(row.probe)
         imported = self._study.encoders.get(row.run)
         if row.run in self._names["encoders"]:
-            self._check_imported_row(row, imported, probe, columns, node)
+            check_row(row, imported, probe, columns, node, self._add)
         else:
             self._known("runs", row.run, node.at["run"])
         if run and run.datasets and self._names["datasets"].issuperset(run.datasets):
@@ -282,6 +291,9 @@ class _Checker:
             expected = "probe `own`" if run.method.supervised else "a trained probe"
             message = f"run `{row.run}` needs {expected}, found `{row.probe}`"
             self._add(node.at["probe"], message)
+        if run and probe and self._lacks(run, probe):
+            message = f"`{row.probe}` reads the pre-feature, which run `{row.run}` has not"
+            self._add(node.at["probe"], f"{message} (encoder.hidden: null); use feature: backbone")
         if probe and probe.stack > 1:
             for metric in dict.fromkeys(metric for _, metric in columns):
                 attacks = self._study.attacks
@@ -309,28 +321,3 @@ class _Checker:
                 text = message + ", ".join(run.datasets)
                 fix = f"add it there, or transfer by pretrained_on: {run.datasets[0]}"
                 self._add(node.at["run"], f"{text}; {fix}")
-
-    def _check_imported_row(
-        self,
-        row: Row,
-        imported: Imported | None,
-        probe: Probe | None,
-        columns: list[tuple[str, str]],
-        node: LocatedDict,
-    ) -> None:
-        """Check a row of an imported encoder."""
-        if row.pretrained_on:
-            self._add(node.at["pretrained_on"], f"`{row.run}` is imported; remove this key")
-        if any(metric == MINUTES for _, metric in columns):
-            message = f"`{row.run}` is imported: nobody knows its minutes; move it to a table"
-            self._add(node.at["run"], f"{message} without a column of minutes")
-        if imported is None or probe is None:
-            return
-        if probe.trained == imported.classifier:
-            fix = f"no classifier of `{row.run}` is kept; set its classifier: true"
-            if imported.classifier:
-                fix = f"`{row.run}` has a classifier of its own; use probe `own`"
-            self._add(node.at["probe"], fix)
-        elif probe.trained and probe.feature != "backbone":
-            message = f"`{row.run}` is imported and has no {probe.feature}"
-            self._add(node.at["probe"], f"{message}; use a probe with feature: backbone")

@@ -27,8 +27,10 @@ class Encoder:
         width: channels of the first stage; 64 is the standard network.
         stem: `cifar` is a 3x3 stride-1 convolution without max-pooling, `imagenet` 7x7 stride 2
             with it.
-        hidden: width of the pre-feature and of the projector's hidden layer.
-        projection: dimension D of the projections z.
+        hidden: width of the pre-feature and of the projector's hidden layer. null: a backbone
+            alone, to which the method adds a projector of its own; probes then read the feature
+            `backbone`.
+        projection: dimension D of the projections z, if `hidden` is a number.
         layout: memory format of weights and activations. `channels_last` is faster on GPUs and
             CPUs; only rounding depends on it.
     """
@@ -36,7 +38,7 @@ class Encoder:
     backbone: Literal["resnet18", "resnet50"] = "resnet18"
     width: int = option(64, ge=1)
     stem: Literal["cifar", "imagenet"] = "cifar"
-    hidden: int = option(4096, ge=1)
+    hidden: int | None = option(4096, ge=1)
     projection: int = option(1024, ge=1)
     layout: Literal["channels_last", "contiguous"] = "channels_last"
 
@@ -48,24 +50,31 @@ class Optimizer:
     Attributes:
         name: `lars` is SGD with layer-wise rates (the paper's), `sgd` and `adam` are torch's.
         lr: initial learning rate.
-        momentum: Nesterov momentum of LARS and SGD; Adam ignores it.
+        momentum: momentum of LARS and SGD; Adam ignores it.
+        nesterov: whether that momentum is Nesterov's, which looks one step ahead.
         weight_decay: L2 penalty; LARS does not apply it to 1-d parameters.
         eta: LARS trust coefficient.
         schedule: `cosine` to zero, `triangular` from zero to `lr` and back, or `constant`.
         schedule_horizon: unit of the schedule's length. Code: `minibatches`, although the schedule
             steps at every update, so that the rate of free training with m = 3 goes
             0.3 -> 0 -> 0.3 -> 0. Paper: `updates`.
+        warmup_epochs: passes over the data in which the rate first rises linearly from `warmup_lr`
+            to `lr`; the schedule takes the remaining ones.
+        warmup_lr: rate at the start of the warm-up (solo-learn: 3e-5).
     """
 
     name: Literal["lars", "sgd", "adam"] = "lars"
     lr: float = option(0.3, gt=0)
     momentum: float = option(0.9, ge=0, lt=1)
+    nesterov: bool = True
     weight_decay: float = option(1e-4, ge=0)
     eta: float = option(0.005, gt=0)
     schedule: Literal["cosine", "triangular", "constant"] = "cosine"
     schedule_horizon: Literal["minibatches", "updates"] = switch(
         "minibatches", code={"free": ("minibatches",)}, paper={"free": ("updates",)}
     )
+    warmup_epochs: int = option(0, ge=0)
+    warmup_lr: float = option(3e-5, ge=0)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from robustviews.regimes import REGIMES, Free
 from robustviews.study import fingerprint, load_study
 from robustviews.study import jobs as pending
 from robustviews.study.schema import Encoder, Optimizer
+from tests.unit.tiny_models import VIEWS
 
 CPU = torch.device("cpu")
 SHAPE = Encoder(width=2, hidden=16, projection=8)
@@ -84,7 +85,7 @@ def last(answers):
 @pytest.mark.parametrize("regime", REGIMES)
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_in_every_regime_can_be_measured(method, regime):
-    count = {"supervised": 1, "simclr": 2}.get(method, 4)
+    count = VIEWS[method]
     about = training(METHODS[method](), REGIMES[regime](), count)
     answer = last(measure.training_step(about, CPU, 0.1))
     assert answer["seconds"] > 0

@@ -15,6 +15,7 @@ from robustviews import step
 from robustviews.augment import Views
 from robustviews.machine import compiler
 from robustviews.methods import EmpSsl, SimClr
+from robustviews.network import build_network
 from robustviews.regimes import Free, Pgd
 from tests.unit.tiny_models import SIZE, tiny_encoder, train
 
@@ -93,9 +94,8 @@ def test_the_trial_has_the_shapes_of_the_training_and_updates_nothing(
     # The parameters are on the CPU: only their reported device differs.
     monkeypatch.setattr(compiler, "EAGER_DEVICES", ())
     encoder.precision = "tf32"
-    step.compile_encoder(
-        encoder, method=method, regime=regime, views=views, size=SIZE, batch_size=4
-    )
+    net = build_network(encoder, method).train()
+    step.compile_encoder(net, method=method, regime=regime, views=views, size=SIZE, batch_size=4)
     encoder.precision = "fp32"
     assert rounded == {True}
     during = set(shapes)

@@ -17,7 +17,7 @@ from robustviews import step
 from robustviews.augment import Views
 from robustviews.machine import memory
 from robustviews.machine.memory import ShortageError
-from robustviews.methods import METHODS, Batch, EmpSsl
+from robustviews.methods import METHODS, Base, Batch, EmpSsl
 from robustviews.probe import RobustLinearProbe
 from robustviews.regimes import Free, Pgd, Standard
 from tests.unit.tiny_models import (
@@ -63,7 +63,7 @@ class Plain(nn.Module):
 
 
 @dataclass(frozen=True)
-class Sum:
+class Sum(Base):
     """A method whose loss keeps nothing of its own."""
 
     supervised = False

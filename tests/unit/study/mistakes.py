@@ -483,6 +483,18 @@ ONE_MISTAKE = {
         f"{RUN}.datasets",
         "expected at least one entry, found none",
     ),
+    "no projector": (
+        "    epochs: 3",
+        "    encoder: {hidden: null}\n    epochs: 3",
+        f"{RUN}.encoder.hidden",
+        "this method adds no projector of its own; expected a number, found null",
+    ),
+    "only a warm-up": (
+        "    epochs: 3",
+        "    optimizer: {warmup_epochs: 3}\n    epochs: 3",
+        f"{RUN}.optimizer.warmup_epochs",
+        "3 of 3 passes leave none for the schedule; lower it",
+    ),
     "seed twice": ("seeds: [0, 1]", "seeds: [0, 0]", "seeds[1]", "0 occurs twice; remove one"),
     "no seed": ("seeds: [0, 1]", "seeds: []", "seeds", "expected at least one entry, found none"),
     "no seed of a run": (

@@ -117,6 +117,18 @@ def test_each_row_reports_which_data_set_its_run_lacks(tmp_path):
     ]
 
 
+def test_each_row_reports_a_probe_of_the_pre_feature_of_a_backbone_alone(tmp_path):
+    change = (
+        "    method: emp_ssl\n    views: {count: 4}",
+        "    method: byol\n    encoder: {hidden: null}",
+    )
+    reported = mistakes(write(tmp_path, change))
+    rows = ("tables.main.rows.free.probe", "figures.bars.rows.free.probe")
+    assert tuple(key for _, key, _ in reported) == rows
+    assert "`rle` reads the pre-feature, which run `emp-free` has not" in reported[0][2]
+    assert "use feature: backbone" in reported[0][2]
+
+
 def test_two_runs_may_not_share_a_folder(tmp_path):
     other = "{method: emp_ssl, regime: standard, epochs: 1, datasets: [free-digits]}"
     path = write(
