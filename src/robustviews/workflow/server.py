@@ -79,7 +79,8 @@ def ask(arguments: list[str]) -> int | None:
         Exit status; None if this process must run the verb itself.
     """
     environment = dict(os.environ)
-    request = _Request(arguments, str(Path.cwd()), environment, _place())
+    ignored = [int(one) for one in _FORWARDED if signal.getsignal(one) is signal.SIG_IGN]
+    request = _Request(arguments, str(Path.cwd()), environment, _place(), ignored)
     with socket.socket(socket.AF_UNIX) as server, os.fdopen(os.memfd_create(""), "w+b") as file:
         file.write(json.dumps(request).encode())
         file.flush()
@@ -91,7 +92,7 @@ def ask(arguments: list[str]) -> int | None:
             return None  # no server, or not any more
         if process == _REFUSED:
             return None
-        for number in _FORWARDED:
+        for number in {*_FORWARDED}.difference(ignored):
             signal.signal(number, lambda sent, _: _signal(process, sent))
         try:
             status = _receive(server)
@@ -129,6 +130,7 @@ class _Request(NamedTuple):
     folder: str
     environment: dict[str, str]
     place: list[str]
+    ignored: list[int]  # signals, as after `nohup`
 
 
 class _Job(NamedTuple):
@@ -231,9 +233,9 @@ def _become(request: _Request, streams: list[int], run: Run) -> NoReturn:
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
             os.close(stream)
-        for number in _FORWARDED:
-            signal.signal(number, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number in {*_FORWARDED}.difference(request.ignored):
+            ends = signal.SIG_DFL if number != signal.SIGINT else signal.default_int_handler
+            signal.signal(number, ends)
         os.environ.clear()
         os.environ.update(request.environment)
         os.chdir(request.folder)

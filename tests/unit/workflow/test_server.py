@@ -55,10 +55,10 @@ class Served:
         options = {"env": self.environment, "text": True, **options}
         return subprocess.Popen([sys.executable, "-P", "-c", code, *arguments], **options)
 
-    def begin(self, code, **variables):
+    def begin(self, code, before="", **variables):
         """Start a program that asks for a job."""
         return self._python(
-            ASK,
+            before + ASK,
             code,
             env={**self.environment, **variables},
             stdin=subprocess.PIPE,
@@ -122,6 +122,15 @@ def test_signals_reach_the_job(served, number):
     program.send_signal(number)
     program.communicate(timeout=30)
     assert program.returncode == -number
+
+
+def test_a_signal_that_the_program_ignores_does_not_reach_the_job(served):
+    ignoring = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+    program = served.begin("print('up', flush=True) or time.sleep(1) or 6", before=ignoring)
+    assert program.stdout.readline() == "up\n"
+    program.send_signal(signal.SIGHUP)
+    program.communicate(timeout=30)
+    assert program.returncode == 6
 
 
 def ends(process):
