@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import itertools
+import math
 import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +32,26 @@ if TYPE_CHECKING:
 
 _BEGIN = "import sys; from robustviews.estimating.start_up import begin; begin(*sys.argv[1:])"
 _RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
+
+
+def starts(
+    abouts: Sequence[dict[str, Any]], device: torch.device, seconds: float, *, at_once: int
+) -> list[dict[str, float]]:
+    """Answer questions `start` with as many processes at a time as jobs will run.
+
+    Starts slow each other down: they wait for the same cores, files and memory.
+
+    Args:
+        abouts: options of the questions.
+        device: as in `start`.
+        seconds: as in `start`.
+        at_once: jobs at a time; questions are repeated until so many processes run to the end.
+    """
+    count = at_once * math.ceil(len(abouts) / at_once)
+    repeated = itertools.islice(itertools.cycle(abouts), count)
+    with ThreadPoolExecutor(at_once) as pool:
+        answers = list(pool.map(lambda about: next(start(about, device, seconds)), repeated))
+    return answers[: len(abouts)]
 
 
 def start(
