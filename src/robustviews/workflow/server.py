@@ -49,15 +49,28 @@ Run = Callable[[list[str]], int]
 Prepare = Callable[[str], object]
 
 
+def is_possible() -> bool:
+    """Return whether this system lets a server wait for processes."""
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except (AttributeError, OSError):  # another system, or a container that forbids it
+        return False
+    return True
+
+
+def import_for(verb: str) -> None:
+    """Import what the jobs of a verb import."""
+    for module in ("robustviews.cli", *_IMPORTS.get(verb, ())):
+        importlib.import_module(module)
+
+
 def start(threads: int) -> None:
     """Start a server that ends with this process; name it in the environment of the jobs.
 
     Args:
         threads: of each job; Snakemake tells numerical libraries to use as many.
     """
-    try:
-        os.close(os.pidfd_open(os.getpid()))
-    except (AttributeError, OSError):  # another system, or a container that forbids it
+    if not is_possible():
         return
     os.environ[VARIABLE] = f"robustviews-{secrets.token_hex(16)}"
     names = [f"{name}_NUM_THREADS" for name in ("OMP", "GOTO", "OPENBLAS", "MKL", "NUMEXPR")]
@@ -190,8 +203,7 @@ class _Server:
         ):
             return False
         with contextlib.suppress(Exception):  # the job itself reports it
-            for module in ("robustviews.cli", *_IMPORTS.get(request.arguments[0], ())):
-                importlib.import_module(module)
+            import_for(request.arguments[0])
             self._prepare(request.environment.get("ROBUSTVIEWS_STUDY", ""))
         return len(list(Path("/proc/self/task").iterdir())) == 1
 
