@@ -70,6 +70,7 @@ class Network(nn.Module):
 
     def target(self, views: Tensor) -> Tensor:
         """Return the teacher's outputs (2, B, D) of the first two views; see `methods.Net`."""
+        assert len(self.teacher) > 0, "the method declares no teacher"
         if self._targets is None or self._targets[0] is not views:
             with torch.no_grad():
                 outputs = torch.stack([self._teach(view) for view in views[:2]])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from robustviews import pretrain
+from robustviews import step as step_of
 from robustviews.augment import Views
 from robustviews.machine import feed, runtime
 from robustviews.methods import METHODS as METHODS_OF_STUDIES
@@ -79,7 +79,7 @@ def step(encoder, regime, method, views, optimizer):
     def run() -> None:
         nonlocal delta, loss_sum
         for number, (index, chosen) in enumerate(images.batches(orders)):
-            batch = pretrain.make_batch(
+            batch = step_of.make_batch(
                 chosen,
                 labels[index],
                 index,
@@ -161,7 +161,7 @@ def test_a_training_step_on_cuda_does_not_synchronise(regime):
 
     def run(number, delta):
         chosen = order[4 * number : 4 * number + 4]
-        batch = pretrain.make_batch(
+        batch = step_of.make_batch(
             images[chosen], labels[chosen], chosen, views=views, size=SIZE, seed=0, epoch=0
         )
         starts = runtime.generator("cuda", 0, number)

@@ -10,14 +10,16 @@ from __future__ import annotations
 import functools
 from collections import Counter
 from dataclasses import asdict
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from robustviews.encoder import Encoder as ResidualEncoder
 from robustviews.encoder import Feature, build_encoder
 from robustviews.methods import Method
+from robustviews.network import build_network
 from robustviews.regimes import Regime
 from robustviews.step import blank_batch
 from robustviews.study.schema import Encoder
@@ -77,15 +79,18 @@ def of_minibatch(method: Method, regime: Regime, *, views: int, batch_size: int)
         views: views per image.
         batch_size: images in a minibatch.
     """
-    net = _Counting()
+    counting = _Counting()
+    net = build_network(cast("ResidualEncoder", counting), method)
     batch = blank_batch(batch_size, views=views, size=_SIDE, device=torch.device("cpu"))
     with torch.random.fork_rng(devices=[]):
         regime.train_batch(net, method, batch, None, lambda: None, None)
-    return Passes(**{name: float(net.counts[name]) for name in Passes._fields})
+    return Passes(**{name: float(counting.counts[name]) for name in Passes._fields})
 
 
 class _Counting(nn.Module):
-    """A network whose outputs are its pixels; it counts passes of single views."""
+    """An encoder whose outputs are its pixels; it counts passes of single views of the student."""
+
+    precision, outputs, projects = "fp32", 3 * _SIDE**2, True
 
     def __init__(self) -> None:
         super().__init__()
