@@ -280,16 +280,7 @@ def _accuracy(measured: _Measured, spread: Spread | None) -> CellValue:
         difference=None if measured.struck else difference,
         struck=measured.struck,
         evidence=tuple(
-            Evidence(
-                run=result["run"],
-                seed=result["seed"],
-                value=result["correct"] / result["n"],
-                low=result["low"],
-                high=result["high"],
-                n=result["n"],
-                device=result["device"],
-                record=result["record"],
-            )
+            _evidence(result, result["correct"] / result["n"], result["low"], result["high"])
             for result in results
         ),
     )
@@ -316,16 +307,7 @@ def _statistic(measured: _Measured) -> CellValue:
         replicates=replicates,
         at_bound=name == HALVING and mean >= max(max(one) for one in measured.flags),
         evidence=tuple(
-            Evidence(
-                run=result["run"],
-                seed=result["seed"],
-                value=value,
-                low=float(np.quantile(draw, 0.025)),
-                high=float(np.quantile(draw, 0.975)),
-                n=result["n"],
-                device=result["device"],
-                record=result["record"],
-            )
+            _evidence(result, value, *small_radii.interval([value], draw))
             for result, value, draw in zip(results, values, draws, strict=True)
         ),
     )
@@ -343,16 +325,26 @@ def _minutes(study: Study, cell: Cell, results: list[Result]) -> CellValue:
         high=max(minutes),
         sd=stdev(minutes) if len(minutes) > 1 else None,
         evidence=tuple(
-            Evidence(
-                run=result["run"],
-                seed=result["seed"],
-                value=result["pretrain_minutes"],
-                low=None,
-                high=None,
+            replace(
+                _evidence(result, result["pretrain_minutes"]),
                 n=0,
-                device=result["device"],
                 record=(folders.pretrain_folder(study, result["run"]) / RECORD).as_posix(),
             )
             for result in results
         ),
+    )
+
+
+def _evidence(
+    result: Result, value: float, low: float | None = None, high: float | None = None
+) -> Evidence:
+    return Evidence(
+        run=result["run"],
+        seed=result["seed"],
+        value=value,
+        low=low,
+        high=high,
+        n=result["n"],
+        device=result["device"],
+        record=result["record"],
     )
