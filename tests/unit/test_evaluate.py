@@ -381,6 +381,18 @@ def test_a_supervised_network_is_evaluated_with_its_own_classifier():
     assert flags["clean"].sum() == COUNT
 
 
+def test_an_attack_on_features_is_evaluated_by_the_head():
+    encoder, images = tiny_encoder(supervised=True).eval(), noise_images(COUNT)
+    classifier = Classifier(encoder, encoder.classifier, OwnHead())
+    labels = own_labels(classifier, images)
+    attack = PgdAttack(
+        eps=(128.0,), steps=5, relative_step=0.4, loss="feature_mse", random_start=True
+    )
+    flags = run(classifier, attack, images, labels)
+    assert flags["clean"].all()
+    assert flags["eps_128"].sum() < COUNT
+
+
 # Attacks that misbehave
 
 

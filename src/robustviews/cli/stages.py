@@ -235,9 +235,9 @@ def attack(options: argparse.Namespace) -> None:
 
 def _flags(job: Job, device: torch.device, state: Resume) -> dict[str, torch.Tensor]:
     """Attack a classifier, or combine the flags of finished attacks."""
-    adversary = job.arguments["attack"]
-    if isinstance(adversary, WorstOf):
-        return combine(load_flags(job), adversary.eps)
+    arguments = job.arguments
+    if isinstance(arguments["attack"], WorstOf):
+        return combine(load_flags(job), arguments["attack"].eps)
     split = load_split(job)
     encoder = load_weights(job, folders.ENCODER)
     assert encoder is not None
@@ -248,7 +248,7 @@ def _flags(job: Job, device: torch.device, state: Resume) -> dict[str, torch.Ten
         split.labels,
         classes=split.classes,
         size=split.size,
-        **job.arguments,
+        **arguments,
         device=device,
         checkpoint=state,
         title=job.name,

@@ -115,11 +115,11 @@ def probe_spec(study: Study, run: str, probe: str, *, source: Path = SOURCE) -> 
 
 def attack_spec(study: Study, run: str, probe: str, attack: str, *, source: Path = SOURCE) -> Spec:
     """Return what decides an evaluation's flags given encoder and head; `source` as before."""
-    options = study.attacks[attack]
-    if isinstance(options, WorstOf):  # the flags of its parts are inputs
+    arguments = attack_arguments(study, run, probe, attack)
+    if isinstance(arguments["attack"], WorstOf):  # the flags of its parts are inputs
         code = fingerprint.digest(("attacks.worst_case", "combine"), source=source)
-        return _plain({"attack": options, "code": code})
-    return _head_spec("attack", attack_arguments(study, run, probe, attack), source)
+        return _plain({"attack": arguments["attack"], "code": code})
+    return _head_spec("attack", arguments, source)
 
 
 def sanity_arguments(study: Study, run: str) -> dict[str, Any]:

@@ -40,7 +40,7 @@ STUDY = Path(__file__).parents[3] / "params.yaml"
 ROW = {"run": "planted", "probe": "planted"}
 TABLE = {"title": "planted", "columns": ["planted/minutes"], "rows": {"planted": ROW}}
 RUN = {"method": "emp_ssl", "regime": "standard", "datasets": ["planted"], "epochs": 1}
-REQUIRED = {"eps": [8], "root": "planted"}
+REQUIRED = {"eps": [8], "root": "planted", "of": ["planted", "other"]}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,6 +178,8 @@ def line_of(root: yaml.Node, path: tuple[str, ...]) -> int:
 def test_a_wrong_value_of_any_option_is_reported_at_its_line_and_key(mistake, tmp_path):
     study = yaml.safe_load(STUDY.read_text(encoding="utf-8"))
     study["datasets"]["planted"] = "digits"
+    for name in REQUIRED["of"]:
+        study["attacks"][name] = {"kind": "pgd", "eps": [8]}
     planted = plant(study, mistake)
     text = yaml.safe_dump(study, sort_keys=False)
     path = tmp_path / "study.yaml"

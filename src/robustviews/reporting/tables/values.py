@@ -308,7 +308,7 @@ def _statistic(measured: _Measured) -> CellValue:
         replicates=replicates,
         at_bound=name == HALVING and mean >= max(max(one) for one in measured.flags),
         evidence=tuple(
-            _evidence(result, value, *map(float, np.quantile(draw, (0.025, 0.975))))
+            _evidence(result, value, *small_radii.interval([value], draw))
             for result, value, draw in zip(results, values, draws, strict=True)
         ),
     )
