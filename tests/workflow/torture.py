@@ -47,7 +47,7 @@ class Torture:
 
     def __init__(self, folder: Path, chance: random.Random) -> None:
         self.project, self.chance = Project.create(folder), chance
-        self.counts: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter(dict.fromkeys(ZERO, 0))
         self.project.dvc("repro").said()
         self.project.commit("Run")
         self.expected = self.outputs()
