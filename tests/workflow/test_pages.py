@@ -51,7 +51,7 @@ def test_what_the_page_on_extending_adds_trains_probes_and_attacks(tmp_path):
     assert "fgsm (FGSM, one step of size eps)" in shown
     cells = project.robustviews("audit", "--json").json()["cells"]
     assert {cell["state"] for cell in cells.values()} == {"verified"}
-    assert cells["all:barlow:stripes/clean"]["value"] > 0.5, "of four classes"
+    assert cells["all:aligned:stripes/clean"]["value"] > 0.5, "of four classes"
 
 
 def test_the_page_on_python_runs_on_a_finished_study(finished, tmp_path, monkeypatch, capsys):
