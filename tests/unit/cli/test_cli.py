@@ -483,6 +483,7 @@ def test_test_images_that_are_training_images_are_reported_and_recorded(caplog):
         shades = {"dark": shade, "light": 255 - shade}
         Image.new("L", (8, 8), shades[name]).save(folder / f"{shade}.png")
     text = TINY.replace("{kind: digits, size: 8, test: 1000}", "{kind: folder, root: pictures}")
+    text = re.sub("images: (40|10)", "images: 4", text.replace("batch_size: 100", "batch_size: 4"))
     Path("params.yaml").write_text(text, encoding="utf-8")
     assert main(command("data")) == 0
     assert "digits: 4 of 4 test images are also training images" in caplog.text
@@ -623,7 +624,7 @@ def test_the_message_for_too_few_images_names_the_batch_size(capsys):
     Path("params.yaml").write_text(changed, encoding="utf-8")
     assert main(command("pretrain")) == 2
     output = capsys.readouterr().err
-    assert "emp-free-digits-s0: batch_size 900 is more than the 797 training images" in output
+    assert "runs.emp-free.batch_size: 900 is more than the 797 training images of `digi" in output
 
 
 @pytest.mark.usefixtures("project")

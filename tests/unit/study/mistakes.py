@@ -344,7 +344,7 @@ ONE_MISTAKE = {
         "{kind: linear, epochs: 2}",
         "{kind: linear, epochs: 2, lr: 1.0e+300}",
         "probes.central.lr",
-        "must be at most 1e+09, found 1e+300",
+        "must be at most 1e+30, found 1e+300",
     ),
     "longer than any training": (
         "    epochs: 3",

@@ -152,7 +152,11 @@ def test_clean_accuracy_needs_an_attack(tmp_path):
         ("digits/pgd20/8", "digits/minutes"),
     )
     message = "clean accuracy is read from an attack's flags; add one to `attacks`"
-    assert mistakes(path) == [(32, f"{TABLE}.columns[0]", message)]
+    bars = "kind: bars needs a column digits/<attack>/<eps>"
+    assert mistakes(path) == [
+        (32, f"{TABLE}.columns[0]", message),
+        (39, "figures.bars.columns", bars),
+    ]
 
 
 def test_all_mistakes_are_reported_at_once_in_the_order_of_the_file(tmp_path):
