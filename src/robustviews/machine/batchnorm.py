@@ -19,7 +19,7 @@ def synchronise(net: nn.Module) -> None:
     """Make every batch norm of a network use all ranks, in place; names and weights stay."""
     if distributed.ranks() == 1:
         return
-    if next(net.parameters()).is_cuda:
+    if any(parameter.is_cuda for parameter in net.parameters()):  # a teacher may have none
         nn.SyncBatchNorm.convert_sync_batchnorm(net)
         return
     for module in list(net.modules()):
