@@ -18,6 +18,7 @@ from robustviews.augment import Views
 from robustviews.machine import memory
 from robustviews.machine.memory import ShortageError
 from robustviews.methods import METHODS, Base, Batch, EmpSsl
+from robustviews.network import build_network
 from robustviews.probe import RobustLinearProbe
 from robustviews.regimes import Free, Pgd, Standard
 from tests.unit.tiny_models import (
@@ -99,7 +100,9 @@ def test_a_measurement_on_few_images_predicts_that_of_a_whole_minibatch(name):
         views=torch.rand(views.count, batch_size, 3, 16, 16),
         labels=torch.arange(batch_size) % CLASSES,
     )
-    weights = {parameter.data_ptr() for parameter in encoder.parameters()}
+    net = build_network(encoder, method)
+    parts = [*net.parameters(), *net.teacher.parameters()]
+    weights = {parameter.data_ptr() for parameter in parts}
     kept = {}
 
     def keep(value):
@@ -109,9 +112,10 @@ def test_a_measurement_on_few_images_predicts_that_of_a_whole_minibatch(name):
         return value
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
-        loss = method.train_loss(encoder, batch, method.target(batch))
+        loss = method.train_loss(net, batch, method.target(batch))
     truth = sum(kept.values())
-    truth += 4 * sum(parameter.numel() * 4 for parameter in encoder.parameters())
+    truth += 4 * sum(parameter.numel() * 4 for parameter in net.parameters())
+    truth += sum(parameter.numel() * 4 for parameter in net.teacher.parameters())
     truth += batch.images.numel() * 4 + batch.views.numel() * 4
     assert loss.isfinite()
     actual = needed(encoder, method, views=views, size=16, batch_size=batch_size)
@@ -382,6 +386,7 @@ from robustviews.datasets import open_split
 from robustviews.encoder import build_encoder
 from robustviews.machine.feed import Mapped, choose
 from robustviews.methods import EmpSsl
+from robustviews.network import build_network
 from robustviews.pretrain import pretrain
 from robustviews.regimes import Free
 
