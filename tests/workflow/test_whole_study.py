@@ -193,10 +193,10 @@ def test_a_table_shows_the_frame(finished):
         ("simclr-std", "SimCLR, standard"),
         ("supervised-std", "Supervised, standard"),
     ):
-        numbers = [f"{100 * accuracy[entry, 'pgd2', eps]:.1f}" for eps in (0.0, 8.0, 16.0)]
+        numbers = [f"{100 * accuracy[entry, 'pgd2', eps]:.0f}" for eps in (0.0, 8.0, 16.0)]
         for kind, text in texts.items():
             (line,) = (line for line in text.splitlines() if label in line)
-            shown = re.findall(r"\d+\.\d+", line.split(label)[1])
+            shown = re.findall(r"(\d+) (?:±|\\pm)", line.split(label)[1])
             assert [number for number in numbers if number not in shown] == [], (kind, line)
     assert "Trained for no more than a moment." in texts["md"]
 
