@@ -186,7 +186,7 @@ def test_verbs_pass_a_stage_the_options_of_its_job_and_nothing_else_that_decides
                 passed = {keyword.arg for keyword in call.keywords} - {None}
                 assert passed <= set(PASSED), f"{path.name}:{call.lineno}"
                 (options,) = (keyword.value for keyword in call.keywords if keyword.arg is None)
-                names = ("work.job.arguments", "arguments", "load_arguments(work.job)")
+                names = ("work.job.arguments", "arguments", "completed_arguments(work.job)")
                 assert ast.unparse(options) in names
 
 

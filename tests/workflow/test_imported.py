@@ -73,6 +73,8 @@ def test_results_are_verified_and_nothing_is_left_to_do(project, monkeypatch, ca
     text = capsys.readouterr().out
     assert status == 0, text
     assert "verified  transfer:brought:other/pgd2/8" in text
+    assert cli.main(["audit", "--again", "4"]) == 0
+    capsys.readouterr()
     assert cli.main(["explain", "transfer:brought:other/clean"]) == 0
     assert "The encoder is imported" in capsys.readouterr().out
 

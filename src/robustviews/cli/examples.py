@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from robustviews import artifacts
-from robustviews.cli.loading import fitting, load_arguments, load_split, load_weights
+from robustviews.cli.loading import fitting, load_split, load_weights
 from robustviews.cli.working import set_up
 from robustviews.machine import gpus
 from robustviews.study import folders, load_study, plan
-from robustviews.study.jobs import attack_of, jobs
+from robustviews.study.jobs import attack_of, completed_arguments, jobs
 
 if TYPE_CHECKING:
     import torch
@@ -118,7 +118,7 @@ def _attacked(study: Study, cell: Cell, device: torch.device) -> Iterator[Attack
     from robustviews.reporting.figures import Attacked
 
     job = jobs(study)["attack", attack_of(cell)]
-    options, split = load_arguments(job), load_split(job)
+    options, split = completed_arguments(job), load_split(job)
     weights, probe = load_weights(job, folders.ENCODER), options["probe"]
     assert weights is not None
     with fitting(job):

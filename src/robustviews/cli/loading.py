@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from robustviews import artifacts
 from robustviews.artifacts import ArtifactError
@@ -47,14 +47,6 @@ def load_weights(job: Job, file: str) -> dict[str, Tensor] | None:
     """Return the weights that a job reads from `ENCODER` or `HEAD`; None without such an input."""
     path = _inputs(job).get(file)
     return None if path is None else artifacts.read_tensors(path)
-
-
-def load_arguments(job: Job) -> dict[str, Any]:
-    """Return the options of a job's stage; the record of an imported encoder has its own."""
-    if job.arguments["encoder"] is not None:
-        return dict(job.arguments)
-    path = _inputs(job)[folders.ENCODER].parent / artifacts.RECORD
-    return {**job.arguments, "encoder": artifacts.Record.read(path).result["encoder"]}
 
 
 def load_heads(job: Job) -> dict[str, dict[str, Tensor]]:

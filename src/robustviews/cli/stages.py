@@ -18,7 +18,6 @@ from robustviews.attacks.worst_case import combine
 from robustviews.cli.loading import (
     Split,
     fitting,
-    load_arguments,
     load_flags,
     load_heads,
     load_split,
@@ -28,7 +27,7 @@ from robustviews.cli.names import known
 from robustviews.cli.working import Work, set_up, working
 from robustviews.datasets import DataError, equal_images
 from robustviews.study import Study, enough, folders, load_study, specs
-from robustviews.study.jobs import Job
+from robustviews.study.jobs import Job, completed_arguments
 from robustviews.workflow import locks
 
 if TYPE_CHECKING:
@@ -188,7 +187,7 @@ def probe(options: argparse.Namespace) -> None:
             split.labels,
             classes=split.classes,
             size=split.size,
-            **load_arguments(work.job),
+            **completed_arguments(work.job),
             start=load_weights(work.job, folders.HEAD),
             device=device,
             checkpoint=state,
@@ -216,11 +215,11 @@ def attack(options: argparse.Namespace) -> None:
 
     names = options.run, options.probe, options.attack
     with working(options, "attack", *names) as work, fitting(work.job):
-        arguments = load_arguments(work.job)
+        arguments = completed_arguments(work.job)
         device = set_up(options, work.study, tuned=arguments["attack"].fixed_batch)
         environment = runtime.environment(device)
         state = work.resume(environment)
-        flags = _flags(work.job, device, state)
+        flags = _flags(work.job, arguments, device, state)
         with artifacts.atomic_folder(work.folder) as into:
             artifacts.write_tensors(into / folders.FLAGS, flags)
             work.write_record(
@@ -233,9 +232,10 @@ def attack(options: argparse.Namespace) -> None:
         state.discard()
 
 
-def _flags(job: Job, device: torch.device, state: Resume) -> dict[str, torch.Tensor]:
+def _flags(
+    job: Job, arguments: dict[str, Any], device: torch.device, state: Resume
+) -> dict[str, torch.Tensor]:
     """Attack a classifier, or combine the flags of finished attacks."""
-    arguments = job.arguments
     if isinstance(arguments["attack"], WorstOf):
         return combine(load_flags(job), arguments["attack"].eps)
     split = load_split(job)
@@ -272,7 +272,7 @@ def sanity(options: argparse.Namespace) -> None:
             split.labels,
             classes=split.classes,
             size=split.size,
-            **load_arguments(work.job),
+            **completed_arguments(work.job),
             device=device,
             checkpoint=state,
             title=work.job.name,

@@ -67,10 +67,13 @@ def graph(study: Study, every: Mapping[Key, Job], records: Mapping[str, Record])
         records: of finished jobs, by path.
     """
     groups: dict[tuple[str, str], list[Job]] = {}
-    runs = plan.pretrainings(study)
+    entries = {name: name for name in plan.encoders(study)}
+    entries |= {name: one.entry for name, one in plan.pretrainings(study).items()}
+    entries |= {name: one.entry for name, one in plan.networks(study).items()}
     for job in every.values():
-        if job.rule in STAGES:
-            groups.setdefault((runs[job.parts[0]].entry, job.rule), []).append(job)
+        stage = "pretrain" if job.rule == "encoder" else job.rule  # a network is there
+        if stage in STAGES:
+            groups.setdefault((entries[job.parts[0]], stage), []).append(job)
     seconds = {key: _seconds(jobs, records) for key, jobs in groups.items()}
     longest = max((sum(times) for times in seconds.values()), default=0.0)
 
@@ -83,10 +86,10 @@ def graph(study: Study, every: Mapping[Key, Job], records: Mapping[str, Record])
             min(1.0, sum(times) / longest) if longest else 0.0,
         )
 
-    entries = dict.fromkeys(run.entry for run in runs.values())
+    shown = dict.fromkeys(entries.values())
     return Graph(
         STAGES,
-        tuple((plan.label(study, e), tuple(box(e, stage) for stage in STAGES)) for e in entries),
+        tuple((plan.label(study, e), tuple(box(e, stage) for stage in STAGES)) for e in shown),
         sum(job.rule == "data" for job in every.values()),
         sum(job.folder is None for job in every.values()),
     )

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from robustviews.artifacts import ArtifactError, Record
+from robustviews.artifacts import RECORD, ArtifactError, Record
 from robustviews.study import claims, folders, plan, specs
 from robustviews.study.schema import Figure, Study, Table
 from robustviews.study.specs import Spec
@@ -74,6 +74,20 @@ def jobs(study: Study) -> dict[Key, Job]:
     """Return all jobs of a study; each job follows those it needs."""
     computing = {job.key: job for job in _computing(study)}
     return computing | {job.key: job for job in _reporting(study, computing)}
+
+
+def completed_arguments(job: Job, root: Path = Path()) -> dict[str, Any]:
+    """Return the options of a job's stage; the record of an imported encoder states its own.
+
+    Args:
+        job: a probe, an attack, or checks.
+        root: project folder.
+    """
+    imported = next((path for path, (rule, _) in job.reads.items() if rule == "encoder"), None)
+    if imported is None:
+        return dict(job.arguments)
+    record = Record.read(root / imported.parent / RECORD)
+    return {**job.arguments, "encoder": record.result["encoder"]}
 
 
 def pending(study: Study) -> dict[Key, Job]:
