@@ -90,7 +90,7 @@ def test_a_changed_checkpoint_is_refused_when_it_is_imported_again(project, tmp_
     with (copy.folder / "brought.pth").open("ab") as file:
         file.write(b"?")
     assert NOTHING in copy.snakemake().said()  # the encoder has the checksum of the study
-    (copy.folder / "results/brought/encoder/brought/encoder.safetensors").unlink()
+    (copy.folder / "results/brought/pretrain/brought/encoder.safetensors").unlink()
     again = copy.snakemake()
     assert again.status != 0
     assert "brought.pth" in again.text

@@ -72,7 +72,9 @@ def sanity_folder(study: Study, run: str) -> Path:
 
 def job_folder(study: Study, rule: str, name: str) -> Path:
     """Return the folder of a computing job, by its rule and name."""
-    return Path("data") / name if rule == "data" else results_folder(study) / rule / name
+    if rule == "data":
+        return Path("data") / name
+    return results_folder(study) / ("pretrain" if rule == "encoder" else rule) / name
 
 
 def job_files(study: Study, rule: str, name: str) -> tuple[Path, ...]:

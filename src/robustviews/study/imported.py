@@ -21,6 +21,8 @@ def check_imported(
     node = block[name]
     if name in runs:
         add(block.at[name], f"a run is also named `{name}`; choose another name")
+    if re.search("-s[0-9]+$", name):
+        add(block.at[name], f"`{name}` ends as the folder of a seed; choose another name")
     if not re.fullmatch("[0-9a-f]{64}", imported.sha256):
         command = f"robustviews import {imported.file}"
         add(

@@ -38,7 +38,7 @@ def test_an_imported_encoder_is_brought_once_and_read_on_each_data_set(path):
     study = load_study(path)
     every = jobs.jobs(study)
     (key,) = [key for key in every if key == ("encoder", "dino")]
-    encoder = Path("results/small/encoder/dino/encoder.safetensors")
+    encoder = Path("results/small/pretrain/dino/encoder.safetensors")
     assert every[key].writes[0] == encoder
     assert every[key].reads == {}
     assert every[key].spec["imported"]["sha256"] == SHA
@@ -93,6 +93,7 @@ def test_specs_of_jobs_say_nothing_of_encoders_that_they_do_not_read(path, tmp_p
     ("change", "key", "message"),
     [
         ((SHA, "abc"), "encoders.dino.sha256", "expected 64 hexadecimal digits, found"),
+        (("  dino:", "  dino-s0:"), "encoders.dino-s0", "ends as the folder of a seed"),
         (("  dino:", "  emp-free:"), "encoders.emp-free", "a run is also named `emp-free`"),
         (
             ("run: dino, probe: backbone", "run: dino, probe: central"),

@@ -75,7 +75,7 @@ def test_a_stage_creates_the_folders_that_a_study_may_leave_empty():
     folder = f"results/{STUDY.study}"
     expected = {
         "data": [],
-        "pretrain": [f"{folder}/encoder", f"{folder}/pretrain"],
+        "pretrain": [],
         "probe": [f"{folder}/probe"],
         "attack": [f"{folder}/attack"],
         "sanity": [f"{folder}/sanity"],
