@@ -166,12 +166,13 @@ def change_one_run(project):
     assert project.dvc("repro").jobs_of_stages() == CHAIN
     assert is_finished(project)
     others = {path for path in project.changed() if not path.startswith(".snakemake/metadata/")}
-    assert others == {"params.yaml", "dvc.lock", *NUMBERS}
+    # The few numbers may stay, where a struck cell is left out of them.
+    assert others - {NUMBERS[1]} == {"params.yaml", "dvc.lock", NUMBERS[0]}
     assert project.dvc("params", "diff", "--json").json() == {
         "params.yaml": {"runs.simclr-std.epochs": {"old": None, "new": 2}}
     }
-    (few,) = project.dvc("metrics", "diff", "--json").json().values()
-    assert {"clean_mean", "robust_mean"} & set(few)
+    few = project.dvc("metrics", "diff", "--json").json()
+    assert not few or {"clean_mean", "robust_mean"} & set(*few.values())
     (every,) = project.dvc("metrics", "diff", "--json", "--targets", NUMBERS[0]).json().values()
     assert {name.split(".")[1] for name in every} == {"simclr"}
     path = str(Path(ENCODER).parent)

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -95,11 +96,9 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Let an error of the block name the path that is written, not a temporary one or none."""
-    from safetensors import SafetensorError
-
     try:
         yield
-    except SafetensorError as error:  # is no OSError, even on a full disk
+    except _or_of_safetensors() as error:  # is no OSError, even on a full disk
         number = re.search(r"os error (\d+)", str(error))
         if number is None:
             raise
@@ -108,6 +107,12 @@ def writing(path: Path) -> Iterator[None]:
         if error.filename is None or f".{path.name}." in str(error.filename):
             error.filename = str(path)
         raise
+
+
+def _or_of_safetensors(*errors: type[Exception]) -> tuple[type[Exception], ...]:
+    """Return errors, with that of safetensors if it is imported; JSON is read without it."""
+    module = sys.modules.get("safetensors")
+    return errors if module is None else (*errors, module.SafetensorError)
 
 
 def _sync(path: Path) -> None:
@@ -225,13 +230,11 @@ def sha256(path: Path) -> str:
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
     """Raise any error of reading a file as an ArtifactError that suggests a fix."""
-    from safetensors import SafetensorError
-
     try:
         yield
     except (FileNotFoundError, NotADirectoryError):
         raise ArtifactError(f"{path}: missing; make it with:", path) from None
-    except (ValueError, RecursionError, SafetensorError) as error:
+    except _or_of_safetensors(ValueError, RecursionError) as error:
         message = f"{path}: damaged ({error}); delete it and run snakemake again"
         raise ArtifactError(message) from None
     except OSError as error:
