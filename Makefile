@@ -5,6 +5,7 @@ STUDY ?= params.yaml
 SNAKEMAKE_ARGS ?=
 PYTEST_ARGS ?=
 BENCH_ARGS ?= --quick
+TORTURE_ARGS ?= --minutes 10
 LOCK_ARGS ?=
 IMAGE ?= robustviews
 FOLDER ?= .
@@ -22,7 +23,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Otherwise each of many short processes compiles all its imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo reproduce report test-fast test bench check format lock image demo-in-image test-image test-cluster clean
+.PHONY: help setup demo reproduce report test-fast test torture bench docs check format lock image demo-in-image test-image test-cluster clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -33,6 +34,7 @@ help: ## list the commands
 	@echo '  SNAKEMAKE_ARGS=...      more options of Snakemake, such as --dry-run or --cores 2'
 	@echo '  PYTEST_ARGS=...         more options of pytest, such as "-k attack -x"'
 	@echo '  BENCH_ARGS=...          instead of --quick for `bench`, such as --device=cuda'
+	@echo '  TORTURE_ARGS=...        instead of --minutes 10 for `torture`, such as "--minutes 60 --seed 1"'
 	@echo '  LOCK_ARGS=...           more options of `lock`, such as --upgrade or "--upgrade-package ruff"'
 	@echo '  IMAGE_ARGS=...          more options of `docker build`, such as "--build-arg BASE_IMAGE=python:3.12-slim"'
 	@echo '  DOCKER_ARGS=...         more options of `docker run`, such as "--gpus all"'
@@ -57,8 +59,17 @@ test-fast: setup ## run only the quick tests of the package
 test: setup ## run all tests, including those of the workflow
 	$(BIN)/pytest -m '' tests $(PYTEST_ARGS)
 
+torture: setup ## kill the workflow and its jobs at random for ten minutes, and count what is lost
+	$(BIN)/python -m tests.workflow.torture $(TORTURE_ARGS)
+
 bench: setup ## time the training step and its parts against alternatives, in five minutes on two cores
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+docs: setup ## write the generated pages, and build docs/ as an offline site in site/
+	$(BIN)/robustviews keys >docs/study-file.md
+	$(BIN)/robustviews switches --markdown --study studies/cf-amc-ssl.yaml >docs/switches.md
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo 'Manual: $(CURDIR)/site/index.html'
 
 check: setup ## format, lint, types, spelling, and every shipped study
 	$(BIN)/ruff format --check
@@ -109,7 +120,7 @@ test-cluster: setup ## on Debian 12 as root: start Slurm with two simulated GPUs
 	ROBUSTVIEWS_TEST_CLUSTER=1 $(BIN)/pytest -n0 ci/cluster $(PYTEST_ARGS)
 
 clean: ## remove caches, but not data, results and .venv
-	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist site
 	find src tests ci workflow -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamp is written last and names its folder: an environment without a stamp is incomplete, and one that names

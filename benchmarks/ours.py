@@ -12,6 +12,7 @@ from robustviews.encoder import build_encoder
 from robustviews.machine import runtime
 from robustviews.machine.compiler import Compilation
 from robustviews.methods import Batch, EmpSsl
+from robustviews.network import build_network
 from robustviews.optim import Lars
 from robustviews.regimes import Free
 from robustviews.step import compile_encoder
@@ -89,7 +90,7 @@ class OurStep:
     def _compile(self) -> Compilation:
         recipe = self.recipe
         return compile_encoder(
-            self.net,
+            build_network(self.net, self.method),
             method=self.method,
             regime=self.regime,
             views=self.views,

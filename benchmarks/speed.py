@@ -93,7 +93,11 @@ def matrix_rate(device: torch.device, precision: str | None = None) -> dict[str,
     kind = torch.bfloat16 if precision == "bf16" else torch.float32
     source = torch.Generator(device).manual_seed(0)
     a, b = (torch.randn(side, side, device=device, generator=source).to(kind) for _ in range(2))
-    with runtime.tf32(allowed=precision == "tf32"):
+    before = torch.backends.cuda.matmul.allow_tf32
+    try:
+        torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
         seconds = [rounds.once(lambda: a @ b, device) for _ in range(WARM_UP + ROUNDS)]
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
     rate = 2 * side**3 / statistics.median(seconds[WARM_UP:]) / 1e12
     return {"precision": precision, "side": side, "rounds": ROUNDS, "tflop_per_second": rate}

@@ -43,7 +43,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         default=REST,
         help="folder of pieces beyond the first four of a part (%(default)s)",
     )
-    parser.add_argument("--only", help=f"parts to run, such as a0,b2 ({','.join(PARTS)})")
+    parser.add_argument("--only", help=f"parts to run, in this order ({','.join(PARTS)})")
     parser.add_argument("--left", type=float, help="seconds until this process must have ended")
     parser.add_argument("--small", action="store_true", help="rehearse at small sizes, on digits")
     parser.add_argument("--device", default="cuda", help="cuda, cuda:1, cpu (%(default)s)")
@@ -56,7 +56,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     unknown = [name for name in names if name not in PARTS]
     if unknown:
         parser.error(f"--only: no part {', '.join(unknown)}; choose of {', '.join(PARTS)}")
-    options.only = [name for name in PARTS if name in names]
+    options.only = list(dict.fromkeys(names))
     return options
 
 

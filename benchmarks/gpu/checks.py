@@ -18,13 +18,14 @@ from benchmarks.gpu import studies
 from benchmarks.gpu.report import Report
 from benchmarks.gpu.runner import Setting
 from benchmarks.recipe import random_images
-from robustviews import augment, losses, pretrain, stages
+from robustviews import augment, losses, pretrain, stages, step
 from robustviews.attacks import AutoAttack, PgdAttack
 from robustviews.augment import Views
 from robustviews.datasets import Digits
 from robustviews.encoder import build_encoder
 from robustviews.machine import runtime
 from robustviews.methods import METHODS, Batch, EmpSsl, Method
+from robustviews.network import build_network
 from robustviews.optim import build_optimizer
 from robustviews.probe import LinearProbe, NcropProbe
 from robustviews.probe.own import OWN_HEAD
@@ -125,19 +126,20 @@ def one_minibatch(
     """Return what trains a new encoder on one minibatch: losses, and norms of all weights."""
     count = fewest_views(method)
     images, labels = random_images(8, 16), torch.arange(8) % CLASSES
-    batch = pretrain.make_batch(
+    batch = step.make_batch(
         images, labels, torch.arange(8), views=Views(count=count), size=16, seed=0, epoch=0
     )
 
     def train(device: torch.device) -> list[Tensor]:
         classes = CLASSES if method.supervised else None
         encoder = build_encoder(width=width, hidden=64, projection=32, classes=classes).to(device)
+        net = build_network(encoder, method).train()
         options = {key: OPTIMIZER[key] for key in ("name", "lr", "momentum", "weight_decay", "eta")}
-        optimizer = build_optimizer(encoder, **options)
+        optimizer = build_optimizer(net, **options)
         moved = Batch(*(tensor.to(device) for tensor in batch))
         starts = runtime.generator(device, "delta")
-        found, _ = regime.train_batch(encoder, method, moved, None, optimizer.step, starts)
-        norms = torch.stack([value.detach().norm() for value in encoder.parameters()])
+        found, _ = regime.train_batch(net, method, moved, None, optimizer.step, starts)
+        norms = torch.stack([value.detach().norm() for value in net.parameters()])
         return [torch.stack(found), norms]
 
     return train

@@ -12,7 +12,6 @@ from benchmarks.gpu.runner import Setting, say
 from robustviews import artifacts, cli, stages
 from robustviews.attacks import AutoAttack
 from robustviews.cli.loading import load_split, load_weights
-from robustviews.machine import runtime
 from robustviews.study import folders, load_study
 from robustviews.study import jobs as plans
 from robustviews.study.jobs import Job
@@ -134,6 +133,7 @@ def _attacks(setting: Setting, *, official: bool) -> list[Job]:
 def crafted_in_tf32(job: Job, setting: Setting, report: Report) -> None:
     """Attack as a job did, examples computed in TF32; compare accuracies with its flags."""
     split, encoder = load_split(job), load_weights(job, folders.ENCODER)
+    attack = dataclasses.replace(job.arguments["attack"], craft_precision="tf32")
     assert encoder is not None
     assert job.folder is not None
     found = stages.attack(
@@ -143,25 +143,10 @@ def crafted_in_tf32(job: Job, setting: Setting, report: Report) -> None:
         split.labels,
         classes=split.classes,
         size=split.size,
-        **{**job.arguments, "attack": InTf32(job.arguments["attack"])},
+        **{**job.arguments, "attack": attack},
         device=setting.device,
     )
     exact = artifacts.read_tensors(job.folder / folders.FLAGS)
     for name in sorted(set(exact) - {"index", "labels"}):
         apart = abs(float(found[name].float().mean() - exact[name].float().mean()))
         report.at_most(f"TF32 against fp32, {name}", apart, TF32_BAR)
-
-
-@dataclasses.dataclass(frozen=True)
-class InTf32:
-    """An attack whose examples are computed in TF32; whoever scores them uses what it used."""
-
-    attack: Any
-
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  # any option of an attack
-        return getattr(self.attack, name)
-
-    def perturb(self, *inputs: Any, **options: Any) -> Any:  # noqa: ANN401  # those of the attack
-        """Return what the attack returns."""
-        with runtime.tf32(allowed=True):
-            return self.attack.perturb(*inputs, **options)

@@ -55,7 +55,7 @@ def load_encoder(folder: str | Path, *, device: str = "cpu") -> Encoder:
         device: device of the returned module.
 
     Returns:
-        A module from images (N, 3, H, W) in [0, 1] to unit-norm projections (N, D), to logits
+        A module from images (N, 3, H, W) in [0, 1] to projections (N, D), to logits
         (N, classes) of a network with a classifier, or to features (N, D) of an imported backbone;
         `represent` returns the features that probes read.
 
@@ -68,6 +68,8 @@ def load_encoder(folder: str | Path, *, device: str = "cpu") -> Encoder:
         source = _record(_input(folder, record, folders.ENCODER).parent)
     if source.stage == "import":
         options, classified = source.spec["encoder"], True  # with as many classes as came along
+    elif source.stage == "encoder":
+        options, classified = source.result["encoder"], True
     elif source.stage == "pretrain":
         run = source.spec["run"]
         options, classified = run["encoder"], run["method"]["kind"] == "supervised"
@@ -142,11 +144,11 @@ def load_classifier(folder: str | Path, *, device: str = "cpu") -> nn.Module:
     probe = PROBES[options.pop("kind")](**options)
     if probe.draws_views:
         raise ValueError(f"{folder}: sees {probe.stack} views of an image; use stages.attack")
-    pretraining = _input(folder, record, folders.ENCODER).parent
     tuned = folders.ENCODER in record.outputs
-    encoder = load_encoder(folder if tuned else pretraining, device=device)
+    pretrained = _input(folder, record, folders.ENCODER).parent
+    encoder = load_encoder(folder if tuned else pretrained, device=device)
     weights = artifacts.read_tensors(_covered(folder / folders.HEAD, record.outputs))
-    classes = _record(pretraining, "pretrain").result["classes"]
+    classes = artifacts.read_json(_input(folder, record, folders.SUMMARY))["classes"]
     head = probe.restore(weights, encoder, classes=classes)
     return _frozen(encoder, head, probe)
 
@@ -196,7 +198,7 @@ def attack(
         images: (N, 3, H, W) float in [0, 1], on the device of the model.
         labels: (N,) int64.
         kind: of the attack, as in a study file: `pgd`, `autoattack`.
-        eps: radius of the Linf ball in 1/255.
+        eps: radius of the ball, in 1/255; with `norm="l2"` in pixel units.
         seed: of random starts.
         batch: number of images attacked at a time.
         options: more options of the attack in the units of a study file, such as `steps=20` and
@@ -218,7 +220,7 @@ def attack(
     low, high = images.min().item(), images.max().item()
     if not (low >= 0 and high <= 1):  # so that NaN is refused, too
         raise ValueError(f"images: expected values in [0, 1], found [{low:.3g}, {high:.3g}]")
-    if eps < _LEAST_EPS:
+    if eps < _LEAST_EPS and options.get("norm") != "l2" and "relative_step" not in options:
         raise ValueError(f"eps: expected a radius in 1/255 such as 8, found {eps:g}")
     attack_class: Any = ATTACKS[kind]
     adversary = attack_class(eps=(eps,), **options)

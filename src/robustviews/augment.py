@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from robustviews.options import LazyModule, option, switch
+from robustviews.recipes import AUGMENTATIONS, SECOND, Colour
 
 if TYPE_CHECKING:
     import torch
@@ -43,6 +44,8 @@ class Views:
         padding: width of the border in pixels; only for `padded`.
         augmentation: colour changes, after a horizontal flip. `simclr` has hue 0.1, no blur, no
             solarize; `simclr_blur` adds EMP-SSL's blur; `geometry` is crop and flip only.
+            Recipes of solo-learn: `symmetric` (SimCLR, SwAV), `symmetric_weak` (SimSiam), and
+            `asymmetric` (BYOL, MoCo v3, DINO, Barlow Twins), which solarizes every second view.
     """
 
     count: int = option(2, ge=1)
@@ -50,7 +53,15 @@ class Views:
     scale: tuple[float, float] = option((0.08, 1.0), gt=0, le=1)
     ratio: tuple[float, float] = option((0.75, 4 / 3), gt=0)
     padding: int = option(5, ge=0)
-    augmentation: Literal["emp_ssl", "simclr", "simclr_blur", "geometry"] = switch(
+    augmentation: Literal[
+        "emp_ssl",
+        "simclr",
+        "simclr_blur",
+        "geometry",
+        "symmetric",
+        "symmetric_weak",
+        "asymmetric",
+    ] = switch(
         "simclr",
         code={"simclr": ("simclr",)},
         paper={"simclr": ("simclr_blur",)},
@@ -63,29 +74,6 @@ class Views:
             if low > high:
                 fix = f"write {name}: [{high:g}, {low:g}]"
                 raise ValueError(f"{name}: smallest first; found [{low:g}, {high:g}]; {fix}")
-
-
-@dataclass(frozen=True)
-class Colour:
-    """A recipe of colour changes, in order of application; probability 0 disables a change.
-
-    Attributes:
-        jitter: probability that brightness, contrast, saturation and hue change, in random order.
-        strength: factors of brightness, contrast and saturation are uniform in 1 -+ strength.
-        hue: the hue shift is uniform in -+ hue, in turns of the colour circle.
-        grayscale: probability that colour is removed.
-        blur: probability of a Gaussian blur.
-        sigma: smallest and largest standard deviation of the blur, in pixels.
-        solarize: probability that values from 1/2 on (PIL's 128 of 255) are inverted.
-    """
-
-    jitter: float = 0.0
-    strength: float = 0.4
-    hue: float = 0.1
-    grayscale: float = 0.0
-    blur: float = 0.0
-    sigma: tuple[float, float] = (0.1, 2.0)
-    solarize: float = 0.0
 
 
 class Window(NamedTuple):
@@ -131,12 +119,14 @@ def make_views(
         shapes = f"{tuple(images.shape)} and {tuple(counters.shape)}"
         raise ValueError(f"images and counters: expected (B, 3, H, W) and (B,), found {shapes}")
     batch, _, height, width = images.shape
-    colour = AUGMENTATIONS[views.augmentation]
     draws = _WINDOW_DRAWS + _CHANGE_DRAWS
     numbers = runtime.counter_uniform(key, counters.to(images.device), views.count * draws)
     numbers = numbers.view(batch, views.count, draws)[:, only]
     window = draw_window(numbers[..., :_WINDOW_DRAWS], views, shape=(height, width))
-    change = draw_change(numbers[..., _WINDOW_DRAWS:], colour)
+    changes = [
+        (shown, draw_change(numbers[:, shown, _WINDOW_DRAWS:], colour), colour)
+        for shown, colour in _recipes(views, range(views.count)[only])
+    ]
     result = torch.empty((numbers.shape[1], batch, 3, size, size), device=images.device)
     border = views.padding if views.crop == "padded" else 0
     chunk = _CPU_CHUNK if images.device.type == "cpu" else _DEVICE_CHUNK
@@ -148,9 +138,21 @@ def make_views(
             part = slice(first, first + step)
             floats = torch.nn.functional.pad(_unit(images[part]), [border] * 4)
             crops = apply_window(floats, Window(*(value[part] for value in window)), size=size)
-            changed = apply_change(crops, Change(*(value[part] for value in change)), colour)
-            result[:, part] = changed.transpose(0, 1)
+            for shown, change, colour in changes:
+                own = Change(*(value[part] for value in change))
+                changed = apply_change(crops[:, shown], own, colour)
+                result[shown, part] = changed.transpose(0, 1)
     return result.clamp_(0.0, 1.0)  # rounding can make a sum of weights exceed 1
+
+
+def _recipes(views: Views, numbers: range) -> list[tuple[slice, Colour]]:
+    """Return the recipe of each of the views with these numbers; all have one, or two alternate."""
+    first = AUGMENTATIONS[views.augmentation]
+    second = SECOND.get(views.augmentation, first)
+    if first == second:
+        return [(_ALL, first)]
+    pair = (first, second) if numbers.start % 2 == 0 else (second, first)
+    return [(slice(start, None, 2), colour) for start, colour in enumerate(pair)]
 
 
 def to_float(images: Tensor, size: int) -> Tensor:
@@ -188,10 +190,12 @@ def draw_change(numbers: Tensor, colour: Colour) -> Change:
     jitter, gray, blur, sigma, solarize = numbers[..., :5].unbind(-1)
     spread = (2.0 * numbers[..., 5:9] - 1.0) * (jitter < colour.jitter).unsqueeze(-1)
     factors = 1.0 + colour.strength * spread  # (B, V, 4)
+    if colour.saturation is not None:
+        factors[..., _SATURATION] = 1.0 + colour.saturation * spread[..., _SATURATION]
     factors[..., _HUE] = colour.hue * spread[..., _HUE]
     low, high = colour.sigma
     return Change(
-        order=numbers[..., 9:13].argsort(-1),
+        order=numbers[..., 9:13].argsort(dim=-1, stable=True),
         factors=factors,
         gray=gray < colour.grayscale,
         sigma=(low + (high - low) * sigma) * (blur < colour.blur),
@@ -339,11 +343,3 @@ def _blur_matrix(sigma: Tensor, *, size: int, sigma_max: float) -> Tensor:
     source = size - 1 - (size - 1 - (shift.unsqueeze(-1) + pixel).abs()).abs()  # (taps, size)
     hits = (source.unsqueeze(-1) == pixel).to(taps.dtype)  # (taps, size, size)
     return (taps @ hits.flatten(1)).view(-1, size, size)
-
-
-AUGMENTATIONS: dict[str, Colour] = {
-    "emp_ssl": Colour(jitter=0.8, hue=0.2, grayscale=0.2, blur=0.1, solarize=0.1),
-    "simclr": Colour(jitter=0.8, hue=0.1, grayscale=0.2),
-    "simclr_blur": Colour(jitter=0.8, hue=0.1, grayscale=0.2, blur=0.1),
-    "geometry": Colour(),
-}

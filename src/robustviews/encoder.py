@@ -1,8 +1,8 @@
 """Encoders: a residual backbone, the pre-feature for probes, and the projector for losses.
 
 Source: arXiv 2501.03507 and its reference code: torchvision's ResNet with a CIFAR stem, a 4096-d
-pre-feature, a two-layer projector and unit-norm projections. The residual network is that of
-He et al. 2016 as in torchvision, with a variable width.
+pre-feature and a two-layer projector, whose outputs a method may normalise. The residual network is
+that of He et al. 2016 as in torchvision, with a variable width.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+from torch.nn.utils import fusion
 
 from robustviews import finite
 from robustviews.machine import runtime
@@ -41,7 +41,7 @@ class Encoder(nn.Module):
     ) -> None:
         super().__init__()
         self.precision = "fp32"
-        self.hidden = hidden
+        self.hidden, self.projection = hidden, projection
         self.backbone = backbone
         self.classifier: nn.Linear | None = None
         self.prefeature: nn.Sequential | None = None
@@ -64,18 +64,29 @@ class Encoder(nn.Module):
         """Map images (N, 3, H, W) in [0, 1] to the inputs of the method's loss.
 
         Returns:
-            Unit-norm projections z (N, projection); logits (N, classes) of a network with a
+            Projections z (N, projection), not normalised; logits (N, classes) of a network with a
             classifier; features (N, features) of a backbone alone. float32 or wider, at any
             precision inside.
         """
         with runtime.autocast(self.precision, images.device):
             h = self.backbone(images)
             if self.classifier is not None:
-                return _widen(self.classifier(h))
+                return runtime.float_or_wider(self.classifier(h))
             if self.prefeature is None:
-                return _widen(h)
-            z = self.projector(self.prefeature(h))
-        return functional.normalize(_widen(z), dim=1)
+                return runtime.float_or_wider(h)
+            return runtime.float_or_wider(self.projector(self.prefeature(h)))
+
+    @property
+    def outputs(self) -> int:
+        """Dimension of what `forward` returns."""
+        if self.classifier is not None:
+            return self.classifier.out_features
+        return self.backbone.features if self.prefeature is None else self.projection
+
+    @property
+    def projects(self) -> bool:
+        """Whether the encoder has a projector, so that `forward` returns projections."""
+        return self.prefeature is not None
 
     def represent(
         self, images: Tensor, feature: Feature = "prefeature", *, precision: str = "fp32"
@@ -94,11 +105,11 @@ class Encoder(nn.Module):
         with runtime.autocast(precision, images.device):
             h = self.backbone(images)
             if feature == "backbone":
-                return _widen(h)
+                return runtime.float_or_wider(h)
             if self.prefeature is None:
                 kind = "an imported backbone" if self.classifier is None else "a supervised network"
                 raise ValueError(f"{kind} has no pre-feature; probe feature: backbone")
-            return _widen(self.prefeature(h))
+            return runtime.float_or_wider(self.prefeature(h))
 
     def width_of(self, feature: Feature) -> int:
         """Return the dimension of a feature."""
@@ -180,6 +191,7 @@ def restore_encoder(
     *,
     classes: int | None,
     device: torch.device,
+    fold: bool = False,
 ) -> Encoder:
     """Return a trained encoder, on its device and in eval mode.
 
@@ -188,13 +200,37 @@ def restore_encoder(
         options: arguments of `build_encoder`.
         classes: classes of a supervised network's own classifier; None without one.
         device: device of the encoder.
+        fold: whether to fold batch norms into the layers before them; only rounding depends on it.
 
     Raises:
         WeightsError: the weights are those of another network.
     """
     encoder = build_encoder(**options, classes=classes)
     load_strictly(encoder, weights, "encoder")
-    return encoder.to(device).eval()
+    encoder.eval()
+    if fold:
+        fold_batchnorm_(encoder)
+    return encoder.to(device)
+
+
+def fold_batchnorm_(network: nn.Module) -> None:
+    """Fold each batch norm of a network in eval mode into the layer before it.
+
+    That is a convolution or a linear layer of the same module, as in `BasicBlock`.
+
+    Source: Markus 2018, "Fusing batch normalization and convolution in runtime", as in torch.
+    """
+    for module in list(network.modules()):
+        layer = ""
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.BatchNorm1d | nn.BatchNorm2d):
+                before: Any = module.get_submodule(layer)
+                linear = isinstance(before, nn.Linear)
+                fuse: Any = fusion.fuse_linear_bn_eval if linear else fusion.fuse_conv_bn_eval
+                setattr(module, layer, fuse(before, child))
+                setattr(module, name, nn.Identity())
+            elif isinstance(child, nn.Conv2d | nn.Linear):
+                layer = name
 
 
 def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], part: str) -> None:
@@ -215,7 +251,3 @@ def first_nonfinite(encoder: Encoder, images: Tensor) -> str:
     with torch.no_grad():
         outputs = encoder.forward(images)  # not the call, which may be compiled for train mode
     return finite.first_nonfinite({**encoder.state_dict(), "outputs": outputs})
-
-
-def _widen(x: Tensor) -> Tensor:
-    return x if x.dtype in (torch.float32, torch.float64) else x.float()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from robustviews import finite
-from robustviews.attacks import Attack, Model, flag_name, fraction, in_pixels
+from robustviews.attacks import Attack, Model, Norm, flag_name, fraction, length, to_pixels
 from robustviews.augment import Views
 from robustviews.encoder import Encoder
 from robustviews.machine import feed, runtime
@@ -37,7 +37,13 @@ class Classifier(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map inputs (B, 3, H, W) or (B, n, 3, H, W) in [0, 1] to logits (B, classes)."""
-        return self.head(represent(self.encoder, self.probe.feature, inputs))  # type: ignore[no-any-return]
+        h = self.features(inputs)
+        with torch.autocast(h.device.type, enabled=False):  # a craft_precision is the encoder's
+            return self.head(h)  # type: ignore[no-any-return]
+
+    def features(self, inputs: Tensor) -> Tensor:
+        """Map the same inputs to the features (B, F) that the head reads."""
+        return represent(self.encoder, self.probe.feature, inputs)
 
 
 def evaluate(
@@ -165,7 +171,7 @@ def attack_once(
         attack: options of the attack.
         inputs: clean inputs.
         labels: (B,) int64.
-        radius: in 1/255.
+        radius: in the unit of the attack's norm.
         seed: seed of random starts.
         title: job, for messages.
 
@@ -176,29 +182,37 @@ def attack_once(
         NonFiniteError: a logit is not finite, also of inputs that the attack tried and discarded.
         ValueError: the attack left its ball or [0, 1], or as `correct`.
     """
-    eps, watched = in_pixels(radius), _Watched(model)
-    # A copy: an attack that changes its inputs must not move the centre of the ball.
-    adversarial = attack.perturb(watched, inputs.clone(), labels, eps=eps, seed=seed)
+    eps, watched = to_pixels(radius, attack.norm), _Watched(model, attack.craft_precision)
+    with runtime.tf32(allowed=attack.craft_precision == "tf32"):
+        # A copy: an attack that changes its inputs must not move the centre of the ball.
+        adversarial = attack.perturb(watched, inputs.clone(), labels, eps=eps, seed=seed)
     if watched.broke_down():
         raise finite.NonFiniteError(
             f"{title}, {flag_name(radius)}: logits are not finite during the attack; {_LOWER}"
         )
-    check_ball(adversarial, inputs, eps, radius)
+    check_ball(adversarial, inputs, eps, radius, norm=attack.norm)
     return adversarial, correct(model, adversarial, labels, title=title, radius=radius)
 
 
 class _Watched:
-    """A model, and whether all its logits so far are finite; calls do not wait for a GPU."""
+    """A model at a precision, and whether all its outputs so far are finite, without waiting."""
 
-    def __init__(self, model: Model) -> None:
-        self._model = model
+    def __init__(self, model: Model, precision: str) -> None:
+        self._model, self._precision = model, precision
         self._finite: Tensor | None = None  # scalar on the device
 
+        if hasattr(model, "features"):  # for attacks that see no logits
+            self.features = lambda inputs: self._note(model.features, inputs)
+
     def __call__(self, inputs: Tensor) -> Tensor:
-        logits = self._model(inputs)
-        sound = logits.detach().isfinite().all()
+        return self._note(self._model, inputs)
+
+    def _note(self, model: Model, inputs: Tensor) -> Tensor:
+        with runtime.autocast(self._precision, inputs.device):
+            outputs = runtime.widen(model(inputs))
+        sound = outputs.detach().isfinite().all()
         self._finite = sound if self._finite is None else self._finite & sound
-        return logits
+        return outputs
 
     def broke_down(self) -> bool:
         """Return whether a logit of any call was not finite."""
@@ -246,13 +260,18 @@ def correct(
     return logits.argmax(dim=1) == labels
 
 
-def check_ball(adversarial: Tensor, inputs: Tensor, eps: float, radius: float) -> None:
+def check_ball(
+    adversarial: Tensor, inputs: Tensor, eps: float, radius: float, *, norm: Norm = "linf"
+) -> None:
     """Raise ValueError if an attack left its ball: attacks are not trusted."""
-    distance = (adversarial - inputs).abs().max().item()
+    if norm == "linf":
+        distance = (adversarial - inputs).abs().max().item()
+    else:  # a sum over all pixels, in which float32 would lose more than ROUNDING
+        distance = length(adversarial.double() - inputs.double()).max().item()
     low, high = adversarial.min().item(), adversarial.max().item()
     # No comparison with NaN holds, so this form refuses NaN, too.
     if not (distance <= eps + ROUNDING and low >= -ROUNDING and high <= 1 + ROUNDING):
         raise ValueError(
-            f"the attack at eps {fraction(radius)} left its ball: moved by {distance:.6f}, pixels "
-            f"in [{low:.4f}, {high:.4f}]; expected at most {eps:.6f} and [0, 1]"
+            f"the attack at eps {fraction(radius, norm)} left its ball: moved by {distance:.6f}, "
+            f"pixels in [{low:.4f}, {high:.4f}]; expected at most {eps:.6f} and [0, 1]"
         )

@@ -20,6 +20,21 @@ from robustviews.machine import distributed
 from robustviews.machine.runtime import widen
 
 
+def unit(z: Tensor) -> Tensor:
+    """Scale projections (..., D) to unit norm."""
+    return functional.normalize(z, dim=-1)
+
+
+def whole(z: Tensor) -> Tensor:
+    """Return projections (N, D) of the images of all ranks, from (B, D) of this rank's images."""
+    return widen(distributed.gather(z))
+
+
+def cosine(p: Tensor, z: Tensor) -> Tensor:
+    """Return the mean cosine of vectors p and z (B, D) of the same images."""
+    return functional.cosine_similarity(widen(p), widen(z), dim=1).mean()
+
+
 def nt_xent(
     z: Tensor,
     *,

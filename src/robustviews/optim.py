@@ -63,24 +63,26 @@ class Lars(_Eager, torch.optim.Optimizer):
 
     def __init__(
         self,
-        params: Iterable[Tensor],
+        params: Iterable[Any],
         lr: float,
         *,
         momentum: float = 0.9,
         weight_decay: float = 1e-4,
         eta: float = 0.005,
         eps: float = 1e-8,
+        nesterov: bool = True,
     ) -> None:
         """Create the optimizer.
 
         Args:
-            params: tensors to update.
+            params: tensors to update, or groups of them.
             lr: learning rate; may change between steps in `param_groups`.
-            momentum: Nesterov momentum.
+            momentum: factor of the previous step.
             weight_decay: L2 penalty inside the rescaled gradient.
             eta: trust coefficient: rescaled gradients have about `eta` times the norm of the
                 parameter.
             eps: keeps the ratio finite.
+            nesterov: whether the momentum is Nesterov's, which looks one step ahead.
         """
         defaults = {
             "lr": lr,
@@ -88,6 +90,7 @@ class Lars(_Eager, torch.optim.Optimizer):
             "weight_decay": weight_decay,
             "eta": eta,
             "eps": eps,
+            "nesterov": nesterov,
         }
         super().__init__(params, defaults)
 
@@ -115,8 +118,11 @@ class Lars(_Eager, torch.optim.Optimizer):
         buffers = [self.state[p]["momentum_buffer"] for p in params]
         torch._foreach_mul_(buffers, momentum)
         torch._foreach_add_(buffers, grads)
-        torch._foreach_add_(grads, buffers, alpha=momentum)  # Nesterov looks ahead
-        torch._foreach_add_(params, grads, alpha=-group["lr"])
+        steps = buffers
+        if group["nesterov"]:
+            torch._foreach_add_(grads, buffers, alpha=momentum)
+            steps = grads
+        torch._foreach_add_(params, steps, alpha=-group["lr"])
 
 
 def _rescale(params: list[Tensor], grads: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
@@ -164,6 +170,8 @@ def learning_rate(
     horizon: Literal["minibatches", "updates"],
     minibatches: int,
     updates_per_batch: int,
+    warmup: int = 0,
+    warmup_lr: float = 0.0,
 ) -> Callable[[int], float]:
     """Return the learning rate as a function of the update, counted from 0.
 
@@ -173,10 +181,29 @@ def learning_rate(
         horizon: unit of the schedule's length, minibatches or updates.
         minibatches: number in the whole training.
         updates_per_batch: m of free training, else 1.
+        warmup: minibatches in which the rate rises linearly to `base`; the schedule follows.
+        warmup_lr: rate at the start of the warm-up.
     """
+    unit = updates_per_batch if horizon == "updates" else 1
+    if warmup:
+        rise = warmup * unit
+        after = learning_rate(
+            base,
+            schedule=schedule,
+            horizon=horizon,
+            minibatches=minibatches - warmup,
+            updates_per_batch=updates_per_batch,
+        )
+
+        def warmed(step: int) -> float:
+            if step < rise:
+                return warmup_lr + (base - warmup_lr) * step / rise
+            return after(step - rise)
+
+        return warmed
     if schedule == "constant":
         return lambda _: base
-    length = minibatches * (updates_per_batch if horizon == "updates" else 1)
+    length = minibatches * unit
     if schedule == "triangular":  # Wong et al. 2020: from zero to the rate and back
         return lambda step: base * (1 - abs(2 * step / length % 2 - 1))
     return lambda step: cosine_lr(step, base=base, horizon=length)
@@ -204,11 +231,32 @@ def build_optimizer(
     momentum: float,
     weight_decay: float,
     eta: float,
+    nesterov: bool = True,
+    static: tuple[str, ...] = (),
 ) -> torch.optim.Optimizer:
-    """Return the optimizer of a training; see `robustviews.study.Optimizer` for the options."""
-    params = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    """Return the optimizer of a training; see `robustviews.study.Optimizer` for the options.
+
+    Args:
+        network: module whose parameters are trained, in the order of its parts.
+        name: update rule; it and the following arguments are options of the study.
+        lr: learning rate.
+        momentum: factor of the previous step.
+        weight_decay: L2 penalty.
+        eta: trust coefficient of LARS.
+        nesterov: whether the momentum is Nesterov's.
+        static: parts of the network whose learning rate stays; their group has `static` true.
+    """
+    kept = [p for part in static for p in network.get_submodule(part).parameters()]
+    numbers = {id(parameter) for parameter in kept}
+    params: list[Any] = [p for p in network.parameters() if p.requires_grad]
+    if kept:
+        others = [p for p in params if id(p) not in numbers]
+        params = [{"params": others}, {"params": kept, "static": True}]
     if name == "lars":
-        return Lars(params, lr, momentum=momentum, weight_decay=weight_decay, eta=eta)
+        return Lars(
+            params, lr, momentum=momentum, weight_decay=weight_decay, eta=eta, nesterov=nesterov
+        )
     if name == "sgd":
-        return Sgd(params, lr, momentum=momentum, weight_decay=weight_decay, nesterov=momentum > 0)
+        ahead = nesterov and momentum > 0
+        return Sgd(params, lr, momentum=momentum, weight_decay=weight_decay, nesterov=ahead)
     return Adam(params, lr, weight_decay=weight_decay)

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
 _Member = TypeVar("_Member")
+# Where no option states another bound: memory and time, and float32, end not far above.
+_MOST_COUNT, _MOST_NUMBER = 10**9, 1e30
 Values = tuple[object, ...]
 ByKind = Values | Mapping[str, Values]
 
@@ -155,6 +157,9 @@ def broken_bound(value: float, bounds: Mapping[str, float]) -> str:
     """Describe the bound that a number breaks; return an empty string if it breaks none."""
     if not math.isfinite(value):
         return "a finite number"
+    most = _MOST_COUNT if isinstance(value, int) else _MOST_NUMBER
+    if "le" not in bounds and abs(value) > most:
+        return f"at most {most:g}"
     checks = {
         "ge": (operator.ge, "at least"),
         "gt": (operator.gt, "more than"),

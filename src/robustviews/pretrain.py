@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import math
 import time
@@ -13,21 +14,22 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from robustviews import augment
 from robustviews.augment import Views
 from robustviews.checkpoint import Checkpoint
 from robustviews.encoder import Encoder
 from robustviews.machine import distributed, feed, runtime
-from robustviews.machine.batchnorm import synchronise
 from robustviews.machine.compiler import Compilation
 from robustviews.machine.feed import Feed
 from robustviews.methods import Batch, Method, Share, divide
+from robustviews.network import Network, build_network
 from robustviews.optim import build_optimizer, learning_rate, set_slots_, slots, with_prefix
 from robustviews.regimes import Regime, passes_over_data
-from robustviews.step import compile_encoder
+from robustviews.step import compile_encoder, make_batch
 
 log = logging.getLogger(__name__)
 
+
+Measure = Callable[[Network], dict[str, float]]
 
 LOWER = "lower optimizer.lr, or use precision: fp32"  # if a network diverges
 
@@ -81,10 +83,16 @@ class Training:
     """The state of a training: everything that must be saved to resume it."""
 
     def __init__(
-        self, encoder: Encoder, opt: torch.optim.Optimizer, lr_at: Callable[[int], float]
+        self,
+        net: Network,
+        opt: torch.optim.Optimizer,
+        lr_at: Callable[[int], float],
+        *,
+        updates: int,
     ) -> None:
-        self.encoder, self.opt, self.lr_at = encoder, opt, lr_at
-        self.device = next(encoder.parameters()).device
+        """Begin a training of a network; `updates` is the number of all its updates."""
+        self.net, self.opt, self.lr_at, self.updates = net, opt, lr_at, updates
+        self.device = next(net.parameters()).device
         self.progress = Progress()
         self.delta: Tensor | None = None  # perturbation, carried from one minibatch to the next
         self.loss_sum = torch.zeros((), device=self.device)  # over minibatches of this pass
@@ -98,22 +106,30 @@ class Training:
         self, batch: Batch, method: Method, regime: Regime, starts: torch.Generator | None
     ) -> None:
         """Train on one minibatch; `starts` is the generator of random starts."""
-        losses, self.delta = regime.train_batch(
-            self.encoder, method, batch, self.delta, self.update, starts
-        )
+        net, progress = self.net, self.progress
+        net.epoch, net.update = progress.epoch, progress.update
+        update = functools.partial(self.update, method, batch)
+        losses, self.delta = regime.train_batch(net, method, batch, self.delta, update, starts)
         self.loss_sum = self.loss_sum + torch.stack(losses).mean()
         self.progress.position += 1
 
-    def update(self) -> None:
-        """Update the parameters at the learning rate of this update."""
-        distributed.sum_gradients_(self.encoder.parameters())
+    def update(self, method: Method, batch: Batch) -> None:
+        """Update the parameters at the learning rate of this update, then the method's state."""
+        progress = self.progress
+        distributed.sum_gradients_(self.net.parameters())
+        for part in method.frozen(progress.epoch):
+            self.net.get_submodule(part).zero_grad(set_to_none=True)
         for group in self.opt.param_groups:
-            group["lr"] = self.lr_at(self.progress.update)
+            if not group.get("static"):
+                group["lr"] = self.lr_at(progress.update)
         self.opt.step()
-        self.progress.update += 1
+        with torch.no_grad():
+            method.after_step(self.net, batch, progress.update / self.updates)
+        progress.update += 1
+        self.net.update = progress.update
 
-    def close_pass(self, length: Length, title: str) -> None:
-        """Add a line of history and begin the next pass.
+    def close_pass(self, length: Length, title: str, monitor: Measure | None = None) -> None:
+        """Add a line of history, with what a monitor measures, and begin the next pass.
 
         Raises:
             TrainingError: the loss is no longer finite.
@@ -131,6 +147,8 @@ class Training:
             "seconds": round(progress.seconds, 3),
             "images_per_second": round(trained / max(progress.seconds - previous, 1e-9), 1),
         }
+        if monitor is not None and math.isfinite(loss):
+            row |= monitor(self.net)
         log.info("run=%s %s", title, " ".join(f"{key}={row[key]:.6g}" for key in row))
         if not math.isfinite(loss):
             raise TrainingError(f"{title}: the loss is {loss} after pass {progress.epoch}; {LOWER}")
@@ -140,7 +158,7 @@ class Training:
     def save(self, checkpoint: Checkpoint) -> None:
         """Save everything that the next minibatch depends on, for any number of ranks."""
         self._tick()
-        tensors = {f"encoder.{key}": value for key, value in self.encoder.state_dict().items()}
+        tensors = self.net.tensors()
         tensors |= {f"optimizer.{key}": value for key, value in slots(self.opt).items()}
         tensors["loss_sum"] = distributed.total(self.loss_sum)
         if self.delta is not None:
@@ -157,7 +175,7 @@ class Training:
         if "compiled" in (was := position["compilation"], compilation) and was != compilation:
             log.warning("not resumed: the state was computed with %s, here is %s", was, compilation)
             return  # compiled code rounds otherwise
-        self.encoder.load_state_dict(with_prefix("encoder.", tensors), strict=True)
+        self.net.restore_(tensors)
         set_slots_(self.opt, with_prefix("optimizer.", tensors))
         self.loss_sum = distributed.share(tensors["loss_sum"].to(self.device))
         if "delta" in tensors:
@@ -189,6 +207,7 @@ def pretrain(
     seed: int = 0,
     checkpoint: Checkpoint | None = None,
     watch: Callable[[int], None] | None = None,
+    monitor: Measure | None = None,
     title: str = "pretrain",
 ) -> Progress:
     """Train an encoder in place. In distributed training every rank calls this function.
@@ -210,6 +229,7 @@ def pretrain(
         seed: every random choice is a hash of the seed and the purpose of the choice.
         checkpoint: saves the state, from which an interrupted training resumes.
         watch: called after each minibatch with the number of finished minibatches.
+        monitor: measures the network after each pass, for the line of history.
         title: title of the progress bar and of log lines.
 
     Returns:
@@ -225,14 +245,14 @@ def pretrain(
     shares = divide(method, views=views.count, batch_size=batch_size, ranks=distributed.ranks())
     share = shares[distributed.rank()]
     encoder.precision = precision
-    encoder.train()
-    synchronise(encoder)
+    net = build_network(encoder, method, seed=seed).train()
+    net.synchronise()
     compilation = Compilation("eager")
     if compiled:
         shape = {"size": size, "batch_size": len(share.images)}
         own = replace(views, count=len(share.views))
-        compilation = compile_encoder(encoder, method=method, regime=regime, views=own, **shape)
-    training = _begin(encoder, optimizer, length, updates_per_batch=regime.updates_per_batch)
+        compilation = compile_encoder(net, method=method, regime=regime, views=own, **shape)
+    training = _begin(net, optimizer, length, method, updates_per_batch=regime.updates_per_batch)
     if checkpoint is not None:
         training.resume(checkpoint, compilation.outcome)
     progress = training.progress
@@ -248,7 +268,7 @@ def pretrain(
             with runtime.tf32(allowed=precision == "tf32"):  # views are made outside this block
                 training.train(batch, method, regime, starts)
             if progress.position == length.minibatches:
-                training.close_pass(length, title)
+                training.close_pass(length, title, monitor)
             if checkpoint is not None and distributed.broadcast_first(checkpoint.due()):
                 training.save(checkpoint)
             done = training.done(length)
@@ -256,13 +276,20 @@ def pretrain(
                 watch(done)
             if distributed.rank() == 0:
                 bar.show(done)
+    if method.evaluated == "teacher":
+        encoder.load_state_dict(net.teacher["encoder"].state_dict())
     encoder.zero_grad(set_to_none=True)
     encoder.eval()
     return progress
 
 
 def _begin(
-    encoder: Encoder, optimizer: Mapping[str, Any], length: Length, *, updates_per_batch: int
+    net: Network,
+    optimizer: Mapping[str, Any],
+    length: Length,
+    method: Method,
+    *,
+    updates_per_batch: int,
 ) -> Training:
     """Return a new training, with the optimizer and schedule of the study."""
     options = dict(optimizer)
@@ -272,8 +299,11 @@ def _begin(
         horizon=options.pop("schedule_horizon"),
         minibatches=length.steps,
         updates_per_batch=updates_per_batch,
+        warmup=options.pop("warmup_epochs", 0) * length.minibatches,
+        warmup_lr=options.pop("warmup_lr", 0.0),
     )
-    return Training(encoder, build_optimizer(encoder, **options), lr_at)
+    opt = build_optimizer(net, **options, static=method.static_lr)
+    return Training(net, opt, lr_at, updates=length.steps * updates_per_batch)
 
 
 def _batches(
@@ -316,35 +346,3 @@ def _orders(steps: range, length: Length, *, seed: int, mine: range) -> Iterator
         if position == 0 or step == steps.start:
             order = runtime.permutation(length.images, seed, "order", epoch)
         yield order[position * length.batch_size :][mine.start : mine.stop]
-
-
-def make_batch(
-    images: Tensor,
-    labels: Tensor,
-    indices: Tensor,
-    *,
-    views: Views,
-    size: int,
-    seed: int,
-    epoch: int,
-    only: range | None = None,
-) -> Batch:
-    """Make the views of a minibatch.
-
-    Args:
-        images: (B, 3, H, W) uint8.
-        labels: (B,) int64.
-        indices: (B,) int64, on the device of the images; their positions in the training set.
-        views: how views are drawn.
-        size: side of the views in pixels.
-        seed: seed of the training.
-        epoch: pass over the data; seed, epoch and index decide the views of an image.
-        only: numbers of the views to make; None makes all.
-    """
-    chosen = slice(only.start, only.stop) if only else slice(None)
-    key = runtime.counter_key(seed, "views", epoch)
-    return Batch(
-        images=augment.to_float(images, size),
-        views=augment.make_views(images, views, size=size, key=key, counters=indices, only=chosen),
-        labels=labels,
-    )

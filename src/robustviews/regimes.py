@@ -1,7 +1,8 @@
 """Regimes: how one minibatch becomes parameter updates, with or without an adversary.
 
-A regime computes the method's losses on a network in train mode and calls `update` (optimizer and
-schedule) after each backward pass. Perturbations are added to the method's target, in pixel units.
+A regime computes the method's losses on a network in train mode and calls `update` (optimizer,
+schedule and the method's state) after each backward pass. Perturbations are added to the method's
+target, in pixel units.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from robustviews.machine import distributed, runtime
+    from robustviews.network import Network
 else:
     torch, nn = LazyModule("torch"), LazyModule("torch.nn")
     distributed, runtime = (
@@ -53,7 +55,7 @@ class Regime(Protocol):
 
     def train_batch(
         self,
-        net: nn.Module,
+        net: Network,
         method: Method,
         batch: Batch,
         delta: Tensor | None,
@@ -63,7 +65,7 @@ class Regime(Protocol):
         """Train on one minibatch.
 
         Args:
-            net: network in train mode; maps images (N, 3, H, W) to inputs of the method's loss.
+            net: network in train mode.
             method: views and loss.
             batch: minibatch.
             delta: perturbation from the last minibatch; None before the first minibatch.
@@ -91,7 +93,7 @@ class Standard:
 
     def train_batch(
         self,
-        net: nn.Module,
+        net: Network,
         method: Method,
         batch: Batch,
         delta: Tensor | None,
@@ -144,7 +146,7 @@ class Pgd:
 
     def train_batch(
         self,
-        net: nn.Module,
+        net: Network,
         method: Method,
         batch: Batch,
         delta: Tensor | None,
@@ -204,7 +206,7 @@ class Free:
 
     def train_batch(
         self,
-        net: nn.Module,
+        net: Network,
         method: Method,
         batch: Batch,
         delta: Tensor | None,

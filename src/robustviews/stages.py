@@ -15,17 +15,21 @@ from robustviews.options import LazyModule
 from robustviews.sanity.stage import sanity
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     import torch
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from robustviews import augment, evaluate, step
+    from robustviews import augment, checkpoints, evaluate, step
     from robustviews import encoder as encoders
+    from robustviews import monitor as monitoring
     from robustviews import pretrain as pretraining
     from robustviews.attacks import Attack
     from robustviews.augment import Views
     from robustviews.checkpoint import Checkpoint
+    from robustviews.checkpoints import Imported
     from robustviews.datasets import Create, Dataset
     from robustviews.machine import distributed, feed, memory, runtime
     from robustviews.methods import Method
@@ -38,14 +42,15 @@ if TYPE_CHECKING:
     Weights = Mapping[str, Tensor]
 else:
     torch = LazyModule("torch")
-    augment = LazyModule("robustviews.augment")
+    augment, checkpoints = LazyModule("robustviews.augment"), LazyModule("robustviews.checkpoints")
     encoders, evaluate = LazyModule("robustviews.encoder"), LazyModule("robustviews.evaluate")
+    monitoring = LazyModule("robustviews.monitor")
     pretraining, step = LazyModule("robustviews.pretrain"), LazyModule("robustviews.step")
     distributed = LazyModule("robustviews.machine.distributed")
     feed, memory = LazyModule("robustviews.machine.feed"), LazyModule("robustviews.machine.memory")
     runtime = LazyModule("robustviews.machine.runtime")
 
-__all__ = ["Pretrained", "attack", "prepare", "pretrain", "probe", "sanity"]
+__all__ = ["Pretrained", "attack", "bring", "prepare", "pretrain", "probe", "sanity"]
 
 log = logging.getLogger(__name__)
 
@@ -56,8 +61,8 @@ class Pretrained(NamedTuple):
     """The results of a pretraining.
 
     Attributes:
-        weights: weights of the encoder.
-        progress: updates, seconds, and one line of history per pass.
+        weights: of the encoder.
+        progress: updates, seconds, and a line of history per pass.
         step_bytes: expected memory of a training step.
     """
 
@@ -81,6 +86,19 @@ def prepare(dataset: Dataset, create: Create) -> dict[str, Any]:
         DataError: files are missing, damaged or not as requested.
     """
     return dataset.prepare(create)
+
+
+def bring(path: Path, **options: Any) -> Imported:  # noqa: ANN401  # of checkpoints.bring
+    """Import an encoder from a checkpoint of another program.
+
+    Args:
+        path: of the checkpoint.
+        options: options of `checkpoints.bring`, among them the `sha256` of the file.
+
+    Raises:
+        CheckpointError: as `checkpoints.bring`.
+    """
+    return checkpoints.bring(path, **options)
 
 
 def pretrain(
@@ -160,6 +178,7 @@ def pretrain(
             compiled=compile,
             seed=seed,
             checkpoint=checkpoint,
+            monitor=monitoring.Monitor(rows, labels, method, size=size),
             title=title,
         )
     part = encoders.first_nonfinite(network, augment.to_float(feed.first(rows, CHECKED), size))
@@ -183,6 +202,7 @@ def probe(
     views: Views,
     seed: int = 0,
     batch: int = 500,
+    fold: bool = False,
     start: Weights | None = None,
     device: torch.device,
     checkpoint: Checkpoint | None = None,
@@ -202,6 +222,8 @@ def probe(
         views: views of the pretraining, from which an n-crop probe draws.
         seed: seed of the head, of orders and views.
         batch: views encoded or attacked at a time; only rounding depends on it.
+        fold: whether batch norms are folded, see `encoder.restore_encoder`.
+        fold: whether batch norms are folded, see `encoder.restore_encoder`.
         start: weights of the head that training starts from; None for new weights.
         device: device of the training.
         checkpoint: saves the state, from which an interrupted fit resumes.
@@ -220,7 +242,7 @@ def probe(
     from robustviews.probe.protocol import Task
 
     network = encoders.restore_encoder(
-        weights, encoder, classes=classes if supervised else None, device=device
+        weights, encoder, classes=classes if supervised else None, device=device, fold=fold
     )
     if (start is None) != (probe.starts_from is None):
         found = "none" if start is None else "some"
@@ -261,6 +283,7 @@ def attack(
     views: Views,
     seed: int = 0,
     batch: int = 500,
+    fold: bool = False,
     device: torch.device,
     checkpoint: Checkpoint | None = None,
     title: str = "attack",
@@ -281,6 +304,8 @@ def attack(
         views: views of the pretraining, from which an n-crop probe draws.
         seed: seed of the choice of images, of views and of random starts.
         batch: views attacked at a time; random draws depend on it.
+        fold: whether batch norms are folded, see `encoder.restore_encoder`.
+        fold: whether batch norms are folded, see `encoder.restore_encoder`.
         device: device of the attack.
         checkpoint: saves the flags so far, from which an interrupted attack resumes.
         title: title of the progress bar and of log lines.
@@ -297,7 +322,7 @@ def attack(
             label is none of the classes.
     """
     network = encoders.restore_encoder(
-        weights, encoder, classes=classes if supervised else None, device=device
+        weights, encoder, classes=classes if supervised else None, device=device, fold=fold
     )
     classifier = evaluate.Classifier(
         network, probe.restore(head or {}, network, classes=classes), probe

@@ -1,17 +1,22 @@
-"""One training step, tried in advance: how much memory it takes, and whether it compiles."""
+"""One training step: its minibatch, how much memory it takes, and whether it compiles."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from robustviews import augment
 from robustviews.augment import Views
-from robustviews.encoder import Encoder
+from robustviews.encoder import Encoder, build_encoder
 from robustviews.machine import compiler, distributed, humanize, memory, runtime
+from robustviews.machine.batchnorm import exclude_from_graphs
 from robustviews.methods import Batch, Method, divide
+from robustviews.network import Network, build_network
 from robustviews.regimes import Regime, attack_mode
 
 SMALLER_STEP = (
@@ -35,6 +40,38 @@ def blank_batch(count: int, *, views: int, size: int, device: torch.device) -> B
         images=torch.zeros(count, 3, size, size, device=device),
         views=torch.zeros(views, count, 3, size, size, device=device),
         labels=torch.zeros(count, dtype=torch.int64, device=device),
+    )
+
+
+def make_batch(
+    images: Tensor,
+    labels: Tensor,
+    indices: Tensor,
+    *,
+    views: Views,
+    size: int,
+    seed: int,
+    epoch: int,
+    only: range | None = None,
+) -> Batch:
+    """Make the views of a minibatch.
+
+    Args:
+        images: (B, 3, H, W) uint8.
+        labels: (B,) int64.
+        indices: (B,) int64, on the device of the images; their positions in the training set.
+        views: how views are drawn.
+        size: side of the views in pixels.
+        seed: seed of the training.
+        epoch: pass over the data; seed, epoch and index decide the views of an image.
+        only: numbers of the views to make; None makes all.
+    """
+    chosen = slice(only.start, only.stop) if only else slice(None)
+    key = runtime.counter_key(seed, "views", epoch)
+    return Batch(
+        images=augment.to_float(images, size),
+        views=augment.make_views(images, views, size=size, key=key, counters=indices, only=chosen),
+        labels=labels,
     )
 
 
@@ -64,15 +101,17 @@ def step_bytes(
         precision: precision of the encoder's arithmetic in training.
     """
     device = next(encoder.parameters()).device
+    net = build_network(encoder, method)
     kept = {}
     for count in (2, 4):
         batch = blank_batch(count, views=views.count, size=size, device=device)
-        kept[count] = _loss_bytes(encoder, method, batch, precision=precision)
+        kept[count] = _loss_bytes(net, method, batch, precision=precision)
     activations = kept[2] + (kept[4] - kept[2]) / 2 * (batch_size - 2)
     pixels = _bytes_of(batch.images, batch.views)
     if regime.adversarial:
         pixels += _ADVERSARY_COPIES * _bytes_of(method.target(batch))
-    weights = _WEIGHT_COPIES * _bytes_of(*encoder.parameters())
+    weights = _WEIGHT_COPIES * _bytes_of(*net.parameters())
+    weights += _bytes_of(*net.teacher.parameters(), *net.state.values())
     return round(weights + activations + pixels / len(batch.images) * batch_size)
 
 
@@ -141,18 +180,64 @@ def check_step(needed: int, encoder: Encoder, *, title: str) -> None:
         )
 
 
-def _loss_bytes(encoder: Encoder, method: Method, batch: Batch, *, precision: str) -> int:
+def check_least(
+    encoder: Mapping[str, Any],
+    views: int,
+    *,
+    size: int,
+    batch_size: int,
+    classes: int | None,
+    device: torch.device,
+    title: str,
+) -> None:
+    """Refuse a training whose weights and pixels alone exceed the memory, before any is taken.
+
+    Args:
+        encoder: arguments of `build_encoder`.
+        views: views per image.
+        size: side of the views in pixels.
+        batch_size: images in a minibatch of this rank.
+        classes: of a supervised network; else None.
+        device: device of the training.
+        title: title of the training.
+
+    Raises:
+        ShortageError: less memory is available.
+    """
+    try:
+        with torch.device("meta"):  # counts, and allocates nothing
+            parameters = build_encoder(**encoder, classes=classes).parameters()
+        weights = float(_WEIGHT_COPIES * _bytes_of(*parameters))
+    except RuntimeError:  # more than torch can count
+        weights = math.inf
+    pixels = 3 * size**2 * batch_size * views * torch.float32.itemsize
+    left = memory.available(device)
+    if weights + pixels > left:
+        fix = SMALLER_STEP if pixels > weights else "lower encoder.width, hidden or projection"
+        parts = f"weights {_shown(weights)}, pixels {_shown(pixels)}"
+        raise memory.ShortageError(
+            f"{title}: a training step needs more than {device} has available, "
+            f"{humanize.size(left)}: {parts}; {fix}"
+        )
+
+
+def _shown(count: float) -> str:
+    return humanize.size(round(count)) if math.isfinite(count) else "beyond counting"
+
+
+def _loss_bytes(net: Network, method: Method, batch: Batch, *, precision: str) -> int:
     """Return the bytes that the backward pass of a loss needs besides weights and inputs."""
+    encoder = net.encoder
     target = method.target(batch).detach().requires_grad_()
     training, previous_precision = encoder.training, encoder.precision
     devices = [target.device] if target.is_cuda else []
     try:
-        encoder.train()
+        net.train()
         encoder.precision = precision
-        with attack_mode(encoder, "frozen"), torch.random.fork_rng(devices):
+        with attack_mode(net, "frozen"), torch.random.fork_rng(devices), runtime.untuned():
             return kept_bytes(
-                lambda: method.train_loss(encoder, batch, target),
-                excluding=(*encoder.parameters(), *batch),
+                lambda: method.train_loss(net, batch, target),
+                excluding=(*net.parameters(), *batch),
             )
     finally:
         encoder.train(training)
@@ -168,7 +253,7 @@ def _bytes_of(*tensors: Tensor) -> int:
 
 
 def compile_encoder(
-    encoder: Encoder,
+    net: Network,
     *,
     method: Method,
     regime: Regime,
@@ -178,27 +263,28 @@ def compile_encoder(
 ) -> compiler.Compilation:
     """Compile the forward pass of an encoder, in place, for a training with these shapes.
 
+    Heads and teacher run as they are. The trial leaves their statistics as they were.
+
     Args:
-        encoder: network in train mode, on its device, with the precision of the training.
+        net: network in train mode, on its device, with the precision of the training.
         method: views and loss.
         regime: how a minibatch becomes updates.
         views: number of views per image.
         size: side of the views in pixels.
         batch_size: images in a minibatch.
     """
-    device = next(encoder.parameters()).device
+    encoder, device = net.encoder, next(net.parameters()).device
     if device.type in compiler.EAGER_DEVICES:
         return compiler.report(compiler.Compilation(compiler.ON_CPU))
-    if distributed.ranks() > 1:
-        return compiler.report(compiler.Compilation(compiler.ON_SEVERAL))
+    exclude_from_graphs(encoder)
     batch = blank_batch(batch_size, views=views.count, size=size, device=device)
 
     def trial() -> None:
         starts = runtime.generator(device, "compile")
-        with runtime.tf32(
-            allowed=encoder.precision == "tf32"
-        ):  # otherwise the training would recompile
-            losses, _ = regime.train_batch(encoder, method, batch, None, lambda: None, starts)
+        exact = runtime.tf32(allowed=encoder.precision == "tf32")  # or the training would recompile
+        with exact, attack_mode(net, "frozen"), attack_mode(net.teacher, "frozen"):
+            losses, _ = regime.train_batch(net, method, batch, None, lambda: None, starts)
+        net.zero_grad(set_to_none=True)
         torch.stack(losses).sum().item()  # waits for the device
 
     return compiler.report(compiler.try_compiled(encoder, trial))

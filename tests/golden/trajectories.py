@@ -27,12 +27,18 @@ from robustviews.machine import runtime
 from robustviews.methods import METHODS, Batch, Method
 from robustviews.pretrain import pretrain
 from robustviews.regimes import REGIMES, Regime, Update
-from tests.unit.tiny_models import OPTIMIZER, labels_of, noise_images, tiny_encoder
+from tests.unit.tiny_models import (
+    OPTIMIZER,
+    VIEWS,
+    encoder_for,
+    labels_of,
+    noise_images,
+    small_method,
+)
 
 STORED = Path(__file__).with_name("trajectories.json")
 NAMES = [f"{method}-{regime}" for method in METHODS for regime in REGIMES]
 SIZE = 16  # smaller images end as one pixel, on which batch norm makes a training chaotic
-COUNTS = {"emp_ssl": 3, "simclr": 2, "supervised": 1}
 
 
 class Listening:
@@ -69,15 +75,15 @@ def trajectory(name: str) -> dict[str, Any]:
         name: one of NAMES.
     """
     method_name, regime_name = name.split("-")
-    method, regime = METHODS[method_name](), Listening(REGIMES[regime_name]())
-    encoder = exact_encoder(supervised=method.supervised)
+    method, regime = small_method(method_name), Listening(REGIMES[regime_name]())
+    encoder = exact_encoder(method_name)
     progress = pretrain(
         encoder,
         noise_images(20, size=SIZE),
         labels_of(20),
         method=method,
         regime=regime,
-        views=Views(COUNTS[method_name], crop="padded", padding=2, augmentation="geometry"),
+        views=Views(VIEWS[method_name], crop="padded", padding=2, augmentation="geometry"),
         size=SIZE,
         epochs=2,
         batch_size=6,  # two images are left out of each pass
@@ -92,9 +98,9 @@ def trajectory(name: str) -> dict[str, Any]:
     }
 
 
-def exact_encoder(*, supervised: bool) -> Encoder:
+def exact_encoder(method: str) -> Encoder:
     """Return an encoder in float64 for images in float32, its weights the same everywhere."""
-    encoder = tiny_encoder(supervised=supervised).double()
+    encoder = encoder_for(method).double()
     for number, (name, parameter) in enumerate(encoder.named_parameters()):
         if parameter.dim() > 1:
             inputs = parameter[0].numel()

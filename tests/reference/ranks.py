@@ -19,14 +19,21 @@ from torch import distributed as processes
 
 from robustviews.artifacts.resume import Resume
 from robustviews.augment import Views
-from robustviews.machine import distributed
+from robustviews.machine import compiler, distributed
 from robustviews.machine.batchnorm import synchronise
 from robustviews.methods import EmpSsl, Method, SimClr, Supervised
 from robustviews.pretrain import pretrain
 from robustviews.regimes import Free, Pgd, Regime, Standard
 from tests.golden.trajectories import Listening
 from tests.reference.tiny_network import TinyNetwork
-from tests.unit.tiny_models import OPTIMIZER, SIZE, labels_of, noise_images
+from tests.unit.tiny_models import (
+    OPTIMIZER,
+    SIZE,
+    SMALL,
+    labels_of,
+    noise_images,
+    small_method,
+)
 
 BATCH = 6  # of two ranks or three, as are the views of EMP-SSL
 MINIBATCHES = 4  # two passes of two
@@ -41,8 +48,9 @@ METHODS: dict[str, Method] = {
     "simclr-raw": SimClr(simclr_train_pair="raw", simclr_attack_pair="train_pair"),
     "simclr-once": SimClr(simclr_clean_branch="once"),
     "supervised": Supervised(),
+    **{name: small_method(name) for name in SMALL},
 }
-COUNTS = {"emp": 6, "simclr": 2, "supervised": 1}  # of views
+COUNTS = {"emp": 6, "supervised": 1}  # of views; 2 of other methods
 REGIMES: dict[str, Regime] = {
     "standard": Standard(),
     "pgd": Pgd(steps=2),
@@ -91,6 +99,7 @@ class Training:
         optimizer: name of the optimizer.
         folder: folder of its state, perhaps that of another training to resume.
         left: minibatches until it is interrupted; None for no interruption.
+        compiled: whether the network is compiled, by a backend without rounding of its own.
     """
 
     method: str
@@ -98,22 +107,27 @@ class Training:
     folder: Path
     optimizer: str = "lars"
     left: int | None = None
+    compiled: bool = False
 
     def __call__(self, rank: int = 0) -> dict[str, Tensor]:
         """Train; return this rank's weights and its share of each loss. Rank 0 saves its state."""
         method, regime = METHODS[self.method], Cut(REGIMES[self.regime], self.left)
         net = tiny_network()
+        net.projects = self.method not in SMALL
         # Rank 0 saves after every minibatch; the checkpoint of other ranks is never due.
         checkpoint = Resume(self.folder / "state", {}, [], 0 if rank == 0 else 60)
+        if self.compiled:
+            compiler.EAGER_DEVICES = ()
+            compiler.BACKEND = "aot_eager"
         try:
-            pretrain(
+            progress = pretrain(
                 net,
                 noise_images(14, size=SIZE),
                 labels_of(14),
                 method=method,
                 regime=regime,
                 views=Views(
-                    COUNTS[self.method.partition("-")[0]],
+                    COUNTS.get(self.method.partition("-")[0], 2),
                     crop="padded",
                     padding=2,
                     augmentation="geometry",
@@ -123,7 +137,9 @@ class Training:
                 batch_size=BATCH,
                 optimizer=OPTIMIZER | {"name": self.optimizer},
                 checkpoint=checkpoint,
+                compiled=self.compiled,
             )
+            assert progress.compilation == ("compiled" if self.compiled else "eager")
         except Interruption:
             assert self.left is not None
         losses = torch.tensor(regime.losses, dtype=torch.float64)

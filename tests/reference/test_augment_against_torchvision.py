@@ -14,6 +14,7 @@ from torchvision.transforms import functional
 from robustviews import augment
 from robustviews.augment import AUGMENTATIONS, Change, Colour, Views, Window
 from robustviews.machine import runtime
+from robustviews.recipes import SECOND
 
 TOLERANCE = {"rtol": 0, "atol": 1e-5}
 TAPS = 13  # of the blur, for a largest sigma of 2
@@ -198,17 +199,23 @@ def test_views_equal_a_pipeline_of_torchvision(augmentation, crop):
 
     numbers = runtime.counter_uniform(key, counters, 4 * 36).view(30, 4, 36)
     window = augment.draw_window(numbers[..., :23], views, shape=(32, 32))
-    what = augment.draw_change(numbers[..., 23:], AUGMENTATIONS[augmentation])
+    first = AUGMENTATIONS[augmentation]
+    recipes = first, SECOND.get(augmentation, first)
+    drawn = [augment.draw_change(numbers[..., 23:], recipe) for recipe in recipes]
     border = 6 if crop == "padded" else 0
     for sample, view in itertools.product(range(30), range(4)):
         expected = expected_view(
             images[sample] / 255,
             Window(*(value[sample, view] for value in window)),
-            Change(*(value[sample, view] for value in what)),
+            Change(*(value[sample, view] for value in drawn[view % 2])),
             border,
             size,
         )
         torch.testing.assert_close(actual[view, sample], expected, **TOLERANCE)
+    only = augment.make_views(
+        images, views, size=size, key=key, counters=counters, only=slice(1, 3)
+    )
+    torch.testing.assert_close(only, actual[1:3], rtol=0, atol=1e-6)
 
 
 # Distributions
@@ -274,3 +281,20 @@ def test_jitter_factors_have_the_range_of_color_jitter():
         )
         assert drawn.min() >= low
         assert drawn.max() <= high
+
+
+def test_saturation_has_a_strength_of_its_own():
+    numbers = torch.rand(4000, 1, 13, generator=torch.Generator().manual_seed(0))
+    both = [Colour(jitter=1.0, saturation=strength) for strength in (None, 0.2)]
+    usual, weak = (augment.draw_change(numbers, colour).factors[:, 0] for colour in both)
+    assert torch.equal(usual[:, [0, 1, 3]], weak[:, [0, 1, 3]])
+    torch.testing.assert_close(weak[:, 2] - 1, (usual[:, 2] - 1) / 2, rtol=0, atol=1e-6)
+
+
+def test_every_second_view_of_the_asymmetric_recipe_is_solarized():
+    views, counters = Views(count=4, augmentation="asymmetric", crop="none"), torch.arange(400)
+    images = torch.full((400, 3, 8, 8), 255, dtype=torch.uint8)
+    made = augment.make_views(images, views, size=8, key=5, counters=counters)
+    solarized = (made.flatten(2).amax(-1) < 0.5).double().mean(dim=1)
+    assert solarized[::2].tolist() == [0, 0]
+    assert solarized[1::2].tolist() == pytest.approx([0.2, 0.2], abs=0.06)

@@ -22,6 +22,7 @@ from tests.reference.ranks import (
     normalise,
     together,
 )
+from tests.unit.tiny_models import SMALL
 
 TOLERANCE = 1e-9  # observed: 6e-12
 CASES = [(method, regime) for method in ("emp", "simclr", "supervised") for regime in REGIMES]
@@ -38,12 +39,15 @@ CASES += [
     )
     for regime in ("pgd", "free")
 ]
+CASES += [(method, regime) for method in SMALL for regime in ("standard", "pgd", "free")]
 # An interruption after 3 of 4 minibatches, in the middle of a pass: (method, regime, optimizer).
 CUT = [
     ("emp", "free", "lars"),
     ("emp", "pgd", "sgd"),
     ("simclr", "free", "adam"),
     ("supervised", "free", "lars"),
+    ("swav", "free", "lars"),
+    ("dino", "pgd", "sgd"),
 ]
 CUT_AFTER = MINIBATCHES - 1
 NORMS = [((12, 5), False), ((6, 3, 4, 2), False), ((6, 3, 4, 2), True)]
@@ -196,3 +200,16 @@ def test_ranks_use_the_value_of_rank_0_and_refuse_to_resume_from_elsewhere(outco
     assert message.startswith(
         "rank 1 has 4 minibatches done, rank 0 3; start all ranks in one folder"
     )
+
+
+@pytest.mark.slow
+def test_ranks_that_are_compiled_between_their_batch_norms_train_like_one(tmp_path):
+    cases = [("emp", "free"), ("simclr", "pgd")]
+    one = {case: Training(*case, tmp_path / "one" / "-".join(case)) for case in cases}
+    two = {case: Training(*case, tmp_path / "-".join(case), compiled=True) for case in cases}
+    whole = [training() for training in one.values()]
+    found = together(2, list(two.values()), tmp_path / "work")
+    for case, alone, own in zip(cases, whole, found, strict=True):
+        for each in own:
+            each["losses"] = each["losses"][-len(alone["losses"]) :]  # without the trial's
+        assert_as_one(Outcome(own, two[case].state()), Outcome([alone], one[case].state()))

@@ -13,7 +13,13 @@ Arrays = Mapping[str, NDArray[np.float64]]
 
 
 class TinyNetwork(nn.Module):
-    """Images (N, 3, 8, 8) to unit-norm embeddings (N, 6) in float64, with three batch norms."""
+    """Images (N, 3, 8, 8) to unit-norm embeddings (N, 6) in float64, with three batch norms.
+
+    Attributes:
+        outputs, projects: as of an encoder; without `projects`, methods add a projector.
+    """
+
+    outputs, projects = 6, True
 
     def __init__(self) -> None:
         super().__init__()

@@ -19,7 +19,7 @@ from robustviews.provenance.seal import sealed
 from robustviews.regimes import Free, Pgd
 from robustviews.reporting import results
 from robustviews.reporting.tables import TABLES, writers
-from robustviews.reporting.tables.metrics import metrics
+from robustviews.reporting.tables.metrics import headline, metrics
 from robustviews.study import folders, jobs, plan, specs
 from robustviews.study.schema import Claim, Figure, Row, Run, Study, Table
 
@@ -114,6 +114,7 @@ def write_shown(root: Path, study: Study) -> None:
     frame = results.frame(study, root)
     artifacts.write_text(folder / "frame.csv", results.to_csv(frame))
     artifacts.write_json(folder / "metrics.json", metrics(study, frame))
+    artifacts.write_json(folder / "headline.json", headline(study, frame))
     kinds = {".md": writers.markdown, ".csv": writers.csv, ".tex": writers.latex}
     for name, table in study.tables.items():
         made = TABLES[table.kind](study, table, results.frame(study, root, blocks=[table]))
@@ -185,15 +186,13 @@ def write_head(root: Path, study: Study, run: str, probe: str) -> None:
 def write_evaluation(root: Path, study: Study, run: str, probe: str, attack: str) -> None:
     """Write flags and record of one attack; accuracies fall with the radius."""
     folder = folders.attack_folder(study, run, probe, attack)
-    inputs = [folders.pretrain_folder(study, run) / "encoder.safetensors"]
-    inputs += data_files(study, run, "test")
-    if probe != "own":
-        inputs.append(folders.probe_folder(study, run, probe) / "head.safetensors")
+    inputs = list(jobs.jobs(study)["attack", f"{run}/{probe}/{attack}"].reads)
     flags = fake_flags(run, study.attacks[attack].eps, study.attacks[attack].images or IMAGES)
     (root / folder).mkdir(parents=True)
     save_file(flags, root / folder / "flags.safetensors")
     spec = specs.attack_spec(study, run, probe, attack)
-    write_record(root, study, folder, spec, inputs=inputs)
+    later = bool(plan.parts(study, attack))
+    write_record(root, study, folder, spec, inputs=inputs, later=later)
 
 
 def write_sanity(root: Path, study: Study, run: str, **changes: float) -> None:

@@ -86,6 +86,7 @@ def test_the_same_seed_gives_the_same_images_and_another_seed_others(model):
         ({"labels": LABELS - 1}, "found labels from -1 to 2"),
         ({"labels": LABELS.float()}, r"\(N,\) int64, found .* and \(6,\) torch.float32"),
         ({"labels": LABELS.unsqueeze(1)}, r"and \(6, 1\) torch.int64"),
+        ({"eps": 8 / 255, "norm": "linf"}, r"expected a radius in 1/255 such as 8, found 0\.03"),
         ({"eps": 8 / 255}, r"expected a radius in 1/255 such as 8, found 0\.03"),
         ({"steps": 0}, "steps: must be at least 1, found 0"),
         ({"labels": LABELS[:2]}, r"expected \(N, 3, H, W\) float and \(N,\)"),

@@ -13,8 +13,9 @@ import pytest
 import torch
 from torch import nn
 
-from robustviews.attacks import ATTACKS, AutoAttack, Judged, PgdAttack, pgd
-from robustviews.attacks.projected_gradient import margin
+from robustviews.attacks import ATTACKS, AutoAttack, Judged, PgdAttack, WorstOf, pgd
+from robustviews.attacks.objectives import margin
+from robustviews.attacks.worst_case import combine
 from tests.unit.tiny_models import inventory
 
 CUSTOM = {"version": "custom", "apgd_steps": 5, "square_queries": 20}
@@ -64,8 +65,26 @@ def attacked(attack, net, x, *, seed=0, eps=EPS):
     return attack.perturb(net, x, predicted(net, x), eps=eps, seed=seed)
 
 
-def test_every_entry_of_the_table_has_an_example_here():
-    assert {type(attack) for attack in EXAMPLES.values()} == set(ATTACKS.values())
+def test_every_entry_of_the_table_that_attacks_has_an_example_here():
+    assert {type(attack) for attack in EXAMPLES.values()} == {*ATTACKS.values()} - {WorstOf}
+
+
+def test_a_worst_case_is_right_where_all_attacks_leave_the_image_right():
+    index = torch.arange(6)
+    flags = {"index": index, "labels": index + 10, "clean": torch.ones(6, dtype=torch.uint8)}
+    first = flags | {"eps_8": torch.tensor([1, 1, 0, 0, 1, 1], dtype=torch.uint8)}
+    few = torch.tensor([1, 2, 3, 5])  # the second attack has fewer images
+    second = {name: flag[few] for name, flag in flags.items()}
+    second["eps_8"] = torch.tensor([1, 1, 0, 0], dtype=torch.uint8)
+    worst = combine([first, second], [8.0])
+    assert worst["index"].tolist() == [1, 2, 3, 5]
+    assert worst["labels"].tolist() == [11, 12, 13, 15]
+    assert worst["eps_8"].tolist() == [1, 0, 0, 0]
+    assert worst["clean"].tolist() == [1, 1, 1, 1]
+    with pytest.raises(ValueError, match="other images; run them again"):
+        combine([first, second | {"index": torch.tensor([1, 2, 3, 7])}], [8.0])
+    with pytest.raises(ValueError, match="combines flags; attack with each"):
+        attacked(WorstOf(of=("a", "b"), eps=(8,)), classifier(), images())
 
 
 @attacks

@@ -152,13 +152,13 @@ def test_views_are_computed_in_full_float32_at_any_training_precision(monkeypatc
     allowed, original = [], augment.apply_window
 
     def noting(*arguments, **options):
-        allowed.append(torch.backends.cuda.matmul.allow_tf32)
+        allowed.append(torch.backends.cudnn.allow_tf32)
         return original(*arguments, **options)
 
     monkeypatch.setattr(augment, "apply_window", noting)
     with runtime.tf32(allowed=True):
         make(images())
-        assert torch.backends.cuda.matmul.allow_tf32
+        assert torch.backends.cudnn.allow_tf32
     assert set(allowed) == {False}
 
 

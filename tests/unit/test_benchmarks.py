@@ -12,6 +12,7 @@ import torch
 from benchmarks import (
     augmentation,
     coding_rate,
+    estimate,
     parts,
     precision,
     profile_step,
@@ -186,3 +187,23 @@ def test_a_profile_names_operators_by_their_share(single):
     assert any("convolution" in row["name"] for row in actual)
     assert actual == sorted(actual, key=lambda row: -row["share"])
     assert 0.3 < sum(row["share"] for row in actual) <= 1.0001
+
+
+def test_an_estimate_is_shown_beside_what_each_rule_and_the_whole_took(tmp_path):
+    row = "s\th:m:s\n{}\t0:00:10\n"
+    for name, seconds in (("data/digits-1.tsv", 2), ("demo/pretrain/a.tsv", 10)):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(row.format(seconds), encoding="utf-8")
+    (tmp_path / "demo/pretrain/b.tsv").write_text(row.format(30), encoding="utf-8")
+    took = estimate.timed(tmp_path)
+    assert took == {"data": 2, "pretrain": 40}
+    jobs = [("pretrain", 20.0), ("pretrain", 60.0), ("data", None), ("table", 3.0)]
+    found = {
+        "jobs": [{"rule": rule, "seconds": seconds} for rule, seconds in jobs],
+        "seconds": 50.0,
+        "at_once": 2,
+    }
+    shown = [line.split() for line in estimate.lines(found, took, 100.0)]
+    assert ["pretrain", "1", "min", "20", "s", "40", "s", "2.00"] in shown
+    assert shown[-1][-1] == "0.50"
+    assert next(words for words in shown if words[0] == "table")[-1] == "-"

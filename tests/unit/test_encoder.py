@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from robustviews.encoder import build_encoder
+from robustviews.encoder import build_encoder, fold_batchnorm_
 from robustviews.resnet import BACKBONES, LAYOUTS, ResNet
 from tests.unit.tiny_models import CLASSES, HIDDEN, PROJECTION, WIDTH, tiny_encoder
 
@@ -121,12 +121,12 @@ def test_a_backbone_alone_returns_its_features_and_has_no_pre_feature():
 
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
 @pytest.mark.parametrize("mode", [True, False])
-def test_projections_have_unit_norm_in_float32(precision, mode):
+def test_projections_are_float32_and_not_normalised(precision, mode):
     encoder = tiny_encoder().train(mode)
     encoder.precision = precision
     z = encoder(IMAGES)
     assert z.dtype == torch.float32
-    torch.testing.assert_close(z.norm(dim=1), torch.ones(3), rtol=0, atol=1e-6)
+    assert ((z.norm(dim=1) - 1).abs() > 1e-3).all()
 
 
 def test_the_layout_changes_no_weight_and_no_feature_but_for_rounding():
@@ -170,6 +170,28 @@ def test_features_in_bf16_are_near_those_in_float32_and_are_float32(feature):
     assert rounded.dtype == torch.float32
     assert not torch.equal(rounded, exact)
     torch.testing.assert_close(rounded, exact, rtol=0.05, atol=0.05 * exact.std().item())
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])
+def test_folded_batch_norms_give_the_same_features_and_logits(backbone, dtype, tolerance):
+    encoder = tiny_encoder(backbone=backbone).to(dtype)
+    generator = torch.Generator().manual_seed(0)
+    for module in encoder.modules():
+        if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5, generator=generator)
+            torch.nn.init.normal_(module.bias, std=0.1, generator=generator)
+    images = IMAGES.to(dtype)
+    encoder(images)  # running statistics
+    head = torch.nn.Linear(HIDDEN, CLASSES).to(dtype)
+    with torch.no_grad():
+        exact = head(encoder.eval().represent(images))
+        weight = encoder.backbone.layer2[0].conv1.weight.clone()
+        fold_batchnorm_(encoder)
+        folded = head(encoder.represent(images))
+    assert not any(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) for m in encoder.modules())
+    assert encoder.backbone.layer2[0].conv1.weight.stride() == weight.stride()  # channels_last
+    assert (folded - exact).norm() <= tolerance * exact.norm()
 
 
 def test_the_prefeature_is_computed_from_the_backbone_feature():
@@ -245,7 +267,7 @@ def test_weights_under_a_wrong_prefix_are_refused():
 _NARROW = """
 import torch
 from torch import nn
-from robustviews.encoder import build_encoder
+from robustviews.encoder import build_encoder, fold_batchnorm_
 from robustviews.resnet import Shortcut
 
 torch.manual_seed(0)

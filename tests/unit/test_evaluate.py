@@ -195,6 +195,24 @@ def test_more_images_than_there_are_is_refused():
         run(network(), replace(PGD, images=25), noise_images(COUNT), labels_of(COUNT))
 
 
+@pytest.mark.parametrize("attack", [PGD, APGD], ids=["pgd", "apgd"])
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
+def test_examples_have_a_precision_of_their_own_and_scores_are_float32(attack, precision):
+    images, model, seen = noise_images(COUNT), network(), []
+    labels = own_labels(model, images)
+    conv = model.encoder.backbone.layer1[0].conv1
+    conv.register_forward_hook(
+        lambda *call: seen.append((call[-1].dtype, torch.backends.cudnn.allow_tf32))
+    )
+    model.head.register_forward_hook(lambda *call: seen.append(call[-1].dtype))
+    run(model, replace(attack, craft_precision=precision, eps=(8.0,)), images, labels)
+    kinds, heads = seen[::2], seen[1::2]
+    crafted = torch.bfloat16 if precision == "bf16" else torch.float32, precision == "tf32"
+    assert (kinds[0], kinds[-1]) == ((torch.float32, False),) * 2  # clean, and the result
+    assert set(kinds[1:-1]) == {crafted}
+    assert set(heads) == {torch.float32}
+
+
 @pytest.mark.parametrize("batch", [1, 5, 1000])
 def test_the_batch_size_decides_nothing_in_pgd(batch):
     images, model = noise_images(COUNT), network()
@@ -363,6 +381,18 @@ def test_a_supervised_network_is_evaluated_with_its_own_classifier():
     assert flags["clean"].sum() == COUNT
 
 
+def test_an_attack_on_features_is_evaluated_by_the_head():
+    encoder, images = tiny_encoder(supervised=True).eval(), noise_images(COUNT)
+    classifier = Classifier(encoder, encoder.classifier, OwnHead())
+    labels = own_labels(classifier, images)
+    attack = PgdAttack(
+        eps=(128.0,), steps=5, relative_step=0.4, loss="feature_mse", random_start=True
+    )
+    flags = run(classifier, attack, images, labels)
+    assert flags["clean"].all()
+    assert flags["eps_128"].sum() < COUNT
+
+
 # Attacks that misbehave
 
 
@@ -372,7 +402,9 @@ class Cheat:
 
     way: str
     eps: tuple[float, ...] = (8.0,)
+    norm: str = "linf"
     images: int | None = None
+    craft_precision: str = "fp32"
 
     def perturb(self, model, images, labels, *, eps, seed):
         if self.way == "far":

@@ -229,6 +229,9 @@ def test_logits_of_the_result_are_checked_too():
     class Silent:
         """An attack that never looks at the network."""
 
+        craft_precision: str = "fp32"
+        norm: str = "linf"
+
         def perturb(self, model, images, labels, *, eps, seed):
             return images + eps
 

@@ -6,14 +6,24 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from robustviews import pretrain
+from robustviews import step as step_of
 from robustviews.augment import Views
 from robustviews.machine import feed, runtime
 from robustviews.methods import METHODS as METHODS_OF_STUDIES
-from robustviews.methods import EmpSsl, SimClr, Supervised
+from robustviews.methods import EmpSsl
+from robustviews.network import build_network
 from robustviews.optim import Adam, Lars, Sgd
 from robustviews.regimes import REGIMES, Free, Pgd, Standard
-from tests.unit.tiny_models import SIZE, labels_of, noise_images, tiny_encoder
+from tests.unit.tiny_models import (
+    SIZE,
+    SMALL,
+    VIEWS,
+    encoder_for,
+    labels_of,
+    noise_images,
+    small_method,
+    tiny_encoder,
+)
 
 # Operators that make the host wait for a GPU.
 WAITS = (
@@ -27,9 +37,9 @@ WAITS = (
     "_linalg_check_errors",  # cholesky and inverse without _ex
 )
 METHODS = {
-    "emp_ssl": (EmpSsl(), Views(count=3, augmentation="emp_ssl")),
-    "simclr": (SimClr(), Views(count=2)),
-    "supervised": (Supervised(), Views(count=1, crop="padded", augmentation="geometry")),
+    name: (small_method(name), Views(count=VIEWS[name], augmentation=augmentation))
+    for name in METHODS_OF_STUDIES
+    for augmentation in ["emp_ssl" if name == "emp_ssl" else "simclr"]
 }
 
 
@@ -58,10 +68,10 @@ def _masks(name, args):
     return any(index is not None and index.dtype == torch.bool for index in indices)
 
 
-def step(regime, method, views, optimizer):
+def step(encoder, regime, method, views, optimizer):
     """Return two minibatches' training from bytes to updates, and Adam's counters."""
-    encoder = tiny_encoder(supervised=method.supervised)
-    update = optimizer(encoder.parameters(), 0.01)
+    net = build_network(encoder, method).train()
+    update = optimizer(net.parameters(), 0.01)
     images, labels = feed.Resident(noise_images()), labels_of()
     orders = torch.randperm(12)[:8].split(4)
     delta, loss_sum = None, torch.zeros(())
@@ -69,7 +79,7 @@ def step(regime, method, views, optimizer):
     def run() -> None:
         nonlocal delta, loss_sum
         for number, (index, chosen) in enumerate(images.batches(orders)):
-            batch = pretrain.make_batch(
+            batch = step_of.make_batch(
                 chosen,
                 labels[index],
                 index,
@@ -79,7 +89,15 @@ def step(regime, method, views, optimizer):
                 epoch=0,
             )
             starts = runtime.generator("cpu", 0, number)
-            losses, delta = regime.train_batch(encoder, method, batch, delta, update.step, starts)
+
+            def after(batch=batch) -> None:
+                update.step()
+                with torch.no_grad():
+                    method.after_step(net, batch, 0.5)
+                net.update += 1
+
+            net.update, net.epoch = 100, 1
+            losses, delta = regime.train_batch(net, method, batch, delta, after, starts)
             loss_sum = loss_sum + torch.stack(losses).mean()
 
     def counters() -> set[int]:
@@ -99,12 +117,12 @@ CASES = {
     "free": (Free(replays=2), "emp_ssl", Lars),
     "free-uniform": (Free(delta_start="uniform", delta_first_clip=True), "simclr", Lars),
     "supervised": (Free(replays=2), "supervised", Adam),
-}
+} | {name: (Pgd(steps=1), name, Lars) for name in SMALL}
 
 
 @pytest.mark.parametrize(("regime", "method", "optimizer"), CASES.values(), ids=CASES)
 def test_a_training_step_never_waits_for_the_device(regime, method, optimizer):
-    run, counters = step(regime, *METHODS[method], optimizer)
+    run, counters = step(encoder_for(method), regime, *METHODS[method], optimizer)
     with Watch(counters) as watch:
         run()
     assert watch.found == []
@@ -143,7 +161,7 @@ def test_a_training_step_on_cuda_does_not_synchronise(regime):
 
     def run(number, delta):
         chosen = order[4 * number : 4 * number + 4]
-        batch = pretrain.make_batch(
+        batch = step_of.make_batch(
             images[chosen], labels[chosen], chosen, views=views, size=SIZE, seed=0, epoch=0
         )
         starts = runtime.generator("cuda", 0, number)

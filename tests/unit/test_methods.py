@@ -12,9 +12,9 @@ import torch
 
 from robustviews import losses
 from robustviews.methods import METHODS, Batch, EmpSsl, SimClr, Supervised
-from tests.unit.tiny_models import CLASSES, SIZE, labels_of, tiny_encoder
+from robustviews.network import build_network
+from tests.unit.tiny_models import CLASSES, SIZE, VIEWS, encoder_for, labels_of, small_method
 
-COUNTS = {"emp_ssl": 3, "simclr": 2, "supervised": 1}
 B = 6
 methods = pytest.mark.parametrize("name", METHODS)
 
@@ -31,7 +31,7 @@ def batch_of(count, seed=0):
 
 
 def network(name):
-    return tiny_encoder(supervised=METHODS[name].supervised)
+    return build_network(encoder_for(name), small_method(name)).train()
 
 
 class Watched:
@@ -58,6 +58,9 @@ class Watched:
         ("simclr", 1, "simclr takes exactly 2 views, found count: 1"),
         ("simclr", 3, "simclr takes exactly 2 views, found count: 3"),
         ("supervised", 2, "supervised takes exactly 1 view, found count: 2"),
+        ("byol", 3, "this method takes exactly 2 views, found count: 3"),
+        ("swav", 1, "swav needs at least 2 views, found count: 1"),
+        ("dino", 1, "dino needs at least 2 views, found count: 1"),
     ],
 )
 def test_a_wrong_number_of_views_is_refused_with_the_expected_number(name, wrong, message):
@@ -67,7 +70,7 @@ def test_a_wrong_number_of_views_is_refused_with_the_expected_number(name, wrong
 
 @methods
 def test_the_right_number_of_views_passes(name):
-    METHODS[name]().check_views(COUNTS[name])
+    METHODS[name]().check_views(VIEWS[name])
     EmpSsl().check_views(16)
 
 
@@ -86,7 +89,7 @@ def test_an_adversary_perturbs_all_views_of_emp_ssl_and_one_image_of_the_others(
 
 @methods
 def test_loss_is_a_scalar_with_gradient_for_every_parameter_and_every_perturbed_image(name):
-    method, net, batch = METHODS[name](), network(name), batch_of(COUNTS[name])
+    method, net, batch = small_method(name), network(name), batch_of(VIEWS[name])
     adversarial = method.target(batch).clone().requires_grad_()
     loss = method.train_loss(net, batch, adversarial)
     assert loss.shape == ()
@@ -98,16 +101,16 @@ def test_loss_is_a_scalar_with_gradient_for_every_parameter_and_every_perturbed_
 
 @methods
 def test_an_adversary_maximises_the_training_loss_unless_its_pair_differs(name):
-    options = {"simclr_attack_pair": "train_pair"} if name == "simclr" else {}
-    method, net, batch = METHODS[name](**options), network(name).eval(), batch_of(COUNTS[name])
+    method = SimClr(simclr_attack_pair="train_pair") if name == "simclr" else small_method(name)
+    net, batch = network(name).eval(), batch_of(VIEWS[name])
     moved = method.target(batch) + 0.01
     expected = method.train_loss(net, batch, moved)
     assert torch.equal(method.attack_loss(net, batch)(moved), expected)
 
 
-@pytest.mark.parametrize("name", ["emp_ssl", "simclr"])
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "supervised"])
 def test_self_supervised_losses_never_use_labels(name):
-    method, net, batch = METHODS[name](), network(name).eval(), batch_of(COUNTS[name])
+    method, net, batch = small_method(name), network(name).eval(), batch_of(VIEWS[name])
     target = method.target(batch)
     blind = batch._replace(labels=None)
     assert torch.equal(method.train_loss(net, blind, target), method.train_loss(net, batch, target))
@@ -115,7 +118,7 @@ def test_self_supervised_losses_never_use_labels(name):
 
 def test_emp_ssl_is_200_invariances_and_a_coding_rate_of_projections_by_view():
     net, batch = network("emp_ssl").eval(), batch_of(3)
-    z = torch.stack([net(view) for view in batch.views])  # (V, B, D)
+    z = losses.unit(torch.stack([net(view) for view in batch.views]))  # (V, B, D)
     expected = 200 * losses.invariance(z) + losses.total_coding_rate(z)
     actual = EmpSsl().train_loss(net, batch, batch.views)
     torch.testing.assert_close(actual, expected, rtol=1e-6, atol=1e-6)
@@ -123,7 +126,7 @@ def test_emp_ssl_is_200_invariances_and_a_coding_rate_of_projections_by_view():
 
 def test_unit_scale_sums_both_terms_over_views():
     net, batch = network("emp_ssl").eval(), batch_of(3)
-    z = torch.stack([net(view) for view in batch.views])
+    z = losses.unit(torch.stack([net(view) for view in batch.views]))
     for kind in ("cosine", "trace"):
         method = EmpSsl(emp_scale="unit_sum", emp_invariance=kind, tcr_eps=0.04)
         one_by_one = losses.invariance(z, kind=kind) + losses.total_coding_rate(z, eps=0.04)

@@ -29,9 +29,12 @@ from robustviews.pretrain import Progress, TrainingError
 from robustviews.regimes import Free, Pgd, Standard, passes_over_data
 from tests.unit.tiny_models import (
     SIZE,
+    SMALL,
     Noting,
+    encoder_for,
     noise_images,
     note,
+    small_method,
     tiny_encoder,
     train,
     weights_of,
@@ -143,7 +146,10 @@ def test_updates_are_passes_by_minibatches_by_replays(name, regime, updates):
     assert {name for name in after if after[name] == before[name]} <= idle
     passes = progress.update * (3 if isinstance(regime, Pgd) else 1)
     tracked = int(encoder.state_dict()["backbone.bn1.num_batches_tracked"])
-    assert tracked == passes * (2 if name == "simclr" else 1)
+    if method.evaluated == "teacher":  # it sees each view of a minibatch once
+        assert tracked == 2 * 6
+    else:
+        assert tracked == passes * (1 if name in ("emp_ssl", "supervised") else 2)
 
 
 @pytest.mark.parametrize("replays", [1, 3])
@@ -162,6 +168,14 @@ def test_the_rate_of_each_update_falls_from_the_base_to_one_step_before_zero(rep
 def test_a_constant_rate_stays():
     _, notes = note(Noting(2), optimizer={"schedule": "constant", "lr": 0.2})
     assert notes.rates == pytest.approx([0.2] * 12)
+
+
+def test_a_warm_up_rises_linearly_and_leaves_the_other_passes_to_the_schedule():
+    options = {"lr": 0.3, "warmup_epochs": 1, "warmup_lr": 0.03}
+    _, notes = note(Noting(2), optimizer=options, epochs=3)
+    rise = [0.03 + 0.27 * step / 6 for step in range(6)]
+    fall = [0.15 * (1 + math.cos(math.pi * step / 12)) for step in range(12)]
+    assert notes.rates == pytest.approx(rise + fall)
 
 
 def test_a_triangular_rate_rises_from_zero_to_the_half_and_falls_again():
@@ -220,17 +234,20 @@ def test_a_network_is_left_in_eval_mode_without_gradients_in_the_precision_of_tr
 @pytest.mark.parametrize(
     ("precision", "allowed"), [("fp32", False), ("tf32", True), ("bf16", False)]
 )
-def test_tf32_is_allowed_while_a_minibatch_is_trained_and_at_no_other_time(precision, allowed):
+def test_tf32_is_allowed_while_a_minibatch_is_trained_and_at_no_other_time(
+    precision, allowed, monkeypatch
+):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     encoder, actual = tiny_encoder(), []
 
     def note(*_):
-        actual.append(torch.backends.cuda.matmul.allow_tf32)
+        actual.append(torch.backends.cudnn.allow_tf32)
 
     encoder.register_forward_hook(note)
     encoder.prefeature[0].weight.register_hook(note)
     train(encoder, method=SimClr(), regime=Free(), precision=precision, epochs=1)
     assert actual == [allowed] * len(actual) != []
-    assert not torch.backends.cuda.matmul.allow_tf32
+    assert not torch.backends.cudnn.allow_tf32
 
 
 def test_on_a_cpu_tf32_is_float32():
@@ -342,6 +359,16 @@ def test_sgd_is_nesterov_s_with_weight_decay():
     torch.testing.assert_close(actual, expected)
 
 
+@pytest.mark.parametrize("optimizer", [Sgd, Lars])
+def test_heavy_ball_momentum_does_not_look_ahead(optimizer):
+    expected, velocity = torch.linspace(-1, 1, 5, dtype=torch.float64), 0.0
+    for step in range(1, 5):
+        velocity = 0.9 * velocity + step * expected
+        expected = expected - 0.05 * velocity
+    options = {"momentum": 0.9, "nesterov": False, "weight_decay": 0.0}
+    torch.testing.assert_close(descend(lambda p: optimizer(p, 0.05, **options)), expected)
+
+
 def test_adam_is_that_of_kingma_and_ba_with_weight_decay():
     expected, mean, square = torch.linspace(-1, 1, 5, dtype=torch.float64), 0.0, 0.0
     for step in range(1, 5):
@@ -400,7 +427,8 @@ class Case:
     precision: str = "fp32"
 
     def train(self, checkpoint=None):
-        encoder = tiny_encoder()
+        names = {cls: name for name, cls in METHODS.items()}
+        encoder = encoder_for(names[type(self.method)])
         progress = train(
             encoder,
             method=self.method,
@@ -420,6 +448,10 @@ CASES = {
         {"name": "lars"}, SimClr(), Free(2, delta_lifetime="minibatch", delta_start="uniform")
     ),
     "pgd, bf16": Case({"name": "lars"}, SimClr(), Pgd(steps=1), "bf16"),
+}
+CASES |= {
+    name: Case({"name": "lars"}, small_method(name), regime)
+    for name, regime in zip(SMALL, itertools.cycle([Free(2), Pgd(steps=1)]), strict=False)
 }
 cases = pytest.mark.parametrize("case", CASES)
 
@@ -444,6 +476,7 @@ def test_a_training_resumes_from_any_minibatch_as_if_never_interrupted(case, uni
     saving, _ = CASES[case].train(memory)
     assert saving == weights
     assert len(memory.saved) == 6
+    last, _ = memory.load()
     for minibatches in range(1, 7):
         again = Memory()
         again.saved = memory.saved[:minibatches]
@@ -452,6 +485,9 @@ def test_a_training_resumes_from_any_minibatch_as_if_never_interrupted(case, uni
         assert of_training(resumed_progress) == of_training(progress)
         assert resumed_progress.resumed == 1
         assert again.minibatches == 6 - minibatches
+        state, _ = again.load()  # with heads, teacher and state of the method
+        assert state.keys() == last.keys()
+        assert all(torch.equal(state[name], last[name]) for name in last)
 
 
 @cases

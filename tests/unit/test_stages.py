@@ -32,8 +32,8 @@ STAGES = ("prepare", "pretrain", "probe", "attack")
 # Keyword arguments that pass on what decides a number, and the stages that may have them.
 DECIDING = {
     "attack", "batch", "batch_size", "classes", "compiled", "device", "encoder", "epochs",
-    "epochs_meaning", "feature", "images", "labels", "method", "needed", "optimizer", "precision",
-    "probe", "regime", "seed", "size", "start", "views",
+    "epochs_meaning", "feature", "fold", "images", "labels", "method", "needed", "optimizer",
+    "precision", "probe", "regime", "seed", "size", "start", "views",
 }  # fmt: skip
 # What a verb may pass to a stage besides options of its job, and why no number depends on it.
 PASSED = {
@@ -150,9 +150,9 @@ ARGUMENTS = [
     ("getattr(options, field.name)", OTHER_RUN, "pretrain"),
     ("study.probes[probe],", "next(iter(study.probes.values())),", "probe"),
     ('"views": options.views,', '"views": type(options.views)(count=7),', "probe"),
-    ('"seed": pretraining.seed,', '"seed": 1,', "probe"),
+    ('"seed": network.seed,', '"seed": 1,', "probe"),
     ("study.runtime.evaluation_batch,", "1,", "attack"),
-    ("study.attacks[attack]", "next(reversed(study.attacks.values()))", "attack"),
+    ("plan.attack_on(study, probe, attack)", "next(reversed(study.attacks.values()))", "attack"),
 ]
 
 
@@ -168,8 +168,6 @@ def test_each_line_that_chooses_the_arguments_of_a_stage_is_part_of_a_spec(
     path = copy / "study" / "specs.py"
     text = path.read_text(encoding="utf-8")
     assert text.count(line) == 1
-    imported = "from robustviews.study.schema import Run, Study"
-    text = text.replace("from robustviews.study.schema import Study", imported)
     path.write_text(text.replace(line, edit), encoding="utf-8")
     after = planned(copy)
     changed = {name for name in unedited if after.get(name) != unedited[name]}
@@ -181,14 +179,15 @@ def test_verbs_pass_a_stage_the_options_of_its_job_and_nothing_else_that_decides
         for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(call, ast.Call) and ast.unparse(call.func).startswith("stages."):
                 stage = ast.unparse(call.func).removeprefix("stages.")
-                assert stage in (*STAGES, "sanity")
+                assert stage in (*STAGES, "bring", "sanity")
                 if stage == "prepare":  # the options alone, and where arrays are made
                     assert not call.keywords
                     continue
                 passed = {keyword.arg for keyword in call.keywords} - {None}
                 assert passed <= set(PASSED), f"{path.name}:{call.lineno}"
                 (options,) = (keyword.value for keyword in call.keywords if keyword.arg is None)
-                assert ast.unparse(options) in ("work.job.arguments", "arguments")
+                names = ("work.job.arguments", "arguments", "completed_arguments(work.job)")
+                assert ast.unparse(options) in names
 
 
 @pytest.mark.parametrize(

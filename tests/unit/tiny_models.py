@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from robustviews.augment import Views
 from robustviews.encoder import Encoder, build_encoder
-from robustviews.methods import Batch, SimClr
+from robustviews.methods import METHODS, Batch, Method, SimClr
 from robustviews.pretrain import Progress, pretrain
 from robustviews.probe.protocol import Task
 
@@ -27,6 +27,36 @@ OPTIMIZER = {
     "schedule": "cosine",
     "schedule_horizon": "updates",
 }
+
+# Options with which the heads of a method are as small; every state is used from the second pass.
+SMALL: dict[str, dict[str, Any]] = {
+    "barlow_twins": {"projector": (16, 8)},
+    "vicreg": {"projector": (16, 8)},
+    "simsiam": {"projector": (16, 8), "predictor": 4},
+    "byol": {"projector": (16, 8), "predictor": 16},
+    "moco_v3": {"projector": (16, 8), "predictor": 16},
+    "swav": {
+        "projector": (16, 8),
+        "prototypes": 6,
+        "queue": 12,
+        "queue_epochs": 1,
+        "frozen_epochs": 1,
+    },
+    "dino": {"projector": (16, 8), "prototypes": 6},
+}
+VIEWS = {name: {"emp_ssl": 3, "supervised": 1}.get(name, 2) for name in METHODS}
+
+
+def small_method(name: str) -> Method:
+    """Return a method with small heads."""
+    return METHODS[name](**SMALL.get(name, {}))
+
+
+def encoder_for(name: str, **options: Any) -> Encoder:
+    """Return a tiny encoder, a backbone alone if the method can add a projector of its own."""
+    method = METHODS[name]
+    shape = {"hidden": None} if name in SMALL else {}
+    return tiny_encoder(supervised=method.supervised, **shape | options)
 
 
 def noise_images(count: int = 12, *, size: int = SIZE, seed: int = 0) -> Tensor:
@@ -77,10 +107,11 @@ class Noting:
         self.given.append((batch, delta))
         self.draws.append(torch.rand(3, generator=generator))
         for _ in range(self.updates_per_batch):
-            before = net.weight.item()
-            net.weight.grad = torch.ones_like(net.weight)
+            weight = net.encoder.weight
+            before = weight.item()
+            weight.grad = torch.ones_like(weight)
             update()
-            self.rates.append(before - net.weight.item())
+            self.rates.append(before - weight.item())
         number = len(self.given)
         losses = [torch.tensor(self.losses(number))] * self.updates_per_batch
         return losses, torch.tensor(float(number))
@@ -89,7 +120,7 @@ class Noting:
 class _Nothing(nn.Module):
     """A network of one parameter."""
 
-    precision = "unset"
+    precision, projects = "unset", True
 
     def __init__(self) -> None:
         super().__init__()
@@ -144,7 +175,7 @@ class Pixels(nn.Module):
     ) -> Tensor:
         """Map images (N, 3, S, S) to their pixels (N, 3 S S) less 1/2."""
         self.seen.append(images.detach().clone())
-        self.precisions.append((precision, torch.backends.cuda.matmul.allow_tf32))
+        self.precisions.append((precision, torch.backends.cudnn.allow_tf32))
         return (images.flatten(1) - 0.5) * self.gain
 
     def width_of(self, feature: str) -> int:

@@ -83,7 +83,7 @@ def number(name: str) -> Injection:
         path = project.folder / name
         with unnoticed(path):
             text, count = re.subn(
-                r"\d+\.\d+ (±|\\pm)", r"99.9 \1", path.read_text(encoding="utf-8"), count=1
+                r"\d+(?:\.\d)? (±|\\pm)", r"99.9 \1", path.read_text(encoding="utf-8"), count=1
             )
             assert count
             path.write_text(text, encoding="utf-8")

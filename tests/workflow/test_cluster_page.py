@@ -41,7 +41,7 @@ def test_a_command_plans_the_study_or_what_the_table_needs(paper, words):
         assert done.counts() == Counter(data=2)
     elif TABLE in words:
         assert done.counts()["pretrain"] == 88
-        assert "imagenet" not in done.text
+        assert "imagenet" not in done.text.partition("Building DAG")[2]
     else:
         assert done.counts()["pretrain"] == 220
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
+import sys
 import time
 from collections import Counter
 
@@ -104,3 +107,17 @@ def test_names_from_outside_run_no_command(tmp_path):
     assert (project.folder / "data" / data / "record.json").is_file()
     made = {path.name for path in project.folder.iterdir()} - before
     assert made == {".snakemake", "data", "logs"}
+
+
+@pytest.mark.parametrize(("arguments", "gpus"), [([], 2), (["--resources", "gpu=1"], 1)])
+def test_as_many_gpu_jobs_run_at_a_time_as_the_machine_has_gpus(arguments, gpus, tmp_path):
+    project = Project.create(tmp_path / "project")
+    program = tmp_path / "bin/nvidia-smi"
+    program.parent.mkdir()
+    listed = "".join(f"GPU {i}: Pretended (UUID: GPU-{i}{i})\n" for i in range(2))
+    program.write_text(f"#!/bin/sh\nprintf '{listed}'\n", encoding="utf-8")
+    program.chmod(0o755)
+    path = f"PATH={program.parent}:{os.environ['PATH']}"
+    snakemake = [sys.executable, "-m", "snakemake", "all_data", "--quiet", "reason", *arguments]
+    found = project.run("env", path, *snakemake, "--config", "device=cuda").said()
+    assert re.search(rf"Provided resources: gpu=\D*{gpus}\b", found)

@@ -8,6 +8,11 @@ from robustviews.study import load_study
 from tests.workflow.project import REPOSITORY, Project
 
 STEP = re.compile(r"In `(\S+)`, above `(\w+)`, with the row `(.+?)`:\n\n```python\n(.*?)```", re.S)
+FILE = re.compile(
+    r"In a new file `(\S+)`, with the row `(\S+ (\w+))` of `(\w+)` in `(\S+)`:\n\n"
+    r"```python\n(.*?)```",
+    re.S,
+)
 NAMES = {  # of the demonstration, and of the tiny study that stands for it
     "results/digits-demo/probe/emp-crop4-free3-digits-s0/rle": (
         "results/tiny/probe/emp-free-digits-s0/rle"
@@ -25,11 +30,15 @@ def page(name: str) -> str:
 def test_what_the_page_on_extending_adds_trains_probes_and_attacks(tmp_path):
     text = page("extending.md")
     steps = STEP.findall(text)
-    assert [table for _, table, _, _ in steps] == ["METHODS", "ATTACKS", "PROBES", "DATASETS"]
+    assert [table for _, table, _, _ in steps] == ["ATTACKS", "PROBES", "DATASETS"]
     (study,) = re.findall(r"```yaml\n(.*?)```", text, re.S)
     (tmp_path / "study.yaml").write_text(study, encoding="utf-8")
     project = Project.create(tmp_path / "project", tmp_path / "study.yaml")
     package = project.folder / "src" / "robustviews"
+    ((file, row, name, table, where, code),) = FILE.findall(text)
+    (package / file).write_text(code, encoding="utf-8")
+    module = file.removesuffix(".py").replace("/", ".")
+    steps.append((where, table, row, f"from robustviews.{module} import {name}"))
     for file, table, row, code in steps:
         source = (package / file).read_text(encoding="utf-8")
         (place,) = re.findall(rf"^{table}: .*\{{", source, re.M)
@@ -43,7 +52,7 @@ def test_what_the_page_on_extending_adds_trains_probes_and_attacks(tmp_path):
     assert "fgsm (FGSM, one step of size eps)" in shown
     cells = project.robustviews("audit", "--json").json()["cells"]
     assert {cell["state"] for cell in cells.values()} == {"verified"}
-    assert cells["all:barlow:stripes/clean"]["value"] > 0.5, "of four classes"
+    assert cells["all:aligned:stripes/clean"]["value"] > 0.5, "of four classes"
 
 
 def test_the_study_of_the_page_on_transfer_is_valid(tmp_path):

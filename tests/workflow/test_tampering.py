@@ -255,6 +255,12 @@ CASES = {
         f"{RESULTS}/metrics.json",
         "accuracies:emp:digits/clean is 99.9, flags and records give",
     ),
+    "the headline": Case(
+        t.write(f"{RESULTS}/headline.json", "{}"),
+        "metrics",
+        f"{RESULTS}/headline.json",
+        "{} is stated, the results give",
+    ),
     "the frame": Case(
         t.field(f"{RESULTS}/frame.csv", "accuracy"),
         "frame",

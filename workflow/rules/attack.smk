@@ -8,8 +8,6 @@ rule attack:
         writes("attack", "{run}/{probe}/{attack}"),
     log:
         f"{LOGS}/attack/{{run}}/{{probe}}/{{attack}}.log",
-    benchmark:
-        f"{LOGS}/attack/{{run}}/{{probe}}/{{attack}}.tsv"
     threads: STUDY.runtime.threads
     resources:
         gpu=GPUS,

@@ -6,8 +6,8 @@ rule data:
         writes("data", "{prepared}"),
     log:
         "logs/data/{prepared}.log",
-    benchmark:
-        "logs/data/{prepared}.tsv"
+    # Before any training: it may find that a data set is missing, or too small.
+    priority: 20
     resources:
         mem_mb=request("mem_mb", "data"),
         runtime=request("runtime", "data"),

@@ -13,8 +13,6 @@ rule pretrain:
         writes("pretrain", "{run}"),
     log:
         f"{LOGS}/pretrain/{{run}}.log",
-    benchmark:
-        f"{LOGS}/pretrain/{{run}}.tsv"
     priority: 10
     threads: STUDY.runtime.threads * RANKS
     resources:
@@ -23,6 +21,8 @@ rule pretrain:
         # Not parameters: another number of processes must not retrain finished encoders.
         program=f"{LAUNCH}robustviews pretrain",
         threads_each=STUDY.runtime.threads,
+        # Of Slurm: more than the threads where a training is compiled.
+        cpus_per_task=request("cores", "pretrain"),
         mem_mb=request("mem_mb", "pretrain"),
         runtime=request("runtime", "pretrain"),
     params:

@@ -1,6 +1,6 @@
 # One head per encoder and probe, and the encoder once more if the probe tunes it.
 
-TUNING = [name for name in STUDY.probes if plan.tunes(STUDY, name)]
+TUNING = [name for name in STUDY.probes if networks.tunes(STUDY, name)]
 NONE = "(?!)"  # matches no name
 
 
@@ -11,8 +11,6 @@ rule probe:
         writes("probe", "{run}/{probe}"),
     log:
         f"{LOGS}/probe/{{run}}/{{probe}}.log",
-    benchmark:
-        f"{LOGS}/probe/{{run}}/{{probe}}.tsv"
     wildcard_constraints:
         probe="|".join(name for name in STUDY.probes if name not in TUNING) or NONE,
     threads: STUDY.runtime.threads

@@ -27,6 +27,7 @@ rule metrics:
         reads("metrics"),
     output:
         f"{RESULTS}/metrics.json",
+        f"{RESULTS}/headline.json",
     log:
         f"{LOGS}/report/metrics.log",
     resources:
@@ -113,13 +114,20 @@ rule examples:
     input:
         reads("examples"),
     output:
-        f"{RESULTS}/examples/views.png",
-        report(
-            f"{RESULTS}/examples/views.svg",
-            caption="../report/views.rst",
-            category="Figures",
-            labels={"figure": "example views"},
-        ),
+        # A study without attacked cells in its main table has no adversarial images.
+        *[
+            (
+                report(
+                    path.as_posix(),
+                    caption="../report/views.rst",
+                    category="Figures",
+                    labels={"figure": f"examples: {path.stem}"},
+                )
+                if path.suffix == ".svg"
+                else path.as_posix()
+            )
+            for path in JOBS["examples", ""].writes
+        ],
     log:
         f"{LOGS}/report/examples.log",
     resources:

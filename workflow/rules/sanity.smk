@@ -9,8 +9,6 @@ rule sanity:
         writes("sanity", "{run}"),
     log:
         f"{LOGS}/sanity/{{run}}.log",
-    benchmark:
-        f"{LOGS}/sanity/{{run}}.tsv"
     threads: STUDY.runtime.threads
     resources:
         gpu=GPUS,

@@ -6,6 +6,7 @@ from robustviews.artifacts.files import (
     atomic,
     atomic_folder,
     new_array,
+    parse_json,
     read_arrays,
     read_json,
     read_jsonl,
@@ -17,9 +18,10 @@ from robustviews.artifacts.files import (
     write_jsonl,
     write_tensors,
     write_text,
+    writing,
 )
 from robustviews.artifacts.records import Record, lock_file, packages, write_record
-from robustviews.artifacts.revision import commit
+from robustviews.artifacts.revision import commit, git
 
 __all__ = [
     "RECORD",
@@ -28,9 +30,11 @@ __all__ = [
     "atomic",
     "atomic_folder",
     "commit",
+    "git",
     "lock_file",
     "new_array",
     "packages",
+    "parse_json",
     "read_arrays",
     "read_json",
     "read_jsonl",
@@ -43,4 +47,5 @@ __all__ = [
     "write_record",
     "write_tensors",
     "write_text",
+    "writing",
 ]

@@ -6,10 +6,13 @@ Nothing is ever pickled. A file appears under its name only when it is complete.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -50,16 +53,19 @@ class ArtifactError(RuntimeError):
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the same folder; move it to `path` when the block succeeds."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            temporary.chmod(0o666 & ~_umask())
+            _sync(temporary)
+            temporary.replace(path)
+            _sync(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -68,15 +74,57 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
     The record comes last: it covers the other files with checksums.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        try:
+            yield temporary
+            path.mkdir(exist_ok=True)
+            files = sorted(temporary.iterdir(), key=lambda file: file.name == RECORD)
+            for file in files:
+                _sync(file)
+            for file in files:
+                if file.name == RECORD:
+                    _sync(path)
+                file.replace(path / file.name)
+            _sync(path)
+            _sync(path.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Let an error of the block name the path that is written, not a temporary one or none."""
     try:
-        yield temporary
-        path.mkdir(exist_ok=True)
-        for file in sorted(temporary.iterdir(), key=lambda file: file.name == RECORD):
-            file.replace(path / file.name)
+        yield
+    except _or_of_safetensors() as error:  # is no OSError, even on a full disk
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
+    except OSError as error:
+        if error.filename is None or f".{path.name}." in str(error.filename):
+            error.filename = str(path)
+        raise
+
+
+def _or_of_safetensors(*errors: type[Exception]) -> tuple[type[Exception], ...]:
+    """Return errors, with that of safetensors if it is imported; JSON is read without it."""
+    module = sys.modules.get("safetensors")
+    return errors if module is None else (*errors, module.SafetensorError)
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, would survive a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that cannot do this for a folder
+            raise
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        os.close(handle)
 
 
 def _umask() -> int:
@@ -105,7 +153,19 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Read JSON; like all readers here, raise ArtifactError for a missing or damaged file."""
     with reading(path):
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_text(encoding="utf-8"))
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON; raise ValueError also for NaN, which is no JSON, and for deep nesting."""
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise ValueError("nested hundreds of levels deep") from None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
 
 
 def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -116,7 +176,10 @@ def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """Read one JSON object per line."""
     with reading(path):
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        rows = [parse_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        if not all(isinstance(row, dict) for row in rows):
+            raise ValueError("expected a mapping in each line")
+        return rows
 
 
 def new_array(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
@@ -124,6 +187,9 @@ def new_array(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> np
     from numpy.lib.format import open_memmap
 
     array: np.ndarray = open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    if hasattr(os, "posix_fallocate"):  # otherwise a full disk ends the process without a message
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     return array
 
 
@@ -164,13 +230,11 @@ def sha256(path: Path) -> str:
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
     """Raise any error of reading a file as an ArtifactError that suggests a fix."""
-    from safetensors import SafetensorError
-
     try:
         yield
     except (FileNotFoundError, NotADirectoryError):
         raise ArtifactError(f"{path}: missing; make it with:", path) from None
-    except (ValueError, SafetensorError) as error:
+    except _or_of_safetensors(ValueError, RecursionError) as error:
         message = f"{path}: damaged ({error}); delete it and run snakemake again"
         raise ArtifactError(message) from None
     except OSError as error:

@@ -87,6 +87,8 @@ class Resume:
                 metadata = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             position, work = (json.loads(metadata[key]) for key in ("position", "work"))
+            if metadata["checksum"] != _checksum(tensors):
+                raise ValueError("its tensors are not those that were saved")
             self.resumed, self._before = work["resumed"] + 1, work["seconds"]
         except (LookupError, TypeError, ValueError, SafetensorError) as error:
             log.warning("%s: damaged (%s), so the job starts from its beginning", self.path, error)
@@ -102,6 +104,8 @@ class Resume:
         work = {"resumed": self.resumed, "seconds": self.seconds()}
         parts = {"position": position, "work": work, "environment": self._environment}
         metadata = {name: json.dumps(part) for name, part in parts.items()}
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        metadata["checksum"] = _checksum(tensors)
         artifacts.write_tensors(self.path, tensors, metadata)
         self._last = time.monotonic()
 
@@ -125,6 +129,18 @@ class Resume:
                 _listed(self._environment, differing),
                 theirs,
             )
+
+
+def _checksum(tensors: Mapping[str, Tensor]) -> str:
+    """Hash tensors on the CPU: a power cut or a bad disk may change what no header shows."""
+    import torch
+
+    hasher = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        hasher.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        hasher.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return hasher.hexdigest()
 
 
 def _key(value: object) -> str:

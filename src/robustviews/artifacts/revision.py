@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import subprocess
@@ -37,12 +38,61 @@ def _written_commit() -> tuple[str | None, bool | None]:
 
 
 def _git(*arguments: str, index: str = "") -> str | None:
-    command = ["git", "-C", str(_PACKAGE), *arguments]
+    output = git(_PACKAGE, *arguments, index=index, seconds=10)
+    return None if output is None else output.decode(errors="replace").strip()
+
+
+def git(folder: Path, *arguments: str, index: str = "", seconds: float = 60) -> bytes | None:
+    """Run git in a folder, without any program that the repository there names.
+
+    Whoever audits a stranger's folder must not run the stranger's programs: a monitor of files, a
+    hook, a filter, a program for signatures or for fetching objects.
+
+    Args:
+        folder: any folder of a repository.
+        arguments: of git.
+        index: file of the index; empty for the repository's own.
+        seconds: time limit.
+
+    Returns:
+        The output; None if git failed, is not installed, or took too long.
+    """
+    command = ["git", "-C", str(folder), *_SAFE]
+    command += [part for key in _filters(folder) for part in ("-c", f"{key}=")]
     environment = {**os.environ, "GIT_INDEX_FILE": index} if index else None
+    return _output([*command, *arguments], seconds, environment)
+
+
+# Options of git that keep it from running programs that a repository's configuration names.
+_SAFE = (
+    "--no-pager",
+    *("-c", "core.fsmonitor=false"),
+    *("-c", f"core.hooksPath={os.devnull}"),
+    *("-c", "log.showSignature=false"),
+    *("-c", "protocol.allow=never"),
+    *("-c", "diff.ignoreSubmodules=all"),
+)
+
+
+@functools.cache
+def _filters(folder: Path) -> tuple[str, ...]:
+    """Return the keys by which a repository's configuration names filters of file contents."""
+    scope = ("--local", "--includes", "--name-only", "--null", "--list")
+    keys = _output(["git", "-C", str(folder), "config", *scope], 10) or b""
+    names = (key.decode(errors="surrogateescape") for key in keys.split(b"\0"))
+    return tuple({name: None for name in names if _FILTER.fullmatch(name)})
+
+
+_FILTER = re.compile(r"filter\..*\.(clean|smudge|process|required)", re.DOTALL)
+
+
+def _output(
+    command: list[str], seconds: float, environment: dict[str, str] | None = None
+) -> bytes | None:
     try:
         process = subprocess.run(
-            command, capture_output=True, text=True, timeout=10, check=True, env=environment
+            command, capture_output=True, timeout=seconds, check=True, env=environment
         )
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, ValueError, subprocess.SubprocessError):  # ValueError: a name with a null byte
         return None
-    return process.stdout.strip()
+    return process.stdout

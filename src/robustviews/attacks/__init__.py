@@ -1,10 +1,11 @@
 """Attacks: the projected-gradient primitive, and the attacks of an evaluation."""
 
 from robustviews.attacks.autoattack import AutoAttack
-from robustviews.attacks.primitive import Judged, ascend, pgd
+from robustviews.attacks.primitive import Judged, Norm, ascend, length, pgd
 from robustviews.attacks.projected_gradient import ATTACKS, PgdAttack
-from robustviews.attacks.protocol import Attack, Model
-from robustviews.attacks.radii import flag_name, fraction, in_pixels
+from robustviews.attacks.protocol import Attack, Model, Precision
+from robustviews.attacks.radii import flag_name, fraction, in_pixels, to_pixels
+from robustviews.attacks.worst_case import WorstOf
 
 __all__ = [
     "ATTACKS",
@@ -12,10 +13,15 @@ __all__ = [
     "AutoAttack",
     "Judged",
     "Model",
+    "Norm",
     "PgdAttack",
+    "Precision",
+    "WorstOf",
     "ascend",
     "flag_name",
     "fraction",
     "in_pixels",
+    "length",
     "pgd",
+    "to_pixels",
 ]

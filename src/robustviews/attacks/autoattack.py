@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from robustviews.attacks.primitive import Norm
+from robustviews.attacks.protocol import Precision, crafted_in
 from robustviews.options import LazyModule, option, plan_only, switch
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ else:
 _STANDARD_STEPS, _STANDARD_QUERIES = 100, 5000  # Croce, Hein 2020
 _TARGETED_CLASSES = 9  # that the targeted attacks of AutoAttack try
 _FAB_PASSES = 1.5  # of one FAB step per target class
+_OFFICIAL: dict[Norm, str] = {"linf": "Linf", "l2": "L2"}
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class AutoAttack:
     """AutoAttack, the official code (package pyautoattack).
 
     Attributes:
-        eps: radii, in 1/255.
+        eps: radii, in 1/255; for `norm: l2` lengths of the perturbation of an image in [0, 1].
         version: `standard` runs all four attacks, and papers compare it; `custom` runs only
             `attacks`.
         attacks: attacks of the custom version, in order.
@@ -36,6 +39,8 @@ class AutoAttack:
             version, whose one option `steps` is for both (very probably the code).
         square_queries: queries of the Square attack; the official number is 5000.
         images: number of test images to attack, a fixed choice; null attacks all.
+        craft_precision: as in PGD.
+        norm: of the ball, `linf` or `l2`.
     """
 
     eps: tuple[float, ...] = option(..., gt=0, le=255)
@@ -45,6 +50,8 @@ class AutoAttack:
     fab_steps: int = switch(100, ge=1, code=(10,), paper=(100,))
     square_queries: int = option(5000, ge=1)
     images: int | None = option(None, ge=1)
+    craft_precision: Precision = "fp32"
+    norm: Norm = "linf"
     whole_images: ClassVar[bool] = True
     fixed_batch: ClassVar[bool] = False  # it continues with images not yet misclassified
 
@@ -66,13 +73,22 @@ class AutoAttack:
         }
         return float(sum(passes[name] for name in self.attacks or passes))
 
+    @property
+    @plan_only
+    def needs_classes(self) -> tuple[int, str]:
+        """Return the fewest classes for the attacks, and what to write for fewer."""
+        least = 4 if "apgd-t" in (self.attacks or ("apgd-t",)) else 2
+        return least, "write version: custom, attacks: [apgd-ce, fab-t, square]"
+
     @plan_only
     def describe(self) -> str:
         """Return the version, the iterations of APGD, and those of FAB if not the official ones."""
         which = "standard" if self.version == "standard" else " + ".join(self.attacks)
         official = self.fab_steps == _STANDARD_STEPS or "fab-t" not in (self.attacks or ("fab-t",))
         fab = "" if official else f", {self.fab_steps} FAB steps"
-        return f"AutoAttack, {which}, {self.apgd_steps} APGD steps{fab}"
+        norm = "" if self.norm == "linf" else f" {self.norm.upper()}"
+        crafted = crafted_in(self.craft_precision)
+        return f"AutoAttack{norm}, {which}, {self.apgd_steps} APGD steps{fab}{crafted}"
 
     @plan_only
     def comparable(self) -> str:
@@ -103,7 +119,9 @@ class AutoAttack:
         from pyautoattack import AutoAttack as Official
 
         # `custom` keeps the standard parameters of each attack, such as one restart.
-        attack = Official(model, norm="Linf", eps=eps, seed=seed, device=images.device)
+        attack = Official(
+            model, norm=_OFFICIAL[self.norm], eps=eps, seed=seed, device=images.device
+        )
         attack.verbose = False
         if self.version == "custom":
             attack.attacks_to_run = list(self.attacks)

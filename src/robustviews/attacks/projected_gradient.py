@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from robustviews.attacks.autoattack import AutoAttack
-from robustviews.attacks.primitive import Judged, pgd
-from robustviews.attacks.radii import fraction, in_pixels
+from robustviews.attacks.objectives import DISTANCES, LOSSES, SAME, Name
+from robustviews.attacks.primitive import Judged, Loss, Norm, pgd
+from robustviews.attacks.protocol import Precision, crafted_in
+from robustviews.attacks.radii import fraction, to_pixels
+from robustviews.attacks.worst_case import WorstOf
 from robustviews.options import LazyModule, option, plan_only, remark, switch
 
 if TYPE_CHECKING:
@@ -21,19 +24,27 @@ else:
 
 @dataclass(frozen=True)
 class PgdAttack:
-    """Projected gradient ascent on a loss of the logits.
+    """Projected gradient ascent on a loss of the logits, or on a distance between features.
 
     Attributes:
-        eps: radii, in 1/255.
+        eps: radii, in 1/255; for `norm: l2` lengths of the perturbation of an image in [0, 1].
         steps: gradient steps (switch `test_pgd_steps`). Code: 2 for EMP-SSL by default, which
             cannot reach 8/255, and 20 for SimCLR; paper: 20.
-        step_size: in 1/255; 2.55 is the paper's 0.01, for every radius.
+        step_size: in the unit of `eps`; 2.55 is the paper's 0.01, for every radius.
+        relative_step: size of a step as a fraction of each radius, in place of `step_size`.
         restarts: number of tries. An image counts as misclassified if any try fools the classifier.
         random_start: start at a uniform point in the ball.
         keep: result of a try. `last`: the last iterate (paper and code); `worst`: an iterate that
             fools the classifier if there is one, else the one with the largest loss.
-        loss: `cross_entropy` (paper and code) or `margin`, see `margin`.
+        loss: a name of `objectives`: `cross_entropy` or `ce` (paper and code), `margin` or `cw`,
+            `dlr`; `feature_mse` and `feature_cosine` see no labels and need a random start, since
+            their gradient is zero at the image. `restarts` and `keep` then take what is furthest.
+        norm: of the ball, `linf` (paper and code) or `l2`; each view of a stack has its own ball.
         images: number of test images to attack, a fixed choice; null attacks all.
+        ncrop_images: the same for heads of n-crop probes, where an image costs n times as much;
+            null attacks as many as of other heads.
+        craft_precision: arithmetic of the encoder while examples are computed, as `precision` of a
+            run; scores are always fp32.
         weak: why steps that cannot reach the surface of the ball are wanted.
     """
 
@@ -41,12 +52,16 @@ class PgdAttack:
     steps: int = switch(
         20, ge=1, name="test_pgd_steps", code={"emp_ssl": (2,), "simclr": (20,)}, paper=(20,)
     )
-    step_size: float = option(2.55, gt=0, le=255)
+    step_size: float | None = option(2.55, gt=0, le=255)
+    relative_step: float | None = option(None, gt=0, le=2)
     restarts: int = option(1, ge=1)
     random_start: bool = False
     keep: Literal["last", "worst"] = "last"
-    loss: Literal["cross_entropy", "margin"] = "cross_entropy"
+    loss: Name = "cross_entropy"
+    norm: Norm = "linf"
     images: int | None = option(None, ge=1)
+    ncrop_images: int | None = option(None, ge=1)
+    craft_precision: Precision = "fp32"
     weak: str = remark()
     whole_images: ClassVar[bool] = False
     fixed_batch: ClassVar[bool] = True
@@ -59,14 +74,24 @@ class PgdAttack:
 
     @plan_only
     def describe(self) -> str:
-        """Return steps, step size, start, and whatever is not the paper's."""
+        """Return norm, steps, step size, start, and whatever is not the paper's."""
+        name = "PGD" if self.norm == "linf" else f"{self.norm.upper()} PGD"
         loss = "" if self.loss == "cross_entropy" else f" on the {self.loss} loss"
         start = "random start" if self.random_start else "no random start"
         restarts = f", {self.restarts} restarts" if self.restarts > 1 else ""
         iterate = "" if self.keep == "last" else f", {self.keep} iterate"
-        steps = f"{self.steps} steps of {fraction(self.step_size)}"
         weak = f" (weak: {self.weak})" if self.weak else ""
-        return f"PGD{loss}, {steps}, {start}{restarts}{iterate}{weak}"
+        steps = f"{self.steps} steps of {self.step_text}"
+        crafted = crafted_in(self.craft_precision)
+        return f"{name}{loss}, {steps}, {start}{restarts}{iterate}{crafted}{weak}"
+
+    @property
+    @plan_only
+    def step_text(self) -> str:
+        """Return the size of a step in words."""
+        if self.step_size is None:
+            return f"{self.relative_step:g} eps"
+        return fraction(self.step_size, self.norm)
 
     @plan_only
     def comparable(self) -> str:
@@ -76,55 +101,68 @@ class PgdAttack:
         )
 
     def __post_init__(self) -> None:
-        """Refuse restarts without a random start, which would all be the same."""
+        """Take one of both step sizes and one name of each loss; refuse starts that cannot work."""
+        default = type(self).step_size
+        if self.relative_step is not None:
+            if self.step_size not in (None, default):
+                raise ValueError("relative_step: replaces step_size; remove one of both")
+            object.__setattr__(self, "step_size", None)
+        elif self.step_size is None:
+            raise ValueError("step_size: write a size, or relative_step: 0.1 of each radius")
+        object.__setattr__(self, "loss", SAME.get(self.loss, self.loss))
         if self.restarts > 1 and not self.random_start:
             raise ValueError(f"restarts: {self.restarts} needs random_start: true")
+        if self.loss in DISTANCES and not self.random_start:
+            raise ValueError(f"loss: {self.loss} needs random_start: true")
 
     def perturb(
         self, model: Model, images: Tensor, labels: Tensor, *, eps: float, seed: int
     ) -> Tensor:
         """Return PGD examples for inputs (B, ...) in [0, 1] and labels (B,); eps in pixel units."""
-
-        def judge(adversarial: Tensor) -> Judged:
-            logits = model(adversarial)
-            return Judged(_LOSSES[self.loss](logits, labels), logits.argmax(dim=1) != labels)
-
+        relative, absolute = self.relative_step, self.step_size
         return pgd(
-            judge,
+            self._objective(model, images, labels),
             images,
             eps=eps,
-            step_size=in_pixels(self.step_size),
+            step_size=eps * relative if relative else to_pixels(absolute or 0.0, self.norm),
             steps=self.steps,
             generator=torch.Generator(images.device).manual_seed(seed),
             random_start=self.random_start,
             restarts=self.restarts,
             keep=self.keep,
+            norm=self.norm,
         )
 
+    def _objective(self, model: Model, images: Tensor, labels: Tensor) -> Loss:
+        if self.loss in DISTANCES:
+            return self._away(model, images)
 
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the cross-entropy (B,) of logits (B, classes) and labels (B,)."""
-    return torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+        def judge(adversarial: Tensor) -> Judged:
+            logits = model(adversarial)
+            return Judged(LOSSES[self.loss](logits, labels), logits.argmax(dim=1) != labels)
+
+        return judge
+
+    def _away(self, model: Model, images: Tensor) -> Loss:
+        """Return the distance of features from those of the images; it judges nothing as fooled."""
+        features = getattr(model, "features", None)
+        if features is None:
+            raise ValueError(
+                f"loss: {self.loss} needs a classifier with a method `features`, as those that "
+                "robustviews.load_classifier returns; or write loss: cross_entropy"
+            )
+        with torch.no_grad():
+            clean = features(images)
+
+        def judge(adversarial: Tensor) -> Judged:
+            distance = DISTANCES[self.loss](features(adversarial), clean)
+            return Judged(distance, torch.zeros_like(distance, dtype=torch.bool))
+
+        return judge
 
 
-def margin(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the largest logit of another class less the logit of the label.
-
-    Args:
-        logits: (B, classes).
-        labels: (B,) int64.
-
-    Returns:
-        (B,), positive where the image is misclassified. Unlike that of the cross-entropy, the
-        gradient does not vanish when the classifier is confident.
-
-    Source: Carlini, Wagner 2017, objective f6, untargeted and without its cut-off at zero.
-    """
-    label = labels.unsqueeze(1)  # (B, 1)
-    others = logits.scatter(1, label, -torch.inf)  # (B, classes)
-    return others.max(dim=1).values - logits.gather(1, label).squeeze(1)
-
-
-_LOSSES = {"cross_entropy": cross_entropy, "margin": margin}
-
-ATTACKS: dict[str, type[Attack]] = {"pgd": PgdAttack, "autoattack": AutoAttack}
+ATTACKS: dict[str, type[Attack]] = {
+    "pgd": PgdAttack,
+    "autoattack": AutoAttack,
+    "worst_case": WorstOf,
+}

@@ -1,18 +1,21 @@
 """What an attack of an evaluation must provide.
 
-An attack perturbs inputs x of shape (B, ...) in [0, 1] by at most eps in Linf. An attack changes
-neither gradients of parameters nor the mode of the network.
+An attack perturbs inputs x of shape (B, ...) in [0, 1] by at most eps in its norm. An attack
+changes neither gradients of parameters nor the mode of the network.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from robustviews.attacks.primitive import Norm
+
 Model = Callable[["Tensor"], "Tensor"]
+Precision = Literal["fp32", "tf32", "bf16"]
 
 
 class Attack(Protocol):
@@ -28,11 +31,19 @@ class Attack(Protocol):
 
     @property
     def eps(self) -> tuple[float, ...]:
-        """Radii, in 1/255."""
+        """Radii, in the unit of the norm: 1/255 for Linf, pixel units for L2."""
+
+    @property
+    def norm(self) -> Norm:
+        """Norm of the ball, `linf` or `l2`."""
 
     @property
     def images(self) -> int | None:
         """How many test images are attacked; None for all."""
+
+    @property
+    def craft_precision(self) -> Precision:
+        """Arithmetic of the encoder while examples are computed."""
 
     @property
     def steps(self) -> int:
@@ -52,3 +63,8 @@ class Attack(Protocol):
         self, model: Model, images: Tensor, labels: Tensor, *, eps: float, seed: int
     ) -> Tensor:
         """Return perturbed inputs for a model in eval mode; eps in pixel units."""
+
+
+def crafted_in(precision: Precision) -> str:
+    """Return the precision of examples as a part of a description; nothing for fp32."""
+    return "" if precision == "fp32" else f", crafted in {precision}"

@@ -53,6 +53,23 @@ class Imported:
         load_strictly(encoder, self.weights, "encoder")
         return encoder.eval().requires_grad_(False)
 
+    def summary(self, file: str) -> dict[str, Any]:
+        """Return what a record states of the import of a file."""
+        return {
+            "source": {
+                "file": file,
+                "sha256": f"sha256:{self.sha256}",
+                "container": self.container,
+            },
+            "layout": self.found.layout.name,
+            "place": self.found.place,
+            "encoder": self.options,
+            "origins": self.origins,
+            "dropped": self.dropped,
+            "classes": self.classes,
+            "matched": self.found.matched,
+        }
+
     @property
     def metadata(self) -> dict[str, str]:
         """Return what belongs into the file of the encoder beside its weights."""

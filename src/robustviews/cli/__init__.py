@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from robustviews.artifacts import ArtifactError
+from robustviews.cli import ending
 from robustviews.commands import DEFAULT_STUDY
 from robustviews.study import StudyError, load_study
 
 Verb = Callable[[argparse.Namespace], int | None]
 
 _CHECKERS = ("verify", "audit")  # whose exit status 1 means that a check failed
-_STUDYLESS = ("import",)
+_STUDYLESS = ("import", "keys")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -31,8 +32,13 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         Exit status: 0, or 2 for an error that the user can fix. `verify` and `audit` exit with 1 if
         a check failed, and with 2 if something could not be checked or they crashed. Any other verb
-        that crashes raises, and so exits with 1.
+        that crashes raises, and so exits with 1. `ending` adds those of signals and of the machine.
     """
+    name = next(iter(sys.argv[1:] if arguments is None else arguments), "")
+    return ending.ended(lambda: _run(arguments), name)
+
+
+def _run(arguments: list[str] | None) -> int:
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
@@ -44,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"{message}\n")
         return 2
     except Exception as error:  # exit status 1 would mean a failed check
-        if options.name not in _CHECKERS:
+        if options.name not in _CHECKERS or ending.is_of_machine(error):
             raise
         logging.exception("robustviews %s crashed, so nothing was checked", options.name)
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
@@ -54,14 +60,19 @@ def main(arguments: list[str] | None = None) -> int:
 
 def check(options: argparse.Namespace) -> int:
     """Validate study files; report all mistakes of all files at once."""
-    from robustviews.study import plan
+    from robustviews.study import enough, plan
 
     status = 0
     for path in options.files:
         try:
             study = load_study(path)
-        except StudyError as error:
+            lacking = [f"{path}: {lack}\n" for lack in enough.lacks(study, enough.prepared(study))]
+        except (StudyError, ArtifactError) as error:
             sys.stderr.write(f"{error}\n")
+            status = 2
+            continue
+        if lacking:
+            sys.stderr.write("".join(lacking))
             status = 2
             continue
         sys.stdout.write(
@@ -69,6 +80,8 @@ def check(options: argparse.Namespace) -> int:
             f"{len(plan.heads(study))} probes, {len(plan.evaluations(study))} attacks, "
             f"{len(study.tables)} tables, {len(study.figures)} figures\n"
         )
+        for name, (finding, fix) in enough.missing(study).items():
+            sys.stdout.write(f"{path}: datasets.{name}: not here yet: {finding}; {fix}\n")
     return status
 
 
@@ -123,6 +136,7 @@ def _options() -> dict[str, dict[str, Any]]:
     return {
         "--dataset": {"required": True, "help": "name of the data set"},
         "--run": {"required": True, "help": "name of the run"},
+        "--encoder": {"required": True, "help": "name of the imported encoder"},
         "--probe": {"required": True, "help": "name of the probe"},
         "--attack": {"required": True, "help": "name of the attack"},
         "--table": {"required": True, "help": "name of the table"},
@@ -138,6 +152,7 @@ def _options() -> dict[str, dict[str, Any]]:
         "--recalibrate": {**switch, "help": "measure this machine again"},
         "--each": {**switch, "help": "list every job"},
         "--json": {**switch, "help": "write JSON with all details"},
+        "--markdown": {**switch, "help": "write a page of the manual"},
         "--stages": {"nargs": "+", "metavar": "STAGE", "help": "check only these stages"},
         "--cell": {"metavar": "TABLE:ROW:COLUMN", "help": "check only this cell"},
         "--again": {"type": _positive, "metavar": "N", "help": "attack N images per attack again"},
@@ -173,8 +188,14 @@ VERBS: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "estimate time, memory and disk of the jobs still to run",
         ("--device", "--jobs", "--recalibrate", "--each", "--json"),
     ),
-    "switches": ("switches", "print what paper, code and study do at each switch", ()),
+    "switches": (
+        "switches",
+        "print what paper, code and study do at each switch",
+        ("--markdown",),
+    ),
+    "keys": ("switches", "print every key of a study file as Markdown", ()),
     "data": ("stages", "prepare a data set as uint8 arrays", ("--dataset", *_COMPUTES)),
+    "encoder": ("stages", "import one encoder of the study", ("--encoder", *_COMPUTES)),
     "pretrain": ("stages", "train one encoder", ("--run", *_COMPUTES)),
     "probe": ("stages", "train one head on a frozen encoder", ("--run", "--probe", *_COMPUTES)),
     "attack": (
@@ -194,7 +215,11 @@ VERBS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     ),
     "examples": ("examples", "draw example views, clean and perturbed", _COMPUTES),
     "frame": ("report", "write all results as one tidy CSV", ("--partial",)),
-    "metrics": ("report", "write the cells of all tables as one JSON", ("--partial",)),
+    "metrics": (
+        "report",
+        "write the cells of all tables, and a few numbers, as JSON",
+        ("--partial",),
+    ),
     "table": (
         "report",
         "write one table as Markdown, CSV and LaTeX",

@@ -17,12 +17,13 @@ from robustviews.provenance.audit import Audit, Recheck, verified
 from robustviews.provenance.audit import audit as audit_study
 from robustviews.provenance.findings import Finding, State, exit_status, worst
 from robustviews.study import Study, cells, load_study
+from robustviews.study.columns import Column
 from robustviews.study.jobs import REPORTING
 from robustviews.study.problems import nearest
 
 STAGES = {
     "data": ("data",),
-    "pretrain": ("pretrain",),
+    "pretrain": ("encoder", "pretrain"),
     "probe": ("probe",),
     "attack": ("attack",),
     "sanity": ("sanity",),
@@ -62,7 +63,7 @@ def audit(options: argparse.Namespace) -> int:
     if options.json:
         _write(json.dumps(result.as_json(), indent=1))
     else:
-        _write_cells(result)
+        _write_cells(result, study)
         if addresses is None:
             _write_unverified(result.all_findings(), study.file)
         else:
@@ -82,19 +83,16 @@ def _recheck(options: argparse.Namespace) -> Recheck:
     return functools.partial(again.check, images=options.again, device=options.device)
 
 
-def _write_cells(result: Audit) -> None:
+def _write_cells(result: Audit, study: Study) -> None:
+    columns = {address: cell.measure for address, cell in cells.every(study)}
     width = max((len(str(address)) for address in result.cells), default=0)
     for address, cell in result.cells.items():
-        _write(
-            f"{result.state_of(address)!s:8}  {address!s:{width}}  {_value(cell.value, address)}"
-        )
+        text = _value(cell.value, columns[address])
+        _write(f"{result.state_of(address)!s:8}  {address!s:{width}}  {text}")
 
 
-def _value(value: float | None, address: cells.Address) -> str:
-    if value is None:
-        return "unknown"
-    minutes = address.column.endswith("/minutes")
-    return f"{value:.4g} minutes" if minutes else f"{100 * value:.4g} %"
+def _value(value: float | None, column: Column) -> str:
+    return "unknown" if value is None else f"{value * column.scale:.4g} {column.unit}"
 
 
 def _write_chain(result: Audit) -> None:

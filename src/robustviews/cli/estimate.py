@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from robustviews.estimating.estimate import Estimate, estimates, questions, schedule
+from robustviews.machine import gpus
 from robustviews.machine.humanize import duration, size
 from robustviews.study import Study, load_study
 from robustviews.study import jobs as pending
@@ -50,7 +51,10 @@ def estimate(options: argparse.Namespace) -> None:
             deterministic=settings.deterministic,
         )
         calibration.add(answers)
-        calibrate.save(calibration, device)
+        try:
+            calibrate.save(calibration, device)
+        except OSError as error:  # the estimate is right nonetheless
+            sys.stderr.write(f"not kept: {error.filename}: {error.strerror}\n")
     results = estimates(study, jobs.values(), context, calibration.answers)
     finished = len(all_jobs) - len(jobs)
     lines = (
@@ -67,7 +71,7 @@ def estimate(options: argparse.Namespace) -> None:
 def _jobs_at_once(device: str, threads: int) -> int:
     """Return how many jobs the workflow's default profile runs at a time."""
     if device != "cpu":
-        return 1
+        return max(1, len(gpus.visible()))
     affinity = getattr(os, "sched_getaffinity", None)  # only on Linux
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     return max(1, cores // threads)
@@ -91,7 +95,7 @@ def _lines(
     yield f"on {calibration.device}, {threads} {'thread' if threads == 1 else 'threads'} per job"
     yield f"measured {calibration.date}, torch {calibration.torch}"
     yield ""
-    titles = ("rule", "jobs", "time", "memory", "disk", "most expensive job")
+    titles = ("rule", "jobs", "time", "memory", "disk", "passes", "PFLOP", "most expensive job")
     yield from _aligned([titles, *(_row(rule, group) for rule, group in _by_rule(estimates))])
     yield ""
     if every_job:
@@ -112,7 +116,7 @@ def _row(rule: str, group: list[Estimate]) -> tuple[str, ...]:
     """Return a table row that sums the jobs of a rule."""
     measured = [estimate for estimate in group if estimate.amount is not None]
     if not measured:
-        return rule, str(len(group)), "unknown", "unknown", "unknown", ""
+        return rule, str(len(group)), *["unknown"] * 5, ""
     amounts = [estimate.amount for estimate in measured if estimate.amount is not None]
     seconds = sum(amount.seconds for amount in amounts)
     at_least = "> " if len(measured) < len(group) else ""
@@ -124,6 +128,8 @@ def _row(rule: str, group: list[Estimate]) -> tuple[str, ...]:
         f"{at_least}{duration(seconds)}",
         size(max(amount.memory for amount in amounts)),
         f"{at_least}{size(sum(amount.disk for amount in amounts))}",
+        f"{at_least}{_millions(sum(amount.passes for amount in amounts))}",
+        f"{at_least}{sum(amount.flop for amount in amounts) / 1e15:.3g}",
         f"{duration(longest[1].seconds)}: {name}" if name and len(group) > 1 else "",
     )
 
@@ -139,12 +145,20 @@ def _job_row(estimate: Estimate) -> tuple[str, ...]:
 
 def _total(estimates: list[Estimate], at_once: int) -> str:
     seconds, memory = schedule(estimates, at_once=at_once)
-    disk = sum(estimate.amount.disk for estimate in estimates if estimate.amount is not None)
+    amounts = [estimate.amount for estimate in estimates if estimate.amount is not None]
+    disk, passes, flop = (
+        sum(getattr(amount, name) for amount in amounts) for name in ("disk", "passes", "flop")
+    )
     unknown = any(estimate.amount is None for estimate in estimates)
     return (
         f"whole study: {'more than ' if unknown else ''}{duration(seconds)}, "
-        f"{size(memory)} of memory, {size(disk)} on disk"
+        f"{size(memory)} of memory, {size(disk)} on disk; "
+        f"{flop / 1e15:.3g} PFLOP in {_millions(passes)} passes of a view through an encoder"
     )
+
+
+def _millions(count: float) -> str:
+    return f"{count / 1e6:.3g} M"
 
 
 def _remarks(estimates: list[Estimate]) -> Iterator[str]:
@@ -180,6 +194,8 @@ def _as_json(
             "seconds": estimate.amount and estimate.amount.seconds,
             "memory": estimate.amount and estimate.amount.memory,
             "disk": estimate.amount and estimate.amount.disk,
+            "passes": estimate.amount and estimate.amount.passes,
+            "flop": estimate.amount and estimate.amount.flop,
             "note": estimate.note,
             "rough": estimate.rough,
         }

@@ -1,43 +1,75 @@
-"""The verb `examples`: a picture of clean and perturbed views."""
+"""The verb `examples`: pictures of perturbed views, and of adversarial images of the main table."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from robustviews import artifacts
 from robustviews.cli.loading import fitting, load_split, load_weights
-from robustviews.cli.stages import set_up
+from robustviews.cli.working import set_up
+from robustviews.machine import gpus
 from robustviews.study import folders, load_study, plan
-from robustviews.study.jobs import jobs
+from robustviews.study.jobs import attack_of, completed_arguments, jobs
 
 if TYPE_CHECKING:
+    import torch
+    from matplotlib.figure import Figure as Drawing
     from torch import Tensor
 
     from robustviews.encoder import Encoder
+    from robustviews.methods import Batch, Loss, Method
+    from robustviews.reporting.figures import Attacked
+    from robustviews.study import Study
+    from robustviews.study.plan import Cell
 
-IMAGES = 4  # in the picture
+IMAGES = 4  # in the picture of views
+ATTACKED = 2  # images of each row in the picture of adversarial images
 STEPS = 10
 EPS = 8.0  # in 1/255, for encoders that were trained without an adversary
 
 
 def examples(options: argparse.Namespace) -> None:
-    """Draw views of a few training images, clean and perturbed by an encoder's adversary."""
+    """Draw views of a few training images, and adversarial test images of each main row."""
+    study = load_study(options.study)
+    with gpus.taken(options.device):
+        _draw(study, set_up(options, study))
+
+
+def _draw(study: Study, device: torch.device) -> None:
+    from robustviews.reporting import figures
+
+    drawings = [_views(study, device)]
+    cells = plan.example_attacks(study)
+    if cells:
+        attacked = {cell.label: list(_attacked(study, cell, device)) for cell in cells}
+        shown = cells[0].measure
+        title = f"{shown.label}: {study.attacks[shown.metric].describe()}"
+        drawings.append(figures.adversarial_images(attacked, title=title))
+    files = iter(jobs(study)["examples", ""].writes)
+    for drawing in drawings:
+        artifacts.write_bytes(next(files), figures.to_svg(drawing))
+        artifacts.write_bytes(next(files), figures.to_png(drawing))
+
+
+def _views(study: Study, device: torch.device) -> Drawing:
+    """Draw views of training images, clean and perturbed by an encoder's adversary."""
     import torch
 
     from robustviews.attacks import fraction, in_pixels, pgd
     from robustviews.encoder import restore_encoder
     from robustviews.machine import runtime
-    from robustviews.pretrain import make_batch
     from robustviews.reporting import figures
+    from robustviews.step import make_batch
 
-    study = load_study(options.study)
-    device = set_up(options, study)
-    job = jobs(study)["examples", ""]
     name = plan.example_run(study)
     pretraining = plan.pretrainings(study)[name]
     run = study.runs[pretraining.entry]
+    training = jobs(study)["pretrain", name]
+    path = folders.pretrain_folder(study, name) / folders.ENCODER
+    job = dataclasses.replace(training, reads={**training.reads, path: training.key})
     split, weights = load_split(job), load_weights(job, folders.ENCODER)
     assert weights is not None
     classes = split.classes if run.method.supervised else None
@@ -56,9 +88,10 @@ def examples(options: argparse.Namespace) -> None:
     )
     _check_finite(encoder, batch.views, name)
     eps = run.regime.eps or EPS
+    what, loss = _adversary(encoder, run.method, batch)
     with runtime.frozen(encoder):
         adversarial = pgd(
-            run.method.attack_loss(encoder, batch),
+            loss,
             run.method.target(batch),
             eps=in_pixels(eps),
             step_size=in_pixels(eps / 4),
@@ -67,15 +100,77 @@ def examples(options: argparse.Namespace) -> None:
     _check_finite(encoder, adversarial, name)
     perturbed = batch.views.clone()
     perturbed[-1 if adversarial.dim() == 4 else slice(None)] = adversarial
-    drawing = figures.example_views(
+    return figures.example_views(
         batch.images.cpu().numpy(),
         batch.views.cpu().numpy(),
         perturbed.cpu().numpy(),
-        note=f"{plan.label(study, pretraining.entry)}; PGD-{STEPS} on its loss at {fraction(eps)}",
+        note=f"{plan.label(study, pretraining.entry)}; PGD-{STEPS} on {what} at {fraction(eps)}",
     )
-    svg, png = job.writes
-    artifacts.write_bytes(svg, figures.to_svg(drawing))
-    artifacts.write_bytes(png, figures.to_png(drawing))
+
+
+def _attacked(study: Study, cell: Cell, device: torch.device) -> Iterator[Attacked]:
+    """Attack the first images of a cell's attack again, on its first seed; yield one per image."""
+    import torch
+
+    from robustviews import evaluate
+    from robustviews.encoder import restore_encoder
+    from robustviews.machine import runtime
+    from robustviews.reporting.figures import Attacked
+
+    job = jobs(study)["attack", attack_of(cell)]
+    options, split = completed_arguments(job), load_split(job)
+    weights, probe = load_weights(job, folders.ENCODER), options["probe"]
+    assert weights is not None
+    with fitting(job):
+        classes = split.classes if options["supervised"] else None
+        encoder = restore_encoder(weights, options["encoder"], classes=classes, device=device)
+        head = probe.restore(load_weights(job, folders.HEAD) or {}, encoder, classes=split.classes)
+    classifier = evaluate.Classifier(encoder, head, probe).eval()
+    index = evaluate.choose_images(len(split.images), options["attack"].images)[:ATTACKED]
+    labels = split.labels[index].to(device)
+    pixels = torch.tensor(split.images[index.numpy()], device=device)
+    seed = runtime.counter_key(options["seed"], "test")
+    with runtime.frozen(classifier), runtime.tf32(allowed=False):
+        clean = probe.inputs(pixels, index.to(device), options["views"], size=split.size, seed=seed)
+        found, _ = evaluate.attack_once(
+            classifier,
+            options["attack"],
+            clean,
+            labels,
+            radius=cell.eps or 0.0,
+            seed=runtime.counter_key(options["seed"], "attack", 0) & 0x7FFFFFFF,
+            title=job.name,
+        )
+        stacks = [(inputs, classifier(inputs).softmax(dim=1)) for inputs in (clean, found)]
+    for number, label in enumerate(labels.tolist()):
+        pictures = [inputs[number].reshape(-1, *inputs.shape[-3:])[0] for inputs, _ in stacks]
+        guesses = [shares[number].max(dim=0) for _, shares in stacks]
+        yield Attacked(
+            label,
+            tuple(picture.cpu().numpy() for picture in pictures),
+            tuple((int(guess.indices), float(guess.values)) for guess in guesses),
+        )
+
+
+def _adversary(encoder: Encoder, method: Method, batch: Batch) -> tuple[str, Loss]:
+    """Return what an adversary maximises, in words and as a function of the perturbed target.
+
+    Heads and teachers are not stored, so a method that has some is attacked through its encoder.
+    """
+    import torch
+
+    from robustviews.network import build_network
+
+    net = build_network(encoder, method).eval()
+    if not [*net.projector.parameters(), *net.predictor.parameters(), *net.teacher.parameters()]:
+        return "its loss", method.attack_loss(net, batch)
+    with torch.no_grad():
+        first = encoder(batch.views[0])
+    similarity = torch.nn.functional.cosine_similarity
+    return (
+        "the distance of two views",
+        lambda adversarial: -similarity(encoder(adversarial), first).mean(),
+    )
 
 
 def _check_finite(encoder: Encoder, images: Tensor, run: str) -> None:

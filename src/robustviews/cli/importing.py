@@ -8,7 +8,7 @@ import shlex
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from robustviews import artifacts
 from robustviews.artifacts import RECORD, ArtifactError, Record
@@ -51,13 +51,13 @@ def import_(options: argparse.Namespace) -> None:
             stage="import",
             name=name,
             study="",
-            spec=_spec(imported, path),
+            spec=imported.summary(path.name),
             inputs=[],  # the file may lie anywhere; `source` names and hashes it
             environment=runtime.environment(torch.device("cpu")),
             started=started,
             result={"classes": imported.classes, "matched": imported.found.matched},
         )
-    sys.stdout.write(_summary(imported, folder, options))
+    sys.stdout.write(_summary(imported, path, folder, options, settings))
     if published is not None and published.top1 is not None:
         sys.stdout.write(f"published      {published.top1:g} % top-1 on ImageNet\n")
 
@@ -104,23 +104,13 @@ def _folder(name: str, sha256: str) -> Path:
     return folder
 
 
-def _spec(imported: Imported, path: Path) -> dict[str, object]:
-    found = imported.found
-    return {
-        "source": {
-            "file": path.name,
-            "sha256": f"sha256:{imported.sha256}",
-            "container": imported.container,
-        },
-        "layout": found.layout.name,
-        "place": found.place,
-        "encoder": imported.options,
-        "origins": imported.origins,
-        "dropped": imported.dropped,
-    }
-
-
-def _summary(imported: Imported, folder: Path, given: argparse.Namespace) -> str:
+def _summary(
+    imported: Imported,
+    path: Path,
+    folder: Path,
+    given: argparse.Namespace,
+    settings: dict[str, Any],
+) -> str:
     from robustviews.checkpoints import name_of, shown
 
     found, options, origins = imported.found, imported.options, imported.origins
@@ -141,4 +131,11 @@ def _summary(imported: Imported, folder: Path, given: argparse.Namespace) -> str
     text = "".join(f"{name:<14} {line}\n" for name, line in lines.items())
     words = [f"--{key}={value}" for key in _GIVEN if (value := getattr(given, key)) is not None]
     again = ["robustviews", "import", given.source, *words, f"--sha256={imported.sha256}"]
-    return f"{text}\nPin the file with: {shlex.join(again)}\n"
+    key = re.sub(r"[^a-z0-9]+", "-", folder.name.lower()).strip("-")
+    entry = {"kind": "imported", "file": str(path), "sha256": imported.sha256}
+    entry |= {one: value for one in _GIVEN[1:] if (value := settings[one]) is not None}
+    line = ", ".join(f"{name}: {value}" for name, value in entry.items())
+    return (
+        f"{text}\nPin the file with: {shlex.join(again)}\n"
+        f"Or name it in a study:\n\nencoders:\n  {key}: {{{line}}}\n"
+    )

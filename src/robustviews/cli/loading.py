@@ -55,6 +55,11 @@ def load_heads(job: Job) -> dict[str, dict[str, Tensor]]:
     return {path.parent.name: artifacts.read_tensors(path) for path in heads}
 
 
+def load_flags(job: Job) -> list[dict[str, Tensor]]:
+    """Return the flags of each attack whose flags a job combines."""
+    return [artifacts.read_tensors(path) for path in job.reads if path.name == folders.FLAGS]
+
+
 @contextlib.contextmanager
 def fitting(job: Job) -> Iterator[None]:
     """Raise a WeightsError of the block as an error that names the job's file.

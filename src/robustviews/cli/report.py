@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from robustviews import artifacts
 from robustviews.cli.names import known
-from robustviews.reporting import claims, results
+from robustviews.reporting import claims, histories, results, terminal
 from robustviews.reporting.tables import TABLES, TableData, writers
 from robustviews.reporting.tables import metrics as numbers
 from robustviews.study import Study, folders, load_study, plan
@@ -34,12 +35,12 @@ def table(options: argparse.Namespace) -> None:
 
 
 def metrics(options: argparse.Namespace) -> None:
-    """Write the cells of all tables and the results of all claims, metrics.json."""
+    """Write all cells and claims, metrics.json, and a few numbers, headline.json."""
     study = load_study(options.study)
+    folder = folders.results_folder(study)
     rows = results.frame(study, blocks=blocks(study), partial=options.partial)
-    artifacts.write_json(
-        folders.results_folder(study) / "metrics.json", numbers.metrics(study, rows)
-    )
+    artifacts.write_json(folder / "metrics.json", numbers.metrics(study, rows))
+    artifacts.write_json(folder / "headline.json", numbers.headline(study, rows))
 
 
 def figure(options: argparse.Namespace) -> None:
@@ -58,9 +59,7 @@ def curves(options: argparse.Namespace) -> None:
     from robustviews.reporting import figures
 
     study = load_study(options.study)
-    _write_drawing(
-        study, "training/curves", figures.training_curves(study, results.histories(study))
-    )
+    _write_drawing(study, "training/curves", figures.training_curves(study, histories.read(study)))
 
 
 def report(options: argparse.Namespace) -> None:
@@ -90,6 +89,7 @@ def report(options: argparse.Namespace) -> None:
         audited=result,
         claims=claims.evaluate(study, rows),
         curves=picture("training/curves"),
+        adversarial=picture("examples/adversarial"),
         examples=picture("examples/views"),
     )
     artifacts.write_text(folder / page.NAME, sealed(page.render(study, result)))
@@ -103,14 +103,17 @@ def summary(options: argparse.Namespace) -> int:
         Exit status: 1 with `--strict` if the attack on a shown head is not established.
     """
     study = load_study(options.study)
-    main = next(iter(study.tables))
     path = folders.results_folder(study) / "report.html"
-    sys.stdout.write(writers.markdown(_make_table(study, main, partial=True)))
+    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    for main in list(study.tables)[:1]:  # none in a study that only has figures
+        table = _make_table(study, main, partial=True)
+        sys.stdout.write(terminal.table(table, colour=colour))
     if study.claims:
         rows = results.frame(study, blocks=blocks(study), partial=True)
-        sys.stdout.write(f"\n{claims.markdown(claims.evaluate(study, rows))}")
+        outcomes = claims.evaluate(study, rows)
+        sys.stdout.write(f"\n{terminal.claims(outcomes, colour=colour)}")
     if path.exists():
-        sys.stdout.write(f"\nReport: {Path.cwd() / path}\n")
+        sys.stdout.write(f"\nReport: {terminal.link(Path.cwd() / path, colour=colour)}\n")
     else:
         sys.stdout.write(f"\nNo report yet: run snakemake --config study={study.file}\n")
     faults = list(_not_established(study)) if options.strict else []
@@ -128,9 +131,9 @@ def _not_established(study: Study) -> Iterator[str]:
     faults: dict[str, str] = {}
     for cell in plan.cells_of(study):
         for run in cell.runs:
-            if cell.attack is not None and cell.eps is not None:
-                key = run, cell.probe, cell.attack, cell.eps
-                fault = rows.get(key, results.NOT_CHECKED)
+            if cell.measure.attack is not None:
+                eps = cell.eps or study.attacks[cell.measure.attack].eps[0]  # or all: any of them
+                fault = rows.get((run, cell.probe, cell.measure.attack, eps), results.NOT_CHECKED)
                 if len(fault) > len(faults.get(f"{run}/{cell.probe}", "")):
                     faults[f"{run}/{cell.probe}"] = fault
     for head, fault in faults.items():

@@ -3,82 +3,35 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import logging
+import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from robustviews import artifacts, stages
 from robustviews.artifacts.resume import Resume
-from robustviews.attacks import flag_name
-from robustviews.cli.loading import fitting, load_heads, load_split, load_weights
-from robustviews.cli.names import UsageError, known
-from robustviews.datasets import equal_images
-from robustviews.study import Study, folders, load_study, plan, specs
-from robustviews.study.jobs import Job, jobs
+from robustviews.attacks import WorstOf, flag_name
+from robustviews.attacks.worst_case import combine
+from robustviews.cli.loading import (
+    Split,
+    fitting,
+    load_flags,
+    load_heads,
+    load_split,
+    load_weights,
+)
+from robustviews.cli.names import known
+from robustviews.cli.working import Work, set_up, working
+from robustviews.datasets import DataError, equal_images
+from robustviews.study import Study, enough, folders, load_study, specs
+from robustviews.study.jobs import Job, completed_arguments
 from robustviews.workflow import locks
 
 if TYPE_CHECKING:
     import torch
-
-
-@dataclass(frozen=True)
-class _Work:
-    """A job, with the start time and the commit at its start."""
-
-    study: Study
-    job: Job
-    folder: Path
-    started: float
-    commit: tuple[str | None, bool | None]
-
-    def resume(self, environment: dict[str, Any]) -> Resume:
-        """Return the saved state from which the job resumes in an environment."""
-        from robustviews.machine import runtime
-
-        return Resume(
-            folders.STATE / self.study.study / self.job.name.replace("/", "-"),
-            self.job.spec,
-            list(self.job.reads),
-            self.study.runtime.checkpoint_minutes,
-            environment=runtime.decisive({"packages": artifacts.packages(), **environment}),
-            started=self.started,
-        )
-
-    def write_record(self, into: Path, **values: Any) -> None:  # noqa: ANN401  # of a record
-        """Write the record beside the files of the finished job."""
-        artifacts.write_record(
-            into,
-            stage=self.job.rule,
-            name=self.job.name,
-            study=self.study.study,
-            spec=self.job.spec,
-            inputs=list(self.job.reads),
-            started=self.started,
-            code=self.commit,
-            **values,
-        )
-
-
-@contextlib.contextmanager
-def _work(options: argparse.Namespace, rule: str, *names: str) -> Iterator[_Work]:
-    """Yield a job and lock its folder during the block."""
-    study, started, commit = load_study(options.study), time.time(), artifacts.commit()
-    jobs_of_rule = {key[1]: job for key, job in jobs(study).items() if key[0] == rule}
-    groups = [list(group) for group in (plan.pretrainings(study), study.probes, study.attacks)]
-    if rule == "sanity":
-        groups = [list(plan.attacked(study))]
-    for name, group, kind in zip(names, groups, ("run", "probe", "attack"), strict=False):
-        known(name, group, kind)
-    known("/".join(names), jobs_of_rule, rule)
-    job = jobs_of_rule["/".join(names)]
-    assert job.folder is not None
-    with locks.acquire(job.folder, f"{rule} {job.name}"):
-        yield _Work(study, job, job.folder, started, commit)
 
 
 def data(options: argparse.Namespace) -> None:
@@ -92,15 +45,24 @@ def data(options: argparse.Namespace) -> None:
             study.datasets[options.dataset],
             lambda name, shape, dtype: artifacts.new_array(into / f"{name}.npy", shape, dtype),
         )
+        _check_enough(study, options.dataset, summary)
         # Jobs read this file, since the record's time and commit must not make them stale.
         artifacts.write_json(into / folders.SUMMARY, summary)
         equal = equal_images(into)
         _report_equal(options.dataset, equal, summary)
-        _Work(study, job, folder, started, commit).write_record(
+        Work(study, job, folder, started, commit).write_record(
             into,
             environment={"python": sys.version.split()[0]},
             result={**summary, "equal_images": equal},
         )
+
+
+def _check_enough(study: Study, dataset: str, summary: dict[str, Any]) -> None:
+    """Refuse a data set that has too few images or classes for the study, before any training."""
+    found = enough.Numbers(*(summary[name] for name in enough.Numbers._fields))
+    lacking = list(enough.lacks(study, {dataset: found}))
+    if lacking:
+        raise DataError("\n".join(f"{study.file}: {lack}" for lack in lacking))
 
 
 def _report_equal(dataset: str, equal: dict[str, int], summary: dict[str, Any]) -> None:
@@ -117,29 +79,53 @@ def _report_equal(dataset: str, equal: dict[str, int], summary: dict[str, Any]) 
         )
 
 
+def encoder(options: argparse.Namespace) -> None:
+    """Import one encoder of the study."""
+    import torch
+
+    from robustviews.machine import runtime
+
+    with working(options, "encoder", options.encoder) as work:
+        set_up(options, work.study)
+        path = Path(work.study.encoders[options.encoder].file)
+        imported = stages.bring(path, **work.job.arguments)
+        with artifacts.atomic_folder(work.folder) as into:
+            artifacts.write_tensors(into / folders.ENCODER, imported.weights, imported.metadata)
+            work.write_record(
+                into,
+                environment=runtime.environment(torch.device("cpu")),
+                result=imported.summary(path.name),
+            )
+
+
 def pretrain(options: argparse.Namespace) -> None:
     """Train one encoder, in distributed training together with torchrun's other processes."""
-    from robustviews.machine import distributed, runtime
+    from robustviews import step
+    from robustviews.machine import distributed, memory, runtime
 
     with (
-        _work(options, "pretrain", options.run) as work,
-        distributed.joined(options.device) as options.device,
+        working(options, "pretrain", options.run) as work,
+        distributed.joined(options.device, own_gpu=work.own_gpu) as options.device,
     ):
         if distributed.rank() > 0:
             logging.getLogger().setLevel(logging.WARNING)  # rank 0 logs the same
         device = set_up(options, work.study, tuned=True)
+        if work.job.arguments["compile"]:
+            os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folders.COMPILED.resolve()))
         environment = {**runtime.environment(device), "ranks": distributed.ranks()}
         split, state = load_split(work.job), work.resume(environment)
-        weights, progress, step_bytes = stages.pretrain(
-            split.images,
-            split.labels,
-            classes=split.classes,
-            size=split.size,
-            **work.job.arguments,
-            device=device,
-            checkpoint=state,
-            title=work.job.name,
-        )
+        with memory.explained(work.job.name, step.SMALLER_STEP):
+            _check_least(work.job, split, device)
+            weights, progress, step_bytes = stages.pretrain(
+                split.images,
+                split.labels,
+                classes=split.classes,
+                size=split.size,
+                **work.job.arguments,
+                device=device,
+                checkpoint=state,
+                title=work.job.name,
+            )
         if distributed.rank() > 0:
             return
         with artifacts.atomic_folder(work.folder) as into:
@@ -151,6 +137,7 @@ def pretrain(options: argparse.Namespace) -> None:
                 seconds=progress.seconds,
                 resumed=progress.resumed,
                 result={
+                    "weights": work.job.arguments["method"].evaluated,
                     "loss": progress.history[-1]["loss"],
                     "updates": progress.update,
                     "passes": progress.epoch,
@@ -165,15 +152,34 @@ def pretrain(options: argparse.Namespace) -> None:
         state.discard()
 
 
+def _check_least(job: Job, split: Split, device: torch.device) -> None:
+    from robustviews import step
+    from robustviews.machine import distributed
+    from robustviews.methods import divide
+
+    method, batch_size = (job.arguments[name] for name in ("method", "batch_size"))
+    views, ranks = job.arguments["views"].count, distributed.ranks()
+    share = divide(method, views=views, batch_size=batch_size, ranks=ranks)[0]
+    step.check_least(
+        job.arguments["encoder"],
+        len(share.views),
+        size=split.size,
+        batch_size=len(share.images),
+        classes=split.classes if method.supervised else None,
+        device=device,
+        title=job.name,
+    )
+
+
 def probe(options: argparse.Namespace) -> None:
     """Train one head, and the encoder with it if the probe tunes the encoder."""
     from robustviews.machine import runtime
 
-    with _work(options, "probe", options.run, options.probe) as work, fitting(work.job):
+    with working(options, "probe", options.run, options.probe) as work, fitting(work.job):
         device = set_up(options, work.study, tuned=True)
         environment = runtime.environment(device)
         split, state = load_split(work.job), work.resume(environment)
-        encoder = load_weights(work.job, folders.ENCODER)
+        arguments, encoder = completed_arguments(work.job), load_weights(work.job, folders.ENCODER)
         assert encoder is not None
         weights, history = stages.probe(
             encoder,
@@ -181,7 +187,7 @@ def probe(options: argparse.Namespace) -> None:
             split.labels,
             classes=split.classes,
             size=split.size,
-            **work.job.arguments,
+            **arguments,
             start=load_weights(work.job, folders.HEAD),
             device=device,
             checkpoint=state,
@@ -199,7 +205,7 @@ def probe(options: argparse.Namespace) -> None:
                 environment=environment,
                 seconds=state.seconds(),
                 resumed=state.resumed,
-                result=history[-1] if history else {},
+                result=(history[-1] if history else {}) | _tuned_options(work.job, arguments),
             )
         state.discard()
 
@@ -216,30 +222,23 @@ def _files(weights: dict[str, torch.Tensor], job: Job) -> dict[str, dict[str, to
     }
 
 
+def _tuned_options(job: Job, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of a tuned imported encoder, which no study file states."""
+    imported = job.arguments["encoder"] is None and folders.ENCODER in job.outputs
+    return {"encoder": arguments["encoder"]} if imported else {}
+
+
 def attack(options: argparse.Namespace) -> None:
     """Attack one classifier at every radius of an attack."""
     from robustviews.machine import runtime
 
     names = options.run, options.probe, options.attack
-    with _work(options, "attack", *names) as work, fitting(work.job):
-        arguments = work.job.arguments
+    with working(options, "attack", *names) as work, fitting(work.job):
+        arguments = completed_arguments(work.job)
         device = set_up(options, work.study, tuned=arguments["attack"].fixed_batch)
         environment = runtime.environment(device)
-        split, state = load_split(work.job), work.resume(environment)
-        encoder = load_weights(work.job, folders.ENCODER)
-        assert encoder is not None
-        flags = stages.attack(
-            encoder,
-            load_weights(work.job, folders.HEAD),
-            split.images,
-            split.labels,
-            classes=split.classes,
-            size=split.size,
-            **arguments,
-            device=device,
-            checkpoint=state,
-            title=work.job.name,
-        )
+        state = work.resume(environment)
+        flags = _flags(work.job, arguments, device, state)
         with artifacts.atomic_folder(work.folder) as into:
             artifacts.write_tensors(into / folders.FLAGS, flags)
             work.write_record(
@@ -252,11 +251,34 @@ def attack(options: argparse.Namespace) -> None:
         state.discard()
 
 
+def _flags(
+    job: Job, arguments: dict[str, Any], device: torch.device, state: Resume
+) -> dict[str, torch.Tensor]:
+    """Attack a classifier, or combine the flags of finished attacks."""
+    if isinstance(arguments["attack"], WorstOf):
+        return combine(load_flags(job), arguments["attack"].eps)
+    split = load_split(job)
+    encoder = load_weights(job, folders.ENCODER)
+    assert encoder is not None
+    return stages.attack(
+        encoder,
+        load_weights(job, folders.HEAD),
+        split.images,
+        split.labels,
+        classes=split.classes,
+        size=split.size,
+        **arguments,
+        device=device,
+        checkpoint=state,
+        title=job.name,
+    )
+
+
 def sanity(options: argparse.Namespace) -> None:
     """Check on each attacked head of a run whether the attack is established."""
     from robustviews.machine import runtime
 
-    with _work(options, "sanity", options.run) as work, fitting(work.job):
+    with working(options, "sanity", options.run) as work, fitting(work.job):
         device = set_up(options, work.study)
         environment = runtime.environment(device)
         split, state = load_split(work.job), work.resume(environment)
@@ -269,7 +291,7 @@ def sanity(options: argparse.Namespace) -> None:
             split.labels,
             classes=split.classes,
             size=split.size,
-            **work.job.arguments,
+            **completed_arguments(work.job),
             device=device,
             checkpoint=state,
             title=work.job.name,
@@ -294,19 +316,3 @@ def _accuracies(flags: dict[str, torch.Tensor], radii: Iterable[float]) -> dict[
     accuracy = {name: value.float().mean().item() for name, value in flags.items()}
     by_radius = {f"{eps:g}": accuracy[flag_name(eps)] for eps in radii}
     return {"n": len(flags["index"]), "clean": accuracy[flag_name(0.0)], "eps": by_radius}
-
-
-def set_up(options: argparse.Namespace, study: Study, *, tuned: bool = False) -> torch.device:
-    """Apply the runtime settings of a study to this process, and return the device."""
-    from robustviews.machine import distributed, runtime
-
-    if distributed.launched() and distributed.ranks() == 1:
-        raise UsageError(
-            f"only the verb pretrain runs under torchrun; run {options.name} without it"
-        )
-    runtime.configure(
-        threads=options.threads or study.runtime.threads,
-        deterministic=study.runtime.deterministic,
-        tuned=tuned,
-    )
-    return runtime.choose_device(options.device)

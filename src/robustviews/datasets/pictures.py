@@ -24,6 +24,7 @@ _LITTER |= {"desktop.ini", "ehthumbs.db", "thumbs.db"}
 # Formats that Pillow reads by itself: for .eps it would start Ghostscript.
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 _DEEP = ("I", "F")  # modes of more than 8 bits, such as I;16, which Pillow clips to 255
+_TURNING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # right-to-left and back
 _LISTED = 10  # files that a message lists; it counts the others
 
 
@@ -107,6 +108,7 @@ def _decode(path: Path, size: int, source: Any) -> Images:  # noqa: ANN401
         source.update(f"{path.parent.name}/{path.name}:{len(content)}:".encode() + content)
         with Image.open(io.BytesIO(content), formats=_FORMATS) as file:
             mode, image = file.mode, file.convert("RGB")
+            alpha = file.convert("RGBA").getchannel("A") if file.has_transparency_data else None
     except UnidentifiedImageError:  # its message names the object in memory
         reason = f"none of {', '.join(_FORMATS)}"
         raise DataError(f"{path}: damaged, or no image ({reason})") from None
@@ -114,6 +116,9 @@ def _decode(path: Path, size: int, source: Any) -> Images:  # noqa: ANN401
         raise DataError(f"{path}: damaged, or no image ({error})") from None
     if mode.startswith(_DEEP):
         raise DataError(f"{path}: more than 8 bits per value (mode {mode}); convert it to 8")
+    if alpha is not None and min(alpha.tobytes()) < 255:
+        text = "transparent pixels, which look as their background does"
+        raise DataError(f"{path}: {text}; give it one: magick mogrify -background white -flatten")
     width, height = (max(size, round(side * size / min(image.size))) for side in image.size)
     left, top = (width - size) // 2, (height - size) // 2
     image = image.resize((width, height), Image.Resampling.BILINEAR)
@@ -176,7 +181,7 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _check(path: Path, problems: dict[str, list[str]]) -> None:
-    """Add a path that leads to no file, or whose name cannot be written as text."""
+    """Add a path that leads to no file, or whose name cannot be written or shown as text."""
     if path.is_symlink() and not path.exists():
         text = "links that lead nowhere; fetch their files (git annex get, dvc checkout) or remove "
         problems.setdefault(f"{text}the links", []).append(str(path))
@@ -185,6 +190,9 @@ def _check(path: Path, problems: dict[str, list[str]]) -> None:
     except UnicodeEncodeError:
         text = "names that are not UTF-8; rename them"
         problems.setdefault(text, []).append(repr(os.fsencode(path.name)))
+    if any(unicodedata.category(char) == "Cc" or char in _TURNING for char in path.name):
+        text = "names with control characters, which may hide what they say; rename them"
+        problems.setdefault(text, []).append(ascii(path.name))
 
 
 def _refuse(folder: Path, problems: dict[str, list[str]]) -> None:

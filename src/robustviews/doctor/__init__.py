@@ -41,6 +41,7 @@ CHECKS: tuple[Callable[[], Symptom], ...] = (
     around.git,
     installed.package("snakemake", "Snakemake", "each stage is run by hand"),
     installed.package("dvc", "DVC", "results are not versioned"),
+    around.remotes,
     around.docker,
     around.apptainer,
     around.slurm,

@@ -13,6 +13,7 @@ from pathlib import Path
 from robustviews import artifacts
 from robustviews.doctor.symptom import Health, Symptom, ask, in_apptainer, in_image
 from robustviews.machine import humanize
+from robustviews.workflow import dvc
 
 _LEAST = 2**30  # bytes: for the demonstration
 _ENOUGH = 20 * 2**30  # bytes: for data, checkpoints and an environment
@@ -144,3 +145,15 @@ def slurm() -> Symptom:
         return Symptom("Slurm", Health.GOOD, output)
     finding = f"installed, but does not answer: {output or 'it has no partition'}"
     return Symptom("Slurm", Health.ABSENT, finding, "on a cluster, type: scontrol ping")
+
+
+def remotes() -> Symptom:
+    """Report a remote of DVC by SSH: DVC's SSH client accepts any server that answers."""
+    urls = dvc.remotes(Path())
+    unchecked = [name for name, url in urls.items() if url.startswith("ssh:")]
+    if not unchecked:
+        return Symptom("DVC remotes", Health.GOOD, ", ".join(urls) or "none")
+    name = shlex.quote(unchecked[0])
+    finding = f"{', '.join(unchecked)}: DVC's SSH client checks no host key"
+    hint = f"sshfs SERVER:FOLDER MOUNT && dvc remote modify {name} url MOUNT"
+    return Symptom("DVC remotes", Health.BAD, finding, hint)

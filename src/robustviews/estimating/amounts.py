@@ -13,15 +13,19 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
+from robustviews.attacks import WorstOf
+from robustviews.estimating import operations
+from robustviews.estimating.operations import Passes
 from robustviews.options import deciding
 from robustviews.probe import Probe
-from robustviews.study import folders, plan
+from robustviews.study import folders, networks, plan
 from robustviews.study.jobs import REPORTING, Job
 from robustviews.study.schema import Run, Study
 from robustviews.study.shapes import Shape, shape_of
-from robustviews.study.work import Evaluation, Examination, Fit, Training
+from robustviews.study.work import Evaluation, Examination, Fit, Training, seen_run
 
 Answer = dict[str, float]  # seconds, bytes and counts, by name
 About = dict[str, Any]  # everything that the amount of work depends on, as options
@@ -36,10 +40,10 @@ _SURVIVING = (
     f"{SURVIVORS:.0%} of images are taken to survive: "
     f"up to {1 / SURVIVORS:.0f} times as long if all do"
 )
+_NOT_COMPILED = "no time was left to compile: what that takes and gains is not counted"
 _OWN_DEVICE = "each is taken to have a GPU of its own, whose memory is told"
 _ROWS = 12  # flags of AS4, AS6 and AS8 for each image
 _NO_WORK = {"label", "seeds", "datasets", "epochs", "epochs_meaning"}  # of a run
-_NOT_MEASURED = {"compile"}  # of a run: compiling alone would take most of a calibration
 
 
 class UnknownError(Exception):
@@ -92,6 +96,8 @@ class Amount:
         disk: bytes that it leaves.
         note: what is not counted, if anything.
         places: how many of the jobs at a time it stands for.
+        passes: of single views through the encoder.
+        flop: floating-point operations of these passes.
     """
 
     seconds: float
@@ -99,6 +105,8 @@ class Amount:
     disk: float
     note: str = ""
     places: int = 1
+    passes: float = 0.0
+    flop: float = 0.0
 
 
 def amount(study: Study, job: Job, context: dict[str, Any], ask: Ask) -> Amount:
@@ -120,6 +128,10 @@ def amount(study: Study, job: Job, context: dict[str, Any], ask: Ask) -> Amount:
 
     if job.rule in REPORTING:
         return _reporting(job, in_context)
+    if job.rule == "encoder":
+        start = in_context("start", kind="train")
+        size = _size(study.encoders[job.name].file)
+        return Amount(start["seconds"], start["bytes"] + 2 * size, size)
     dataset = _dataset_of(study, job)
     shape = shape_of(study, dataset)
     if shape is None:
@@ -133,10 +145,17 @@ def amount(study: Study, job: Job, context: dict[str, Any], ask: Ask) -> Amount:
     return computing[job.rule](study, job, shape, in_context)
 
 
+def _size(file: str) -> int:
+    path = Path(file)
+    return path.stat().st_size if path.is_file() else 2**27
+
+
 def _dataset_of(study: Study, job: Job) -> str:
     if job.rule == "data":
         return next(n for n in study.datasets if folders.data_folder(study, n).name == job.name)
-    return plan.pretrainings(study)[plan.run_of(job.name)].dataset
+    if job.rule == "pretrain":
+        return plan.pretrainings(study)[job.name].dataset
+    return plan.networks(study)[networks.examined(job.parts[0])].dataset
 
 
 def _reporting(job: Job, ask: Callable[..., Answer]) -> Amount:
@@ -173,43 +192,55 @@ def _pretrain(
     run = study.runs[plan.pretrainings(study)[job.name].entry]
     start = ask("start", kind="train")
     options = {f.name: getattr(run, f.name) for f in dataclasses.fields(run)}
-    about = {name: value for name, value in options.items() if name not in _NO_WORK | _NOT_MEASURED}
+    about = {name: value for name, value in options.items() if name not in _NO_WORK}
     about["classes"] = shape.classes if run.method.supervised else 0
+    about["compile"] = run.compile and own  # on a CPU nothing is compiled
     step = ask("pretrain", **about, size=shape.size)
     minibatches = Training.of(run, shape).minibatches
+    passes = operations.of_minibatch(
+        run.method,  # type: ignore[arg-type]  # frozen dataclasses can be hashed
+        run.regime,  # type: ignore[arg-type]
+        views=run.views.count,
+        batch_size=run.batch_size,
+    ).times(minibatches)
+    flop = operations.forward_flop(run.encoder, size=shape.size, classes=about["classes"] or None)
     ranks, places = study.runtime.ranks, min(study.runtime.ranks, at_once)
     faster = ranks if own else places
-    seconds = start["seconds"] + minibatches * step["seconds"] / faster
+    seconds = start["seconds"] + minibatches * step["seconds"] / faster + step.get("compiling", 0.0)
     memory = start["bytes"] + shape.train * shape.image  # of each process
     memory = memory + step["step_bytes"] / ranks if own else ranks * memory + step["step_bytes"]
-    notes = ["what compiling takes and gains on a GPU is not counted"] * run.compile
+    notes = [_NOT_COMPILED] * (about["compile"] and "compiling" not in step)
     if ranks > 1:
         told = _OWN_DEVICE if own else f"they take the places of {places} of {at_once} jobs"
         notes.append(f"{ranks} processes a training: {told}; waiting for each other is not counted")
-    return Amount(seconds, memory, step["disk"], "; ".join(notes), places)
+    note = "; ".join(notes)
+    return Amount(seconds, memory, step["disk"], note, places, passes.forwards, passes.flop(flop))
 
 
 def _probe(study: Study, job: Job, shape: Shape, ask: Callable[..., Answer]) -> Amount:
-    run, probe = (
-        study.runs[plan.pretrainings(study)[job.parts[0]].entry],
-        study.probes[job.parts[1]],
-    )
+    run, probe = seen_run(study, job.parts[0]), study.probes[job.parts[1]]
     start = ask("start", kind="train")
     about = _seen(study, run, probe, shape) | {"probe": _without(probe, "epochs")}
     fit = ask("probe", **about)
     seconds = start["seconds"] + shape.train * fit["image_seconds"]
     seconds += Fit.of(probe, shape).updates * fit["update_seconds"]
     memory = start["bytes"] + shape.train * (shape.image + 4 * fit["width"]) + fit["work_bytes"]
-    return Amount(seconds, memory, 4 * fit["width"] * shape.classes)
+    passes = Fit.of(probe, shape).passes  # of each image in each epoch, the last one only forward
+    forwards = shape.train * ((probe.epochs or 1) * passes or probe.stack)
+    counted = Passes(forwards, forwards * (passes - 1) / passes if passes else 0.0)
+    flop = counted.flop(_forward_flop(run, probe, shape))
+    disk = 4 * fit["width"] * shape.classes
+    return Amount(seconds, memory, disk, passes=counted.forwards, flop=flop)
 
 
 def _attack(study: Study, job: Job, shape: Shape, ask: Callable[..., Answer]) -> Amount:
-    run, probe = (
-        study.runs[plan.pretrainings(study)[job.parts[0]].entry],
-        study.probes[job.parts[1]],
-    )
-    attack = study.attacks[job.parts[2]]
+    run, probe = seen_run(study, job.parts[0]), study.probes[job.parts[1]]
+    attack = plan.attack_on(study, *job.parts[1:])
     counted = Evaluation.of(attack, probe, shape, batch=study.runtime.evaluation_batch)
+    disk = counted.images * (17 + counted.radii)  # index and label 8 bytes each, a flag 1
+    if isinstance(attack, WorstOf):
+        start = ask("start", kind="train")
+        return Amount(start["seconds"], start["bytes"], disk)
     options = dataclasses.replace(_without(attack, "images"), eps=attack.eps[:1])
     seen = _seen(study, run, probe, shape)
     start = ask("start", kind="train")
@@ -229,18 +260,28 @@ def _attack(study: Study, job: Job, shape: Shape, ask: Callable[..., Answer]) ->
     images = counted.radii * counted.images
     alive, fallen = (images * seconds(part, "image") for part in ("alive", "fallen"))
     memory = start["bytes"] + shape.test * shape.image
+
+    def of_views(way: str) -> float:
+        """Return how many views pass the network, of images that survive or not."""
+        alive, fallen = (work[f"{part}_image_{way}s"] for part in ("alive", "fallen"))
+        return images * probe.stack * (SURVIVORS * alive + (1 - SURVIVORS) * fallen)
+
+    passes = Passes(of_views("forward"), of_views("backward"))
     return Amount(
+        passes=passes.forwards,
+        flop=passes.flop(_forward_flop(run, probe, shape)),
         seconds=start["seconds"] + calls + SURVIVORS * alive + (1 - SURVIVORS) * fallen,
         memory=memory + counted.at_once * probe.stack * network["view_bytes"],
-        disk=counted.images * (17 + counted.radii),  # index and label 8 bytes each, a flag 1
+        disk=disk,
         note=_SURVIVING if alive > fallen else "",
     )
 
 
 def _sanity(study: Study, job: Job, shape: Shape, ask: Callable[..., Answer]) -> Amount:
-    run = study.runs[plan.pretrainings(study)[plan.run_of(job.name)].entry]
+    run = seen_run(study, networks.examined(job.name))
     start = ask("start", kind="train")
     seconds, images, work_bytes = start["seconds"], 0, 0.0
+    views, flop = 0.0, 0.0
     for probe in (study.probes[name] for name in plan.attacked_heads(study)[job.name]):
         work = Examination.of(study.sanity, probe, shape, batch=study.runtime.evaluation_batch)
         network = _network(_seen(study, run, probe, shape), ask)
@@ -251,10 +292,20 @@ def _sanity(study: Study, job: Job, shape: Shape, ask: Callable[..., Answer]) ->
         )
         seconds += work.passes * (forward + backward) + work.forwards * forward
         images += work.images
+        passes = Passes(work.passes + work.forwards, work.passes).times(work.images * work.stack)
+        views += passes.forwards
+        flop += passes.flop(_forward_flop(run, probe, shape))
         work_bytes = max(work_bytes, work.at_once * work.stack * network["view_bytes"])
     rows = len(study.sanity.radii) + study.sanity.restarts + _ROWS
     memory = start["bytes"] + shape.test * shape.image + 2 * work_bytes  # float64
-    return Amount(seconds, memory, images * (16 + rows))
+    return Amount(seconds, memory, images * (16 + rows), passes=views, flop=flop)
+
+
+def _forward_flop(run: Run, probe: Probe, shape: Shape) -> float:
+    classes = shape.classes if run.method.supervised else None
+    return operations.forward_flop(
+        run.encoder, size=shape.size, classes=classes, feature=probe.feature
+    )
 
 
 def _network(seen: dict[str, Any], ask: Callable[..., Answer]) -> Answer:

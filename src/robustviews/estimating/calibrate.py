@@ -9,7 +9,10 @@ import contextlib
 import io
 import logging
 import multiprocessing
+import os
+import subprocess
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +28,7 @@ from robustviews import artifacts
 from robustviews.artifacts import ArtifactError
 from robustviews.estimating import measure, start_up, tally
 from robustviews.estimating.amounts import About, Answer, Question
-from robustviews.machine import runtime
+from robustviews.machine import gpus, runtime
 from robustviews.study import fingerprint, specs
 
 log = logging.getLogger(__name__)
@@ -88,6 +91,7 @@ def code_digest(source: Path = fingerprint.SOURCE) -> str:
         ("probe", "PROBES"),
         ("attacks", "ATTACKS"),
         ("estimating.calibrate", "serve"),
+        ("estimating.start_up", "starts"),
         ("estimating.start_up", "begin"),  # named only in a string, for a separate process
         source=source,
     )
@@ -126,7 +130,8 @@ def answer(
         not be measured in time.
     """
     end = time.monotonic() + seconds
-    left, answers = deque(questions), dict[str, Answer]()
+    answers = _starts(questions, device, seconds, at_once=at_once)
+    left = deque(question for question in questions if question.stage != "start")
     workers = _start_workers(min(at_once, len(left)), device, threads, deterministic)
     count = len(workers)
 
@@ -155,6 +160,19 @@ def answer(
     return answers
 
 
+def _starts(
+    questions: Sequence[Question], device: torch.device, seconds: float, *, at_once: int
+) -> dict[str, Answer]:
+    """Answer the questions on starts of jobs; none if a start fails or takes too long."""
+    asked = [question for question in questions if question.stage == "start"]
+    try:
+        measured = start_up.starts([q.about for q in asked], device, seconds, at_once=at_once)
+    except subprocess.SubprocessError as error:
+        log.warning("calibration of starts: %s", error)
+        return {}
+    return {q.key: found | {"weight": q.weight} for q, found in zip(asked, measured, strict=True)}
+
+
 def _start_workers(
     count: int, device: torch.device, threads: int, deterministic: bool
 ) -> dict[Connection, BaseProcess]:
@@ -179,21 +197,30 @@ def serve(connection: Connection, device: str, threads: int, deterministic: bool
         threads: threads per job.
         deterministic: as in `answer`.
     """
+    parent = multiprocessing.parent_process()
+    if parent is not None:  # otherwise it would measure on after its parent was killed
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     sys.stderr = io.StringIO()  # progress bars
-    while (task := connection.recv()) is not None:
-        question, seconds = task
-        tuned = question.stage in _TUNED
-        runtime.configure(threads=threads, deterministic=deterministic, tuned=tuned)
-        try:
-            for measured in STAGES[question.stage](question.about, torch.device(device), seconds):
-                connection.send((question, measured))
-        except Exception as error:  # of any kind: other questions can still be answered
-            log.warning("calibration of %s: %s", question.key, error)
-        connection.send((question, None))
+    with gpus.taken(device):
+        while (task := connection.recv()) is not None:
+            question, seconds = task
+            tuned = question.stage in _TUNED
+            runtime.configure(threads=threads, deterministic=deterministic, tuned=tuned)
+            where = torch.device(device)
+            try:
+                for measured in STAGES[question.stage](question.about, where, seconds):
+                    connection.send((question, measured))
+            except Exception as error:  # of any kind: other questions can still be answered
+                log.warning("calibration of %s: %s", question.key, error)
+            connection.send((question, None))
+
+
+def _end_with(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
 
 
 STAGES: dict[str, Callable[[About, torch.device, float], Iterator[Answer]]] = {
-    "start": start_up.start,
     "pretrain": measure.training_step,
     "probe": measure.head,
     "network": measure.network,

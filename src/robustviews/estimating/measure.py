@@ -44,11 +44,21 @@ def training_step(about: About, device: torch.device, seconds: float) -> Iterato
     Yields:
         Answers, each better than the one before.
     """
+    step.check_least(
+        asdict(about["encoder"]),
+        about["views"].count,
+        size=about["size"],
+        batch_size=about["batch_size"],
+        classes=about["classes"] or None,
+        device=device,
+        title="a minibatch",
+    )
     encoder = _encoder(about, classes=about["classes"] or None).to(device)
     full: Views = about["views"]
     full_size = about["batch_size"] * full.count
     points: timing.Points = []
     needed = 0.0
+    answer: Answer = {}
     end = time.monotonic() + seconds
     for images, count in _sizes(about):
         took = _minibatch_seconds(encoder, about, images, replace(full, count=count))
@@ -57,13 +67,29 @@ def training_step(about: About, device: torch.device, seconds: float) -> Iterato
         fixed, slope = timing.line(points)
         last = images * count == full_size
         if last or len(points) > 1:  # one size alone cannot separate an update from its crops
-            yield {
+            answer = {
                 "seconds": fixed + slope * full_size,
                 "step_bytes": needed,
                 "disk": sum(v.numel() * v.element_size() for v in encoder.state_dict().values()),
             }
+            yield answer
         if timing.is_enough(points, end, calls=2):
             break
+    if about.get("compile") and answer:
+        yield answer | _compiled(encoder, about, images, replace(full, count=count), answer, took)
+
+
+def _compiled(
+    encoder: Encoder, about: About, images: int, views: Views, answer: Answer, eager: float
+) -> Answer:
+    """Return what compiling takes, and the seconds of a full minibatch that is compiled.
+
+    One size is compiled, the largest that was measured without the compiler: its gain is that of
+    the full minibatch.
+    """
+    compiling: list[float] = []
+    took = _minibatch_seconds(encoder, about, images, views, compiling=compiling)
+    return {"compiling": compiling[0], "seconds": answer["seconds"] * min(1.0, took / eager)}
 
 
 def _sizes(about: About) -> Iterator[tuple[int, int]]:
@@ -83,14 +109,24 @@ def _sizes(about: About) -> Iterator[tuple[int, int]]:
     yield images, views
 
 
-def _minibatch_seconds(encoder: Encoder, about: About, images: int, views: Views) -> float:
-    """Train on noise and return the seconds of a minibatch, without the first one."""
+def _minibatch_seconds(
+    encoder: Encoder,
+    about: About,
+    images: int,
+    views: Views,
+    *,
+    compiling: list[float] | None = None,
+) -> float:
+    """Train on noise and return the seconds of a minibatch, without the first one.
+
+    If `compiling` is given, the encoder is compiled, and its seconds are appended.
+    """
 
     def times(minibatches: int) -> list[float]:
         device = next(encoder.parameters()).device
         ends: list[float] = []
         count = images * minibatches
-        pretrain(
+        done = pretrain(
             encoder,
             timing.noise(count, about["size"]),
             torch.arange(count) % (about["classes"] or _CLASSES),
@@ -102,9 +138,12 @@ def _minibatch_seconds(encoder: Encoder, about: About, images: int, views: Views
             batch_size=images,
             optimizer=asdict(about["optimizer"]) | {"lr": _RATE},
             precision=about["precision"],
+            compiled=compiling is not None,
             watch=lambda _: ends.append(timing.now(device)),
             title="calibration",
         )
+        if compiling is not None:
+            compiling.append(done.compile_seconds)
         return [after - before for before, after in itertools.pairwise(ends)]
 
     (took,) = times(2)

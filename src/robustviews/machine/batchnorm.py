@@ -1,6 +1,7 @@
 """Batch norm over all ranks, equal to batch norm of the whole minibatch in one process.
 
-`torch.nn.SyncBatchNorm` does the same, but only on GPUs. Source: Ioffe, Szegedy 2015.
+On GPUs it is `torch.nn.SyncBatchNorm`, on CPUs, where torch has none, `SynchronisedBatchNorm`.
+Source: Ioffe, Szegedy 2015.
 """
 
 from __future__ import annotations
@@ -18,10 +19,24 @@ def synchronise(net: nn.Module) -> None:
     """Make every batch norm of a network use all ranks, in place; names and weights stay."""
     if distributed.ranks() == 1:
         return
+    if any(parameter.is_cuda for parameter in net.parameters()):  # a teacher may have none
+        nn.SyncBatchNorm.convert_sync_batchnorm(net)
+        return
     for module in list(net.modules()):
         for name, child in module.named_children():
             if isinstance(child, _BatchNorm):
                 setattr(module, name, SynchronisedBatchNorm(child))
+
+
+def exclude_from_graphs(net: nn.Module) -> None:
+    """Let torch.compile compile a network between its synchronised batch norms, not through them.
+
+    In torch 2.11 the compiled backward pass through a sum over ranks gives zeros, without any
+    error.
+    """
+    for module in net.modules():
+        if isinstance(module, SynchronisedBatchNorm | nn.SyncBatchNorm):
+            module.forward = torch.compiler.disable(module.forward)  # type: ignore[method-assign]
 
 
 class SynchronisedBatchNorm(_BatchNorm):
@@ -29,7 +44,7 @@ class SynchronisedBatchNorm(_BatchNorm):
 
     def __init__(self, local: _BatchNorm) -> None:
         """Take weights, statistics and mode from a batch norm of one process."""
-        super().__init__(local.num_features, local.eps, local.momentum)
+        super().__init__(local.num_features, local.eps, local.momentum, local.affine)
         self.weight, self.bias = local.weight, local.bias
         for name, buffer in local.named_buffers():
             setattr(self, name, buffer)
@@ -39,10 +54,12 @@ class SynchronisedBatchNorm(_BatchNorm):
         """Normalise; in train mode also update the running statistics."""
         if not self.training:
             return super().forward(x)
-        y, mean, variance = _Normalise.apply(  # type: ignore[no-untyped-call]
-            x, self.weight, self.bias, self.eps
-        )
         assert self.running_mean is not None
+        ones, zeros = torch.ones_like(self.running_mean), torch.zeros_like(self.running_mean)
+        weight, bias = (self.weight, self.bias) if self.affine else (ones, zeros)
+        y, mean, variance = _Normalise.apply(  # type: ignore[no-untyped-call]
+            x, weight, bias, self.eps
+        )
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
         assert self.momentum is not None

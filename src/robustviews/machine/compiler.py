@@ -13,10 +13,9 @@ from torch import nn
 log = logging.getLogger(__name__)
 
 EAGER_DEVICES = ("cpu",)
+BACKEND = "inductor"
 REASON = 200  # characters kept of a compiler's error message, which often has thousands
 ON_CPU = "eager: on a CPU compiling takes a minute and gains nothing"
-# In torch 2.11 the compiled backward pass through such a sum gives zeros, without any error.
-ON_SEVERAL = "eager: torch.compile drops gradients through a batch norm that sums over ranks"
 
 
 class Compilation(NamedTuple):
@@ -32,20 +31,20 @@ class Compilation(NamedTuple):
 
 
 def try_compiled(
-    encoder: nn.Module, trial: Callable[[], None], *, backend: str = "inductor"
+    encoder: nn.Module, trial: Callable[[], None], *, backend: str | None = None
 ) -> Compilation:
     """Compile an encoder in place; if the trial fails, leave the encoder uncompiled.
 
     Args:
         encoder: network; its buffers are restored and its gradients cleared after the trial.
         trial: uses the encoder as the training does; must not change its parameters.
-        backend: backend of torch.compile.
+        backend: backend of torch.compile; None for BACKEND.
     """
     start = time.monotonic()
     buffers = {name: value.clone() for name, value in encoder.named_buffers()}
     outcome = "compiled"
     try:
-        encoder.compile(backend=backend)
+        encoder.compile(backend=backend or BACKEND)
         trial()
     except torch.OutOfMemoryError:  # without the compiler it would need more
         raise

@@ -124,11 +124,12 @@ def launched() -> bool:
 
 
 @contextlib.contextmanager
-def joined(device: str) -> Iterator[str]:
+def joined(device: str, *, own_gpu: bool = False) -> Iterator[str]:
     """Join the ranks that torchrun started, inside a block; without torchrun do nothing.
 
     Args:
         device: `auto`, `cpu` or `cuda`; each rank takes the GPU of its LOCAL_RANK.
+        own_gpu: whether this rank sees a single GPU that no other rank sees, and takes it.
 
     Yields:
         The name of this rank's device.
@@ -141,7 +142,7 @@ def joined(device: str) -> Iterator[str]:
         return
     if ":" in device:
         raise RankError(f"--device {device}: each rank takes a GPU of its own; use --device cuda")
-    number = int(os.environ["LOCAL_RANK"])
+    number = 0 if own_gpu else int(os.environ["LOCAL_RANK"])
     if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
         processes.init_process_group("gloo")
         device = "cpu"

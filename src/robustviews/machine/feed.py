@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 Minibatches = Generator[tuple[Tensor, Tensor], None, None]
 
 _SHARE = 0.6  # of free memory that images may take; workspaces and other processes need some, too
+_READERS = 4  # threads that read for a GPU
 _PIECE = 16 * 2**20  # bytes copied at a time
 
 
@@ -65,24 +66,27 @@ class Resident:
 
 
 class Mapped:
-    """Rows that stay in their file; a thread reads the next minibatches.
+    """Rows that stay in their file; threads read the next minibatches, each thread one.
 
     Attributes:
         rows: (N, ...) uint8, mapped from a file.
         device: device of the minibatches.
         depth: number of minibatches read ahead.
+        readers: number of threads. A GPU waits for one alone; on a CPU more would take the cores of
+            the training.
     """
 
     def __init__(self, rows: NDArray[np.uint8], device: torch.device, *, depth: int = 3) -> None:
         self.rows, self.device, self.depth = rows, device, depth
+        self.readers = _READERS if device.type == "cuda" else 1
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def batches(self, orders: Iterable[Tensor]) -> Minibatches:
-        """Yield each minibatch; an error of the thread is raised here, at its minibatch."""
+        """Yield each minibatch; an error of a thread is raised here, at its minibatch."""
         ahead: deque[tuple[Tensor, Future[Tensor]]] = deque()
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="feed") as reader:
+        with ThreadPoolExecutor(self.readers, thread_name_prefix="feed") as reader:
             try:
                 for order in orders:
                     ahead.append((order, reader.submit(self._read, order)))

@@ -132,7 +132,9 @@ def configure(*, threads: int, deterministic: bool, tuned: bool = False) -> None
     # No operation here reads uninitialised memory; filling it took 7 % of a step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = tuned and not deterministic
-    _allow_tf32(products=False, convolutions=False)  # fp32 is fp32, also in convolutions
+    # fp32 is fp32, also in convolutions. Not the newer `fp32_precision`: reading these two, as the
+    # compiler does, would then raise.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
 
 
 def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[Any]:
@@ -144,33 +146,39 @@ def autocast(precision: str, device: torch.device) -> contextlib.AbstractContext
 
 @contextlib.contextmanager
 def tf32(allowed: bool) -> Iterator[None]:
-    """Allow or forbid CUDA to round factors of float32 products to TF32 inside a block.
+    """Allow or forbid CUDA to round factors of float32 convolutions to TF32 inside a block.
 
-    The backward pass must be inside the block as well. On a CPU nothing changes.
+    Matrix products, as in losses and views, are never rounded: these are torch's defaults, with
+    which the reference code ran. The backward pass must be inside the block as well. On a CPU
+    nothing changes.
     """
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    _allow_tf32(products=allowed, convolutions=allowed)
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    matmul.allow_tf32, cudnn.allow_tf32 = False, allowed
     try:
         yield
     finally:
-        _allow_tf32(products=before[0], convolutions=before[1])
+        matmul.allow_tf32, cudnn.allow_tf32 = before
 
 
-def _allow_tf32(*, products: bool, convolutions: bool) -> None:
-    # Not the newer `fp32_precision`: reading these two, as the compiler does, would then raise.
-    torch.backends.cuda.matmul.allow_tf32 = products
-    torch.backends.cudnn.allow_tf32 = convolutions
+@contextlib.contextmanager
+def untuned() -> Iterator[None]:
+    """Let cuDNN benchmark no algorithms inside a block, for shapes that are computed once."""
+    before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 def widen(x: Tensor) -> Tensor:
-    """Return x in a type whose products, also in backward, are at least as precise as float32.
+    """Return x in float32; float64 stays float64."""
+    return x if x.dtype == torch.float64 else x.float()
 
-    bf16 and float16 become float32; float32 becomes float64 if CUDA would round it to TF32.
-    """
-    if x.dtype == torch.float64:
-        return x
-    rounded = x.is_cuda and torch.backends.cuda.matmul.allow_tf32
-    return x.double() if rounded else x.float()
+
+def float_or_wider(x: Tensor) -> Tensor:
+    """Return x in float32, or unchanged in float64."""
+    return x if x.dtype in (torch.float32, torch.float64) else x.float()
 
 
 def native_bf16(device: torch.device) -> bool:

@@ -17,7 +17,7 @@ from robustviews.pages.rendering import environment
 from robustviews.provenance.audit import Audit
 from robustviews.provenance.disk import Disk
 from robustviews.provenance.findings import Finding, State
-from robustviews.reporting.tables.writers import minutes, percent
+from robustviews.reporting.tables.writers import number
 from robustviews.study import cells as cells_of_tables
 from robustviews.study.cells import Address
 from robustviews.study.jobs import Job, Key
@@ -26,8 +26,6 @@ from robustviews.study.schema import Study
 
 NAME = "audit.html"
 UNKNOWN = "unknown"
-_SHOWN = 12  # hexadecimal digits of a hash that the page shows
-_COMMIT = 7  # digits of a commit
 
 
 @dataclass(frozen=True)
@@ -36,16 +34,6 @@ class File:
 
     path: str
     hash: str
-
-    @property
-    def name(self) -> str:
-        """Its name without folders."""
-        return self.path.rpartition("/")[2]
-
-    @property
-    def short(self) -> str:
-        """First digits of the hash."""
-        return self.hash[:_SHOWN]
 
 
 @dataclass(frozen=True)
@@ -83,11 +71,6 @@ class JobEntry:
     inputs: tuple[File, ...]
     outputs: tuple[File, ...]
     findings: tuple[Finding, ...]
-
-    @property
-    def short_commit(self) -> str:
-        """First digits of the commit."""
-        return self.commit if self.commit == UNKNOWN else self.commit[:_COMMIT]
 
 
 @dataclass(frozen=True)
@@ -201,7 +184,7 @@ def _cell(result: Audit, jobs: dict[Key, JobEntry], address: Address, cell: Cell
 def _value(cell: Cell, value: float | None) -> str:
     if value is None:
         return UNKNOWN
-    return f"{minutes(value)} minutes" if cell.attack is None else f"{percent(value)} %"
+    return f"{number(cell.measure, value)} {cell.measure.unit}"
 
 
 def _problems(findings: Iterable[Finding]) -> tuple[Problem, ...]:

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from robustviews.pages import audit
+from robustviews.pages.graph import graph
+from robustviews.pages.overview import overview
 from robustviews.pages.rendering import environment
 from robustviews.reporting.claims import LEGEND
 from robustviews.reporting.tables import CellValue, Evidence, TableData
-from robustviews.reporting.tables.writers import cell_text, minutes, percent
+from robustviews.reporting.tables.writers import cell_text, minutes, number
 from robustviews.study import plan
 from robustviews.study.jobs import Job, Key, jobs
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from robustviews.provenance.findings import State
     from robustviews.reporting.claims import Outcome
     from robustviews.reporting.results import Result
+    from robustviews.study.columns import Column
     from robustviews.study.schema import Study
 
 PNG = b"\x89PNG"
@@ -84,6 +87,7 @@ def render(
     audited: Audit,
     claims: Sequence[Outcome] = (),
     curves: bytes | None = None,
+    adversarial: bytes | None = None,
     examples: bytes | None = None,
 ) -> str:
     """Render the report.
@@ -97,6 +101,7 @@ def render(
         audited: audit of all cells.
         claims: outcomes of the claims of the study.
         curves: SVG or PNG of the training curves.
+        adversarial: SVG or PNG of adversarial images.
         examples: SVG or PNG of the example views.
 
     Returns:
@@ -109,7 +114,6 @@ def render(
         "hover": _hover,
         "minus": lambda text: text.replace("-", "\N{MINUS SIGN}"),
     }
-    cells = [cell for table in tables.values() for row in table.rows for cell in row.cells]
     return pages.get_template("report.html.j2").render(
         study=study,
         audit=Audited(
@@ -117,13 +121,14 @@ def render(
         ),
         audits=_audits(study, audited),
         facts=_facts(every, frame, records),
-        missing=sum(len(cell.evidence) < cell.planned for cell in cells),
-        cells=len(cells),
+        overview=overview(study, tables, claims),
+        graph=graph(study, every, records),
         tables=tables,
         claims=claims,
         claims_legend=LEGEND,
         figures=[_figure(study, name, data) for name, data in figures.items()],
         curves=curves and _curves(curves),
+        adversarial=adversarial and _adversarial(study, adversarial),
         examples=examples and _examples(examples),
         entries=_entries(study, every, records),
         protocols=_protocols(every.values()),
@@ -235,16 +240,18 @@ def _flat(options: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]
     return lines
 
 
-def _evidence_text(evidence: Evidence) -> str:
+def _evidence_text(evidence: Evidence, column: Column) -> str:
     """Return the result of one run in one line."""
     if evidence.low is None or evidence.high is None:
         return f"{minutes(evidence.value)} minutes on {evidence.device}"
-    interval = f"{percent(evidence.low)} to {percent(evidence.high)}"
-    return f"{percent(evidence.value)} % ({interval}), n = {evidence.n:,}, {evidence.device}"
+    value, low, high = (
+        number(column, end) for end in (evidence.value, evidence.low, evidence.high)
+    )
+    return f"{value} {column.unit} ({low} to {high}), n = {evidence.n:,}, {evidence.device}"
 
 
 def _hover(cell: CellValue) -> str:
-    return "\n".join(f"{evidence.run}: {_evidence_text(evidence)}" for evidence in cell.evidence)
+    return "\n".join(f"{one.run}: {_evidence_text(one, cell.column)}" for one in cell.evidence)
 
 
 def _figure(study: Study, name: str, data: bytes) -> Picture:
@@ -258,12 +265,25 @@ def _figure(study: Study, name: str, data: bytes) -> Picture:
 
 
 def _curves(data: bytes) -> Picture:
-    text = "Each panel has its own scale, because losses of different methods are not comparable."
+    text = "One panel per method, because losses of different methods are not comparable."
     return Picture(
         _uri(data),
-        "loss over epochs, one panel per run; the numbers are in the training.jsonl of each run",
+        "loss over epochs, one panel per method and one line per run, from their training.jsonl",
         "Training loss of every run",
         text,
+    )
+
+
+def _adversarial(study: Study, data: bytes) -> Picture:
+    rows = ", ".join(cell.label for cell in plan.example_attacks(study))
+    return Picture(
+        _uri(data),
+        f"clean test images, adversarial images and perturbations, one line per classifier: {rows}",
+        "Adversarial images",
+        "Two test images for each row of the main table (first seed): clean, adversarial, and the "
+        "perturbation times 10 on grey. Above each image: the predicted class and its probability; "
+        "a cross marks a wrong prediction.",
+        "examples/adversarial.svg",
     )
 
 

@@ -17,13 +17,14 @@ import numpy as np
 
 from robustviews import artifacts, stages
 from robustviews.artifacts import ArtifactError, Record
+from robustviews.attacks import WorstOf
 from robustviews.datasets import open_split
 from robustviews.provenance.checks import remake
 from robustviews.provenance.disk import Disk
 from robustviews.provenance.findings import Finding, State
 from robustviews.provenance.values import Flags, read_flags
 from robustviews.study import folders
-from robustviews.study.jobs import Job
+from robustviews.study.jobs import Job, completed_arguments
 
 if TYPE_CHECKING:
     import torch
@@ -45,7 +46,7 @@ def check(disk: Disk, job: Job, *, images: int, device: str = "auto") -> list[Fi
     from robustviews.machine import runtime
 
     record = disk.record(job)
-    if isinstance(record, ArtifactError):
+    if isinstance(record, ArtifactError) or isinstance(job.arguments["attack"], WorstOf):
         return []  # the checks of the job report it
     if record.spec != job.spec:
         return [
@@ -101,7 +102,7 @@ def _pairs(
     at_once = max(1, arguments["batch"] // arguments["probe"].stack)  # as `evaluate.evaluate`
     batches = math.ceil(len(recorded["index"]) / at_once)
     number = min(batches, math.ceil(images / at_once))
-    inputs = _load(disk, job)
+    inputs = _load(disk, job) | completed_arguments(job, disk.root)
     for batch in sorted(_CHOICE.sample(range(batches), number)):
         new = _attack(inputs, job, batch, device)
         part = slice(batch * at_once, batch * at_once + len(new["clean"]))
@@ -156,7 +157,7 @@ def _attack(inputs: dict[str, Any], job: Job, batch: int, device: torch.device) 
     logging.disable(logging.INFO)  # the stage would report that it resumes
     try:
         with contextlib.suppress(_Finished):
-            stages.attack(**inputs, **job.arguments, device=device, checkpoint=only, title=job.name)
+            stages.attack(**inputs, device=device, checkpoint=only, title=job.name)
     finally:
         logging.disable(logging.NOTSET)
     return {name: np.asarray(value) for name, value in only.flags.items()}

@@ -106,7 +106,13 @@ def _read_list(disk: Disk, path: str, md5: str, lock: Locked) -> None:
         text += f"remove it, then {_refill(path)}"
         lock.problems.append(_finding(_cached(disk, listing), State.FAILED, text))
         return
-    lock.md5 |= {f"{path}/{name}": file_md5 for name, file_md5 in dvc.files(data).items()}
+    try:
+        listed = dvc.files(data)
+    except dvc.LockError as error:
+        text = f"{error}; remove it, then {_refill(path)}"
+        lock.problems.append(_finding(_cached(disk, listing), State.FAILED, text))
+        return
+    lock.md5 |= {f"{path}/{name}": file_md5 for name, file_md5 in listed.items()}
 
 
 def _rebuild_list(disk: Disk, path: str, expected: str, lock: Locked) -> None:
@@ -140,7 +146,8 @@ def _file(disk: Disk, lock: Locked, path: Path) -> Iterator[Finding]:
         return
     actual = disk.md5(path)
     if actual is None:
-        text = f"missing, but in dvc.lock; restore it: dvc checkout {path}, or dvc pull"
+        text = f"missing, but in dvc.lock; restore it: dvc checkout {path}, or dvc pull; if no "
+        text += f"remote has it, make it again: {disk.make(path)}"
         yield _finding(path, State.FAILED, text)
     elif actual != stated:
         text = (

@@ -25,6 +25,7 @@ from robustviews.study.schema import Study
 
 _TITLES = {
     "data": "The data set is prepared",
+    "encoder": "The encoder is imported",
     "pretrain": "The encoder is pretrained",
     "probe": "A head is trained on the frozen encoder",
     "attack": "The classifier is attacked",
@@ -77,6 +78,8 @@ def _cell(result: Audit, address: Address, cell: Cell) -> str:
     """Describe a cell, and how its number follows from its runs."""
     source = f"`{cell.measure.flag}` in {folders.FLAGS}"
     quantity = f"accuracy, the share of ones in {source} of {cell.attack}"
+    if cell.measure.statistic:
+        quantity = f"{cell.measure.statistic}, of all `eps_...` in {folders.FLAGS} of {cell.attack}"
     if cell.attack is None:
         quantity = "minutes of pretraining, `seconds` of its record / 60"
     seeds, value = list(cell.seeds), result.cells[address].findings[0].text

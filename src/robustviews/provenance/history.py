@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import io
-import os
 import re
 import shutil
-import subprocess
 import tarfile
 import tempfile
 import weakref
@@ -14,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeGuard
 
+from robustviews import artifacts
 from robustviews.provenance.checks import force_rerun
 from robustviews.provenance.disk import Disk
 from robustviews.provenance.findings import Finding, State
@@ -67,7 +66,9 @@ class History:
     def changed(self, commit: str) -> list[str] | None:
         """Return the files of the package that differ from a commit or are new; None if unknown."""
         if commit not in self._changed:
-            text = self._fresh("diff", "--name-only", "--relative", commit, "--", PACKAGE)
+            text = self._fresh(
+                "diff", "--name-only", "--no-ext-diff", "--relative", commit, "--", PACKAGE
+            )
             new = self._fresh("ls-files", "--others", "--exclude-standard", "--", PACKAGE)
             unknown = text is None or new is None
             self._changed[commit] = None if unknown else f"{text}{new}".splitlines()
@@ -76,7 +77,9 @@ class History:
     def file(self, commit: str, path: Path) -> bytes | None:
         """Return the bytes of a file of the project at a commit; None if it did not exist."""
         if (commit, path) not in self._files:
-            self._files[commit, path] = self._bytes("show", f"{commit}:./{path.as_posix()}")
+            self._files[commit, path] = self._bytes(
+                "cat-file", "blob", f"{commit}:./{path.as_posix()}"
+            )
         return self._files[commit, path]
 
     def sources(self, commit: str) -> Path | None:
@@ -88,7 +91,9 @@ class History:
     def remarks(self) -> list[str]:
         """Return a line for each difference from the commit that is checked out."""
         if self.head is None:
-            return ["no git repository here: nothing is compared with commits"]
+            why = "git cannot read the repository here" if (self.root / ".git").exists() else ""
+            see = "; see: robustviews doctor" if why else ""
+            return [f"{why or 'no git repository here'}: nothing is compared with commits{see}"]
         remarks = [f"git: at {self.head[:_SHORT]}"]
         edited = self._status(PACKAGE)
         if edited:
@@ -131,15 +136,7 @@ class History:
         return None if self._bytes("read-tree", "HEAD", index=index) is None else index
 
     def _bytes(self, *arguments: str, index: str = "") -> bytes | None:
-        command = ["git", "-C", str(self.root), *arguments]
-        environment = {**os.environ, "GIT_INDEX_FILE": index} if index else None
-        try:
-            process = subprocess.run(
-                command, capture_output=True, timeout=60, check=True, env=environment
-            )
-        except (OSError, subprocess.SubprocessError):
-            return None
-        return process.stdout
+        return artifacts.git(self.root, *arguments, index=index)
 
 
 def package(root: Path) -> list[Finding]:
@@ -251,6 +248,8 @@ def _spec_at(disk: Disk, job: Job, source: Path) -> Spec:
             name for name in study.datasets if folders.data_folder(study, name).name == job.name
         )
         return specs.data_spec(study, dataset, source=source)
+    if job.rule == "encoder":
+        return specs.encoder_spec(study, job.name, source=source)
     if job.rule == "pretrain":
         return specs.pretrain_spec(study, job.name, source=source)
     if job.rule == "probe":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +134,7 @@ def parse(data: bytes, path: Path) -> dict[str, Any]:
         ArtifactError: the bytes are not a manifest.
     """
     try:
-        manifest = json.loads(data)
+        manifest = artifacts.parse_json(data)
         is_manifest = manifest["format"] == FORMAT and isinstance(manifest["files"], dict)
     except (ValueError, KeyError, TypeError):
         is_manifest = False

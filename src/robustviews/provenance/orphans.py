@@ -81,22 +81,21 @@ def _kept(study: Study) -> Iterator[Path]:
     """Yield what is not orphaned: files and logs of jobs, states of pending jobs, data in use."""
     for job in study_jobs.jobs(study).values():
         yield from job.writes
-        yield from _logs(study, job)
+        yield _log(study, job)
     for _, name in study_jobs.pending(study):
         prefix = name.replace("/", "-")
         yield from (folders.STATE / study.study).glob(f"{prefix}-{16 * '[0-9a-f]'}")
     for data in _data_in_use(study.file):
         yield data
-        yield from (Path("logs/data") / f"{data.name}.{kind}" for kind in ("log", "tsv"))
+        yield Path("logs/data") / f"{data.name}.log"
 
 
-def _logs(study: Study, job: Job) -> Iterator[Path]:
-    """Yield the log and benchmark of a job, as the rules of the workflow name them."""
+def _log(study: Study, job: Job) -> Path:
+    """Return the log of a job, as the rules of the workflow name it."""
     logs = Path("logs") / study.study
     if job.rule in REPORTING:
-        yield logs / "report" / f"{'-'.join(filter(None, job.key))}.log"
-    else:
-        yield from (logs / job.rule / f"{job.name}.{kind}" for kind in ("log", "tsv"))
+        return logs / "report" / f"{'-'.join(filter(None, job.key))}.log"
+    return logs / job.rule / f"{job.name}.log"
 
 
 def _data_in_use(file: str) -> Iterator[Path]:

@@ -12,7 +12,7 @@ from robustviews.provenance.disk import Disk
 from robustviews.provenance.findings import Finding, State
 from robustviews.reporting import claims, results
 from robustviews.reporting.tables import TABLES, writers
-from robustviews.reporting.tables.metrics import CLAIMS
+from robustviews.reporting.tables.metrics import CLAIMS, headline
 from robustviews.study import folders
 from robustviews.study.cells import Address
 from robustviews.study.claims import blocks
@@ -81,15 +81,19 @@ def metrics(disk: Disk, computed: dict[Address, tuple[Cell, float | None]]) -> l
     rows = _rows(disk)
     problems = list(_claims(disk, stated, rows))
     doubted = {
-        (row["run"], row["probe"], row["attack"], row["eps"]) for row in rows if row["sanity"]
+        (row["run"], row["probe"], row["attack"], eps)
+        for row in rows
+        if row["sanity"]
+        for eps in (row["eps"], None)  # of one radius, and of what all radii decide
     }
     for address, (cell, value) in computed.items():
         found = stated.get(tuple(address))
-        if any((run, cell.probe, cell.attack, cell.eps) in doubted for run in cell.runs):
+        eps = None if cell.measure.statistic else cell.eps or 0.0
+        if any((run, cell.probe, cell.attack, eps) in doubted for run in cell.runs):
             if found is not None:
                 problems.append(f"{address} is {found}, the attack is not established")
         elif value is not None:
-            expected = value * (1 if cell.attack is None else 100)
+            expected = value * cell.measure.scale
             if not _equal(found, expected):
                 problems.append(f"{address} is {found}, flags and records give {expected:.6g}")
     cells = {tuple(address) for address in computed}
@@ -106,7 +110,23 @@ def metrics(disk: Disk, computed: dict[Address, tuple[Cell, float | None]]) -> l
     if count < len(computed):
         text += f", {len(computed) - count} cannot be computed; see their jobs"
         return [Finding("metrics", path.as_posix(), State.UNKNOWN, text)]
-    return [Finding("metrics", path.as_posix(), State.VERIFIED, text)]
+    return [Finding("metrics", path.as_posix(), State.VERIFIED, text), *_headline(disk, rows)]
+
+
+def _headline(disk: Disk, rows: list[results.Result]) -> list[Finding]:
+    """Compare headline.json with the same numbers of the results."""
+    path = folders.results_folder(disk.study) / "headline.json"
+    if not disk.exists(path):
+        return []
+    expected = headline(disk.study, rows)
+    try:
+        found = artifacts.read_json(disk.root / path)
+    except ArtifactError as error:
+        return [Finding("metrics", path.as_posix(), State.FAILED, f"{error}")]
+    if found == expected:
+        return [Finding("metrics", path.as_posix(), State.VERIFIED, "as the results give them")]
+    text = f"{found} is stated, the results give {expected}; {disk.remake(path)}"
+    return [Finding("metrics", path.as_posix(), State.FAILED, text)]
 
 
 def _rows(disk: Disk) -> list[results.Result]:
@@ -121,7 +141,7 @@ def _claims(
     disk: Disk, stated: dict[tuple[str, ...], Any], rows: list[results.Result]
 ) -> Iterator[str]:
     """Remove the claims from the content of metrics.json; yield those that have another result."""
-    of_file = {name: stated.pop(name) for name in list(stated) if name[0] == CLAIMS}
+    of_file = {name: stated.pop(name) for name in list(stated) if name[:1] == (CLAIMS,)}
     if not rows:
         return
     outcomes = claims.evaluate(disk.study, rows)
@@ -170,7 +190,8 @@ def _leaves(tree: Any, *names: str) -> Iterator[tuple[tuple[str, ...], Any]]:  #
 
 def _equal(stated: object, value: float) -> bool:
     tolerance = _TOLERANCE * max(1.0, abs(value))
-    return isinstance(stated, int | float) and abs(stated - value) <= tolerance
+    # Not all whole numbers of JSON fit into a float.
+    return isinstance(stated, int | float) and value - tolerance <= stated <= value + tolerance
 
 
 def _unknown(check: str, path: Path, error: Exception) -> Finding:

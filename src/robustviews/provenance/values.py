@@ -18,6 +18,7 @@ from robustviews.provenance.disk import Disk
 from robustviews.provenance.findings import Finding, State
 from robustviews.study import folders
 from robustviews.study.cells import Address
+from robustviews.study.columns import RETAINED
 from robustviews.study.jobs import Job
 from robustviews.study.plan import Cell
 
@@ -56,11 +57,11 @@ def check_cell(disk: Disk, address: Address, cell: Cell, computed: float | None)
     if stated is None:
         text = f"{path} does not have the cell; make the table again: {disk.make(path)}"
         return Finding("value", str(address), State.UNKNOWN, text)
-    scaled = computed if cell.attack is None else computed * 100
+    scaled = computed * cell.measure.scale
     if not _equal(stated, scaled):
         text = f"{path} says {stated}, flags and records give {scaled:.6g}; {disk.remake(path)}"
         return Finding("value", str(address), State.FAILED, text)
-    unit, source = ("minutes", "records") if cell.attack is None else ("%", "flags")
+    unit, source = cell.measure.unit, "records" if cell.attack is None else "flags"
     text = f"{scaled:.6g} {unit}, computed again from {source} of {len(cell.runs)} runs"
     text = text.replace("of 1 runs", "of 1 run")
     return Finding("value", str(address), State.VERIFIED, text)
@@ -100,23 +101,48 @@ def read_flags(disk: Disk, name: str) -> Flags:
 
 
 def _of_runs(disk: Disk, cell: Cell) -> Iterator[float]:
-    for run in cell.runs:
+    for network in cell.networks:
         if cell.attack is None:
-            record = disk.record(disk.jobs["pretrain", run])
+            record = disk.record(disk.jobs[network.encoder])
             if isinstance(record, ArtifactError):
                 raise record
             yield float(record.seconds or 0) / 60
         else:
-            flags = read_flags(disk, f"{run}/{cell.probe}/{cell.attack}")
-            correct = flags[cell.measure.flag]
-            if not len(correct):
-                raise ValueError("no flags")
-            if disk.study.datasets[cell.dataset].accuracy == "mean_per_class":
-                labels = flags["labels"]
-                classes = sorted(set(labels.tolist()))
-                yield fmean(float((correct[labels == one] == 1).mean()) for one in classes)
+            flags = read_flags(disk, f"{network.name}/{cell.probe}/{cell.attack}")
+            by_class = disk.study.datasets[cell.dataset].accuracy == "mean_per_class"
+            if cell.measure.statistic:
+                eps = sorted(disk.study.attacks[cell.attack].eps)
+                curve = [_share(flags, flag_name(e), by_class=by_class) for e in (0.0, *eps)]
+                yield (_retained if cell.measure.statistic == RETAINED else _halved)(curve, eps)
             else:
-                yield int((correct == 1).sum()) / len(correct)
+                yield _share(flags, cell.measure.flag, by_class=by_class)
+
+
+def _share(flags: Flags, name: str, *, by_class: bool) -> float:
+    correct, labels = flags[name] == 1, flags["labels"]
+    if not len(correct):
+        raise ValueError("no flags")
+    if by_class:
+        return fmean(float(correct[labels == one].mean()) for one in sorted(set(labels.tolist())))
+    return int(correct.sum()) / len(correct)
+
+
+def _retained(curve: list[float], eps: list[float]) -> float:
+    """Return the mean of a(e) / a(0); 0 if no clean image is right."""
+    return sum(curve[1:]) / len(eps) / curve[0] if curve[0] else 0.0
+
+
+def _halved(curve: list[float], eps: list[float]) -> float:
+    """Return where accuracy first is half of a(0), as `reporting.small_radii` defines it."""
+    half = curve[0] / 2
+    if not half:
+        return 0.0
+    for place, radius in enumerate(eps):
+        if curve[place + 1] <= half:
+            share = (curve[place] - half) / (curve[place] - curve[place + 1])
+            lower = eps[place - 1]
+            return float(lower * (radius / lower) ** share) if place else share * radius
+    return eps[-1]
 
 
 def _stated(path: Path, cell: Cell) -> str | None:
@@ -158,7 +184,18 @@ def _wrong_flags(disk: Disk, job: Job, flags: Flags) -> Iterator[str]:
         if not np.isin(flags[name], (0, 1)).all():
             yield f"{name} holds values other than 0 and 1"
     yield from wrong_images(disk, job, index, flags["labels"])
+    yield from _wrong_worst(disk, job, flags, names)
     yield from _wrong_result(disk, job, {name: float(flags[name].mean()) for name in names})
+
+
+def _wrong_worst(disk: Disk, job: Job, flags: Flags, names: list[str]) -> Iterator[str]:
+    """Compare the flags of a worst case with those of its attacks, combined again."""
+    of = job.spec["attack"].get("of", ())
+    parts = [read_flags(disk, "/".join([*job.parts[:2], name])) for name in of]
+    for name in names if parts else ():
+        shared = [part[name][np.isin(part["index"], flags["index"])] == 1 for part in parts]
+        if not np.array_equal(np.logical_and.reduce(shared), flags[name] == 1):
+            yield f"{name} is not the worst case of {', '.join(of)}"
 
 
 def wrong_images(

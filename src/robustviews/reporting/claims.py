@@ -12,9 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
 from robustviews.reporting import statistics
 from robustviews.reporting.statistics import Interval
-from robustviews.reporting.tables.values import PERCENT, CellValue, RowValues, row_values
+from robustviews.reporting.tables.values import CellValue, RowValues, row_values
 from robustviews.reporting.verdicts import ALPHA, NOT_ESTABLISHED, NOT_RUN
 from robustviews.study import claims
 from robustviews.study.claims import PASSES, Inequality
@@ -127,17 +129,6 @@ def evaluate(study: Study, frame: list[Result]) -> list[Outcome]:
     return [_against_paper(outcome) for outcome in outcomes]
 
 
-def markdown(outcomes: Sequence[Outcome]) -> str:
-    """Write the outcomes of all claims as a Markdown table."""
-    lines = ["| claim | says | result | published numbers | decisive inequality |"]
-    lines.append("| --- " * 5 + "|")
-    lines += [
-        f"| {one.name} | {one.says} | {one.state} | {one.published} | {one.decisive} |"
-        for one in outcomes
-    ]
-    return "\n".join(["## Claims", "", *lines, "", LEGEND, ""])
-
-
 LEGEND = (
     "Holds: every inequality of the claim is significant; fails: one is significant in the other "
     f"direction ({ALPHA:.0%} over all claims of the study, one-sided, after Holm). The tests cover "
@@ -222,7 +213,7 @@ def _passes(study: Study, rows: Mapping[str, RowValues], inequality: Inequality)
 def _compare(inequality: Inequality, column: str, left: CellValue, right: CellValue) -> Part:
     """Compare two cells of a column."""
     part = Part(_text(inequality, column))
-    scale = 1 if left.column.is_minutes else PERCENT
+    scale = left.column.scale
     sides = (left.published, right.published)
     if isinstance(sides[0], int | float) and isinstance(sides[1], int | float):
         published = scale * (sides[0] - inequality.factor * sides[1])
@@ -259,7 +250,7 @@ def _tested(part: Part, inequality: Inequality, left: CellValue, right: CellValu
     """Test an inequality of accuracies, each averaged over seeds."""
     first, second = ([run.value for run in cell.evidence] for cell in (left, right))
     if min(len(first), len(second)) < 2:
-        return replace(part, missing=ONE_SEED)
+        return replace(part, missing=ONE_SEED, interval=_of_networks(inequality, left, right))
     for cell in (left, right):
         done = len(cell.evidence)
         if done < cell.planned:  # whoever stops at the first favourable seeds tests nothing
@@ -271,23 +262,37 @@ def _tested(part: Part, inequality: Inequality, left: CellValue, right: CellValu
         image_variance=_of_images(left, right, inequality.factor),
         factor=inequality.factor,
     )
-    bound = inequality.offset / PERCENT
+    scale = left.column.scale
+    bound = inequality.offset / scale
     low, high = difference.interval()
     above, below = difference.above(bound), difference.below(bound)
     return replace(
         part,
-        interval=Interval(PERCENT * low, PERCENT * high),
+        interval=Interval(scale * low, scale * high),
         p_holds=above if inequality.is_greater else below,
         p_fails=below if inequality.is_greater else above,
     )
 
 
-def _of_images(left: CellValue, right: CellValue, factor: float) -> float:
-    """Return an upper bound of the variance over images of the difference of correctness.
+def _of_networks(inequality: Inequality, left: CellValue, right: CellValue) -> Interval | None:
+    """Return the paired bootstrap interval over images: of these networks, not of trainings."""
+    if left.replicates is None:
+        return None
+    draws = left.column.scale * (left.replicates - inequality.factor * right.replicates)
+    low, high = np.quantile(draws, (0.025, 0.975))
+    return Interval(float(low), float(high))
 
-    The counts of results do not say which images are right. The bound is the variance of two rows
-    that err independently; rows that tend to err on the same images have less.
+
+def _of_images(left: CellValue, right: CellValue, factor: float) -> float:
+    """Return the variance over images of the difference of a statistic, by paired bootstrap.
+
+    For single radii return an upper bound of the variance of the difference of correctness: the
+    counts of results do not say which images are right. The bound is the variance of two rows that
+    err independently; rows that tend to err on the same images have less.
     """
+    if left.replicates is not None:
+        images = min(run.n for cell in (left, right) for run in cell.evidence)
+        return float((left.replicates - factor * right.replicates).var()) * images
     assert left.ours is not None
     assert right.ours is not None
     return left.ours * (1 - left.ours) + factor**2 * right.ours * (1 - right.ours)

@@ -17,17 +17,18 @@ import numpy as np
 from robustviews import artifacts, sanity
 from robustviews.artifacts import ArtifactError, Record
 from robustviews.attacks import flag_name
-from robustviews.reporting.statistics import mean_per_class, wilson
-from robustviews.study import differences, folders, jobs, plan
+from robustviews.reporting import by_class
+from robustviews.study import differences, jobs, networks, plan
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from robustviews.datasets.protocol import Accuracy
     from robustviews.study.jobs import Job, Key
     from robustviews.study.schema import Figure, Study, Table
 
 NOT_CHECKED = "not checked"
+IMPORTED = "imported"  # method and regime of an imported encoder, which no file tells
+Evaluation = tuple[str, str, str]  # run, probe, attack
 _SHOWN = 12  # problems that an error lists; it counts the rest
 
 
@@ -37,8 +38,8 @@ class Result(TypedDict):
     `accuracy` is as the data set says, correct / n or a mean over classes. Only of such a mean
     `weighs` is known, for how many images of equal weight it stands; it is no column of the CSV.
 
-    `sanity` of an attacked row names the failed checks of its head, such as `AS3 AS9`; it is
-    `not checked` if the checks were not run, and empty if the attack is established.
+    `sanity` names the failed checks of an attacked head, such as `AS3 AS9`, or is `not checked`; it
+    is empty if the attack is established.
     """
 
     study: str
@@ -56,13 +57,24 @@ class Result(TypedDict):
     accuracy: float | None
     low: float | None
     high: float | None
-    pretrain_minutes: float
+    pretrain_minutes: float | None
     device: str
     probe_epochs: int | None
     attack_steps: int | None
     sanity: str
     record: str
     weighs: NotRequired[int]
+
+
+class Frame(list[Result]):
+    """Rows, and the flags (n,) of each run, probe and attack by radius, 0 for clean.
+
+    A flag is 1 where an image is right, and its weight where accuracy is a mean over classes.
+    """
+
+    def __init__(self, rows: list[Result], flags: dict[Evaluation, dict[float, Any]]) -> None:
+        super().__init__(rows)
+        self.flags = flags
 
 
 class ResultsError(ArtifactError):
@@ -74,10 +86,9 @@ class ResultsError(ArtifactError):
 
     def message(self, study_file: str) -> str:
         """Return one line per problem, up to a limit."""
+        more = len(self.problems) - _SHOWN
         shown = [problem.message(study_file) for problem in self.problems[:_SHOWN]]
-        if len(self.problems) > _SHOWN:
-            shown.append(f"... and {len(self.problems) - _SHOWN} more")
-        return "\n".join(shown)
+        return "\n".join([*shown, *([f"... and {more} more"] if more > 0 else [])])
 
 
 class _NotRunError(ArtifactError):
@@ -90,12 +101,11 @@ def frame(
     *,
     blocks: Sequence[Table | Figure] = (),
     partial: bool = False,
-) -> list[Result]:
+) -> Frame:
     """Read every result that a cell of the study needs.
 
-    A result is valid if its record and those of its head and encoder have the specs of the present
-    study, if each job read the same bytes that the job before it wrote, and if the flags have the
-    checksum of their record.
+    A result is valid if its record and those of head and encoder have the specs of the study, if
+    each job read the bytes that the job before it wrote, and if flags have their checksum.
 
     Args:
         study: decides which results are read, and with which specs.
@@ -104,11 +114,10 @@ def frame(
         partial: leave out missing and stale results instead of raising.
 
     Returns:
-        Rows in the order in which the study's tables name them.
+        Rows in the order of the study's tables, with the flags behind them.
 
     Raises:
-        ResultsError: a record is missing, stale (another spec), or foreign (another study, other
-            bytes). With `partial` only for foreign ones.
+        ResultsError: a record is missing, stale or (alone with `partial`) of another study.
     """
     reader = _Reader(study, root, partial=partial)
     evaluations = plan.evaluations(study, *blocks)
@@ -126,12 +135,12 @@ def frame(
     for evaluation in evaluations:
         read(*evaluation)
     runs = {row["run"] for row in rows} if partial else evaluated
-    for run in plan.pretrainings_of(study, *blocks):
+    for run in plan.networks_of(study, *blocks):
         if run not in runs:
             read(run)
     if problems:
         raise ResultsError(list(problems.values()))
-    return rows
+    return Frame(rows, reader.flags)
 
 
 def to_csv(rows: list[Result]) -> str:
@@ -175,15 +184,6 @@ def records(study: Study, root: Path = Path()) -> dict[str, Record]:
     }
 
 
-def histories(study: Study, root: Path = Path()) -> dict[str, list[dict[str, Any]]]:
-    """Return the training curve of each finished pretraining, by run name."""
-    paths = {
-        run: root / folders.pretrain_folder(study, run) / folders.CURVE
-        for run in plan.pretrainings(study)
-    }
-    return {run: artifacts.read_jsonl(path) for run, path in paths.items() if path.exists()}
-
-
 class _Reader:
     """Reads and checks each record of one study once."""
 
@@ -191,14 +191,19 @@ class _Reader:
         self._study, self._root, self._partial = study, root, partial
         self._jobs = jobs.jobs(study)
         self._checked: dict[Key, Record] = {}
+        self.flags: dict[Evaluation, dict[float, Any]] = {}
 
     def rows(self, run: str, probe: str, attack: str) -> list[Result]:
         """Return the rows of an evaluation, or of a pretraining without attack."""
         if not attack:
-            return [self._row(run, record=self._jobs["pretrain", run].record)]
+            return [self._row(run, record=self._encoder(run).record)]
         job = self._jobs["attack", f"{run}/{probe}/{attack}"]
         flags = self._flags(job)
         names = {eps: flag_name(eps) for eps in (0.0, *self._study.attacks[attack].eps)}
+        dataset = plan.networks(self._study)[run].dataset
+        averaged = self._study.datasets[dataset].accuracy == "mean_per_class"
+        weights = by_class.weights(flags["labels"]) if averaged else 1
+        self.flags[run, probe, attack] = {eps: weights * flags[name] for eps, name in names.items()}
         faults = self._sanity(run, probe)
         return [
             self._row(
@@ -222,20 +227,21 @@ class _Reader:
         *,
         record: Path,
         eps: float = 0.0,
-        correct: Sequence[int] = (),
-        labels: Sequence[int] = (),
+        correct: Any = (),  # noqa: ANN401  # an array
+        labels: Any = (),  # noqa: ANN401
         sanity: str = "",
     ) -> Result:
-        study, job = self._study, plan.pretrainings(self._study)[run]
-        training = self._record(self._jobs["pretrain", run])
+        study, network = self._study, plan.networks(self._study)[run]
+        source = self._record(self._encoder(run))
+        trained = source.spec.get("run")
         row = Result(
             study=study.study,
             run=run,
-            entry=job.entry,
-            method=training.spec["run"]["method"]["kind"],
-            regime=training.spec["run"]["regime"]["kind"],
-            dataset=job.dataset,
-            seed=job.seed,
+            entry=network.entry,
+            method=trained["method"]["kind"] if trained else IMPORTED,
+            regime=trained["regime"]["kind"] if trained else IMPORTED,
+            dataset=network.dataset,
+            seed=network.seed,
             probe=probe,
             attack=attack,
             eps=eps,
@@ -244,20 +250,23 @@ class _Reader:
             accuracy=None,
             low=None,
             high=None,
-            pretrain_minutes=(training.seconds or 0.0) / 60,
-            device=training.environment.get("device") or "unknown",
+            pretrain_minutes=(source.seconds or 0.0) / 60 if trained else None,
+            device=source.environment.get("device") or "unknown",
             probe_epochs=study.probes[probe].epochs if probe else None,
             attack_steps=study.attacks[attack].steps if attack else None,
             sanity=sanity,
             record=record.as_posix(),
         )
         if row["n"]:
-            _count(row, correct, labels, self._study.datasets[job.dataset].accuracy)
+            by_class.count(row, correct, labels, study.datasets[network.dataset].accuracy)
         return row
+
+    def _encoder(self, run: str) -> Job:
+        return self._jobs[plan.networks(self._study)[run].encoder]
 
     def _sanity(self, run: str, probe: str) -> list[str]:
         """Return the checks that a head fails, judged by the flags where they say it."""
-        job = self._jobs.get(("sanity", plan.examination(self._study, run, probe)))
+        job = self._jobs.get(("sanity", networks.examination(self._study, run, probe)))
         if job is None or probe not in job.spec["probes"]:
             return [NOT_CHECKED]
         try:
@@ -319,16 +328,6 @@ class _Reader:
                 path,
             )
         return artifacts.read_arrays(self._root / path)
-
-
-def _count(row: Result, correct: Sequence[int], labels: Sequence[int], accuracy: Accuracy) -> None:
-    """Add to a row its accuracy and interval, given which images are right and their classes."""
-    share, n = row["correct"] / row["n"], row["n"]
-    if accuracy == "mean_per_class":
-        share, n = mean_per_class(np.asarray(correct), np.asarray(labels))
-        row["weighs"] = n
-    row["accuracy"] = share
-    row["low"], row["high"] = wilson(share * n if "weighs" in row else row["correct"], n)
 
 
 def _parse(hint: object, text: str) -> str | int | float | None:

@@ -75,18 +75,6 @@ class Difference(NamedTuple):
         return Difference(-self.mean, self.error, self.freedom).above(-bound)
 
 
-def mean_per_class(correct: np.ndarray, labels: np.ndarray) -> tuple[float, int]:
-    """Return the mean share of right images over classes, and how many images it weighs as.
-
-    Args:
-        correct: (n,), 1 where an image is right, else 0; n is at least 1.
-        labels: (n,), class of each image.
-    """
-    _, numbers, sizes = np.unique(labels, return_inverse=True, return_counts=True)
-    mean = (np.bincount(numbers, weights=correct) / sizes).mean()
-    return float(mean), int(len(sizes) ** 2 / (1 / sizes).sum())
-
-
 def wilson(correct: float, n: int) -> Interval:
     """Return the 95 % Wilson score interval of a proportion.
 

@@ -16,7 +16,7 @@ the study, `different` that it is not chance; both may be undecided.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 State = Literal["reproduced", "different", "undecided", "not attempted", "not comparable"]
 DIFFERENT = "different"
-Covers = Literal["trainings", "counts", "images"]
+Covers = Literal["trainings", "counts", "images", "resampled"]
 NOT_RUN = "not run"
 UNAVAILABLE = "published value not available"
 NOT_ESTABLISHED = "attack not established"
@@ -119,17 +119,26 @@ class Verdict:
         return f"{self.state}, assumed spread" if is_assumed else self.state
 
 
-def spreads_of(column: Sequence[Sample]) -> list[Spread | None]:
+def spreads_of(
+    column: Sequence[Sample], encoders: Sequence[Hashable] | None = None
+) -> list[Spread | None]:
     """Return the measured spread between trainings of each cell of a column.
 
-    Cells near 0 or 1 do not contribute; None for all if no row has two seeds.
+    Cells near 0 or 1 do not contribute; None for all if no row has two seeds. Heads of the same
+    encoders vary together: the degrees of freedom count the trainings of encoders, not of heads.
 
     Args:
         column: the cells of a column that count, each once.
+        encoders: which encoders each cell has; without it, all are different.
     """
     groups = [[] if sample.is_extreme else sample.accuracies for sample in column]
     images = [min((n for _, n in sample.counts), default=1) for sample in column]
-    return statistics.spreads(groups, [1 / n for n in images])
+    spreads = statistics.spreads(groups, [1 / n for n in images])
+    trained: dict[Hashable, int] = {}
+    for encoder, group in zip(encoders or range(len(groups)), groups, strict=True):
+        trained[encoder] = max(trained.get(encoder, 0), len(group) - 1)
+    freedom = sum(max(0, degrees) for degrees in trained.values())
+    return [one and one._replace(freedom=min(one.freedom, freedom)) for one in spreads]
 
 
 def covered(sample: Sample, spread: Spread | None) -> Covers:

@@ -9,7 +9,7 @@ Source: Athalye, Carlini, Wagner 2018, section 3.1; Carlini et al. 2019, section
 from robustviews.sanity.checks import CHECKS, disagrees, effort, failed
 from robustviews.sanity.flags import measures_of, of_head
 from robustviews.sanity.options import Sanity
-from robustviews.sanity.reach import Stepwise, unreached
+from robustviews.sanity.reach import Stepwise, leapt, unreached
 
 __all__ = [
     "CHECKS",
@@ -18,6 +18,7 @@ __all__ = [
     "disagrees",
     "effort",
     "failed",
+    "leapt",
     "measures_of",
     "of_head",
     "unreached",

@@ -61,6 +61,7 @@ def sanity(
     views: Views,
     seed: int = 0,
     batch: int = 500,
+    fold: bool = False,
     device: torch.device,
     checkpoint: Checkpoint | None = None,
     title: str = "sanity",
@@ -81,6 +82,8 @@ def sanity(
         views: views of the pretraining, from which an n-crop probe draws.
         seed: seed of views, random starts and noise.
         batch: views attacked at a time; random draws depend on it.
+        fold: whether batch norms are folded, see `encoder.restore_encoder`.
+        fold: whether batch norms are folded, see `encoder.restore_encoder`.
         device: device of the attacks.
         checkpoint: saves the finished heads, after which an interrupted job resumes.
         title: title of the progress bar and of log lines.
@@ -91,7 +94,7 @@ def sanity(
         ValueError: an attack left its ball or [0, 1].
     """
     network = encoders.restore_encoder(
-        weights, encoder, classes=classes if supervised else None, device=device
+        weights, encoder, classes=classes if supervised else None, device=device, fold=fold
     )
     saved = checkpoint.load() if checkpoint is not None else None
     flags, results = ({}, {}) if saved is None else (dict(saved[0]), dict(saved[1]["heads"]))

@@ -80,7 +80,9 @@ class Subject:
             steps: gradient steps.
             try_: number of the random start; None starts at the images.
         """
-        step_size = max(_STEP_SIZE, _OVERSHOOT * radius / steps)
+        step_size = _OVERSHOOT * radius / steps
+        if radius >= 1 or not radius:  # at less, the paper's step leaps across the ball
+            step_size = max(_STEP_SIZE, step_size)
         steps = steps if radius else 1  # a ball of one point
 
         def perturb(inputs: Tensor, labels: Tensor, number: int) -> Tensor:

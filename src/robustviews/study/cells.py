@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from robustviews.study import jobs, plan
+from robustviews.study import jobs, networks, plan
 from robustviews.study.jobs import Job, Key
 from robustviews.study.plan import Cell
 from robustviews.study.problems import nearest
@@ -61,7 +61,7 @@ def ends(study: Study, cell: Cell) -> list[Job]:
     """Return the jobs whose results a cell shows, one per seed."""
     all_jobs = jobs.jobs(study)
     if cell.attack is None:
-        return [all_jobs["pretrain", run] for run in cell.runs]
+        return [all_jobs[network.encoder] for network in cell.networks]
     return [all_jobs["attack", f"{run}/{cell.probe}/{cell.attack}"] for run in cell.runs]
 
 
@@ -71,7 +71,7 @@ def chain(study: Study, cell: Cell) -> list[Job]:
     keys: set[Key] = set()
     open_keys = [job.key for job in ends(study, cell)]
     if cell.measure.attack is not None:
-        names = [plan.examination(study, run, cell.probe) for run in cell.runs]
+        names = [networks.examination(study, run, cell.probe) for run in cell.runs]
         open_keys += [("sanity", name) for name in names]
     while open_keys:
         key = open_keys.pop()

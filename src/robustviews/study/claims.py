@@ -124,6 +124,15 @@ def check_claims(study: Study, tree: LocatedDict, problems: Problems) -> None:
         elif claim.table in study.tables or claim.table in study.figures:
             for text, place in zip(claim.holds, node["holds"].at, strict=True):
                 _check(text, claim.table, block(study, claim), place, problems)
+                if PASSES in text:
+                    _check_passes(study, block(study, claim), place, problems)
+
+
+def _check_passes(study: Study, table: Table | Figure, place: Place, problems: Problems) -> None:
+    """Report imported encoders beside a claim on passes."""
+    for name, row in table.rows.items():
+        if row.run in study.encoders:
+            problems.add(place, f"row `{name}` is imported: nobody knows its {PASSES}")
 
 
 def _check(text: str, name: str, table: Table | Figure, place: Place, problems: Problems) -> None:

@@ -8,17 +8,32 @@ from dataclasses import dataclass
 from robustviews.attacks import flag_name, fraction
 
 CLEAN, MINUTES = "clean", "minutes"
-FORM = f"<dataset>/{CLEAN}, <dataset>/<attack>/<eps> or <dataset>/{MINUTES}"
-_COLUMN = re.compile(r"([^/]+)/([^/]+)(?:/([0-9]+(?:\.[0-9]+)?))?")
+RETAINED, HALVING = "retained", "e50"  # of all radii of an attack
+FORM = (
+    f"<dataset>/{CLEAN}, <dataset>/<attack>/<eps>, <dataset>/<attack>/{RETAINED}, "
+    f"<dataset>/<attack>/{HALVING} or <dataset>/{MINUTES}"
+)
+_COLUMN = re.compile(rf"([^/]+)/([^/]+)(?:/(?:([0-9]+(?:\.[0-9]+)?)|({RETAINED}|{HALVING})))?")
+_PERCENT = 100
 
 
 @dataclass(frozen=True)
 class Column:
-    """What a column holds: `clean`, `minutes`, or an attack at a radius in 1/255."""
+    """What a column holds: `clean`, `minutes`, or an attack at a radius or over all its radii.
+
+    Attributes:
+        dataset: name of the data set.
+        metric: `clean`, `minutes` or the name of an attack.
+        eps: radius in the unit of the attack's norm.
+        statistic: `retained` or `e50` of all radii; otherwise empty.
+        norm: of the attack.
+    """
 
     dataset: str
     metric: str
     eps: float | None = None
+    statistic: str = ""
+    norm: str = "linf"
 
     @classmethod
     def parse(cls, text: str) -> Column:
@@ -30,18 +45,32 @@ class Column:
         match = _COLUMN.fullmatch(text)
         if match is None:
             raise ValueError(f"expected {FORM}, found {text!r}")
-        dataset, metric, eps = match.groups()
-        return cls(dataset, metric, None if eps is None else float(eps))
+        dataset, metric, eps, statistic = match.groups()
+        return cls(dataset, metric, None if eps is None else float(eps), statistic or "")
 
     @property
     def label(self) -> str:
         """The name of the column in tables, without its data set."""
-        return self.metric if self.eps is None else f"{self.metric} {fraction(self.eps)}"
+        if self.eps is not None:
+            return f"{self.metric} {fraction(self.eps, self.norm)}"
+        return f"{self.metric} {self.statistic}".rstrip()
 
     @property
     def is_minutes(self) -> bool:
         """Whether the column holds minutes of pretraining instead of accuracies."""
         return self.metric == MINUTES
+
+    @property
+    def unit(self) -> str:
+        """Unit of its numbers in tables: `%`, `minutes`, or that of a radius."""
+        if self.statistic == HALVING:
+            return "1/255" if self.norm == "linf" else self.norm.upper()
+        return MINUTES if self.is_minutes else "%"
+
+    @property
+    def scale(self) -> int:
+        """By which a value is multiplied in tables: accuracies are fractions."""
+        return _PERCENT if self.unit == "%" else 1
 
     @property
     def attack(self) -> str | None:

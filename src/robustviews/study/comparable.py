@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import MISSING, fields
 from typing import Any
 
+from robustviews.attacks import WorstOf
 from robustviews.options import switches_of
 from robustviews.study import switches
 from robustviews.study.plan import Cell
@@ -13,7 +14,7 @@ from robustviews.study.schema import Study
 from robustviews.study.switches import Setting
 
 # What rows state, what only plans, and a subset of images, whose variance the verdict adds.
-_OF_THE_CELL = ("n", "images", "weak")
+_OF_THE_CELL = ("n", "images", "ncrop_images", "weak")
 
 
 def incomparable(study: Study, cell: Cell) -> str:
@@ -39,6 +40,8 @@ def _other_options(study: Study, cell: Cell) -> Iterator[str]:
         parts["head"] = study.probes[cell.probe]
         if cell.eps is not None:
             parts["attack"] = study.attacks[cell.attack]
+            if isinstance(parts["attack"], WorstOf):
+                yield f"attack {cell.attack} is {parts['attack'].describe()}"
     for part, options in parts.items():
         declared = switches_of(type(options))
         for one in fields(options):

@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 
 from robustviews.artifacts import RECORD
-from robustviews.study import plan
+from robustviews.study import networks
 from robustviews.study.schema import Study
 from robustviews.study.specs import data_spec, to_json
 
@@ -16,6 +16,7 @@ HEAD = "head.safetensors"
 FLAGS = "flags.safetensors"
 CURVE = "training.jsonl"
 STATE = Path("results/.state")  # of interrupted jobs; not an output of any rule
+COMPILED = Path("results/.compiled")  # code from torch.compile, for the next start of any run
 
 # What a job of each rule writes besides its record; `job_files` knows the jobs that write more.
 OUTPUTS = {
@@ -26,6 +27,7 @@ OUTPUTS = {
         "train_images.npy",
         "train_labels.npy",
     ),
+    "encoder": (ENCODER,),
     "pretrain": (ENCODER, CURVE),
     "probe": (HEAD, CURVE),
     "attack": (FLAGS,),
@@ -72,12 +74,14 @@ def sanity_folder(study: Study, run: str) -> Path:
 
 def job_folder(study: Study, rule: str, name: str) -> Path:
     """Return the folder of a computing job, by its rule and name."""
-    return Path("data") / name if rule == "data" else results_folder(study) / rule / name
+    if rule == "data":
+        return Path("data") / name
+    return results_folder(study) / ("pretrain" if rule == "encoder" else rule) / name
 
 
 def job_files(study: Study, rule: str, name: str) -> tuple[Path, ...]:
     """Return the files that a computing job writes, its record last."""
     folder, files = job_folder(study, rule, name), OUTPUTS[rule]
-    if rule == "probe" and plan.tunes(study, name.rpartition("/")[2]):
+    if rule == "probe" and networks.tunes(study, name.rpartition("/")[2]):
         files = TUNED
     return tuple(folder / file for file in (*files, RECORD))

@@ -12,16 +12,17 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from robustviews.artifacts import ArtifactError, Record
-from robustviews.study import claims, folders, plan, specs
+from robustviews.artifacts import RECORD, ArtifactError, Record
+from robustviews.study import claims, folders, networks, plan, specs
 from robustviews.study.schema import Figure, Study, Table
 from robustviews.study.specs import Spec
 
 Key = tuple[str, str]  # (rule, name)
 
+_METRICS = ("metrics.json", "headline.json")
 _TABLE, _DRAWN = (".md", ".csv", ".tex"), (".svg", ".png")
 REPORTING = ("frame", "metrics", "table", "figure", "curves", "examples", "report")
-RULES = ("data", "pretrain", "probe", "attack", "sanity", *REPORTING)
+RULES = ("data", "encoder", "pretrain", "probe", "attack", "sanity", *REPORTING)
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,8 @@ class Job:
     Attributes:
         rule: rule of the workflow, an entry of `RULES`.
         name: name of the job within its rule: a prepared data set, run, run/probe,
-            run/probe/attack, encoder (`plan.examination`), table or figure; empty if the rule has
-            one job.
+            run/probe/attack, encoder (`networks.examination`), table or figure; empty if the rule
+            has one job.
         reads: each file that the job reads, with the job that writes the file.
         writes: files that the job writes; the record of a computing job comes last.
         spec: what decides the result; the record repeats it.
@@ -86,6 +87,22 @@ def jobs(study: Study) -> dict[Key, Job]:
     return computing | {job.key: job for job in _reporting(study, computing)}
 
 
+def completed_arguments(job: Job, root: Path = Path()) -> dict[str, Any]:
+    """Return the options of a job's stage; the record beside an imported encoder states its own.
+
+    So does the record beside an imported encoder that a probe has tuned.
+
+    Args:
+        job: a probe, an attack, or checks.
+        root: project folder.
+    """
+    encoder = next((path for path in job.reads if path.name == folders.ENCODER), None)
+    if encoder is None or job.arguments["encoder"] is not None:
+        return dict(job.arguments)
+    record = Record.read(root / encoder.parent / RECORD)
+    return {**job.arguments, "encoder": record.result["encoder"]}
+
+
 def pending(study: Study) -> dict[Key, Job]:
     """Return the jobs that are not done yet; each job follows those it needs.
 
@@ -106,8 +123,13 @@ def data_job(study: Study, dataset: str) -> Key:
     return "data", folders.data_folder(study, dataset).name
 
 
+def attack_of(cell: plan.Cell) -> str:
+    """Return the name of the attack on the first seed of a cell."""
+    return f"{cell.runs[0]}/{cell.probe}/{cell.attack}"
+
+
 def _computing(study: Study) -> Iterator[Job]:
-    runs = plan.pretrainings(study)
+    runs, nets = plan.pretrainings(study), plan.networks(study)
 
     def job(rule: str, name: str, reads: dict[Path, Key], spec: Spec, **arguments: Any) -> Job:
         writes = folders.job_files(study, rule, name)
@@ -115,48 +137,60 @@ def _computing(study: Study) -> Iterator[Job]:
             rule, name, reads, writes, spec, arguments, folders.job_folder(study, rule, name)
         )
 
-    def data(run: str, split: str) -> dict[Path, Key]:
-        key = data_job(study, runs[run].dataset)
-        folder = folders.job_folder(study, *key)
-        return {folder / name: key for name in folders.split_files(split)}
-
-    for dataset in dict.fromkeys(run.dataset for run in runs.values()):
+    for dataset in plan.datasets(study):
         spec = specs.data_spec(study, dataset)
         yield job(*data_job(study, dataset), {}, spec, dataset=study.datasets[dataset])
-    for run in runs:
+    for name in plan.encoders(study):
+        arguments = specs.encoder_arguments(study, name)
+        yield job("encoder", name, {}, specs.encoder_spec(study, name), **arguments)
+    for run, pretraining in runs.items():
         arguments = specs.pretrain_arguments(study, run)
-        yield job("pretrain", run, data(run, "train"), specs.pretrain_spec(study, run), **arguments)
+        reads, spec = _split(study, pretraining.dataset, "train"), specs.pretrain_spec(study, run)
+        yield job("pretrain", run, reads, spec, **arguments)
     for run, probe in plan.heads(study):
         start = study.probes[probe].starts_from
-        reads = _network(study, run, *([start] if start else [])) | data(run, "train")
+        reads = _network(study, run, *([start] if start else []))
+        reads |= _split(study, nets[run].dataset, "train")
         arguments = specs.probe_arguments(study, run, probe)
         spec = specs.probe_spec(study, run, probe)
         yield job("probe", f"{run}/{probe}", reads, spec, **arguments)
     for run, probe, attack in plan.evaluations(study):
-        trained = [probe] if study.probes[probe].trained else []
-        reads = _network(study, run, *trained) | data(run, "test")
+        reads = _parts(study, run, probe, attack) or _network(study, run, probe)
+        reads |= _split(study, nets[run].dataset, "test")
         arguments = specs.attack_arguments(study, run, probe, attack)
         spec = specs.attack_spec(study, run, probe, attack)
         yield job("attack", f"{run}/{probe}/{attack}", reads, spec, **arguments)
     for name, probes in plan.attacked(study).items():
-        run, trained = plan.run_of(name), [one for one in probes if study.probes[one].trained]
-        reads = _network(study, run, *trained) | data(run, "test")
+        run = networks.examined(name)
+        reads = _network(study, run, *probes) | _split(study, nets[run].dataset, "test")
         arguments = specs.sanity_arguments(study, name)
         yield job("sanity", name, reads, specs.sanity_spec(study, name), **arguments)
 
 
 def _network(study: Study, run: str, *heads: str) -> dict[Path, Key]:
     """Return the files of an encoder and of heads; a tuned encoder belongs to its only head."""
-    encoder: dict[Path, Key] = {
-        folders.pretrain_folder(study, run) / folders.ENCODER: ("pretrain", run)
-    }
+    key = plan.networks(study)[run].encoder
+    encoder: dict[Path, Key] = {folders.job_folder(study, *key) / folders.ENCODER: key}
     files: dict[Path, Key] = {}
-    for probe in heads:
+    for probe in filter(lambda name: study.probes[name].trained, heads):
         folder, key = folders.probe_folder(study, run, probe), ("probe", f"{run}/{probe}")
         files[folder / folders.HEAD] = key
-        if plan.tunes(study, probe):
+        if networks.tunes(study, probe):
             encoder = {folder / folders.ENCODER: key}
     return encoder | files
+
+
+def _split(study: Study, dataset: str, split: str) -> dict[Path, Key]:
+    """Return the files of a prepared split, with the job that writes them."""
+    key = data_job(study, dataset)
+    folder = folders.job_folder(study, *key)
+    return {folder / name: key for name in folders.split_files(split)}
+
+
+def _parts(study: Study, run: str, probe: str, attack: str) -> dict[Path, Key]:
+    """Return the flags that a worst case combines, with their jobs; none for other attacks."""
+    names = [f"{run}/{probe}/{part}" for part in plan.parts(study, attack)]
+    return {folders.job_files(study, "attack", name)[0]: ("attack", name) for name in names}
 
 
 def _reporting(study: Study, computing: dict[Key, Job]) -> Iterator[Job]:
@@ -171,13 +205,16 @@ def _reporting(study: Study, computing: dict[Key, Job]) -> Iterator[Job]:
         return {file: key for key in keys for file in computing[key].writes}
 
     example = plan.example_run(study)
-    key = data_job(study, plan.pretrainings(study)[example].dataset)
-    folder = folders.job_folder(study, *key)
-    data = {folder / name: key for name in folders.split_files("train")}
+    data = _split(study, plan.pretrainings(study)[example].dataset, "train")
     encoder = folders.pretrain_folder(study, example) / folders.ENCODER
     curves = {
         folders.pretrain_folder(study, run) / folders.CURVE: ("pretrain", run)
         for run in plan.pretrainings(study)
+    }
+    attacked = {
+        file: source
+        for cell in plan.example_attacks(study)
+        for file, source in computing["attack", attack_of(cell)].reads.items()
     }
     cells = written(_cells(study))
     shown = [
@@ -193,12 +230,13 @@ def _reporting(study: Study, computing: dict[Key, Job]) -> Iterator[Job]:
         job(
             "examples",
             "",
-            {encoder: ("pretrain", example)} | data,
+            {encoder: ("pretrain", example)} | data | attacked,
             *_named("examples/views", _DRAWN),
+            *(_named("examples/adversarial", _DRAWN) if attacked else ()),
         ),
     ]
     yield job("frame", "", cells, "frame.csv")
-    yield job("metrics", "", written(_cells(study, *claims.blocks(study))), "metrics.json")
+    yield job("metrics", "", written(_cells(study, *claims.blocks(study))), *_METRICS)
     yield from shown
     pages = {file: source.key for source in shown for file in source.writes}
     yield job("report", "", cells | pages, "report.html", "audit.html")
@@ -210,9 +248,8 @@ def _named(stem: str, suffixes: tuple[str, ...]) -> list[str]:
 
 def _cells(study: Study, *blocks: Table | Figure) -> tuple[Key, ...]:
     """Return the jobs whose results the cells of some tables and figures show; all by default."""
-    needs: dict[Key, None] = {
-        ("pretrain", run): None for run in plan.pretrainings_of(study, *blocks)
-    }
+    networks = plan.networks_of(study, *blocks).values()
+    needs: dict[Key, None] = {network.encoder: None for network in networks}
     for run, probe, attack in plan.evaluations(study, *blocks):
         for name in (attack, *plan.weaker(study, run, probe, attack)):
             needs["attack", f"{run}/{probe}/{name}"] = None

@@ -12,6 +12,7 @@ from robustviews.datasets import DATASETS, Dataset
 from robustviews.methods import METHODS, Method
 from robustviews.probe import OWN_HEAD, PROBES, Probe
 from robustviews.regimes import REGIMES, Regime
+from robustviews.study import enough
 from robustviews.study.build import Builder
 from robustviews.study.located import LocatedDict, LocatedList, load_located, merge, show
 from robustviews.study.problems import Place, Problems, nearest
@@ -25,7 +26,7 @@ TABLES: Mapping[type, Mapping[str, type[Any]]] = {
     Probe: PROBES,
     Attack: ATTACKS,
 }
-NAMED = ("datasets", "runs", "probes", "attacks", "tables", "figures")
+NAMED = ("datasets", "runs", "encoders", "probes", "attacks", "tables", "figures")
 SLUG = re.compile(r"(?=.{1,80}$)[a-z0-9]+(-[a-z0-9]+)*")  # 80: a path holds several of them
 RESERVED = {
     "clean": "attacks",  # metrics of columns
@@ -62,6 +63,12 @@ def load_study(path: Path | str) -> Study:
         study = Study(**values, file=str(path))
         study.probes["own"] = OWN_HEAD
         check_references(study, tree, problems)
+    problems.raise_if_any()
+    for lack in enough.lacks(study, enough.stated(study)):
+        entry = tree[lack.block][lack.name]
+        place = entry.at.get(lack.key, tree[lack.block].at[lack.name])
+        key = f"{lack.block}.{lack.name}.{lack.key}"
+        problems.add(Place(place.line, key), lack.message)
     problems.raise_if_any()
     return study
 

@@ -18,7 +18,7 @@ import yaml
 from robustviews.study.problems import Place, Problems
 
 INVALID: Any = object()  # marks a value whose mistake is already reported
-_MOST_VALUES = 100_000  # nested aliases can expand to more than any memory holds
+_MOST_VALUES = 100_000  # in a file; nested aliases can expand to more than any memory holds
 _MOST = 2**63 - 1  # the largest seed, or integer in a tensor
 # Plain scalars of YAML 1.2, in the order of the specification (10.3.2, core schema).
 _CORE: tuple[tuple[re.Pattern[str], Callable[[str], Any]], ...] = (
@@ -78,13 +78,16 @@ def load_located(path: Path, problems: Problems) -> LocatedDict:
     """
     text = _read(path, problems)
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        root = yaml.compose(text, Loader=_Loader)
         if not isinstance(root, yaml.MappingNode):
             _refuse(problems, "expected a mapping with keys such as `study:` and `runs:`")
         tree = _Converter(problems).convert(root, Place(1, ""))
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         _refuse(problems, f"not valid YAML: {error.problem or error.context}", line)
+    except _TooLongError as error:
+        message = f"this file holds more than {_MOST_VALUES} values; divide it into several studies"
+        _refuse(problems, message, error.line)
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         _refuse(problems, f"not valid YAML: character U+{error.character:04X} is not allowed", line)
@@ -112,6 +115,23 @@ def _refuse(problems: Problems, message: str, line: int = 1) -> NoReturn:
     problems.add(Place(line, ""), message)
     problems.raise_if_any()
     raise AssertionError
+
+
+class _TooLongError(Exception):
+    def __init__(self, line: int) -> None:
+        self.line = line
+
+
+class _Loader(yaml.SafeLoader):
+    """Gives up on a file that is too long, as soon as it is."""
+
+    _nodes = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        self._nodes += 1
+        if self._nodes > _MOST_VALUES:
+            raise _TooLongError(self.line + 1)
+        return super().compose_node(parent, index)
 
 
 class _Converter:

@@ -1,4 +1,4 @@
-"""What the cells of a study need: pretrainings, heads and evaluations; without torch.
+"""What the cells of a study need: encoders, heads and evaluations; without torch.
 
 The cells of tables and figures alone decide what is computed: there is no other list to keep in
 step with them.
@@ -6,30 +6,15 @@ step with them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Literal
 
-from robustviews.attacks import AutoAttack
+from robustviews.attacks import Attack, AutoAttack, PgdAttack, WorstOf
 from robustviews.study.columns import CLEAN, Column
-from robustviews.study.schema import Figure, Study, Table
-
-_TUNED = "--"  # between a run and the probe that tunes its encoder; no name of a study has it
-
-
-@dataclass(frozen=True)
-class Pretraining:
-    """One pretraining: a run of the study, on one data set, with one seed."""
-
-    entry: str
-    dataset: str
-    seed: int
-
-    @property
-    def name(self) -> str:
-        """The name of its folder, such as emp-crop16-free3-cifar10-s0."""
-        return f"{self.entry}-{self.dataset}-s{self.seed}"
+from robustviews.study.networks import Network, Pretraining, examination
+from robustviews.study.schema import Figure, Imported, Row, Run, Study, Table
 
 
 @dataclass(frozen=True)
@@ -41,10 +26,10 @@ class Cell:
         column: the column as the study writes it.
         measure: what the column measures.
         label: label of the row in tables.
-        entry: run of the study.
+        entry: run or imported encoder of the study.
         probe: probe of the study.
         seeds: seeds of the run.
-        runs: names of the pretrainings, one per seed.
+        networks: encoders on the data set of the column, one per seed.
         attack: attack whose flags hold the accuracy; None for minutes.
         published: the paper's value, `unavailable`, or None if the paper has none.
     """
@@ -56,9 +41,14 @@ class Cell:
     entry: str
     probe: str
     seeds: tuple[int, ...]
-    runs: tuple[str, ...]
+    networks: tuple[Network, ...]
     attack: str | None
     published: float | Literal["unavailable"] | None
+
+    @property
+    def runs(self) -> tuple[str, ...]:
+        """Names of the networks."""
+        return tuple(network.name for network in self.networks)
 
     @property
     def dataset(self) -> str:
@@ -76,8 +66,15 @@ class Cell:
         return self.measure.eps
 
 
+def options_of(study: Study, entry: str) -> Run | Imported:
+    """Return the options of a run or of an imported encoder."""
+    return study.runs.get(entry) or study.encoders[entry]
+
+
 def seeds_of(study: Study, entry: str) -> tuple[int, ...]:
-    """Return the seeds of a run."""
+    """Return the seeds of a run; those of the heads of an imported encoder."""
+    if entry in study.encoders:
+        return (0,)
     own = study.runs[entry].seeds
     return study.seeds if own is None else own
 
@@ -85,17 +82,20 @@ def seeds_of(study: Study, entry: str) -> tuple[int, ...]:
 @cache
 def pretrainings(study: Study) -> dict[str, Pretraining]:
     """Return every pretraining that a cell needs, by name."""
-    return _pretrainings(cells_of(study))
+    needed = (network.pretraining for network in networks(study).values())
+    return {pretraining.name: pretraining for pretraining in needed if pretraining}
 
 
-def pretrainings_of(study: Study, *blocks: Table | Figure) -> dict[str, Pretraining]:
-    """Return the pretrainings whose encoders the cells of some tables and figures need."""
-    return _pretrainings(cells_of(study, *blocks))
+@cache
+def networks(study: Study) -> dict[str, Network]:
+    """Return every encoder on every data set that a cell needs, by name."""
+    return networks_of(study)
 
 
-def _pretrainings(cells: Iterable[Cell]) -> dict[str, Pretraining]:
-    needed = (Pretraining(cell.entry, cell.dataset, seed) for cell in cells for seed in cell.seeds)
-    return {pretraining.name: pretraining for pretraining in needed}
+def networks_of(study: Study, *blocks: Table | Figure) -> dict[str, Network]:
+    """Return the encoders, on data sets, that the cells of some tables and figures need."""
+    needed = (network for cell in cells_of(study, *blocks) for network in cell.networks)
+    return {network.name: network for network in needed}
 
 
 def heads(study: Study) -> list[tuple[str, str]]:
@@ -112,34 +112,26 @@ def heads(study: Study) -> list[tuple[str, str]]:
 
 
 def evaluations(study: Study, *blocks: Table | Figure) -> list[tuple[str, str, str]]:
-    """Return every (run name, probe, attack) that a cell needs.
+    """Return every (run name, probe, attack) that a cell needs; a worst case follows its parts.
 
     Args:
         study: the study.
         blocks: tables and figures whose cells count; all if none is given.
     """
     needed = {
-        (run, cell.probe, cell.attack): None
+        (run, cell.probe, attack): None
         for cell in cells_of(study, *blocks)
-        for run in cell.runs
         if cell.attack is not None
+        for run in cell.runs
+        for attack in (*parts(study, cell.attack), cell.attack)
     }
     return list(needed)
 
 
-def tunes(study: Study, probe: str) -> bool:
-    """Return whether a probe of the study trains the encoder, too."""
-    return probe in study.probes and study.probes[probe].network_updates > 0
-
-
-def examination(study: Study, run: str, probe: str) -> str:
-    """Return the job that checks a head: one per encoder, and a tuned encoder is one of its own."""
-    return f"{run}{_TUNED}{probe}" if tunes(study, probe) else run
-
-
-def run_of(name: str) -> str:
-    """Return the run that a job is about, from the name of the job."""
-    return name.partition("/")[0].partition(_TUNED)[0]
+def parts(study: Study, attack: str) -> tuple[str, ...]:
+    """Return the attacks whose flags a worst case combines; none for other attacks."""
+    options = study.attacks[attack]
+    return options.of if isinstance(options, WorstOf) else ()
 
 
 def attacked(study: Study, *blocks: Table | Figure) -> dict[str, list[str]]:
@@ -181,7 +173,8 @@ def weaker(study: Study, run: str, probe: str, attack: str) -> list[str]:
     return [
         name
         for name in _attacks_on_heads(study)[run, probe]
-        if not isinstance(study.attacks[name], AutoAttack)
+        if not isinstance(study.attacks[name], AutoAttack | WorstOf)
+        and study.attacks[name].norm == strong.norm
         and not set(strong.eps).isdisjoint(study.attacks[name].eps)
     ]
 
@@ -194,15 +187,52 @@ def _attacks_on_heads(study: Study) -> dict[tuple[str, str], list[str]]:
     return attacks
 
 
+def attack_on(study: Study, probe: str, attack: str) -> Attack:
+    """Return the options of an attack on heads of a probe: `ncrop_images` become its `images`."""
+    options = study.attacks[attack]
+    if not isinstance(options, PgdAttack) or options.ncrop_images is None:
+        return options
+    images = options.ncrop_images if study.probes[probe].stack > 1 else options.images
+    return replace(options, images=images, ncrop_images=None)
+
+
 def example_run(study: Study) -> str:
     """Return the run whose views the report shows: the first run with the most views."""
     runs = pretrainings(study)
     return max(runs, key=lambda name: study.runs[runs[name].entry].views.count)
 
 
+def datasets(study: Study) -> list[str]:
+    """Return the data sets that encoders or heads are trained on."""
+    trained = [pretraining.dataset for pretraining in pretrainings(study).values()]
+    return list(dict.fromkeys([*trained, *(one.dataset for one in networks(study).values())]))
+
+
+def encoders(study: Study) -> list[str]:
+    """Return the imported encoders that a cell needs."""
+    needed = (network.encoder for network in networks(study).values())
+    return [name for rule, name in dict.fromkeys(needed) if rule == "encoder"]
+
+
+def example_attacks(study: Study) -> tuple[Cell, ...]:
+    """Return the cells whose adversarial images the report shows: one column of the main table.
+
+    The column is the middle one of the attacked columns of the first attacked data set; without a
+    table or an attacked column there is none. An attack without steps makes no images.
+    """
+    main = next(iter(study.tables.values()), None)
+    attacked = [
+        cell
+        for cell in (cells(study, main) if main else [])
+        if cell.eps is not None and study.attacks[cell.measure.metric].steps > 0
+    ]
+    columns = list(dict.fromkeys(c.column for c in attacked if c.dataset == attacked[0].dataset))
+    return tuple(cell for cell in attacked if cell.column == columns[len(columns) // 2])
+
+
 def label(study: Study, entry: str) -> str:
-    """Return the label of a run, or its name if it has no label."""
-    return study.runs[entry].label or entry
+    """Return the label of a run or imported encoder, or its name if it has no label."""
+    return options_of(study, entry).label or entry
 
 
 def cells(study: Study, table: Table | Figure) -> list[Cell]:
@@ -234,6 +264,8 @@ def _cell(study: Study, table: Table | Figure, row_name: str, number: int) -> Ce
     row, column = table.rows[row_name], table.columns[number]
     measure = Column.parse(column)
     attack = measure.attack
+    if attack is not None:
+        measure = replace(measure, norm=study.attacks[attack].norm)
     if measure.metric == CLEAN:
         attack = _attack_of_clean(study, table, measure.dataset)
     seeds = seeds_of(study, row.run)
@@ -245,10 +277,17 @@ def _cell(study: Study, table: Table | Figure, row_name: str, number: int) -> Ce
         entry=row.run,
         probe=row.probe,
         seeds=seeds,
-        runs=tuple(Pretraining(row.run, measure.dataset, seed).name for seed in seeds),
+        networks=tuple(_network(study, row, measure.dataset, seed) for seed in seeds),
         attack=attack,
         published=row.published[number] if row.published else None,
     )
+
+
+def _network(study: Study, row: Row, dataset: str, seed: int) -> Network:
+    pretraining = None
+    if row.run not in study.encoders:
+        pretraining = Pretraining(row.run, row.pretrained_on or dataset, seed)
+    return Network(row.run, dataset, seed, pretraining)
 
 
 def _attack_of_clean(study: Study, table: Table | Figure, dataset: str) -> str:

@@ -6,12 +6,14 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from robustviews.attacks import fraction
+from robustviews.attacks import Attack, WorstOf, fraction
 from robustviews.methods import DivisionError, divide
 from robustviews.probe import LinearProbe, LogisticProbe, Probe
-from robustviews.sanity import Stepwise, unreached
+from robustviews.regimes import passes_over_data
+from robustviews.sanity import Stepwise, leapt, unreached
 from robustviews.study.claims import check_claims
-from robustviews.study.columns import CLEAN, FORM, MINUTES, Column
+from robustviews.study.columns import CLEAN, FORM, HALVING, MINUTES, RETAINED, Column
+from robustviews.study.imported import check_imported, check_row
 from robustviews.study.located import LocatedDict, show
 from robustviews.study.problems import Place, Problems, nearest
 from robustviews.study.schema import Figure, Row, Run, Study, Table
@@ -35,7 +37,7 @@ def check_references(study: Study, tree: LocatedDict, problems: Problems) -> Non
 class _Checker:
     def __init__(self, study: Study, tree: LocatedDict, problems: Problems) -> None:
         self._study, self._tree, self._add = study, tree, problems.add
-        blocks = ("datasets", "runs", "probes", "attacks")
+        blocks = ("datasets", "runs", "encoders", "probes", "attacks")
         self._names: dict[str, set[str]] = {block: set(tree.get(block, ())) for block in blocks}
         self._names["probes"].add("own")
 
@@ -43,14 +45,9 @@ class _Checker:
         study, tree = self._study, self._tree
         if isinstance(study.seeds, tuple):
             self._check_list(tree, "seeds", study.seeds)
-        folders: dict[str, str] = {}
-        for name, run in study.runs.items():
-            self._check_run(run, tree["runs"][name])
-            for dataset in run.datasets:
-                other = folders.setdefault(f"{name}-{dataset}", name)
-                if other != name:
-                    message = f"results on `{dataset}` would use the folder of run `{other}`"
-                    self._add(tree["runs"].at[name], f"{message}; rename one of the two")
+        self._check_runs()
+        for name, imported in study.encoders.items():
+            check_imported(name, imported, tree["encoders"], self._names["runs"], self._add)
         for name, probe in study.probes.items():
             if probe.starts_from:
                 node = tree["probes"][name]
@@ -58,11 +55,26 @@ class _Checker:
             if isinstance(probe, Stepwise):
                 self._check_reach(probe, tree["probes"][name])
         for name, attack in study.attacks.items():
-            # Flags are stored by the printed radius.
-            self._check_list(tree["attacks"][name], "eps", [f"{eps:g}" for eps in attack.eps])
-            if isinstance(attack, Stepwise):
-                self._check_reach(attack, tree["attacks"][name])
+            self._check_attack(attack, tree["attacks"][name])
         self._check_blocks()
+
+    def _check_runs(self) -> None:
+        block, folders = self._tree["runs"], dict[str, str]()
+        for name, run in self._study.runs.items():
+            self._check_run(run, block[name])
+            for dataset in run.datasets:
+                other = folders.setdefault(f"{name}-{dataset}", name)
+                if other != name:
+                    message = f"results on `{dataset}` would use the folder of run `{other}`"
+                    self._add(block.at[name], f"{message}; rename one of the two")
+
+    def _check_attack(self, attack: Attack, node: LocatedDict) -> None:
+        # Flags are stored by the printed radius.
+        self._check_list(node, "eps", [f"{eps:g}" for eps in attack.eps])
+        if isinstance(attack, Stepwise):
+            self._check_reach(attack, node)
+        if isinstance(attack, WorstOf):
+            self._check_worst(attack, node)
 
     def _check_blocks(self) -> None:
         """Check all tables and figures; without any, there is nothing to compute."""
@@ -100,7 +112,22 @@ class _Checker:
         except ValueError as error:
             views = node.get("views", node)
             self._add(views.at.get("count", node.at.get("views", node.place)), str(error))
+        self._check_warmup(run, node.get("optimizer", node))
+        if run.encoder.hidden is None and not run.method.own_projector:
+            encoder = node.get("encoder", node)
+            message = "this method adds no projector of its own; expected a number, found null"
+            self._add(encoder.at.get("hidden", encoder.place), message)
         self._check_ranks(run, node)
+
+    def _check_warmup(self, run: Run, node: LocatedDict) -> None:
+        """Report a warm-up that leaves no pass for the schedule."""
+        warmup, regime = run.optimizer.warmup_epochs, run.regime
+        passes = passes_over_data(
+            run.epochs, run.epochs_meaning, regime.updates_per_batch, run.views.count
+        )
+        if warmup >= passes:
+            message = f"{warmup} of {passes} passes leave none for the schedule; lower it"
+            self._add(node.at.get("warmup_epochs", node.place), message)
 
     def _check_ranks(self, run: Run, node: LocatedDict) -> None:
         """Report a training that cannot be divided among the ranks."""
@@ -125,14 +152,53 @@ class _Checker:
             )
 
     def _check_reach(self, options: Stepwise, node: LocatedDict) -> None:
-        """Report steps that cannot reach the surface of the ball, unless a reason is given."""
-        missed = unreached(options)
-        if missed and not options.weak:
-            steps = f"{options.steps} steps of {fraction(options.step_size)}"
-            text = f"{steps} cannot reach {', '.join(map(fraction, missed))}"
-            least = math.ceil(100 * max(missed) / options.steps - 1e-6) / 100
-            fix = f'set step_size to {least:g} or more, or write why: weak: "..."'
-            self._add(node.at.get("steps", node.at.get("step_size", node.place)), f"{text}; {fix}")
+        """Report steps that do not suit the radius of a ball, unless a reason is given."""
+        if {"step_size", "relative_step"} <= set(node):
+            self._add(node.at["relative_step"], "replaces step_size; remove one of both")
+        if options.weak:
+            return
+        norm = getattr(options, "norm", "linf")
+        absolute = options.step_size
+        size = "relative_step eps" if absolute is None else fraction(absolute, norm)
+        missed, small = unreached(options), leapt(options)
+        if missed:
+            steps = f"{options.steps} steps of {size}"
+            text = f"{steps} cannot reach {', '.join(fraction(eps, norm) for eps in missed)}"
+            far = 1 if absolute is None else max(missed)
+            least = math.ceil(100 * far / options.steps - 1e-6) / 100
+            key = "relative_step" if absolute is None else "step_size"
+            fix = f'set {key} to {least:g} or more, or write why: weak: "..."'
+            self._add(node.at.get("steps", node.at.get(key, node.place)), f"{text}; {fix}")
+        if small:
+            text = f"a step of {size} is more than twice the radius {fraction(min(small), norm)}"
+            fix = 'write relative_step: 0.1 in place of step_size, or write why: weak: "..."'
+            self._add(node.at.get("step_size", node.at.get("eps", node.place)), f"{text}; {fix}")
+
+    def _check_worst(self, worst: WorstOf, node: LocatedDict) -> None:
+        """Report what a worst case and its attacks do not have in common."""
+        self._check_list(node, "of", worst.of)
+        if len(worst.of) == 1:
+            self._add(node.at["of"], "expected two attacks or more, found one; name another")
+        parts: dict[str, Attack] = {}
+        for name, place in zip(worst.of, node["of"].at, strict=True):
+            if not self._known("attacks", name, place) or name not in self._study.attacks:
+                continue
+            part = parts[name] = self._study.attacks[name]
+            if isinstance(part, WorstOf):
+                self._add(place, f"`{name}` is a worst case itself; name its attacks")
+            missing = [f"{eps:g}" for eps in worst.eps if eps not in part.eps]
+            if missing:
+                text = f"`{name}` has no results at eps {', '.join(missing)}"
+                self._add(place, f"{text}; add to its `eps`, or leave these radii out")
+            if part.norm != worst.norm:
+                text = f"`{name}` has norm: {part.norm}, this worst case {worst.norm}"
+                self._add(place, f"{text}; give both the same")
+        counts = [part.images for part in parts.values() if part.images is not None]
+        least = min(counts, default=None)
+        if len(parts) == len(worst.of) and least != worst.images:
+            shown = "null" if least is None else least
+            text = f"expected the smallest number of its attacks, found {show(worst.images)}"
+            self._add(node.at.get("images", node.place), f"{text}; write images: {shown}")
 
     def _check_table(self, table: Table | Figure, node: LocatedDict) -> None:
         self._check_list(node, "columns", table.columns)
@@ -148,18 +214,29 @@ class _Checker:
                 place, measure
             ):
                 columns.append((measure.dataset, measure.metric))
-        self._check_kind(table, {metric for _, metric in columns}, node)
+            if measure.statistic and isinstance(table, Figure):
+                message = f"`{measure.statistic}` is a column of tables; draw single radii"
+                self._add(place, message)
+        self._check_kind(table, columns, node)
         for name, row in table.rows.items():
-            self._check_row(row, columns, len(table.columns), node["rows"][name])
+            self._check_published(row, table.columns, node["rows"][name])
+            self._check_row(row, columns, node["rows"][name])
 
-    def _check_kind(self, table: Table | Figure, metrics: set[str], node: LocatedDict) -> None:
-        """Report a figure without a column that its kind needs."""
+    def _check_kind(
+        self, table: Table | Figure, columns: list[tuple[str, str]], node: LocatedDict
+    ) -> None:
+        """Report a figure without a column that its kind needs, for each data set."""
         if isinstance(table, Table):
             return
-        needed = {"tradeoff": "clean", "cost": "minutes"}.get(table.kind)
-        if needed and needed not in metrics:
-            message = f"kind: {table.kind} needs a column <dataset>/{needed}"
-            self._add(node.at["columns"], message)
+        needed = {"tradeoff": CLEAN, "cost": MINUTES}.get(table.kind)
+        for dataset in dict.fromkeys(dataset for dataset, _ in columns):
+            metrics = {metric for name, metric in columns if name == dataset}
+            lacking = [f"{dataset}/{needed}"] if needed and needed not in metrics else []
+            if metrics <= ({*_METRICS} if needed else {MINUTES}):
+                lacking.append(f"{dataset}/<attack>/<eps>")
+            if lacking:
+                message = f"kind: {table.kind} needs a column {' and '.join(lacking)}"
+                self._add(node.at["columns"], message)
 
     def _check_metric(self, place: Place, measure: Column) -> bool:
         """Return whether metric and radius of a column are right; report a mistake in them."""
@@ -167,14 +244,14 @@ class _Checker:
         dataset, metric, eps = measure.dataset, measure.metric, measure.eps
         attack = self._study.attacks.get(metric)
         if metric in _METRICS:
-            if eps is not None:
+            if eps is not None or measure.statistic:
                 message = f"`{metric}` takes no radius; write {dataset}/{metric}"
             elif metric == CLEAN and not self._names["attacks"]:
                 message = "clean accuracy is read from an attack's flags; add one to `attacks`"
         elif metric not in self._names["attacks"]:
             near = nearest(metric, {*_METRICS, *self._names["attacks"]})
             message = f"no `{metric}` in `attacks`; {near}"
-        elif attack is not None and eps not in attack.eps:
+        elif attack is not None and eps not in attack.eps and not measure.statistic:
             choices = " or ".join(f"{dataset}/{metric}/{radius:g}" for radius in attack.eps)
             message = f"`{metric}` needs a radius; write {choices}"
             if eps is not None:
@@ -184,28 +261,63 @@ class _Checker:
             self._add(place, message)
         return not message
 
-    def _check_row(
-        self, row: Row, columns: list[tuple[str, str]], count: int, node: LocatedDict
-    ) -> None:
-        """Check a row against the data set and metric of each valid column."""
-        if row.published and len(row.published) != count:
-            message = f"expected {count} values, one per column (null if the paper has none)"
+    @staticmethod
+    def _lacks(run: Run, probe: Probe) -> bool:
+        """Return whether a probe reads a pre-feature that the encoder of a run does not have."""
+        alone = run.encoder.hidden is None and run.method.own_projector
+        return alone and probe.trained and probe.feature == "prefeature"
+
+    def _check_published(self, row: Row, names: Sequence[str], node: LocatedDict) -> None:
+        if row.published and len(row.published) != len(names):
+            message = f"expected {len(names)} values, one per column (null if the paper has none)"
             self._add(node.at["published"], f"{message}, found {len(row.published)}")
-        self._known("runs", row.run, node.at["run"])
+        for name, value in zip(names, row.published, strict=False):
+            if value is not None and name.endswith((f"/{RETAINED}", f"/{HALVING}")):
+                message = f"`{name}` is compared with no published value; write null"
+                self._add(node.at["published"], message)
+
+    def _check_row(self, row: Row, columns: list[tuple[str, str]], node: LocatedDict) -> None:
+        """Check a row against the data set and metric of each valid column."""
         self._known("probes", row.probe, node.at["probe"])
         run, probe = self._study.runs.get(row.run), self._study.probes.get(row.probe)
+        imported = self._study.encoders.get(row.run)
+        if row.run in self._names["encoders"]:
+            check_row(row, imported, probe, columns, node, self._add)
+        else:
+            self._known("runs", row.run, node.at["run"])
         if run and run.datasets and self._names["datasets"].issuperset(run.datasets):
-            for dataset in dict.fromkeys(dataset for dataset, _ in columns):
-                if dataset not in run.datasets:
-                    message = f"a column needs `{dataset}`, but run `{row.run}` has only "
-                    self._add(node.at["run"], message + ", ".join(run.datasets))
+            self._check_datasets(row, run, columns, node)
         if run and probe and probe.trained == run.method.supervised:
             expected = "probe `own`" if run.method.supervised else "a trained probe"
             message = f"run `{row.run}` needs {expected}, found `{row.probe}`"
             self._add(node.at["probe"], message)
+        if run and probe and self._lacks(run, probe):
+            message = f"`{row.probe}` reads the pre-feature, which run `{row.run}` has not"
+            self._add(node.at["probe"], f"{message} (encoder.hidden: null); use feature: backbone")
         if probe and probe.stack > 1:
             for metric in dict.fromkeys(metric for _, metric in columns):
-                attack = self._study.attacks.get(metric)
-                if attack and attack.whole_images:
+                attacks = self._study.attacks
+                parts = getattr(attacks.get(metric), "of", (metric,))
+                if any(name in attacks and attacks[name].whole_images for name in parts):
                     message = f"`{metric}` needs whole images, which `{row.probe}` does not see"
                     self._add(node.at["probe"], f"{message}; attack it with kind: pgd")
+
+    def _check_datasets(
+        self, row: Row, run: Run, columns: list[tuple[str, str]], node: LocatedDict
+    ) -> None:
+        """Report data sets on which the run of a row is not pretrained."""
+        if row.pretrained_on:
+            if row.pretrained_on not in run.datasets:
+                choices = " or ".join(run.datasets)
+                message = f"run `{row.run}` is not pretrained on it; expected {choices}"
+                self._add(node.at["pretrained_on"], message)
+            if run.method.supervised and any(one != row.pretrained_on for one, _ in columns):
+                message = "a classifier of its own data set has no probe on another one"
+                self._add(node.at["pretrained_on"], message)
+            return
+        for dataset in dict.fromkeys(dataset for dataset, _ in columns):
+            if dataset not in run.datasets:
+                message = f"a column needs `{dataset}`, but run `{row.run}` has only "
+                text = message + ", ".join(run.datasets)
+                fix = f"add it there, or transfer by pretrained_on: {run.datasets[0]}"
+                self._add(node.at["run"], f"{text}; {fix}")

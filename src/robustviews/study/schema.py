@@ -15,6 +15,8 @@ from robustviews.probe import Probe
 from robustviews.regimes import Regime
 from robustviews.sanity import Sanity
 
+MOST_SEED = 2**63 - 1
+
 
 @dataclass(frozen=True)
 class Encoder:
@@ -25,8 +27,10 @@ class Encoder:
         width: channels of the first stage; 64 is the standard network.
         stem: `cifar` is a 3x3 stride-1 convolution without max-pooling, `imagenet` 7x7 stride 2
             with it.
-        hidden: width of the pre-feature and of the projector's hidden layer.
-        projection: dimension D of the projections z.
+        hidden: width of the pre-feature and of the projector's hidden layer. null: a backbone
+            alone, to which the method adds a projector of its own; probes then read the feature
+            `backbone`.
+        projection: dimension D of the projections z, if `hidden` is a number.
         layout: memory format of weights and activations. `channels_last` is faster on GPUs and
             CPUs; only rounding depends on it.
     """
@@ -34,7 +38,7 @@ class Encoder:
     backbone: Literal["resnet18", "resnet50"] = "resnet18"
     width: int = option(64, ge=1)
     stem: Literal["cifar", "imagenet"] = "cifar"
-    hidden: int = option(4096, ge=1)
+    hidden: int | None = option(4096, ge=1)
     projection: int = option(1024, ge=1)
     layout: Literal["channels_last", "contiguous"] = "channels_last"
 
@@ -46,24 +50,31 @@ class Optimizer:
     Attributes:
         name: `lars` is SGD with layer-wise rates (the paper's), `sgd` and `adam` are torch's.
         lr: initial learning rate.
-        momentum: Nesterov momentum of LARS and SGD; Adam ignores it.
+        momentum: momentum of LARS and SGD; Adam ignores it.
+        nesterov: whether that momentum is Nesterov's, which looks one step ahead.
         weight_decay: L2 penalty; LARS does not apply it to 1-d parameters.
         eta: LARS trust coefficient.
         schedule: `cosine` to zero, `triangular` from zero to `lr` and back, or `constant`.
         schedule_horizon: unit of the schedule's length. Code: `minibatches`, although the schedule
             steps at every update, so that the rate of free training with m = 3 goes
             0.3 -> 0 -> 0.3 -> 0. Paper: `updates`.
+        warmup_epochs: passes over the data in which the rate first rises linearly from `warmup_lr`
+            to `lr`; the schedule takes the remaining ones.
+        warmup_lr: rate at the start of the warm-up (solo-learn: 3e-5).
     """
 
     name: Literal["lars", "sgd", "adam"] = "lars"
     lr: float = option(0.3, gt=0)
     momentum: float = option(0.9, ge=0, lt=1)
+    nesterov: bool = True
     weight_decay: float = option(1e-4, ge=0)
     eta: float = option(0.005, gt=0)
     schedule: Literal["cosine", "triangular", "constant"] = "cosine"
     schedule_horizon: Literal["minibatches", "updates"] = switch(
         "minibatches", code={"free": ("minibatches",)}, paper={"free": ("updates",)}
     )
+    warmup_epochs: int = option(0, ge=0)
+    warmup_lr: float = option(3e-5, ge=0)
 
 
 @dataclass(frozen=True)
@@ -85,9 +96,9 @@ class Run:
             `views` counts each replayed crop, N/(C m) passes.
         batch_size: images in a minibatch (code: SimCLR 512, EMP-SSL 128, free 100; unused paths
             name 50, 256).
-        precision: arithmetic of the encoder in training (code: fp32). `bf16` computes matrix
-            products in bf16, `tf32` in TF32 (on a CPU: fp32); losses, views and evaluation are
-            always fp32.
+        precision: arithmetic of the encoder in training. `tf32` rounds the factors of convolutions
+            to TF32, as torch does by default on a GPU (code; on a CPU: fp32); `bf16` computes
+            convolutions and matrix products in bf16. Losses, views and scores are always fp32.
         compile: compile the encoder with torch.compile on a CUDA device, before training time is
             counted. If that fails, training runs uncompiled and the record states the reason.
     """
@@ -97,7 +108,7 @@ class Run:
     datasets: tuple[str, ...]
     epochs: int = option(..., ge=1)
     label: str = ""
-    seeds: tuple[int, ...] | None = option(None, ge=0)
+    seeds: tuple[int, ...] | None = option(None, ge=0, le=MOST_SEED)
     views: Views = Views()
     encoder: Encoder = Encoder()
     optimizer: Optimizer = Optimizer()
@@ -116,8 +127,37 @@ class Run:
         },
         paper={"emp_ssl/standard": (128,), "simclr/standard": (512,), "supervised": ()},
     )
-    precision: Literal["fp32", "tf32", "bf16"] = switch("fp32", code=("fp32",))
+    precision: Literal["fp32", "tf32", "bf16"] = switch("tf32", code=("tf32",))
     compile: bool = False
+
+
+@dataclass(frozen=True)
+class Imported:
+    """An encoder from a checkpoint of another program; see docs/import.md.
+
+    Attributes:
+        kind: the only one.
+        file: the checkpoint, relative to the project.
+        sha256: SHA-256 of the file; `robustviews import FILE` prints it.
+        normalise: how its training normalised images; null if the file tells. `imagenet`, `swav`,
+            `cifar10`, `cifar100`, `none`, or `mean,mean,mean/std,std,std`.
+        weights: which of several networks in the file, such as `teacher`.
+        padding: 1 or 2, of a 3x3 stem; null if the file tells.
+        classifier: keep the classifier in the file, which probe `own` reads; its classes must be
+            those of the data set.
+        label: name of the encoder in tables; empty takes its key.
+        views: views from which an n-crop probe draws.
+    """
+
+    file: str
+    sha256: str
+    kind: Literal["imported"] = "imported"
+    normalise: str | None = None
+    weights: str | None = None
+    padding: int | None = option(None, ge=1, le=2)
+    classifier: bool = False
+    label: str = ""
+    views: Views = Views()
 
 
 @dataclass(frozen=True)
@@ -134,13 +174,16 @@ class Runtime:
             interrupted job resumes from the last one. 0 saves after every minibatch.
         evaluation_batch: views per batch when probes compute features and when attacks run. It
             decides which random draws an image gets, and so belongs to the spec of an attack.
+        fold_batchnorm: fold the batch norms of a trained encoder into its convolutions for probes
+            and attacks, which saves time; only rounding depends on it.
     """
 
-    threads: int = option(1, ge=1)
-    ranks: int = option(1, ge=1)
+    threads: int = option(1, ge=1, le=4096)
+    ranks: int = option(1, ge=1, le=4096)
     deterministic: bool = True
     checkpoint_minutes: float = option(10.0, ge=0)
     evaluation_batch: int = option(500, ge=1)
+    fold_batchnorm: bool = False
 
 
 @dataclass(frozen=True)
@@ -148,8 +191,10 @@ class Row:
     """One row of a table, or one group of a figure.
 
     Attributes:
-        run: name of a run of the study.
-        probe: name of a probe of the study, `own` for a supervised network's own classifier.
+        run: name of a run or of an imported encoder of the study.
+        probe: name of a probe of the study, `own` for a network's own classifier.
+        pretrained_on: data set on which the run was pretrained, if it is not that of the columns:
+            heads are trained and attacked on the data set of each column.
         label: text of the first column; empty takes the run's label.
         published: the paper's value for each column (accuracies in percent), `unavailable` if the
             paper has a value that we could not read, null if it has none. Empty if the paper has no
@@ -160,6 +205,7 @@ class Row:
     probe: str
     label: str = ""
     published: tuple[float | Literal["unavailable"] | None, ...] = option((), ge=0)
+    pretrained_on: str = ""
 
 
 @dataclass(frozen=True)
@@ -168,7 +214,9 @@ class Table:
 
     Attributes:
         title: line above the table.
-        columns: `<dataset>/clean`, `<dataset>/<attack>/<eps in 1/255>` or `<dataset>/minutes` (of
+        columns: `<dataset>/clean`, `<dataset>/<attack>/<eps>`, over all radii of an attack
+            `<dataset>/<attack>/retained` (mean of accuracy / clean accuracy) and
+            `<dataset>/<attack>/e50` (radius that halves it), or `<dataset>/minutes` (of
             pretraining).
         rows: rows by short name, in order.
         source: source of the published values, such as `Table 1`.
@@ -194,7 +242,8 @@ class Figure:
         rows: as in a table.
         source: figure of the paper that this one repeats.
         kind: `bars` (one group per row, one panel per data set), `tradeoff` (clean against robust
-            accuracy) or `cost` (minutes of pretraining against robust accuracy).
+            accuracy), `cost` (minutes of pretraining against robust accuracy) or `radius` (accuracy
+            against radius, one line per row, one panel per attack).
         note: line below the figure.
     """
 
@@ -202,7 +251,7 @@ class Figure:
     columns: tuple[str, ...]
     rows: dict[str, Row]
     source: str = ""
-    kind: Literal["bars", "tradeoff", "cost"] = "bars"
+    kind: Literal["bars", "tradeoff", "cost", "radius"] = "bars"
     note: str = ""
 
 
@@ -250,6 +299,7 @@ class Study:
         title: one line, for readers.
         datasets: by name.
         runs: by name, merged with the `defaults` that each lists in `use`.
+        encoders: imported encoders by name; no run has the same name.
         probes: by name; `own` always exists.
         attacks: by name; `eps` and step sizes in 1/255.
         tables: by name.
@@ -271,9 +321,10 @@ class Study:
     attacks: dict[str, Attack]
     tables: dict[str, Table]
     figures: dict[str, Figure] = field(default_factory=dict)
+    encoders: dict[str, Imported] = field(default_factory=dict)
     verdicts: Verdicts = Verdicts()
     claims: dict[str, Claim] = field(default_factory=dict)
-    seeds: tuple[int, ...] = option((0,), ge=0)
+    seeds: tuple[int, ...] = option((0,), ge=0, le=MOST_SEED)
     demonstration: str = ""
     runtime: Runtime = Runtime()
     sanity: Sanity = Sanity()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from robustviews import artifacts
+from robustviews.artifacts import ArtifactError
 from robustviews.study import folders
 from robustviews.study.schema import Study
 
@@ -30,7 +31,13 @@ def shape_of(study: Study, dataset: str) -> Shape | None:
     options = study.datasets[dataset]
     if summary.is_file():
         stated = artifacts.read_json(summary)
-        return Shape(stated["train"], stated["test"], stated["classes"], stated["size"])
+        names = [field.name for field in fields(Shape)]
+        found = [stated.get(name) for name in names] if isinstance(stated, dict) else []
+        values = [value for value in found if isinstance(value, int) and value > 0]
+        if len(values) < len(names):
+            text = f"expected the numbers {', '.join(names)}; delete {summary.parent}"
+            raise ArtifactError(f"{summary}: damaged ({text}), then make it with:", summary)
+        return Shape(*values)
     if options.counts is None or options.num_classes is None:
         return None
     return Shape(*options.counts, options.num_classes, options.size)

@@ -7,15 +7,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-from robustviews.attacks import ATTACKS
+from robustviews.attacks import ATTACKS, WorstOf
 from robustviews.datasets import DATASETS
 from robustviews.methods import METHODS
 from robustviews.options import deciding
 from robustviews.probe import PROBES
 from robustviews.regimes import REGIMES
-from robustviews.study import claims, comparable, fingerprint, plan
+from robustviews.study import claims, comparable, fingerprint, networks, plan
 from robustviews.study.fingerprint import SOURCE
-from robustviews.study.schema import Claim, Figure, Study, Table
+from robustviews.study.schema import Claim, Figure, Run, Study, Table
 
 Spec = dict[str, Any]  # plain JSON: writing and reading a record does not change it
 
@@ -30,6 +30,7 @@ NETWORK = (
 )
 # Options that the weights of an encoder imply; the weights are hashed as inputs.
 _IMPLIED = ("encoder", "supervised")
+_OF_IMPORTS = ("sha256", "normalise", "weights", "padding", "classifier")
 
 
 def pretrain_arguments(study: Study, run: str) -> dict[str, Any]:
@@ -47,22 +48,31 @@ def pretrain_arguments(study: Study, run: str) -> dict[str, Any]:
 
 
 def probe_arguments(study: Study, run: str, probe: str) -> dict[str, Any]:
-    """Return the options that `stages.probe` is called with."""
-    pretraining = plan.pretrainings(study)[run]
-    options = study.runs[pretraining.entry]
+    """Return the options that `stages.probe` is called with.
+
+    Those of an imported encoder are known when it is there; `encoder` is then None.
+    """
+    network = plan.networks(study)[run]
+    options = plan.options_of(study, network.entry)
+    if isinstance(options, Run):
+        encoder, supervised = dataclasses.asdict(options.encoder), options.method.supervised
+    else:
+        encoder, supervised = None, options.classifier
     return {
         "probe": study.probes[probe],
         "views": options.views,
-        "encoder": dataclasses.asdict(options.encoder),
-        "supervised": options.method.supervised,
-        "seed": pretraining.seed,
+        "encoder": encoder,
+        "supervised": supervised,
+        "seed": network.seed,
         "batch": study.runtime.evaluation_batch,
+        "fold": study.runtime.fold_batchnorm,
     }
 
 
 def attack_arguments(study: Study, run: str, probe: str, attack: str) -> dict[str, Any]:
     """Return the options that `stages.attack` is called with."""
-    return {**probe_arguments(study, run, probe), "attack": study.attacks[attack]}
+    options = plan.attack_on(study, probe, attack)
+    return {**probe_arguments(study, run, probe), "attack": options}
 
 
 def data_spec(study: Study, dataset: str, *, source: Path = SOURCE) -> Spec:
@@ -88,6 +98,18 @@ def pretrain_spec(study: Study, run: str, *, source: Path = SOURCE) -> Spec:
     )
 
 
+def encoder_arguments(study: Study, name: str) -> dict[str, Any]:
+    """Return the options that `stages.bring` is called with, besides the file."""
+    options = study.encoders[name]
+    return {key: getattr(options, key) for key in _OF_IMPORTS}
+
+
+def encoder_spec(study: Study, name: str, *, source: Path = SOURCE) -> Spec:
+    """Return what decides an imported encoder: its file, options and code."""
+    arguments = encoder_arguments(study, name)
+    return _plain({"imported": arguments, "code": _code("bring", arguments, source)})
+
+
 def probe_spec(study: Study, run: str, probe: str, *, source: Path = SOURCE) -> Spec:
     """Return what decides a head given its encoder; `source` as in `pretrain_spec`."""
     return _head_spec("probe", probe_arguments(study, run, probe), source)
@@ -95,13 +117,17 @@ def probe_spec(study: Study, run: str, probe: str, *, source: Path = SOURCE) -> 
 
 def attack_spec(study: Study, run: str, probe: str, attack: str, *, source: Path = SOURCE) -> Spec:
     """Return what decides an evaluation's flags given encoder and head; `source` as before."""
-    return _head_spec("attack", attack_arguments(study, run, probe, attack), source)
+    arguments = attack_arguments(study, run, probe, attack)
+    if isinstance(arguments["attack"], WorstOf):  # the flags of its parts are inputs
+        code = fingerprint.digest(("attacks.worst_case", "combine"), source=source)
+        return _plain({"attack": arguments["attack"], "code": code})
+    return _head_spec("attack", arguments, source)
 
 
 def sanity_arguments(study: Study, encoder: str) -> dict[str, Any]:
     """Return the options that `stages.sanity` is called with, for an entry of `plan.attacked`."""
     probes = {name: study.probes[name] for name in plan.attacked_heads(study)[encoder]}
-    shared = probe_arguments(study, plan.run_of(encoder), next(iter(probes)))
+    shared = probe_arguments(study, networks.examined(encoder), next(iter(probes)))
     del shared["probe"]
     return {**shared, "probes": probes, "sanity": study.sanity}
 
@@ -115,6 +141,8 @@ def _head_spec(stage: str, arguments: dict[str, Any], source: Path) -> Spec:
     left_out = set(_IMPLIED)
     if stage == "probe":
         left_out.add("batch")  # decides only rounding, as threads do
+    if not arguments["fold"]:
+        left_out.add("fold")
     probes = arguments["probes"].values() if "probes" in arguments else [arguments["probe"]]
     if not any(probe.draws_views for probe in probes):
         left_out.add("views")
@@ -146,7 +174,7 @@ def report_spec(study: Study, block: str = "", *, rule: str = "report") -> Spec:
     audit = [] if block or rule != "report" else ["study", "provenance", "machine/humanize"]
     code = fingerprint.files("reporting", "pages", "sanity", *(audit or _COMPARED))
     shown = study.tables.get(block) or study.figures.get(block)
-    labels = {name: plan.label(study, name) for name in study.runs}
+    labels = {name: plan.label(study, name) for name in (*study.runs, *study.encoders)}
     titles = [study.title, study.demonstration]
     content: Any = sorted((*study.tables, *study.figures))
     if shown:
@@ -156,6 +184,8 @@ def report_spec(study: Study, block: str = "", *, rule: str = "report") -> Spec:
             name: [table.columns, {row: [of.run, of.probe] for row, of in table.rows.items()}]
             for name, table in study.tables.items()
         }
+    elif rule == "examples":
+        content = [_example(study, cell) for cell in plan.example_attacks(study)]
     spec = {"block": content, "labels": labels, "titles": titles, "code": code}
     if shown or rule == "report":
         blocks = [shown] if shown else []
@@ -169,11 +199,20 @@ def report_spec(study: Study, block: str = "", *, rule: str = "report") -> Spec:
     return _plain(spec)
 
 
+def _example(study: Study, cell: plan.Cell) -> list[Any]:
+    """Return what decides the adversarial images of a cell, given encoder, head and data."""
+    assert cell.attack is not None
+    attack = attack_spec(study, cell.runs[0], cell.probe, cell.attack)
+    return [cell.label, cell.column, attack, study.attacks[cell.attack].describe()]
+
+
 def _protocol(study: Study, *blocks: Table | Figure) -> dict[str, list[str]]:
     """Return how probes and attacks of some blocks, or of all, are described; no digest has it."""
     cells = list(plan.cells_of(study, *blocks))
     probes = {cell.probe: [study.probes[cell.probe].describe()] for cell in cells}
-    attacks = {cell.attack: study.attacks[cell.attack] for cell in cells if cell.attack}
+    shown = {cell.attack for cell in cells if cell.attack}
+    names = sorted({*shown, *(part for name in shown for part in plan.parts(study, name))})
+    attacks = {name: study.attacks[name] for name in names}
     described = {name: [one.describe(), one.comparable()] for name, one in attacks.items()}
     return probes | described
 

@@ -67,7 +67,9 @@ def of_cell(study: Study, cell: Cell) -> list[Setting]:
         cell: cell of a table or figure; the attack decides only accuracies under attack, and the
             head decides no training time.
     """
-    run = study.runs[cell.entry]
+    run = study.runs.get(cell.entry)
+    if run is None:  # nothing is published of imported encoders
+        return []
     settings = list(_of_run(run))
     if cell.attack is None:
         return settings
@@ -101,6 +103,8 @@ def _groups(study: Study) -> Groups:
     """Return all settings of a study with their owners."""
     groups: Groups = {}
     for cell in plan.cells_of(study):
+        if cell.entry in study.encoders:
+            continue
         method = _KINDS[type(study.runs[cell.entry].method)]
         for setting in of_cell(study, cell):
             entry = {"training": cell.entry, "head": cell.probe}.get(setting.part, cell.attack)

@@ -14,15 +14,17 @@ def unused(study: Study) -> Iterator[str]:
     Such entries are valid, but decide no number. That is not a mistake, but a reader of the study
     file would assume that they matter.
     """
-    jobs = plan.pretrainings(study).values()
+    networks = plan.networks(study).values()
     used: dict[str, set[str]] = {
-        "run": {job.entry for job in jobs},
-        "data set": {job.dataset for job in jobs},
+        "run": {network.entry for network in networks},
+        "imported encoder": {network.entry for network in networks},
+        "data set": set(plan.datasets(study)),
         "probe": {probe for _, probe in plan.heads(study)} | {"own"},
         "attack": {attack for _, _, attack in plan.evaluations(study)},
     }
     defined: dict[str, Iterable[str]] = {
         "run": study.runs,
+        "imported encoder": study.encoders,
         "data set": study.datasets,
         "probe": study.probes,
         "attack": study.attacks,

@@ -9,11 +9,24 @@ import math
 from dataclasses import dataclass
 
 from robustviews.attacks import Attack
+from robustviews.methods import SimClr
 from robustviews.probe import Probe
-from robustviews.regimes import passes_over_data
+from robustviews.regimes import Standard, passes_over_data
 from robustviews.sanity import Sanity, effort
-from robustviews.study.schema import Run
+from robustviews.study import plan
+from robustviews.study.schema import Encoder, Run, Study
 from robustviews.study.shapes import Shape
+
+# Of an imported encoder whose architecture no study file states.
+_ASSUMED = Encoder(backbone="resnet50", stem="imagenet")
+
+
+def seen_run(study: Study, network: str) -> Run:
+    """Return the run of a network; for an imported encoder, one with an assumed architecture."""
+    options = plan.options_of(study, plan.networks(study)[network].entry)
+    if isinstance(options, Run):
+        return options
+    return Run(SimClr(), Standard(), (), epochs=1, views=options.views, encoder=_ASSUMED)
 
 
 def passes_per_image(run: Run) -> int:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from robustviews import artifacts
 from robustviews.artifacts import RECORD, ArtifactError, Record
-from robustviews.study import differences, folders, jobs, plan, specs
+from robustviews.study import differences, enough, folders, jobs, plan, specs
 from robustviews.workflow import dvc
 from robustviews.workflow.metadata import MetadataEntry, ProjectMetadata
 
@@ -28,7 +28,7 @@ class CheckoutError(ArtifactError):
 
 
 def check(study: Study, root: Path = Path()) -> None:
-    """Refuse results of another commit.
+    """Refuse results of another commit, and encoders whose files are missing.
 
     Args:
         study: the study of the results.
@@ -36,8 +36,9 @@ def check(study: Study, root: Path = Path()) -> None:
 
     Raises:
         CheckoutError: by its metadata Snakemake takes results for up to date, but their records
-            state other options or other inputs.
+            state other options or other inputs. Or a checkpoint to import is missing.
     """
+    _check_files(study, root)
     foreign = dict(_foreign(study, root))
     if not foreign:
         return
@@ -57,8 +58,36 @@ def check(study: Study, root: Path = Path()) -> None:
     )
 
 
+def _check_files(study: Study, root: Path) -> None:
+    missing = [
+        f"  encoders.{name}.file: {study.encoders[name].file}"
+        for name in plan.encoders(study)
+        if not (root / study.encoders[name].file).is_file()
+        and not (root / folders.job_folder(study, "encoder", name) / RECORD).is_file()
+    ]
+    if missing:
+        text = "Save these files there, or change the paths; docs/import.md names their sources"
+        raise CheckoutError("\n".join([f"{study.file}: missing files:", *missing, text]))
+
+
+def check_data(study: Study) -> None:
+    """Refuse prepared data sets that have too few images or classes for the study.
+
+    Raises:
+        CheckoutError: a job on them would fail, perhaps after hours of training.
+    """
+    lacking = [f"{study.file}: {lack}" for lack in enough.lacks(study, enough.prepared(study))]
+    if lacking:
+        raise CheckoutError("\n".join(lacking))
+
+
 def hints(study: Study, root: Path = Path()) -> list[str]:
-    """Return suggested commands that spare Snakemake from computing results again."""
+    """Return lines on missing source data, and commands that spare computing results again."""
+    lines = [f"datasets.{name}: {'; '.join(text)}" for name, text in enough.missing(study).items()]
+    return lines + _restorable(study, root)
+
+
+def _restorable(study: Study, root: Path) -> list[str]:
     metadata, folder = ProjectMetadata(root), folders.results_folder(study)
     trained = [folders.pretrain_folder(study, run) / RECORD for run in plan.pretrainings(study)]
     has_metadata = any(metadata.of(record) is not None for record in trained)

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import configparser
 import hashlib
-import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from robustviews import artifacts
+
 LOCK = Path("dvc.lock")
+# What reading YAML or JSON of an unexpected form raises.
+_WRONG = (ValueError, RecursionError, AttributeError, KeyError, TypeError)
 
 
 class LockError(ValueError):
@@ -27,25 +32,57 @@ def outs(lock: bytes) -> dict[str, str]:
         stages = yaml.safe_load(lock)["stages"].values()
         listed = [out for stage in stages for out in stage.get("outs") or ()]
         return {str(out["path"]).rstrip("/"): str(out["md5"]) for out in listed if "md5" in out}
-    except (ValueError, yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
+    except (*_WRONG, yaml.YAMLError) as error:
         text = f"expected stages with outs, as DVC writes it ({type(error).__name__})"
         raise LockError(text) from None
 
 
 def files(listing: bytes) -> dict[str, str]:
-    """Return the md5 of each file of a folder, by path in it, from the folder's cached list."""
-    return {str(entry["relpath"]): str(entry["md5"]) for entry in json.loads(listing)}
+    """Return the md5 of each file of a folder, by path in it, from the folder's cached list.
+
+    Raises:
+        LockError: the bytes are not such a list.
+    """
+    try:
+        entries = artifacts.parse_json(listing)
+        return {str(entry["relpath"]): str(entry["md5"]) for entry in entries}
+    except _WRONG as error:
+        raise LockError(f"expected a list of files ({type(error).__name__})") from None
 
 
 def folder(root: Path) -> Path:
     """Return the folder of a project's DVC cache."""
-    settings_folder = root / ".dvc"
-    cache = settings_folder / "cache"
-    for name in ("config", "config.local"):
-        settings = configparser.ConfigParser(interpolation=None, strict=False)
-        settings.read(settings_folder / name, encoding="utf-8")
-        cache = settings_folder / settings.get("cache", "dir", fallback=str(cache.absolute()))
+    cache = root / ".dvc" / "cache"
+    for settings in _settings(root):
+        cache = root / ".dvc" / settings.get("cache", "dir", fallback=str(cache.absolute()))
     return cache
+
+
+def remotes(root: Path) -> dict[str, str]:
+    """Return the address of each of a project's remotes, by name."""
+    found: dict[str, str] = {}
+    for settings in _settings(root):
+        for section in settings.sections():
+            match = re.fullmatch(r"'?remote \"(.*)\"'?", section)
+            if match:
+                found[match[1]] = settings.get(section, "url", fallback=found.get(match[1], ""))
+    return found
+
+
+def _settings(root: Path) -> Iterator[configparser.ConfigParser]:
+    """Yield the settings of a project and those that only this machine has."""
+    for path in (root / ".dvc" / "config", root / ".dvc" / "config.local"):
+        settings = configparser.ConfigParser(interpolation=None, strict=False)
+        if path.is_file():
+            with artifacts.reading(path):
+                text = path.read_text(encoding="utf-8")
+                try:
+                    settings.read_string(text)
+                except configparser.Error as error:
+                    raise ValueError(str(error).splitlines()[0]) from None
+                if "\0" in text:
+                    raise ValueError("a null character")
+        yield settings
 
 
 def path_of(root: Path, md5: str) -> Path:

@@ -2,7 +2,8 @@
 
 A job locks the folder that it writes, so that a training that outlived its Snakemake process and a
 second training of the same run never overwrite each other. Snakemake's own lock is a file that
-remains when Snakemake is killed and does not name its owner; `notice` does.
+remains when Snakemake is killed and does not name its owner; `notice` does. `begin` removes it if
+its owner is proven dead.
 """
 
 from __future__ import annotations
@@ -12,14 +13,17 @@ import contextlib
 import dataclasses
 import json
 import os
+import signal
 import socket
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
+from robustviews import artifacts
 from robustviews.artifacts import ArtifactError
 from robustviews.study import folders
 
@@ -44,12 +48,16 @@ class Owner:
         pid: process ID.
         host: machine on which it runs.
         since: when it acquired the lock, in ISO 8601, UTC.
+        boot: boot of its machine, which only Linux names.
+        remote: whether it may have started jobs on other machines, which cannot be seen here.
     """
 
     name: str
     pid: int
     host: str
     since: str
+    boot: str = ""
+    remote: bool = False
 
     def __str__(self) -> str:
         """Return name, process ID, machine and time."""
@@ -77,18 +85,30 @@ def acquire(folder: Path, name: str) -> contextlib.AbstractContextManager[None]:
     return _locked(lock_of(folder), name)
 
 
-def owner(path: Path) -> Owner | None:
-    """Return the owner of a lock; None if the lock is free, after removing its file."""
+def owner(path: Path, *, keep: bool = False) -> Owner | None:
+    """Return the owner of a lock; None if the lock is free, after removing its file.
+
+    Args:
+        path: file of the lock.
+        keep: whether to leave the file of a free lock.
+    """
     lock = FileLock(path, timeout=_PATIENCE)
     try:
         if path.exists():
             with lock:
-                path.unlink()
+                if not keep:
+                    path.unlink()
     except Timeout:
-        with contextlib.suppress(OSError, ValueError, TypeError):  # released a moment ago
-            return Owner(**json.loads(path.read_text(encoding="utf-8")))
+        return _stated(path)
     except OSError:  # such as a project that this user cannot write to
         pass
+    return None
+
+
+def _stated(path: Path) -> Owner | None:
+    """Return the owner that the file of a lock names, dead or alive."""
+    with contextlib.suppress(OSError, ValueError, TypeError):  # released a moment ago
+        return Owner(**json.loads(path.read_text(encoding="utf-8")))
     return None
 
 
@@ -103,20 +123,54 @@ def owners(study: Study, root: Path = Path()) -> list[Owner]:
     return _owners([*(root / "data").glob(".*.lock"), *results.rglob(".*.lock")])
 
 
-def announce(study: str, root: Path = Path()) -> None:
+def begin(study: Study, root: Path = Path()) -> str:
     """Hold a lock until this process ends, so that others see that Snakemake runs here.
 
-    A dry run, which computes nothing, does not call this.
+    Snakemake's own lock on files of the study is removed before, if nothing that might need it is
+    alive. A dry run, which computes nothing, does not call this.
 
     Args:
-        study: name of the study that runs.
+        study: the study that runs.
         root: project folder.
+
+    Returns:
+        A line that says whose lock was removed; empty if none was.
     """
-    lock = root / _SNAKEMAKE / f"running-{os.getpid()}.lock"
+    folder, line = root / _SNAKEMAKE, ""
     stack = contextlib.ExitStack()
     with contextlib.suppress(OSError):  # a read-only project can still be read
-        stack.enter_context(_locked(lock, f"Snakemake of {study}"))
+        folder.mkdir(exist_ok=True)
+        with FileLock(folder / "begin.lock"):  # of two that begin at once, one sees the other
+            if _is_locked(study, root):
+                line = _remove_lock(study, root)
+            elif not _locks(root):
+                _owners(_announcements(root))  # removes the files of the dead
+            name = f"Snakemake of {study.study}"
+            stack.enter_context(_locked(_announcement(root), name))
     atexit.register(stack.close)
+    return line
+
+
+def runs_elsewhere(root: Path = Path()) -> None:
+    """State in the lock of `begin` that jobs run on other machines."""
+    path = _announcement(root)
+    me = _stated(path)
+    if me is not None:
+        text = json.dumps(dataclasses.asdict(dataclasses.replace(me, remote=True)))
+        path.write_text(text, encoding="utf-8")
+
+
+def end_on_hangup() -> None:
+    """End Snakemake as after SIGTERM when its terminal is closed; it would leave its lock."""
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, _hang_up)
+
+
+def _hang_up(number: int, frame: FrameType | None) -> None:
+    end = signal.getsignal(signal.SIGTERM)
+    if not callable(end):  # Snakemake schedules nothing yet
+        raise KeyboardInterrupt
+    end(number, frame)
 
 
 def notice(study: Study, root: Path = Path()) -> str:
@@ -127,7 +181,7 @@ def notice(study: Study, root: Path = Path()) -> str:
     """
     if not _is_locked(study, root):
         return ""
-    snakemakes, jobs = _owners((root / _SNAKEMAKE).glob("running-*.lock")), owners(study, root)
+    snakemakes, jobs = _owners(_announcements(root), keep=True), owners(study, root)
     if snakemakes:
         names = ", ".join(map(str, [*snakemakes, *jobs]))
         return f"Running here: {names}.\nWait, or {_ending(snakemakes)}   (running jobs end first)"
@@ -135,7 +189,68 @@ def notice(study: Study, root: Path = Path()) -> str:
     if jobs:
         names = ", ".join(map(str, jobs))
         text += f"Its jobs still run: {names}.\nWait, or {_ending(jobs)}   ({_RESUMES})\n"
+    elif _dead(root):
+        return f"{text}The next run removes its lock"
     return f"{text}Then type: snakemake --unlock   and run again"
+
+
+def _remove_lock(study: Study, root: Path) -> str:
+    """Remove Snakemake's locks if all that might need one are proven dead; return who they were."""
+    dead = _dead(root)
+    if not dead or owners(study, root):
+        return ""
+    for path in _locks(root):
+        path.unlink()
+    _owners(_announcements(root))
+    names = ", ".join(map(str, dead))
+    return f"Removed the lock of {names}: it was killed, and none of its jobs runs any more"
+
+
+def _dead(root: Path) -> list[Owner]:
+    """Return the owners of Snakemake's locks; none unless each of them is proven dead.
+
+    A process is dead if its lock is free, in the same boot of the same machine, and no process has
+    its number. On a cluster its jobs may live on.
+    """
+    paths = _announcements(root)
+    if _owners(paths, keep=True):
+        return []
+    stated = [_stated(path) for path in paths]
+    dead = [one for one in stated if one is not None and not one.remote and _is_gone(one)]
+    return dead if len(dead) == len(paths) else []
+
+
+def _is_gone(process: Owner) -> bool:
+    if not process.boot or (process.host, process.boot) != (socket.gethostname(), _boot()):
+        return False
+    try:
+        os.kill(process.pid, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:  # another user's
+        pass
+    return False
+
+
+def _boot() -> str:
+    """Return the name of this boot of the machine; empty where the system has none."""
+    with contextlib.suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
+    return ""
+
+
+def _locks(root: Path) -> list[Path]:
+    return sorted((root / _SNAKEMAKE / "locks").glob("*.lock"))
+
+
+def _announcement(root: Path) -> Path:
+    return root / _SNAKEMAKE / f"running-{os.getpid()}.lock"
+
+
+def _announcements(root: Path) -> list[Path]:
+    """Return the locks of all other Snakemakes, dead or alive."""
+    paths = (root / _SNAKEMAKE).glob("running-*.lock")
+    return sorted(path for path in paths if path != _announcement(root))
 
 
 @contextlib.contextmanager
@@ -150,16 +265,18 @@ def _locked(path: Path, name: str) -> Iterator[None]:
         raise BusyError(f"{other or name} already runs; {advice}") from None
     try:
         since = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
-        me = Owner(name, os.getpid(), socket.gethostname(), since)
-        path.write_text(json.dumps(dataclasses.asdict(me)), encoding="utf-8")
+        me = Owner(name, os.getpid(), socket.gethostname(), since, _boot())
+        with artifacts.writing(path):
+            path.write_text(json.dumps(dataclasses.asdict(me)), encoding="utf-8")
         yield
     finally:
         path.unlink(missing_ok=True)
         lock.release()
 
 
-def _owners(paths: Iterable[Path]) -> list[Owner]:
-    return list(filter(None, map(owner, sorted(paths))))
+def _owners(paths: Iterable[Path], *, keep: bool = False) -> list[Owner]:
+    found = (owner(path, keep=keep) for path in sorted(paths))
+    return [one for one in found if one is not None]
 
 
 def _ending(owners: list[Owner]) -> str:
@@ -171,7 +288,7 @@ def _is_locked(study: Study, root: Path) -> bool:
     own = [folders.results_folder(study)]
     own += [folders.data_folder(study, name) for name in study.datasets]
     prefixes = tuple(f"{folder.as_posix()}/" for folder in own)
-    for lock in (root / _SNAKEMAKE / "locks").glob("*.lock"):
+    for lock in _locks(root):
         with contextlib.suppress(OSError), lock.open(encoding="utf-8") as file:  # or it is gone
             if any(line.startswith(prefixes) for line in file):
                 return True

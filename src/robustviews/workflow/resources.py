@@ -10,10 +10,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from robustviews.study import plan
+from robustviews.study import networks, plan
 from robustviews.study.schema import Run, Study
 from robustviews.study.shapes import Shape, shape_of
-from robustviews.study.work import Evaluation, Examination, Fit, Training
+from robustviews.study.work import Evaluation, Examination, Fit, Training, seen_run
 
 LONGEST = 24 * 60
 """Minutes at most that a job asks for, however often it was tried.
@@ -34,6 +34,7 @@ _MACS = {"resnet18": 140, "resnet50": 320}
 _KEPT = {"resnet18": 75, "resnet50": 395}
 _KEPT_BY_STEM = 50  # more, with the one for ImageNet
 _SLACK = 1.5  # of memory: workspaces, and what the allocator does not give back
+_COMPILING = 8  # cores of torch.compile, which runs one compiler per core
 # ImageNet-100, which does not tell before it is prepared.
 _UNKNOWN_TRAIN, _UNKNOWN_TEST, _UNKNOWN_CLASSES = 130_000, 10_000, 100
 
@@ -45,10 +46,12 @@ class Allocation:
     Attributes:
         mem_mb: memory of the host, in MB.
         runtime: minutes until the job is ended.
+        cores: CPU cores; the threads of the job, or more while it compiles.
     """
 
     mem_mb: int
     runtime: int
+    cores: int
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ def allocation(study: Study, rule: str, name: str, *, device: str, attempt: int 
 
     Args:
         study: that it is of.
-        rule: `data`, `pretrain`, `probe`, `attack` or `sanity`.
+        rule: `data`, `encoder`, `pretrain`, `probe`, `attack` or `sanity`.
         name: of the data set; of the others as in `robustviews.study.jobs`: run, run/probe or
             run/probe/attack.
         device: `cpu`, or what else is computed on.
@@ -81,12 +84,23 @@ def allocation(study: Study, rule: str, name: str, *, device: str, attempt: int 
     """
     if rule == "data":
         megabytes, minutes = _preparation(_shape(study, name))
+    elif rule == "encoder":
+        megabytes, minutes = 2 * _BASE_MB["cpu"], _SHORTEST
     else:
         megabytes, minutes = _computation(study, rule, name, device=device)
     return Allocation(
         500 * math.ceil(attempt * megabytes / 500),
         min(10 * math.ceil(attempt * minutes / 10), LONGEST),
+        _cores(study, rule, name, device=device),
     )
+
+
+def _cores(study: Study, rule: str, name: str, *, device: str) -> int:
+    threads = study.runtime.threads
+    if rule != "pretrain":
+        return threads
+    compiles = device != "cpu" and study.runs[plan.pretrainings(study)[name].entry].compile
+    return study.runtime.ranks * (max(threads, _COMPILING) if compiles else threads)
 
 
 def _preparation(shape: Shape) -> tuple[float, float]:
@@ -99,8 +113,13 @@ def _preparation(shape: Shape) -> tuple[float, float]:
 def _computation(study: Study, rule: str, name: str, *, device: str) -> tuple[float, float]:
     """Return megabytes and minutes of a training, a probe, an attack or checks."""
     entry, *parts = name.split("/")
-    job = plan.pretrainings(study)[plan.run_of(entry)]
-    run, shape = study.runs[job.entry], _shape(study, job.dataset)
+    if rule == "pretrain":
+        pretraining = plan.pretrainings(study)[entry]
+        run, dataset = study.runs[pretraining.entry], pretraining.dataset
+    else:
+        network = networks.examined(entry)
+        run, dataset = seen_run(study, network), plan.networks(study)[network].dataset
+    shape = _shape(study, dataset)
     if rule == "pretrain":
         work = _training(run, shape)
     elif rule == "probe":
@@ -161,7 +180,9 @@ def _probe(study: Study, shape: Shape, name: str) -> _Work:
 
 def _attack(study: Study, shape: Shape, probe: str, name: str) -> _Work:
     batch = study.runtime.evaluation_batch
-    work = Evaluation.of(study.attacks[name], study.probes[probe], shape, batch=batch)
+    work = Evaluation.of(
+        plan.attack_on(study, probe, name), study.probes[probe], shape, batch=batch
+    )
     passes = work.radii * work.passes + 1
     return _Work(
         views=work.images * work.stack,

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import resource
 import stat
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import pytest
 import torch
 
 from robustviews import artifacts, cli
-from robustviews.artifacts import ArtifactError
+from robustviews.artifacts import ArtifactError, files
 
 RECORD = {
     "stage": "pretrain",
@@ -28,6 +29,15 @@ RECORD = {
     "started": 1_767_225_600.5,
     "result": {"loss": 0.5},
 }
+
+
+@pytest.fixture
+def full_disk():
+    """No file may grow beyond 1000 bytes; the error is another than that of a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.fixture
@@ -45,6 +55,51 @@ def test_a_file_appears_only_when_it_is_complete(tmp_path):
         assert not path.exists()
     assert path.read_text() == "some"
     assert list(path.parent.iterdir()) == [path]
+
+
+def _write_array(path):
+    with artifacts.atomic_folder(path) as into:
+        artifacts.new_array(into / "x.npy", (5000,), np.uint8)
+
+
+def _write_inner(path):
+    with artifacts.atomic_folder(path) as into:
+        artifacts.write_text(into / "x", 5000 * "x")
+
+
+@pytest.mark.usefixtures("full_disk")
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: artifacts.write_text(path, 5000 * "x"),
+        lambda path: artifacts.write_tensors(path, {"x": torch.zeros(5000)}),
+        _write_array,
+        _write_inner,
+    ],
+    ids=["text", "tensors", "array", "folder"],
+)
+def test_a_full_disk_is_an_error_that_names_the_file_and_leaves_nothing(tmp_path, write):
+    with pytest.raises(OSError, match="File too large") as refused:
+        write(tmp_path / "name")
+    assert refused.value.filename == str(tmp_path / "name")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_reach_the_disk_before_their_names_and_the_record_comes_last(tmp_path, monkeypatch):
+    done = []
+    replace = Path.replace
+
+    def log_replace(path, target):
+        done.append(f"{target.name} appears")
+        return replace(path, target)
+
+    with artifacts.atomic_folder(tmp_path / "job") as into:
+        for name in ("record.json", "weights"):
+            (into / name).write_text(name)
+        monkeypatch.setattr(files, "_sync", lambda path: done.append(path.name))
+        monkeypatch.setattr(Path, "replace", log_replace)
+    appears = ["weights appears", "job", "record.json appears", "job", tmp_path.name]
+    assert done == ["weights", "record.json", *appears]
 
 
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):

@@ -103,12 +103,14 @@ def test_a_save_that_fails_leaves_the_state_before_it(tmp_path):
     assert list(state.folder.iterdir()) == [state.path]
 
 
-@pytest.mark.parametrize("content", [b"", b"\x00" * 64, "no position", "cut"])
+@pytest.mark.parametrize("content", [b"", b"\x00" * 64, "no position", "cut", "torn"])
 def test_a_job_starts_anew_and_says_so_where_its_state_is_damaged(content, tmp_path, caplog):
     state = resume(tmp_path)
     state.save({"weight": torch.ones(2)}, {})
     if content == "no position":
         artifacts.write_tensors(state.path, {"weight": torch.ones(2)})
+    elif content == "torn":  # whole for its header, but a block of it never reached the disk
+        state.path.write_bytes(state.path.read_bytes()[:-8] + 8 * b"\x00")
     else:
         state.path.write_bytes(state.path.read_bytes()[:100] if content == "cut" else content)
     assert state.load() is None

@@ -39,12 +39,13 @@ def tools(monkeypatch):
     """Let a test define each tool: its output, an exit status with an error, or an exception."""
     answers: dict[str, object] = {}
 
-    def run(command, **_):
+    def run(command, *, text=False, **_):
         answer = answers.get(" ".join(command[:2]), answers.get(command[0], FileNotFoundError()))
         if isinstance(answer, Exception):
             raise answer
-        status, text = answer if isinstance(answer, tuple) else (0, answer)
-        outputs = ("", f"{text}\nmore\n") if status else (f"{text}\nmore\n", "")
+        status, line = answer if isinstance(answer, tuple) else (0, answer)
+        outputs = ("", f"{line}\nmore\n") if status else (f"{line}\nmore\n", "")
+        outputs = outputs if text else map(str.encode, outputs)
         return subprocess.CompletedProcess(command, status, *outputs)
 
     monkeypatch.setattr(symptom.subprocess, "run", run)
@@ -69,6 +70,7 @@ def test_every_component_is_checked_once():
         "git",
         "Snakemake",
         "DVC",
+        "DVC remotes",
         "Docker",
         "Apptainer",
         "Slurm",
@@ -382,3 +384,13 @@ def test_json_holds_the_symptoms_of_the_page(capsys, monkeypatch):
     rows = json.loads(capsys.readouterr().out)
     assert [row["name"] for row in rows] == ["study", "git", "data: digits"]
     assert {row["health"] for row in rows} == {"good"}
+
+
+@pytest.mark.usefixtures("empty")
+@pytest.mark.parametrize(("url", "checked"), [("ssh://server/study", False), ("/mnt/study", True)])
+def test_a_remote_whose_host_key_nobody_checks_is_bad(url, checked):
+    Path(".dvc").mkdir()
+    Path(".dvc/config").write_text(f"['remote \"store\"']\n    url = {url}\n", encoding="utf-8")
+    result = around.remotes()
+    assert (result.health is Health.GOOD) == checked
+    assert ("dvc remote modify store url MOUNT" in result.hint) != checked

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import threading
 import time
 
 import pytest
@@ -29,6 +30,7 @@ from robustviews.regimes import REGIMES, Free
 from robustviews.study import fingerprint, load_study
 from robustviews.study import jobs as pending
 from robustviews.study.schema import Encoder, Optimizer
+from tests.unit.tiny_models import VIEWS
 
 CPU = torch.device("cpu")
 SHAPE = Encoder(width=2, hidden=16, projection=8)
@@ -91,7 +93,7 @@ def last(answers):
 @pytest.mark.parametrize("regime", REGIMES)
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_in_every_regime_can_be_measured(method, regime):
-    count = {"supervised": 1, "simclr": 2}.get(method, 4)
+    count = VIEWS[method]
     about = training(METHODS[method](), REGIMES[regime](), count)
     answer = last(measure.training_step(about, CPU, 0.1))
     assert answer["seconds"] > 0
@@ -186,6 +188,38 @@ def test_a_start_is_measured_in_a_separate_process():
     (answer,) = start_up.start({"kind": "table", "threads": 1}, CPU, 60.0)
     assert 0 < answer["seconds"] < 60
     assert 2**20 < answer["bytes"] < 2**30
+
+
+@pytest.mark.parametrize(("kinds", "at_once"), [(4, 2), (4, 3), (1, 3), (2, 5), (0, 2)])
+def test_as_many_starts_run_at_a_time_as_jobs(kinds, at_once, monkeypatch):
+    together = threading.Barrier(at_once)
+    begun = []
+
+    def start(about, _device, _seconds):
+        begun.append(about["kind"])
+        together.wait(10)  # raises unless `at_once` starts run at the same time
+        yield {"seconds": float(about["kind"])}
+
+    monkeypatch.setattr(start_up, "start", start)
+    abouts = [{"kind": number} for number in range(kinds)]
+    answers = start_up.starts(abouts, CPU, 60.0, at_once=at_once)
+    assert answers == [{"seconds": float(number)} for number in range(kinds)]
+    assert len(begun) % at_once == 0
+    assert set(begun) == set(range(kinds))
+
+
+@pytest.mark.parametrize("gain", [2.0, 0.5])
+def test_the_gain_of_compiling_is_that_of_one_size(gain, monkeypatch):
+    def took(_encoder, _about, images, views, *, compiling=None):
+        if compiling is not None:
+            compiling.append(40.0)
+        return 1e-3 * images * views.count / (1.0 if compiling is None else gain)
+
+    monkeypatch.setattr(measure, "_minibatch_seconds", took)
+    *_, eager, compiled = measure.training_step(training(batch_size=100, compile=True), CPU, 9.0)
+    assert "compiling" not in eager
+    assert compiled["compiling"] == 40
+    assert compiled["seconds"] == pytest.approx(eager["seconds"] / max(gain, 1.0))
 
 
 # Passes of an attack
@@ -444,9 +478,10 @@ def test_measured_answers_are_enough_for_every_job(tmp_path, monkeypatch):
     context = {"device": "cpu", "threads": 1, "at_once": 1, "deterministic": True}
     measured = {}
     for question in estimate.questions(study, jobs, context):
-        stage, about = calibrate.STAGES[question.stage], question.about
-        start = {"seconds": 1.0, "bytes": 1.0} if question.stage == "start" else None
-        measured[question.key] = (start or last(stage(about, CPU, 0.5))) | {"weight": 1.0}
+        answer = {"seconds": 1.0, "bytes": 1.0}
+        if question.stage != "start":
+            answer = last(calibrate.STAGES[question.stage](question.about, CPU, 0.5))
+        measured[question.key] = answer | {"weight": 1.0}
     results = estimate.estimates(study, jobs, context, measured)
     assert all(result.amount is not None and result.amount.seconds > 0 for result in results)
     assert not any(result.rough for result in results)

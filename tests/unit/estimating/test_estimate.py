@@ -94,7 +94,7 @@ def test_another_spec_makes_a_job_and_its_dependents_pending_but_nothing_else():
         f"{run}/rle" for run, probe in plan.heads(study) if probe == "rle"
     }
     assert ("report", "") in jobs
-    assert ("examples", "") not in jobs
+    assert ("curves", "") not in jobs
 
 
 @pytest.mark.parametrize("damage", ["missing", "damaged", "output", "list"])
@@ -217,28 +217,32 @@ def test_a_training_takes_its_start_and_every_minibatch_of_every_pass():
     taken = amount_of(
         small_study(datasets=DIGITS), "pretrain", "emp-free3-digits-s0"
     )  # 3 passes, 12 minibatches
-    assert taken == Amount(3 + 3 * 12 * 0.5, 100 + 1200 * 3 * 32**2 + 1000, 77)
+    expected = Amount(3 + 3 * 12 * 0.5, 100 + 1200 * 3 * 32**2 + 1000, 77)
+    assert replace(taken, passes=0, flop=0) == expected
+    assert taken.passes == 3 * 12 * 100 * 4 * 3  # 100 images, 4 views, 3 replays
 
 
-def test_the_note_of_a_compiled_training_names_what_is_not_counted():
-    study = small_study()
-    plain = amount_of(study, "pretrain", "emp-free3-digits-s0")
-    compiled = small_study(
-        runs=study.runs | {"emp-free3": replace(study.runs["emp-free3"], compile=True)}
-    )
-    taken = amount_of(compiled, "pretrain", "emp-free3-digits-s0")
-    assert taken == replace(plain, note=taken.note)
-    assert "compiling" in taken.note
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_compiling_is_counted_where_it_is_measured_and_its_note_says_where_not(device):
+    plain = divided(device, 2, ranks=1)
+    unknown = divided(device, 2, ranks=1, compiles=True)
+    assert unknown == replace(plain, note=unknown.note)
+    assert ("no time was left to compile" in unknown.note) == (device == "cuda")
+    if device == "cuda":
+        known = divided(device, 2, ranks=1, compiles=True, compiling=40.0)
+        assert known == replace(plain, seconds=plain.seconds + 40)
 
 
-def divided(device, at_once, ranks=4):
+def divided(device, at_once, ranks=4, *, compiles=False, **more):
     """Return the amount of a training of 36 minibatches in several processes."""
     study = small_study(datasets=DIGITS, runtime=Runtime(ranks=ranks))
+    run = replace(study.runs["emp-free3"], compile=compiles)
+    study = replace(study, runs=study.runs | {"emp-free3": run})
     context = CONTEXT | {"device": device, "at_once": at_once}
     jobs = [pending.jobs(study)["pretrain", "emp-free3-digits-s0"]]
     start, step = {"seconds": 3.0, "bytes": 100.0}, {"seconds": 0.5, "step_bytes": 1e3, "disk": 7.0}
     questions = estimate.questions(study, jobs, context)
-    measured = {q.key: start if q.stage == "start" else step for q in questions}
+    measured = {q.key: start if q.stage == "start" else step | more for q in questions}
     (result,) = estimate.estimates(study, jobs, context, measured)
     return result.amount
 
@@ -270,11 +274,14 @@ def test_a_probe_takes_its_images_once_and_its_updates_in_every_epoch():
         small_study(datasets=DIGITS), "probe", "simclr-pgd5-digits-s0/rle"
     )  # 5 minibatches of 256
     assert taken.seconds == pytest.approx(3 + 1200 * 0.01 + 3 * 5 * 0.1)
+    steps = small_study().probes["rle"].steps
+    assert taken.passes == 3 * 1200 * (steps + 1)
 
 
 def test_an_attack_takes_every_radius_and_its_note_states_the_assumed_survivors():
     taken = amount_of(small_study(datasets=DIGITS), "attack", "emp-free3-digits-s0/rle/pgd20")
     whole = 2 * 597 * (20 * 0.01 + 10 * 0.02)
+    assert taken.passes == pytest.approx(amounts.SURVIVORS * 2 * 597 * 20)
     assert taken.seconds == pytest.approx(3 + amounts.SURVIVORS * whole)
     assert "50% of images are taken to survive" in taken.note
 

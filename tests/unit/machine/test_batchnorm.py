@@ -5,12 +5,15 @@ tests/reference/test_ranks.py tests it in several processes, in float64.
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from robustviews.machine.batchnorm import SynchronisedBatchNorm
+from robustviews.machine import distributed
+from robustviews.machine.batchnorm import SynchronisedBatchNorm, synchronise
 
 CHANNELS = 8
 SHAPES = {"flat": (64, CHANNELS), "contiguous": (16, CHANNELS, 9, 9)}
@@ -116,3 +119,23 @@ def test_backward_gives_both_pairs_of_statistics_since_cuda_and_cpu_read_differe
     torch.testing.assert_close(saved_inverse, (variance + eps).rsqrt())
     assert not train
     assert {tensor.dtype for tensor in (d_y, inputs, weight, mean, variance)} == {torch.float32}
+
+
+def test_on_a_gpu_torch_s_own_batch_norm_uses_all_ranks(monkeypatch):
+    class OnCuda(nn.Module):
+        """A network whose parameters pretend to be on a GPU."""
+
+        def __init__(self):
+            super().__init__()
+            self.part = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+
+        def parameters(self, recurse=True):
+            return iter([SimpleNamespace(is_cuda=True)])
+
+    monkeypatch.setattr(distributed, "ranks", lambda: 2)
+    net = OnCuda()
+    norm = net.part[1]
+    synchronise(net)
+    assert type(net.part[1]) is nn.SyncBatchNorm
+    assert net.part[1].weight is norm.weight
+    assert net.part[1].running_var is norm.running_var

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
 
 from robustviews import step
 from robustviews.augment import Views
-from robustviews.machine import compiler, distributed
+from robustviews.machine import compiler
 from robustviews.methods import EmpSsl, SimClr
+from robustviews.network import build_network
 from robustviews.regimes import Free, Pgd
 from tests.unit.tiny_models import SIZE, tiny_encoder, train
 
@@ -48,16 +53,6 @@ def test_a_trial_changes_neither_statistics_nor_parameters_nor_gradients():
         assert torch.equal(value, before[name]), name
 
 
-def test_several_ranks_train_without_the_compiler_and_report_why(monkeypatch):
-    monkeypatch.setattr(compiler, "EAGER_DEVICES", ())
-    monkeypatch.setattr(distributed, "ranks", lambda: 2)
-    encoder = tiny_encoder()
-    shape = {"method": EmpSsl(), "regime": Free(), "views": Views(count=2), "size": SIZE}
-    done = step.compile_encoder(encoder, **shape, batch_size=4)
-    assert done == (compiler.ON_SEVERAL, 0.0)
-    assert encoder._compiled_call_impl is None
-
-
 def test_a_failed_compilation_keeps_the_encoder_and_reports_the_reason():
     def broken(*_):
         raise RuntimeError("no compiler here\n" + "and much more " * 100)
@@ -86,7 +81,7 @@ def test_the_trial_has_the_shapes_of_the_training_and_updates_nothing(
     def note(encoder, trial, **_):
         before = [parameter.detach().clone() for parameter in encoder.parameters()]
         encoder.register_forward_hook(lambda _, images, __: shapes.append(images[0].shape))
-        allowed = torch.backends.cuda.matmul
+        allowed = torch.backends.cudnn
         encoder.register_forward_hook(lambda *_: rounded.add(allowed.allow_tf32))
         trial()
         assert all(
@@ -99,9 +94,8 @@ def test_the_trial_has_the_shapes_of_the_training_and_updates_nothing(
     # The parameters are on the CPU: only their reported device differs.
     monkeypatch.setattr(compiler, "EAGER_DEVICES", ())
     encoder.precision = "tf32"
-    step.compile_encoder(
-        encoder, method=method, regime=regime, views=views, size=SIZE, batch_size=4
-    )
+    net = build_network(encoder, method).train()
+    step.compile_encoder(net, method=method, regime=regime, views=views, size=SIZE, batch_size=4)
     encoder.precision = "fp32"
     assert rounded == {True}
     during = set(shapes)
@@ -142,3 +136,29 @@ def test_on_a_cpu_a_training_is_not_compiled_and_its_record_states_it():
     assert done.compilation == compiler.ON_CPU
     assert done.compile_seconds == 0
     assert train(tiny_encoder(), method=SimClr(), regime=Free(), epochs=1).compilation == "eager"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("g++"), reason="on a CPU the compiler needs g++")
+def test_code_of_an_earlier_process_is_not_compiled_again(tmp_path):
+    code = """
+import torch
+from torch._dynamo.utils import counters
+from robustviews.machine import compiler
+
+class Net(torch.nn.Linear):
+    def forward(self, x):
+        return super().forward(x).relu()
+
+net, x = Net(4, 2), torch.ones(3, 4)
+assert compiler.try_compiled(net, lambda: net(x).sum().backward()).outcome == "compiled"
+print(counters["inductor"]["fxgraph_cache_hit"] > 0)
+"""
+    env = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    hits = [
+        subprocess.run(
+            [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
+        ).stdout.strip()
+        for _ in range(2)
+    ]
+    assert hits == ["False", "True"]

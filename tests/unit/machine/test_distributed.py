@@ -111,7 +111,7 @@ def test_a_rank_is_given_its_share_of_every_minibatch(monkeypatch):
     for rank in (0, 1):
         monkeypatch.setattr(distributed, "ranks", lambda: 2)
         monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
-        monkeypatch.setattr("robustviews.pretrain.synchronise", lambda _: None)
+        monkeypatch.setattr("robustviews.network.synchronise", lambda _: None)
         _, own = note(count=13, batch_size=4, method=SimClr())
         for (batch, _), (all_of_it, _) in zip(own.given, whole.given, strict=True):
             part = slice(2 * rank, 2 * rank + 2)

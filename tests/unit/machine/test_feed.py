@@ -119,6 +119,21 @@ def test_reading_continues_while_a_minibatch_is_used(mapped, monkeypatch):
         assert all_read.wait(10)  # the others are not requested yet
 
 
+def test_minibatches_that_several_threads_read_come_in_order(mapped, monkeypatch):
+    together, of_mapped = threading.Barrier(3), Mapped._read
+
+    def slowly(self, order):
+        together.wait(10)  # three threads read at the same time, or this raises
+        time.sleep(0.01 * (3 - int(order[0]) % 3))  # the first is the last to end
+        return of_mapped(self, order)
+
+    monkeypatch.setattr(Mapped, "_read", slowly)
+    reader = Mapped(mapped, CPU)
+    reader.readers = 3
+    orders = [torch.tensor([number]) for number in range(COUNT)]
+    assert torch.equal(torch.cat([rows for _, rows in reader.batches(orders)]), noise_images(COUNT))
+
+
 def test_a_file_is_read_from_front_to_back_within_a_minibatch(mapped):
     class Noting(np.ndarray):
         keys: list[int] = []  # noqa: RUF012  # one list for all views of it

@@ -17,7 +17,8 @@ from robustviews import step
 from robustviews.augment import Views
 from robustviews.machine import memory
 from robustviews.machine.memory import ShortageError
-from robustviews.methods import METHODS, Batch, EmpSsl
+from robustviews.methods import METHODS, Base, Batch, EmpSsl
+from robustviews.network import build_network
 from robustviews.probe import RobustLinearProbe
 from robustviews.regimes import Free, Pgd, Standard
 from tests.unit.tiny_models import (
@@ -63,7 +64,7 @@ class Plain(nn.Module):
 
 
 @dataclass(frozen=True)
-class Sum:
+class Sum(Base):
     """A method whose loss keeps nothing of its own."""
 
     supervised = False
@@ -99,7 +100,9 @@ def test_a_measurement_on_few_images_predicts_that_of_a_whole_minibatch(name):
         views=torch.rand(views.count, batch_size, 3, 16, 16),
         labels=torch.arange(batch_size) % CLASSES,
     )
-    weights = {parameter.data_ptr() for parameter in encoder.parameters()}
+    net = build_network(encoder, method)
+    parts = [*net.parameters(), *net.teacher.parameters()]
+    weights = {parameter.data_ptr() for parameter in parts}
     kept = {}
 
     def keep(value):
@@ -109,9 +112,10 @@ def test_a_measurement_on_few_images_predicts_that_of_a_whole_minibatch(name):
         return value
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
-        loss = method.train_loss(encoder, batch, method.target(batch))
+        loss = method.train_loss(net, batch, method.target(batch))
     truth = sum(kept.values())
-    truth += 4 * sum(parameter.numel() * 4 for parameter in encoder.parameters())
+    truth += 4 * sum(parameter.numel() * 4 for parameter in net.parameters())
+    truth += sum(parameter.numel() * 4 for parameter in net.teacher.parameters())
     truth += batch.images.numel() * 4 + batch.views.numel() * 4
     assert loss.isfinite()
     actual = needed(encoder, method, views=views, size=16, batch_size=batch_size)
@@ -266,6 +270,26 @@ def test_on_a_gpu_memory_that_torch_reserves_unused_is_available(monkeypatch):
 # Messages
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"encoder": {"width": 10**8}}, "weights beyond counting, .*; lower encoder.width"),
+        ({"encoder": {"width": 2, "hidden": 10**9}}, r"weights \S+ GiB, .*; lower encoder.width"),
+        ({"views": 10**8}, r"pixels \S+ GiB; lower batch_size or views.count"),
+        ({"batch_size": 10**9}, r"pixels \S+ GiB; lower batch_size or views.count"),
+    ],
+)
+def test_what_cannot_fit_is_refused_without_taking_memory(options, message, monkeypatch):
+    monkeypatch.setattr(memory, "available", lambda _: GIB)
+    usual = {"encoder": {"width": 2, "hidden": 16, "projection": 8}, "views": 2, "batch_size": 8}
+    shape = {"size": 8, "classes": None, "device": CPU, "title": "x"}
+    step.check_least(**usual, **shape)
+    with pytest.raises(
+        ShortageError, match=f"x: a training step needs more.* 1.0 GiB: .*{message}"
+    ):
+        step.check_least(**usual | options, **shape)
+
+
 def test_a_step_that_does_not_fit_is_refused_with_a_fix(monkeypatch):
     encoder = tiny_encoder()
     weights = sum(parameter.numel() * 4 for parameter in encoder.parameters())
@@ -362,6 +386,7 @@ from robustviews.datasets import open_split
 from robustviews.encoder import build_encoder
 from robustviews.machine.feed import Mapped, choose
 from robustviews.methods import EmpSsl
+from robustviews.network import build_network
 from robustviews.pretrain import pretrain
 from robustviews.regimes import Free
 

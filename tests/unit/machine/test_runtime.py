@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import io
 import math
@@ -297,42 +296,32 @@ def settings() -> tuple[bool, bool]:
 
 
 @pytest.mark.usefixtures("process")
-def test_float32_is_rounded_only_where_tf32_is_allowed():
+def test_tf32_is_allowed_in_convolutions_alone():
     runtime.configure(threads=1, deterministic=False)
     assert settings() == (False, False)
     with runtime.tf32(allowed=True):
-        assert settings() == (True, True)
+        assert settings() == (False, True)
         with runtime.tf32(allowed=False):
             assert settings() == (False, False)
-        assert settings() == (True, True)
+        assert settings() == (False, True)
     assert settings() == (False, False)
     with pytest.raises(ZeroDivisionError), runtime.tf32(allowed=True):
         _ = 1 / 0
     assert settings() == (False, False)
 
 
-@dataclasses.dataclass
-class OnCuda:
-    """A tensor that pretends to be on a GPU, as do its results."""
-
-    dtype: torch.dtype
-    is_cuda: bool = True
-
-    def float(self):
-        return "float32"
-
-    def double(self):
-        return "float64"
-
-
-def test_factors_that_cuda_would_round_become_float64():
-    for dtype in (torch.float32, torch.bfloat16):
-        assert runtime.widen(OnCuda(dtype)) == "float32"
-        with runtime.tf32(allowed=True):
-            assert runtime.widen(OnCuda(dtype)) == "float64"
-            assert runtime.widen(torch.ones(1, dtype=dtype)).dtype == torch.float32
+def test_losses_are_computed_in_float32_or_wider():
+    assert runtime.widen(torch.ones(1, dtype=torch.bfloat16)).dtype == torch.float32
     exact = torch.ones(1, dtype=torch.float64)
     assert runtime.widen(exact) is exact
+
+
+@pytest.mark.usefixtures("process")
+def test_no_algorithms_are_searched_for_shapes_that_are_computed_once():
+    torch.backends.cudnn.benchmark = True
+    with runtime.untuned():
+        assert not torch.backends.cudnn.benchmark
+    assert torch.backends.cudnn.benchmark
 
 
 @pytest.mark.parametrize(

@@ -60,9 +60,8 @@ def finished(tmp_path_factory):
     write_shown(root, study)
     made = [path.relative_to(root) for path in root.rglob("*") if path.is_file()]
     for run in plan.pretrainings(study):
-        for end in ("log", "tsv"):
-            artifacts.write_text(root / f"logs/tiny/pretrain/{run}.{end}", "")
-            artifacts.write_text(root / f"logs/tiny/probe/{run}/central.{end}", "")
+        artifacts.write_text(root / f"logs/tiny/pretrain/{run}.log", "")
+        artifacts.write_text(root / f"logs/tiny/probe/{run}/central.log", "")
     for name in ("table-table1", "table-table2", "frame", "report"):
         artifacts.write_text(root / f"logs/tiny/report/{name}.log", "")
     for path in made:
@@ -117,14 +116,14 @@ def test_a_removed_run_is_listed_with_all_its_files_and_then_removed(capsys):
     edit(WITHOUT, "")
     results = {name for name in before if name.startswith("results/") and RUN in name}
     logs = {name for name in before if name.startswith("logs/") and RUN in name}
-    assert (len(results), len(logs)) == (3 + 3 + 2 + 2, 4)
+    assert (len(results), len(logs)) == (3 + 3 + 2 + 2, 2)
     entries = {f"metadata of {name}" for name in results}
     assert set(orphaned()) == results | logs | entries
     assert main(["prune"]) == 0
     listed = capsys.readouterr().out
-    assert f"  logs/tiny/pretrain: {RUN}.log, {RUN}.tsv\n" in listed
+    assert f"  logs/tiny/pretrain: {RUN}.log\n" in listed
     assert "  .snakemake/metadata: 10 entries\n" in listed
-    assert "tiny: 24 orphaned files, " in listed
+    assert "tiny: 22 orphaned files, " in listed
     assert listed.endswith("to remove them: robustviews prune --yes\n")
     assert everything() == before
     assert main(["prune", "--yes"]) == 0

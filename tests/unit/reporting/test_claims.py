@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from robustviews.artifacts import write_text
-from robustviews.reporting import claims, results
+from robustviews.reporting import claims, results, terminal
 from robustviews.study import load_study
 from robustviews.study.schema import Claim, Row, Table
 from tests.unit.results_tree import COLUMNS, small_study
@@ -183,9 +183,11 @@ def test_a_claim_that_the_papers_numbers_contradict_says_so_unless_ours_hold():
     assert (result.state, result.published) == ("holds", "fails")
 
 
-def test_markdown_has_a_line_per_claim_with_its_decisive_inequality():
-    text = claims.markdown(claims.evaluate(study(F1=["left > right on clean"]), frame(0.6, 0.5)))
-    assert "| F1 | words | holds | holds | left > right on digits/clean: difference +10.00" in text
+def test_the_text_of_claims_has_a_line_each_and_the_decisive_inequality():
+    outcomes = claims.evaluate(study(F1=["left > right on clean"]), frame(0.6, 0.5))
+    text = terminal.claims(outcomes, colour=False)
+    assert "F1     holds   holds              words" in text
+    assert "F1: left > right on digits/clean: difference +10.00" in text
     assert "published +2.00" in text
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from robustviews.reporting import figures, results
+from robustviews.reporting import figures, histories, results
 from robustviews.reporting.figures.style import BARS, COLOURS
 from robustviews.reporting.tables import row_values
 from robustviews.study.schema import Figure
@@ -101,6 +101,25 @@ def test_bars_have_a_panel_per_data_set_and_a_label_per_row(study, frame):
     assert labels == ["CF-AMC-SSL", "SimCLR | PGD_5", "supervised-free3"]
 
 
+def test_a_figure_of_radii_has_a_line_per_row_from_clean_accuracy_and_a_band(study, frame):
+    columns = ("digits/pgd20/8", "digits/clean", "digits/pgd20/4")
+    figure = Figure("T", columns, ROWS, kind="radius")
+    (axis,) = figures.draw(study, figure, frame).axes
+    row = row_values(study, figure, frame)[1]
+    by_radius = [row.cells[1], row.cells[2], row.cells[0]]
+    lines = [line for line in axis.lines if line.get_linestyle() == "-"]
+    assert len(lines) == len(axis.collections) == len(ROWS)
+    assert list(lines[1].get_xdata()) == [0, 4, 8]
+    assert list(lines[1].get_ydata()) == pytest.approx([100 * cell.ours for cell in by_radius])
+    band = axis.collections[1].get_paths()[0].vertices
+    assert band[:, 1].min() == pytest.approx(100 * min(cell.low for cell in by_radius))
+    assert band[:, 1].max() == pytest.approx(100 * max(cell.high for cell in by_radius))
+    assert axis.get_xscale() == "symlog"
+    assert axis.get_xlabel() == "radius (1/255)"
+    with pytest.raises(ValueError, match="at two radii"):
+        figures.draw(study, Figure("T", columns[:1], ROWS, kind="radius"), frame)
+
+
 def test_rows_with_the_same_label_are_distinguished_by_their_probe(study, frame):
     rows = {name: dataclasses.replace(row, label="same") for name, row in ROWS.items()}
     drawing = figures.draw(study, Figure("T", COLUMNS, rows), frame)
@@ -167,16 +186,20 @@ def test_a_demonstration_says_so_on_the_figure(frame):
     assert drawing.get_supxlabel() == "Demonstration only."
 
 
-def test_training_curves_have_a_panel_per_run_and_a_line_per_seed(study, root):
-    histories = results.histories(study, root)
-    drawing = figures.training_curves(study, histories)
+def test_training_curves_have_a_panel_per_method_and_a_line_per_run_and_seed(study, root):
+    curves = histories.read(study, root)
+    drawing = figures.training_curves(study, curves)
     panels = {axis.get_title(loc="left"): axis for axis in drawing.axes if axis.get_visible()}
-    assert list(panels) == ["CF-AMC-SSL", "simclr-pgd5", "supervised-free3"]
+    assert list(panels) == ["emp_ssl", "simclr", "supervised"]
     assert [len(axis.lines) for axis in panels.values()] == [3, 1, 1]
-    line = panels["simclr-pgd5"].lines[0]
-    assert list(line.get_ydata()) == [row["loss"] for row in histories["simclr-pgd5-digits-s0"]]
-    assert len({line.get_linestyle() for line in panels["CF-AMC-SSL"].lines}) == 3
-    assert figures.to_svg(drawing) == figures.to_svg(figures.training_curves(study, histories))
+    line = panels["simclr"].lines[0]
+    assert list(line.get_ydata()) == [row["loss"] for row in curves["simclr-pgd5-digits-s0"]]
+    seeds = panels["emp_ssl"].lines
+    assert len({line.get_linestyle() for line in seeds}) == 3
+    assert len({line.get_color() for line in seeds}) == 1
+    labels = [text.get_text() for text in panels["emp_ssl"].get_legend().get_texts()]
+    assert labels == ["CF-AMC-SSL"], "one entry per run"
+    assert figures.to_svg(drawing) == figures.to_svg(figures.training_curves(study, curves))
 
 
 def test_training_curves_without_trainings_are_an_empty_drawing(study):
@@ -202,6 +225,22 @@ def test_at_most_the_first_six_views_are_drawn():
     drawing = figures.example_views(views[0], views, views)
     shown = [axis.images[0].get_array() for axis in _axes(drawing) if axis.images]
     assert len(shown) == 1 + 3 * 6
+
+
+def test_adversarial_images_have_a_line_per_classifier_and_mark_wrong_predictions():
+    clean, adversarial = np.full((3, 4, 4), 0.5), np.full((3, 4, 4), 0.5)
+    adversarial[:, 0, 0] += 4 / 255
+    fooled = figures.Attacked(3, (clean, adversarial), ((3, 0.9), (5, 0.6)))
+    held = figures.Attacked(7, (clean, clean), ((7, 0.8), (7, 0.7)))
+    drawing = figures.adversarial_images({"one": [fooled, held], "two": [held, held]}, title="PGD")
+    axes = drawing.axes
+    assert len(axes) == 2 * 2 * 3
+    titles = [axis.get_title() for axis in axes[:6]]
+    assert titles == ["3: 90%", "\N{BALLOT X} 5: 60%", "", "7: 80%", "7: 70%", ""]
+    added = np.asarray(axes[2].images[0].get_array())
+    assert added[0, 0] == pytest.approx([0.5 + 10 * 4 / 255] * 3)
+    assert added[1, 1] == pytest.approx([0.5] * 3)
+    assert [axis.get_ylabel() for axis in axes[::6]] == ["one", "two"]
 
 
 def test_example_views_without_a_perturbation_are_grey():

@@ -9,7 +9,7 @@ import pytest
 from robustviews import artifacts
 from robustviews.cli import main
 from robustviews.reporting import results
-from robustviews.reporting.tables.metrics import metrics
+from robustviews.reporting.tables.metrics import headline, metrics
 from tests.unit.results_tree import COLUMNS, small_study, write_tree
 from tests.workflow.project import TINY
 
@@ -38,6 +38,25 @@ def test_cells_that_were_not_run_are_left_out(tmp_path):
     write_tree(tmp_path, study)
     frame = [row for row in results.frame(study, tmp_path) if row["attack"] != "autoattack"]
     assert metrics(study, frame)["aa"] == {"free": {}}
+
+
+def test_the_headline_fits_into_a_line_and_leaves_out_struck_rows(tmp_path):
+    study = small_study()
+    write_tree(tmp_path, study)
+    frame = results.frame(study, tmp_path)
+    every = metrics(study, frame)["table1"]
+    shown = headline(study, frame)
+    robust = {row: cells["digits/pgd20/8"] for row, cells in every.items()}
+    assert shown["attack"] == "digits/pgd20/8"
+    assert shown["robust_best"] == pytest.approx(max(robust.values()), abs=0.01)
+    assert robust[shown["best_row"]] == max(robust.values())
+    assert shown["robust_mean"] == pytest.approx(sum(robust.values()) / 3, abs=0.01)
+    assert shown["clean_mean"] == pytest.approx(
+        sum(cells["digits/clean"] for cells in every.values()) / 3, abs=0.01
+    )
+    struck = [{**row, "sanity": "AS9"} if row["eps"] else row for row in frame]
+    assert "robust_mean" not in headline(study, struck)
+    assert len(shown) <= 7
 
 
 def test_struck_cells_are_left_out(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 from scipy import stats
 
@@ -42,6 +43,19 @@ def test_a_difference_beyond_what_one_more_training_explains_is_different(publis
     predicted = 0.002 * math.sqrt(1 + 1 / 3)
     assert verdict.state == "different"
     assert verdict.p == pytest.approx(2 * stats.t.sf(0.1 / predicted, 2))
+
+
+def test_heads_of_the_same_encoders_add_no_degrees_of_freedom():
+    """Accuracies of four heads differ by constants; intervals must cover 95 % of the truths."""
+    random, covered = np.random.default_rng(0), 0
+    for _ in range(2000):
+        trainings = 0.5 + 0.01 * random.standard_normal(3)
+        column = [sample(*trainings + 0.01 * head, n=10**6, total=10**6) for head in range(4)]
+        spreads = verdicts.spreads_of(column, ["encoder"] * 4)
+        low, high = verdicts.interval(column[0], spreads[0])
+        covered += low <= 0.5 <= high
+    assert 0.94 < covered / 2000 < 0.96
+    assert verdicts.spreads_of(column, list("abcd"))[0].freedom == 8
 
 
 def test_a_large_difference_of_trainings_that_spread_is_undecided():

@@ -118,6 +118,75 @@ ONE_MISTAKE = {
         "probes.rle.step_size",
         "5 steps of 1/255 cannot reach 8/255; set step_size to 1.6 or more",
     ),
+    "relative steps that cannot reach a radius": (
+        "{kind: pgd, eps: [4, 8]}",
+        "{kind: pgd, eps: [4, 8], steps: 40, relative_step: 0.02}",
+        "attacks.pgd20.steps",
+        "40 steps of relative_step eps cannot reach 4/255, 8/255; set relative_step to 0.03",
+    ),
+    "steps that leap across the smallest ball": (
+        "{kind: pgd, eps: [4, 8]}",
+        "{kind: pgd, eps: [4, 8], step_size: 8.5}",
+        "attacks.pgd20.step_size",
+        "a step of 8.5/255 is more than twice the radius 4/255; write relative_step: 0.1",
+    ),
+    "both sizes of a step": (
+        "{kind: pgd, eps: [4, 8]}",
+        "{kind: pgd, eps: [4, 8], step_size: 2.55, relative_step: 0.1}",
+        "attacks.pgd20.relative_step",
+        "replaces step_size; remove one of both",
+    ),
+    "an attack on features from the images": (
+        "{kind: pgd, eps: [4, 8]}",
+        "{kind: pgd, eps: [4, 8], loss: feature_mse}",
+        "attacks.pgd20.loss",
+        "loss: feature_mse needs random_start: true",
+    ),
+    "minutes over all radii": (
+        "digits/minutes]",
+        "digits/minutes/retained]",
+        f"{TABLE}.columns[2]",
+        "`minutes` takes no radius; write digits/minutes",
+    ),
+    "a published value over all radii": (
+        "digits/pgd20/4, digits/minutes]\n    rows:\n      free: {run: emp-free,",
+        "digits/pgd20/e50, digits/minutes]\n    rows:\n      free: {@run: emp-free,",
+        f"{TABLE}.rows.free.published",
+        "`digits/pgd20/e50` is compared with no published value; write null",
+    ),
+    "a worst case of one attack": (
+        "aa: {kind: autoattack, eps: [8]}",
+        "aa: {kind: autoattack, eps: [8]}\n  worst: {kind: worst_case, of: [aa], eps: [8]}@",
+        "attacks.worst.of",
+        "expected two attacks or more, found one; name another",
+    ),
+    "a worst case at a radius that an attack does not have": (
+        "aa: {kind: autoattack, eps: [8]}",
+        "aa: {kind: autoattack, eps: [8]}\n  worst: {kind: worst_case, of: [pgd20, aa], eps: [4]}@",
+        "attacks.worst.of[1]",
+        "`aa` has no results at eps 4; add to its `eps`, or leave these radii out",
+    ),
+    "a worst case of attacks in two norms": (
+        "aa: {kind: autoattack, eps: [8]}",
+        "aa: {kind: autoattack, eps: [8], norm: l2}\n"
+        "  worst: {kind: worst_case, of: [pgd20, aa], eps: [8]}@",
+        "attacks.worst.of[1]",
+        "`aa` has norm: l2, this worst case linf; give both the same",
+    ),
+    "a worst case of attacks on fewer images": (
+        "aa: {kind: autoattack, eps: [8]}",
+        "aa: {kind: autoattack, eps: [8], images: 50}\n"
+        "  worst: {kind: worst_case, of: [pgd20, aa], eps: [8]}@",
+        "attacks.worst",
+        "expected the smallest number of its attacks, found nothing; write images: 50",
+    ),
+    "a worst case of itself": (
+        "aa: {kind: autoattack, eps: [8]}",
+        "aa: {kind: autoattack, eps: [8]}\n"
+        "  worst: {kind: worst_case, of: [pgd20, worst], eps: [8]}@",
+        "attacks.worst.of[1]",
+        "`worst` is a worst case itself; name its attacks",
+    ),
     "checks at a radius that is not attacked": (
         "seeds: [0, 1]",
         "sanity: {eps: 7}\nseeds: [0, 1]",
@@ -271,6 +340,18 @@ ONE_MISTAKE = {
         f"{TABLE}.rows.free.published[0]",
         "must be at least 0, found -75.9",
     ),
+    "beyond what any number may be": (
+        "{kind: linear, epochs: 2}",
+        "{kind: linear, epochs: 2, lr: 1.0e+300}",
+        "probes.central.lr",
+        "must be at most 1e+30, found 1e+300",
+    ),
+    "longer than any training": (
+        "    epochs: 3",
+        "    epochs: 2000000000",
+        f"{RUN}.epochs",
+        "must be at most 1e+09, found 2000000000",
+    ),
     "below its range": ("epochs: 3", "epochs: 0", f"{RUN}.epochs", "must be at least 1, found 0"),
     "above its range": (
         "replays: 3, eps: 4",
@@ -337,7 +418,7 @@ ONE_MISTAKE = {
     ),
     "attack no folder name": (
         "attacks:",
-        "attacks:\n  PGD: {kind: pgd, eps: [1]}@",
+        "attacks:\n  PGD: {kind: pgd, eps: [4]}@",
         "attacks.PGD",
         "'PGD' is not a usable name",
     ),
@@ -374,7 +455,7 @@ ONE_MISTAKE = {
     ),
     "reserved name of an attack": (
         "attacks:",
-        "attacks:\n  clean: {kind: pgd, eps: [1]}@",
+        "attacks:\n  clean: {kind: pgd, eps: [4]}@",
         "attacks.clean",
         "`clean` is a reserved name; choose another name",
     ),
@@ -401,6 +482,18 @@ ONE_MISTAKE = {
         "    datasets: []\n    epochs: 3",
         f"{RUN}.datasets",
         "expected at least one entry, found none",
+    ),
+    "no projector": (
+        "    epochs: 3",
+        "    encoder: {hidden: null}\n    epochs: 3",
+        f"{RUN}.encoder.hidden",
+        "this method adds no projector of its own; expected a number, found null",
+    ),
+    "only a warm-up": (
+        "    epochs: 3",
+        "    optimizer: {warmup_epochs: 3}\n    epochs: 3",
+        f"{RUN}.optimizer.warmup_epochs",
+        "3 of 3 passes leave none for the schedule; lower it",
     ),
     "seed twice": ("seeds: [0, 1]", "seeds: [0, 0]", "seeds[1]", "0 occurs twice; remove one"),
     "no seed": ("seeds: [0, 1]", "seeds: []", "seeds", "expected at least one entry, found none"),
@@ -468,7 +561,8 @@ ONE_MISTAKE = {
         "digits/pgd20/4",
         "digits/pgd20/1..2",
         f"{TABLE}.columns[1]",
-        "expected <dataset>/clean, <dataset>/<attack>/<eps> or <dataset>/minutes, found 'digits/",
+        "expected <dataset>/clean, <dataset>/<attack>/<eps>, <dataset>/<attack>/retained, "
+        "<dataset>/<attack>/e50 or <dataset>/minutes, found 'digits/",
     ),
     "column that is none": ("digits/clean", "clean", f"{TABLE}.columns[0]", "found 'clean'"),
     "too few published values": (

@@ -134,13 +134,13 @@ RERUNS = {
     "losses.total_coding_rate": {"pretrain emp-std", "pretrain emp-free"},
     "regimes.Free.train_batch": {"pretrain emp-free", "pretrain simclr-free"},
     "optim.Lars": PRETRAIN,
-    "pretrain.make_batch": PRETRAIN,
+    "step.make_batch": PRETRAIN,
     "augment.make_views": PRETRAIN | {"probe crops", "attack crops pgd"},
     "resnet.ResNet.forward": PRETRAIN | PROBE | ATTACK,
     "machine.batchnorm.SynchronisedBatchNorm.forward": PRETRAIN,
     "machine.distributed.total": PRETRAIN,
     "machine.distributed.share": PRETRAIN,
-    "methods.divide": PRETRAIN,
+    "methods.protocol.divide": PRETRAIN,
     "machine.runtime.counter_uniform": PRETRAIN | {"probe crops", "attack crops pgd"},
     "machine.runtime.configure": PRETRAIN | PROBE | ATTACK,
     "datasets.splits.open_split": PRETRAIN | PROBE | ATTACK,
@@ -165,7 +165,7 @@ def test_an_edit_reruns_the_jobs_that_use_the_code_and_no_others(name, changed):
 def test_new_methods_regimes_probes_attacks_and_data_sets_rerun_nothing(changed):
     def edit(source: Path) -> None:
         for table, module in {
-            "METHODS": "methods",
+            "METHODS": "methods/__init__",
             "REGIMES": "regimes",
             "PROBES": "probe/probes",
             "ATTACKS": "attacks/projected_gradient",
@@ -212,7 +212,7 @@ def test_a_backbone_reruns_everything_that_has_a_network(changed):
 
 
 def test_a_recipe_of_colours_reruns_the_jobs_that_make_views(changed):
-    edit = replaced(r"jitter=0\.8", "jitter=0.7", "augment")
+    edit = replaced(r"jitter=0\.8", "jitter=0.7", "recipes")
     assert changed(edit) == PRETRAIN | {"probe crops", "attack crops pgd"}
 
 

@@ -107,11 +107,26 @@ def test_a_block_may_hold_a_part_of_the_options_of_a_kind(tmp_path):
 
 def test_each_row_reports_which_data_set_its_run_lacks(tmp_path):
     path = write(tmp_path, ("digits/minutes]", "other/minutes]"))
-    expected = "a column needs `other`, but run `{}` has only digits"
+    expected = (
+        "a column needs `other`, but run `{}` has only digits; add it there, or transfer by "
+        "pretrained_on: digits"
+    )
     assert mistakes(path) == [
         (36, f"{TABLE}.rows.free.run", expected.format("emp-free")),
         (37, f"{TABLE}.rows.own.run", expected.format("supervised")),
     ]
+
+
+def test_each_row_reports_a_probe_of_the_pre_feature_of_a_backbone_alone(tmp_path):
+    change = (
+        "    method: emp_ssl\n    views: {count: 4}",
+        "    method: byol\n    encoder: {hidden: null}",
+    )
+    reported = mistakes(write(tmp_path, change))
+    rows = ("tables.main.rows.free.probe", "figures.bars.rows.free.probe")
+    assert tuple(key for _, key, _ in reported) == rows
+    assert "`rle` reads the pre-feature, which run `emp-free` has not" in reported[0][2]
+    assert "use feature: backbone" in reported[0][2]
 
 
 def test_two_runs_may_not_share_a_folder(tmp_path):
@@ -137,7 +152,11 @@ def test_clean_accuracy_needs_an_attack(tmp_path):
         ("digits/pgd20/8", "digits/minutes"),
     )
     message = "clean accuracy is read from an attack's flags; add one to `attacks`"
-    assert mistakes(path) == [(32, f"{TABLE}.columns[0]", message)]
+    bars = "kind: bars needs a column digits/<attack>/<eps>"
+    assert mistakes(path) == [
+        (32, f"{TABLE}.columns[0]", message),
+        (39, "figures.bars.columns", bars),
+    ]
 
 
 def test_all_mistakes_are_reported_at_once_in_the_order_of_the_file(tmp_path):

@@ -29,6 +29,7 @@ from robustviews.study import (
     cells,
     folders,
     jobs,
+    networks,
     plan,
     specs,
 )
@@ -58,6 +59,26 @@ TABLE = Table(
     },
 )
 FIGURE = Figure("A figure", ("other/clean", "digits/clean"), {"only": Row("emp", "crops")})
+
+
+def test_an_attack_on_an_ncrop_head_may_have_fewer_images():
+    fewer = study(attacks={**ATTACKS, "pgd": PgdAttack(eps=(8.0,), images=50, ncrop_images=7)})
+    images = {
+        probe: specs.attack_spec(fewer, "emp-digits-s3", probe, "pgd")["attack"]["images"]
+        for probe in PROBES
+    }
+    assert images == dict.fromkeys(PROBES, 50) | {"crops": 7}
+    same = plan.attack_on(fewer, "rle", "pgd"), plan.attack_on(fewer, "own", "aa")
+    assert same == (PgdAttack(eps=(8.0,), images=50), ATTACKS["aa"])
+
+
+def test_only_folded_batch_norms_are_a_part_of_a_spec():
+    folded = study(runtime=Runtime(fold_batchnorm=True))
+    for attacked, value in ((study(), None), (folded, True)):
+        assert specs.attack_spec(attacked, "emp-digits-s3", "rle", "pgd").get("fold") is value
+        assert specs.probe_spec(attacked, "emp-digits-s3", "rle").get("fold") is value
+        arguments = specs.attack_arguments(attacked, "emp-digits-s3", "rle", "pgd")
+        assert arguments["fold"] is bool(value)
 
 
 def study(**changes: Any) -> Study:
@@ -190,10 +211,14 @@ def test_cells_come_row_by_row_with_all_their_fields():
         entry="emp",
         probe="rle",
         seeds=(3, 5),
-        runs=("emp-digits-s3", "emp-digits-s5"),
+        networks=tuple(
+            networks.Network("emp", "digits", seed, networks.Pretraining("emp", "digits", seed))
+            for seed in (3, 5)
+        ),
         attack="pgd",
         published=None,
     )
+    assert cells[1].runs == ("emp-digits-s3", "emp-digits-s5")
     assert [cell.published for cell in cells[:4]] == [75.9, None, "unavailable", 97.0]
     assert [cell.published for cell in cells[4:]] == [None] * 4
     assert [cell.eps for cell in cells[:4]] == [None, 4.0, 8.0, None]
@@ -218,6 +243,27 @@ def test_the_label_of_a_cell_is_that_of_its_row_else_its_run_else_the_run_name()
     rows = {"a": Row("simclr", "rle", label="A"), "b": Row("simclr", "rle"), "c": Row("emp", "rle")}
     table = Table("A table", ("digits/minutes",), rows)
     assert [cell.label for cell in plan.cells(study(), table)] == ["A", "SimCLR", "emp"]
+
+
+def test_the_adversarial_images_are_those_of_the_middle_attacked_column_of_the_main_table():
+    columns = ("digits/clean", "digits/pgd/4", "digits/pgd/8", "digits/minutes", "other/pgd/4")
+    rows = {"first": Row("emp", "rle"), "second": Row("simclr", "rle")}
+    shown = plan.example_attacks(study(tables={"one": Table("A table", columns, rows)}))
+    assert [(cell.row, cell.column) for cell in shown] == [
+        ("first", "digits/pgd/8"),
+        ("second", "digits/pgd/8"),
+    ]
+    made = jobs.jobs(study())["examples", ""]
+    assert ("probe", "emp-digits-s3/rle") in made.needs
+    assert ("probe", "emp-digits-s5/rle") not in made.needs, "the first seed alone"
+
+
+def test_a_study_without_attacked_columns_has_no_adversarial_images():
+    plain = study(tables={"one": Table("A table", ("digits/clean",), {"a": Row("emp", "rle")})})
+    for without in (plain, study(tables={})):
+        assert plan.example_attacks(without) == ()
+        names = {path.name for path in jobs.jobs(without)["examples", ""].writes}
+        assert names == {"views.svg", "views.png"}
 
 
 def test_a_run_has_its_own_seeds_or_those_of_the_study():
@@ -459,13 +505,13 @@ def test_only_the_report_is_rebuilt_when_the_code_of_the_audit_changes(monkeypat
 
 def test_the_needs_of_some_tables_are_a_part_of_the_needs_of_the_study():
     of = study()
-    assert list(plan.pretrainings_of(of, FIGURE)) == [
+    assert list(plan.networks_of(of, FIGURE)) == [
         "emp-other-s3",
         "emp-other-s5",
         "emp-digits-s3",
         "emp-digits-s5",
     ]
-    assert set(plan.pretrainings_of(of)) == set(plan.pretrainings(of))
+    assert set(plan.networks_of(of)) == set(plan.pretrainings(of))
     assert set(plan.evaluations(of, TABLE)) < set(plan.evaluations(of))
     assert set(plan.evaluations(of, TABLE, FIGURE)) == set(plan.evaluations(of))
 

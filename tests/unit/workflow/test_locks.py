@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -30,10 +31,13 @@ with locks.acquire(Path(sys.argv[1]), sys.argv[2]):
     print("locked", flush=True)
     sys.stdin.read()
 """
-ANNOUNCE = """\
+BEGIN = """\
 import sys
 from robustviews.workflow import locks
-locks.announce(sys.argv[1])
+from tests.unit.results_tree import small_study
+locks.begin(small_study())
+if sys.argv[1] == "on a cluster":
+    locks.runs_elsewhere()
 print("locked", flush=True)
 sys.stdin.read()
 """
@@ -42,7 +46,8 @@ sys.stdin.read()
 @contextmanager
 def another_process(code, *arguments):
     """Run code in a process of its own, as soon as it owns its lock."""
-    env = os.environ | {"PYTHONPATH": str(Path(robustviews.__file__).parents[1])}
+    paths = Path(robustviews.__file__).parents[1], Path(__file__).parents[3]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, paths))}
     command = [sys.executable, "-c", code, *map(str, arguments)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     process = subprocess.Popen(command, env=env, **pipes)
@@ -65,6 +70,7 @@ def leave_snakemake_lock(*files):
     lock = Path(".snakemake/locks/0.output.lock")
     lock.parent.mkdir(parents=True)
     lock.write_text("".join(f"{file}\n" for file in files), encoding="utf-8")
+    return lock
 
 
 def test_a_second_process_learns_which_one_does_the_job_and_how_to_end_it():
@@ -128,7 +134,7 @@ def test_there_is_no_notice_without_a_lock_on_files_of_the_study():
 def test_the_notice_names_the_snakemake_that_runs_and_its_jobs():
     leave_snakemake_lock("results/tiny/report.html")
     with (
-        another_process(ANNOUNCE, "tiny") as snakemake,
+        another_process(BEGIN, "here") as snakemake,
         another_process(ACQUIRE, FOLDER, "pretrain x") as job,
     ):
         notice = locks.notice(small_study())
@@ -138,15 +144,61 @@ def test_the_notice_names_the_snakemake_that_runs_and_its_jobs():
     assert "--unlock" not in notice
 
 
-def test_a_lock_that_a_killed_snakemake_left_can_be_removed():
-    leave_snakemake_lock(f"{folders.data_folder(small_study(), 'digits')}/record.json")
-    with another_process(ANNOUNCE, "tiny"):
+def test_the_lock_of_a_snakemake_that_is_proven_dead_is_removed_by_the_next_one():
+    with another_process(BEGIN, "here") as snakemake:
+        lock = leave_snakemake_lock("results/tiny/report.html")
+    assert "The next run removes its lock" in locks.notice(small_study())  # of a dry run
+    line = locks.begin(small_study())
+    assert f"lock of Snakemake of tiny (PID {snakemake.pid} on " in line
+    assert not lock.exists()
+    assert locks.notice(small_study()) == ""
+    (own,) = Path(".snakemake").glob("running-*")
+    assert str(os.getpid()) in own.name
+
+
+def _another_boot(stated):
+    return stated | {"boot": "another"}
+
+
+def _another_machine(stated):
+    return stated | {"host": "another"}
+
+
+def _living_process(stated):
+    return stated | {"pid": os.getppid()}
+
+
+def _unknown_boot(stated):
+    del stated["boot"]  # as of an older version
+    return stated
+
+
+@pytest.mark.parametrize(
+    "change", [_another_boot, _another_machine, _living_process, _unknown_boot, None]
+)
+def test_a_lock_whose_owner_may_be_alive_is_respected(change):
+    with another_process(BEGIN, "here" if change else "on a cluster"):
+        lock = leave_snakemake_lock("results/tiny/report.html")
+    (announced,) = Path(".snakemake").glob("running-*")
+    if change:
+        stated = change(json.loads(announced.read_text(encoding="utf-8")))
+        announced.write_text(json.dumps(stated), encoding="utf-8")
+    assert locks.begin(small_study()) == ""
+    assert lock.exists()
+    assert "snakemake --unlock" in locks.notice(small_study())
+
+
+@pytest.mark.parametrize("alive", [(BEGIN, "here"), (ACQUIRE, FOLDER, "pretrain x")])
+def test_the_lock_of_a_dead_snakemake_stays_while_another_or_one_of_its_jobs_lives(alive):
+    with another_process(BEGIN, "here"):
         pass
-    notice = locks.notice(small_study())
-    assert "was killed" in notice
-    assert "snakemake --unlock" in notice
-    assert "kill " not in notice
-    assert not list(Path(".snakemake").glob("running-*"))
+    (dead,) = Path(".snakemake").glob("running-*")
+    stated = dead.read_text(encoding="utf-8")
+    with another_process(*alive):
+        dead.write_text(stated, encoding="utf-8")
+        lock = leave_snakemake_lock("results/tiny/report.html")
+        assert locks.begin(small_study()) == ""
+        assert lock.exists()
 
 
 def test_the_notice_says_to_end_a_training_that_outlived_its_snakemake_first():

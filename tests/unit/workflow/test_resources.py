@@ -12,6 +12,7 @@ import pytest
 from robustviews import step
 from robustviews.encoder import build_encoder
 from robustviews.study import load_study, plan
+from robustviews.study.schema import Runtime
 from robustviews.study.shapes import shape_of
 from robustviews.workflow.resources import LONGEST, allocation
 
@@ -64,15 +65,16 @@ def test_a_job_on_a_gpu_asks_for_memory_of_the_host_for_its_images_but_not_for_i
 
 
 @pytest.mark.parametrize(
-    ("shorter", "longer"),
+    ("shorter", "longer", "ratio"),
     [
-        ("emp-crop16-free3-cifar10-s0/rle/pgd20", "emp-crop16-free3-cifar10-s0/rle/autoattack"),
-        ("simclr-crop-std-cifar10-s0/central/pgd20", "simclr-crop-std-cifar10-s0/crops64/pgd20"),
+        ("emp-crop16-free3-cifar10-s0/rle/pgd20", "emp-crop16-free3-cifar10-s0/rle/autoattack", 4),
+        # 64 views of a tenth of the images
+        ("simclr-crop-std-cifar10-s0/central/pgd20", "simclr-crop-std-cifar10-s0/crops64/pgd20", 1),
     ],
 )
-def test_an_attack_of_more_steps_or_on_more_views_asks_for_more_time(paper, shorter, longer):
+def test_an_attack_of_more_steps_or_on_more_views_asks_for_more_time(paper, shorter, longer, ratio):
     few, many = (allocation(paper, "attack", name, device=GPU) for name in (shorter, longer))
-    assert many.runtime > 4 * few.runtime
+    assert many.runtime > ratio * few.runtime
 
 
 def test_a_robust_probe_asks_for_more_time_than_one_on_features(paper):
@@ -182,6 +184,20 @@ def test_the_page_tells_what_the_paper_asks_for(paper, words, rule, belongs):
         (megabytes,) = {each.mem_mb for each in asked}
         words_here = words.format(called[rule != "data"])
         assert f"\n| {words_here} | {len(names)} | {span} | {megabytes / 1000} GB |\n" in page
+
+
+@pytest.mark.parametrize(
+    ("compiles", "ranks", "device", "cores"),
+    [(True, 1, GPU, 8), (True, 2, GPU, 16), (True, 1, "cpu", 3), (False, 2, GPU, 6)],
+)
+def test_a_training_that_is_compiled_asks_for_cores_to_compile(
+    compiles, ranks, device, cores, paper
+):
+    study = changed(paper, "emp-crop16-free3", compile=compiles)
+    study = dataclasses.replace(study, runtime=Runtime(threads=3, ranks=ranks))
+    name = "emp-crop16-free3-cifar10-s0"
+    assert allocation(study, "pretrain", name, device=device).cores == cores
+    assert allocation(study, "probe", f"{name}/rle", device=device).cores == 3
 
 
 def test_torch_is_not_asked():

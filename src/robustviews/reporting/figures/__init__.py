@@ -1,25 +1,49 @@
 """Figures of the results frame. Only this package imports matplotlib, and never its pyplot.
 
-A new kind of figure is a function like `charts.bars` and a row in `FIGURES`.
+A new kind of figure is a function of rows and title, such as `radius` in the module of that name,
+and a row in `FIGURES`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure as Drawing
 
-from robustviews.reporting.figures.charts import FIGURES
+from robustviews.reporting.figures.charts import bars, cost, tradeoff
+from robustviews.reporting.figures.radius import radius
 from robustviews.reporting.figures.style import GREY, STYLE, to_png, to_svg
-from robustviews.reporting.figures.trainings import example_views, training_curves
-from robustviews.reporting.tables.values import row_values
+from robustviews.reporting.figures.trainings import (
+    Attacked,
+    adversarial_images,
+    example_views,
+    training_curves,
+)
+from robustviews.reporting.tables.values import RowValues, row_values
 
 if TYPE_CHECKING:
     from robustviews.reporting.results import Result
     from robustviews.study.schema import Figure, Study
 
-__all__ = ["FIGURES", "draw", "example_views", "to_png", "to_svg", "training_curves"]
+FIGURES: dict[str, Callable[[list[RowValues], str], Drawing]] = {
+    "bars": bars,
+    "tradeoff": tradeoff,
+    "cost": cost,
+    "radius": radius,
+}
+
+__all__ = [
+    "FIGURES",
+    "Attacked",
+    "adversarial_images",
+    "draw",
+    "example_views",
+    "to_png",
+    "to_svg",
+    "training_curves",
+]
 
 
 def draw(study: Study, figure: Figure, frame: list[Result]) -> Drawing:

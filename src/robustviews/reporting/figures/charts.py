@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure as Drawing
@@ -42,7 +42,7 @@ def bars(rows: list[RowValues], title: str) -> Drawing:
         axis.grid(visible=False, axis="y")
         axis.spines["left"].set_visible(False)
         axis.tick_params(axis="y", length=0)
-    axes[0].set_yticks(range(len(rows)), _labels(rows))
+    axes[0].set_yticks(range(len(rows)), labels(rows))
     axes[0].set_ylim(len(rows) - 0.5, -0.5)
     handles: list[Artist] = [
         Patch(
@@ -53,10 +53,10 @@ def bars(rows: list[RowValues], title: str) -> Drawing:
         )
         for place, number in enumerate(largest)
     ]
-    handles += _struck_handles(rows)
+    handles += struck_handles(rows)
     if _has_published(rows):
         handles.append(legend_marker("D", "published", face="white", edge="black"))
-    _head(drawing, title, handles, columns=4 if len(panels) < 2 else 6)
+    head(drawing, title, handles, columns=4 if len(panels) < 2 else 6)
     return drawing
 
 
@@ -110,8 +110,8 @@ def _scatter(rows: list[RowValues], title: str, *, x_metric: str) -> Drawing:
     columns = min(3, len(panels))
     grid_rows = -(-len(panels) // columns)
     width = max(3.1 * columns, 6.2)
-    extra = [str(handle.get_label()) for handle in _struck_handles(rows)]
-    longest = max(map(len, [*_labels(rows), *extra]))
+    extra = [str(handle.get_label()) for handle in struck_handles(rows)]
+    longest = max(map(len, [*labels(rows), *extra]))
     per_line = max(1, int(width / (0.065 * longest + 0.5)))  # legend entries per line
     drawing = Drawing(figsize=(width, 2.8 * grid_rows + 0.18 * (len(rows) // per_line + 2)))
     axes = list(drawing.subplots(grid_rows, columns, squeeze=False).flat)
@@ -130,13 +130,13 @@ def _scatter(rows: list[RowValues], title: str, *, x_metric: str) -> Drawing:
     handles: list[Artist] = [
         legend_marker(marker, label, face=colour, edge=colour)
         for (marker, colour), label in zip(
-            map(_row_style, range(len(rows))), _labels(rows), strict=True
+            map(row_style, range(len(rows))), labels(rows), strict=True
         )
     ]
     if _has_published(rows):
         handles.append(legend_marker("o", "hollow: published", face="white", edge="black"))
-    handles += _struck_handles(rows)
-    _head(drawing, title, handles, columns=per_line)
+    handles += struck_handles(rows)
+    head(drawing, title, handles, columns=per_line)
     return drawing
 
 
@@ -149,7 +149,7 @@ def _logarithmic(axis: Axes) -> None:
 
 
 def _point(axis: Axes, x: CellValue, y: CellValue, place: int) -> None:
-    marker, colour = _row_style(place)
+    marker, colour = row_style(place)
     scale = 1 if x.column.is_minutes else PERCENT
     ours = theirs = None
     if x.ours is not None and y.ours is not None:
@@ -176,7 +176,8 @@ def _point(axis: Axes, x: CellValue, y: CellValue, place: int) -> None:
         axis.plot(*zip(ours, theirs, strict=True), ":", color=colour, linewidth=0.9, zorder=2)
 
 
-def _head(drawing: Drawing, title: str, handles: Sequence[Artist], *, columns: int) -> None:
+def head(drawing: Drawing, title: str, handles: Sequence[Artist], *, columns: int) -> None:
+    """Write the title of a drawing and its legend, in lines of so many entries."""
     drawing.legend(
         handles=handles,
         title=title,
@@ -204,11 +205,11 @@ def _measures(column: Column, dataset: str, metric: str) -> bool:
     return column.dataset == dataset and column.metric == metric
 
 
-def _labels(rows: list[RowValues]) -> list[str]:
+def labels(rows: list[RowValues]) -> list[str]:
     """Return the labels of the rows, with the probe if a label occurs twice."""
-    labels = [row.label for row in rows]
+    names = [row.label for row in rows]
     return [
-        f"{row.label} ({row.probe})" if labels.count(row.label) > 1 else row.label for row in rows
+        f"{row.label} ({row.probe})" if names.count(row.label) > 1 else row.label for row in rows
     ]
 
 
@@ -216,7 +217,7 @@ def _has_published(rows: list[RowValues]) -> bool:
     return any(isinstance(cell.published, float) for row in rows for cell in row.cells)
 
 
-def _struck_handles(rows: list[RowValues]) -> list[Artist]:
+def struck_handles(rows: list[RowValues]) -> list[Artist]:
     """Return the legend entry of numbers whose attack is not established, if there are any."""
     if not any(cell.struck for row in rows for cell in row.cells):
         return []
@@ -232,7 +233,7 @@ def _errors(cell: CellValue) -> list[list[float]]:
     return [[max(0.0, below) * PERCENT], [max(0.0, above) * PERCENT]]
 
 
-def _row_style(place: int) -> tuple[str, str]:
+def row_style(place: int) -> tuple[str, str]:
     """Return marker and colour of a row."""
     return MARKERS[place % len(MARKERS)], COLOURS[place % len(COLOURS)]
 
@@ -247,10 +248,3 @@ def _bar_look(place: int, *, is_struck: bool) -> dict[str, Any]:
 
 def _bar_style(place: int) -> tuple[str, str]:
     return BARS[place % len(BARS)]
-
-
-FIGURES: dict[str, Callable[[list[RowValues], str], Drawing]] = {
-    "bars": bars,
-    "tradeoff": tradeoff,
-    "cost": cost,
-}

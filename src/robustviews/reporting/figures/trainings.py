@@ -1,19 +1,19 @@
-"""Figures of trainings: loss curves, and example views."""
+"""Figures of trainings and attacks: loss curves, example views, adversarial images."""
 
 from __future__ import annotations
 
-import itertools
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import MaxNLocator
 
-from robustviews.reporting.figures.style import GREY, STYLE
-from robustviews.study import plan
+from robustviews.methods import METHODS
+from robustviews.reporting.figures.style import COLOURS, GREY, MARKERS, STYLE
+from robustviews.study import networks, plan
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,45 +21,59 @@ if TYPE_CHECKING:
 
     from robustviews.study.schema import Study
 
-DATASETS = ("#0072B2", "#D55E00", "#009E73", "#000000")  # the darker ones of Okabe and Ito
+WRONG = "#D55E00"
 SHOWN_VIEWS = 6
+GAIN = 10  # of perturbations beside adversarial images
+
+
+class Attacked(NamedTuple):
+    """One image under attack.
+
+    Attributes:
+        label: its class.
+        images: clean and adversarial, each (3, H, W) in [0, 1].
+        guesses: of the clean and of the adversarial image: predicted class, and its probability.
+    """
+
+    label: int
+    images: tuple[NDArray[np.floating], ...]
+    guesses: tuple[tuple[int, float], ...]
 
 
 def training_curves(study: Study, histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Drawing:
-    """Draw the loss of every pretraining: one panel per run, one line per data set and seed.
+    """Draw the loss of every pretraining in one chart.
 
     Args:
         study: study of the trainings.
         histories: by run name, one entry per epoch with `epoch` and `loss`.
 
     Returns:
-        Small multiples, each with its own scale, since the methods' losses differ.
+        One panel per method, whose losses are comparable, with a line per run, data set and seed:
+        a run has one colour and marker, a seed one style.
     """
-    panels: dict[str, list[plan.Pretraining]] = {}
+    kinds = {options: kind for kind, options in METHODS.items()}
+    panels: dict[str, dict[str, list[networks.Pretraining]]] = {}
     for job in plan.pretrainings(study).values():
         if histories.get(job.name):
-            panels.setdefault(job.entry, []).append(job)
-    columns = max(1, min(4, len(panels)))
-    lines = max(1, -(-len(panels) // columns))
-    colours = dict(zip(study.datasets, itertools.cycle(DATASETS), strict=False))
+            method = kinds[type(study.runs[job.entry].method)]
+            panels.setdefault(method, {}).setdefault(job.entry, []).append(job)
+    longest = max(map(len, panels.values()), default=1)
+    count = max(1, len(panels))
     with rc_context(STYLE):
-        drawing = Drawing(figsize=(2.4 * columns, 1.75 * lines + 0.3))
-        axes = list(drawing.subplots(lines, columns, squeeze=False).flat)
-        for number, (axis, (entry, jobs)) in enumerate(zip(axes, panels.items(), strict=False)):
-            for job, dashes in zip(jobs, _dashes(jobs), strict=True):
-                label = f"{job.dataset}, seed {job.seed}"
-                colour = colours[job.dataset]
-                _curve(axis, histories[job.name], colour=colour, dashes=dashes, label=label)
-            axis.set_title(textwrap.fill(plan.label(study, entry), 32), loc="left", fontsize=7.5)
-            axis.set_ylabel("" if number % columns else "loss", fontsize=7.5)
-            axis.set_xlabel("epoch" if number + columns >= len(panels) else "", fontsize=7.5)
+        drawing = Drawing(figsize=(3.6 * count, 2.9 + 0.16 * longest))
+        axes = list(drawing.subplots(1, count, squeeze=False).flat)
+        for axis, (method, entries) in zip(axes, panels.items(), strict=False):
+            for place, (entry, jobs) in enumerate(entries.items()):
+                colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
+                for number, (job, dashes) in enumerate(zip(jobs, _dashes(jobs), strict=True)):
+                    label = "" if number else plan.label(study, entry)
+                    look = {"color": colour, "marker": marker, "linestyle": dashes}
+                    _curve(axis, histories[job.name], label=label, **look)
+            axis.set_title(method, loc="left")
+            axis.set(xlabel="epoch", ylabel="loss")
+            axis.legend(loc="upper left", bbox_to_anchor=(0, -0.2), fontsize=7)
         for axis in axes[len(panels) :]:
             axis.set_visible(False)
-        handles = {line.get_label(): line for axis in axes for line in axis.lines}
-        if len(handles) > 1:
-            drawing.legend(
-                handles=list(handles.values()), loc="outside upper left", ncols=6, fontsize=7.5
-            )
     return drawing
 
 
@@ -114,25 +128,65 @@ def example_views(
     return drawing
 
 
+def adversarial_images(rows: Mapping[str, Sequence[Attacked]], *, title: str) -> Drawing:
+    """Draw clean images, adversarial images and their perturbations: one line per classifier.
+
+    Args:
+        rows: images by the label of their classifier, the same number for each.
+        title: the attack.
+
+    Returns:
+        Three pictures per image, with the predicted class and its probability; a wrong class is
+        marked by a cross and by colour.
+        Perturbations are amplified `GAIN` times and drawn on grey, which is zero.
+    """
+    count = max(map(len, rows.values()))
+    with rc_context(STYLE | {"axes.grid": False}):
+        drawing = Drawing(figsize=(2.2 + 3 * count, 1.15 * len(rows) + 0.5))
+        axes = drawing.subplots(len(rows), 3 * count, squeeze=False)
+        for line, (name, shown) in zip(axes, rows.items(), strict=True):
+            for number, one in enumerate(shown):
+                clean, adversarial = one.images
+                trio = line[3 * number : 3 * number + 3]
+                _picture(trio[2], 0.5 + GAIN * (adversarial - clean))
+                for axis, image, (guess, share) in zip(trio, one.images, one.guesses, strict=False):
+                    is_right = guess == one.label
+                    sign = "" if is_right else "\N{BALLOT X} "
+                    _picture(axis, image, title=f"{sign}{guess}: {share:.0%}")
+                    axis.title.set_color("black" if is_right else WRONG)
+            line[0].set_ylabel(
+                textwrap.fill(name, 24), fontsize=8, rotation=0, ha="right", va="center"
+            )
+        for axis, text in zip(
+            axes[-1], ("clean", "adversarial", f"perturbation \u00d7 {GAIN}") * count, strict=True
+        ):
+            axis.set_xlabel(text, fontsize=7.5)
+        drawing.suptitle(title, fontsize=8.5)
+    return drawing
+
+
 def _curve(
-    axis: Axes, history: Sequence[Mapping[str, Any]], *, colour: str, dashes: str, label: str
+    axis: Axes,
+    history: Sequence[Mapping[str, Any]],
+    *,
+    label: str,
+    **look: Any,  # noqa: ANN401  # of plot
 ) -> None:
     axis.plot(
         [row["epoch"] for row in history],
         [row["loss"] for row in history],
         linewidth=1.2,
-        marker="o" if len(history) == 1 else "",
         markersize=4,
-        color=colour,
-        linestyle=dashes,
-        label=label,
+        markevery=max(1, len(history) // 8),
+        label=label or "_",
+        **look,
     )
     axis.tick_params(labelsize=7)
     axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     axis.yaxis.set_major_locator(MaxNLocator(4))
 
 
-def _dashes(jobs: list[plan.Pretraining]) -> list[str]:
+def _dashes(jobs: list[networks.Pretraining]) -> list[str]:
     """Return a line style for each training, the same for the same seed."""
     seeds = sorted({job.seed for job in jobs})
     return [("-", "--", ":", "-.")[seeds.index(job.seed) % 4] for job in jobs]

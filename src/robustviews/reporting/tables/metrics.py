@@ -1,11 +1,15 @@
-"""The cells of all tables and the results of claims, for tools that compare revisions, as DVC."""
+"""Numbers for tools that compare revisions, as DVC: every cell and claim, and a few in a line."""
 
 from __future__ import annotations
 
+from collections import Counter
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from robustviews.reporting import claims
-from robustviews.reporting.tables.values import PERCENT, row_values
+from robustviews.reporting.tables.values import row_values
+from robustviews.study import plan
+from robustviews.study.columns import CLEAN
 
 if TYPE_CHECKING:
     from robustviews.reporting.results import Result
@@ -46,7 +50,41 @@ def metrics(study: Study, frame: list[Result]) -> Metrics:
     return numbers | ({CLAIMS: {**outcomes}} if outcomes else {})
 
 
+def headline(study: Study, frame: list[Result]) -> dict[str, float | str]:
+    """Return a few numbers of the main table, which fit into a line.
+
+    Args:
+        study: study of the table.
+        frame: results of the study, perhaps incomplete.
+
+    Returns:
+        Mean accuracy over its rows, clean and in one attacked column, in percent; the best row
+        there; and how many claims hold, and fail. Numbers without results are left out.
+    """
+    states = Counter(outcome.state for outcome in claims.evaluate(study, frame))
+    counts = {"claims_hold": states["holds"], "claims_fail": states["fails"]}
+    examples = plan.example_attacks(study)
+    if not examples:
+        return dict(counts)
+    table, cell = next(iter(study.tables.values())), examples[0]
+    rows = row_values(study, table, frame)
+
+    def column(name: str) -> dict[str, float]:
+        cells = {row.name: row.cells[table.columns.index(name)] for row in rows}
+        return {row: _value(c) for row, c in cells.items() if c.ours is not None and not c.struck}
+
+    numbers: dict[str, float | str] = {"attack": cell.column, **counts}
+    clean = f"{cell.dataset}/{CLEAN}"
+    if clean in table.columns and column(clean):
+        numbers["clean_mean"] = round(fmean(column(clean).values()), 2)
+    robust = column(cell.column)
+    if robust:
+        best = max(robust, key=robust.__getitem__)
+        numbers["robust_mean"] = round(fmean(robust.values()), 2)
+        numbers |= {"robust_best": round(robust[best], 2), "best_row": best}
+    return numbers
+
+
 def _value(cell: CellValue) -> float:
     assert cell.ours is not None
-    scale = 1 if cell.column.is_minutes else PERCENT
-    return float(f"{cell.ours * scale:.{_DIGITS}g}")
+    return float(f"{cell.ours * cell.column.scale:.{_DIGITS}g}")

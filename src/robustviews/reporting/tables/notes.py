@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from robustviews.reporting.statistics import assumed_limit
 from robustviews.study import plan
+from robustviews.study.columns import HALVING, RETAINED
 
 if TYPE_CHECKING:
     from robustviews.reporting.tables.values import CellValue, RowValues
@@ -19,12 +20,20 @@ _INTERVALS = {
     "trainings": "Student's t, with the spread between trainings of all rows of the column",
     "counts": "below 1 % and above 99 % Clopper-Pearson's, over the images of all seeds",
     "images": "Wilson's over test images for a single seed",
+    "resampled": "of statistics over all radii the bootstrap's over test images, for several seeds "
+    "with the spread between them",
+}
+_STATISTICS = {
+    RETAINED: "Retained: accuracy under attack divided by clean accuracy, mean over the radii.",
+    HALVING: "e50: radius at which accuracy falls to half of clean accuracy, interpolated on a "
+    "logarithmic scale; ≥: it does not fall so far at any attacked radius.",
 }
 
 
 def protocol(study: Study, table: Table, rows: list[RowValues]) -> str:
     """Describe how a table was computed: probes, attacks, images, seeds."""
-    attacks = dict.fromkeys(cell.attack for cell in plan.cells(study, table) if cell.attack)
+    attacked = [cell.attack for cell in plan.cells(study, table) if cell.attack]
+    attacks = dict.fromkeys(one for name in attacked for one in (name, *plan.parts(study, name)))
     seeds = dict.fromkeys(seed for row in rows for seed in plan.seeds_of(study, row.entry))
     parts = [
         "Probes: "
@@ -54,9 +63,13 @@ def legend(study: Study, rows: list[RowValues]) -> str:
         interval = f" ({'; '.join(kinds)})" if kinds else ""
         parts.append(f"Accuracies in %, ± half of the 95 % interval{interval}.")
     by_class = [name for name, one in study.datasets.items() if one.accuracy != "top1"]
-    shown = [name for name in by_class if name in {one.column.dataset for one in accuracies}]
-    if shown:
-        parts.append(f"Mean over the classes of the share of right images: {', '.join(shown)}.")
+    averaged = [name for name in by_class if name in {one.column.dataset for one in accuracies}]
+    if averaged:
+        parts.append(f"Mean over the classes of the share of right images: {', '.join(averaged)}.")
+    shown = {cell.column.statistic for cell in accuracies}
+    parts += [text for name, text in _STATISTICS.items() if name in shown]
+    units = {cell.column.unit for cell in accuracies if cell.column.statistic == HALVING}
+    parts += [f"Unit of e50: {', '.join(sorted(units))}."] if units else []
     parts += _verdicts(study.verdicts, accuracies)
     if any(cell.struck for cell in accuracies):
         parts.append(

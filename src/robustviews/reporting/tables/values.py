@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 
 from robustviews.artifacts import RECORD
-from robustviews.reporting import statistics, verdicts
+from robustviews.reporting import by_class, small_radii, statistics, verdicts
+from robustviews.reporting.results import Frame
 from robustviews.reporting.statistics import Spread
 from robustviews.reporting.verdicts import Covers, Sample, Verdict
 from robustviews.study import folders, plan
-from robustviews.study.columns import Column
+from robustviews.study.columns import HALVING, Column
 from robustviews.study.comparable import incomparable
 
 if TYPE_CHECKING:
@@ -70,6 +73,8 @@ class CellValue:
         verdict: whether the published value is reproduced; None without a published accuracy.
         struck: failed checks of the attack, such as `AS9`; empty if the attack is established.
         evidence: the runs.
+        replicates: of a statistic of all radii, by bootstrap over test images, averaged over runs.
+        at_bound: whether the true value is at least `ours`: an accuracy that does not halve.
     """
 
     column: Column
@@ -85,6 +90,8 @@ class CellValue:
     verdict: Verdict | None = None
     struck: str = ""
     evidence: tuple[Evidence, ...] = ()
+    replicates: Any = field(default=None, compare=False, repr=False)
+    at_bound: bool = False
 
     @property
     def half(self) -> float | None:
@@ -119,7 +126,8 @@ def row_values(study: Study, table: Table | Figure, frame: list[Result]) -> list
     results = _index(frame)
     rows: dict[str, list[_Measured]] = {}
     for cell in plan.cells(study, table):
-        rows.setdefault(cell.row, []).append(_measure(study, cell, results))
+        measured = _of_radii(cell, results, frame) if cell.measure.statistic else None
+        rows.setdefault(cell.row, []).append(measured or _measure(study, cell, results))
     columns = [list(cells) for cells in zip(*rows.values(), strict=True)]
     spreads = [_spreads(cells) for cells in columns]
     judged = verdicts.judge(
@@ -153,6 +161,7 @@ class _Measured:
         sample: counts of the runs; none for minutes.
         struck: failed checks of the heads of an attacked cell.
         incomparable: why the published value of another network or attack stands beside it.
+        flags: of a statistic of all radii, one mapping from radii per finished run.
     """
 
     cell: Cell
@@ -160,6 +169,7 @@ class _Measured:
     sample: Sample
     struck: str
     incomparable: str
+    flags: list[dict[float, Any]] = field(default_factory=list)
 
     @property
     def trusted(self) -> Sample:
@@ -195,31 +205,32 @@ def _measure(study: Study, cell: Cell, index: _Index) -> _Measured:
     return _Measured(
         cell,
         results,
-        Sample(tuple(map(_counted, results)), _test_images(study, cell, results), published),
+        Sample(
+            tuple(map(by_class.counted, results)),
+            by_class.test_images(study, cell, results),
+            published,
+        ),
         ", ".join(dict.fromkeys(filter(None, failed))),
         "" if published is None else incomparable(study, cell),
     )
 
 
-def _counted(result: Result) -> tuple[float, int]:
-    """Return (correct, n); a mean over classes as of so many images of equal weight."""
-    if "weighs" not in result:
-        return result["correct"], result["n"]
-    return (result["accuracy"] or 0.0) * result["weighs"], result["weighs"]
-
-
-def _test_images(study: Study, cell: Cell, results: list[Result]) -> int | None:
-    """Return the images of the test split, in the same unit as `_counted`; None if unknown."""
-    counts = study.datasets[cell.dataset].counts
-    if counts is None or not results or "weighs" not in results[0]:
-        return counts[1] if counts else None
-    return round(counts[1] * results[0]["weighs"] / results[0]["n"])
+def _of_radii(cell: Cell, index: _Index, frame: list[Result]) -> _Measured:
+    """Return the flags at all radii of each finished run; one radius strikes all."""
+    found = frame.flags if isinstance(frame, Frame) else {}
+    keys = [(run, cell.probe, cell.attack or "") for run in cell.runs]
+    flags = {key: found[key] for key in keys if key in found}
+    failed = (result["sanity"] for key in flags for result in index[key].values())
+    struck = ", ".join(dict.fromkeys(filter(None, failed)))
+    clean = [index[key][0.0] for key in flags]
+    return _Measured(cell, clean, Sample(()), struck, "", list(flags.values()))
 
 
 def _spreads(cells: list[_Measured]) -> list[Spread | None]:
     """Return the spread of each cell of a column; rows of the same run and probe count once."""
     samples = {(one.cell.entry, one.cell.probe): one.trusted for one in cells}
-    spreads = dict(zip(samples, verdicts.spreads_of(list(samples.values())), strict=True))
+    measured = verdicts.spreads_of(list(samples.values()), [entry for entry, _ in samples])
+    spreads = dict(zip(samples, measured, strict=True))
     return [spreads[one.cell.entry, one.cell.probe] for one in cells]
 
 
@@ -228,6 +239,8 @@ def _value(
 ) -> CellValue:
     if measured.cell.attack is None:
         return _minutes(study, measured.cell, measured.results)
+    if measured.cell.measure.statistic:
+        return _statistic(measured)
     value = _accuracy(measured, spread)
     if value.published is None:
         return value
@@ -267,17 +280,35 @@ def _accuracy(measured: _Measured, spread: Spread | None) -> CellValue:
         difference=None if measured.struck else difference,
         struck=measured.struck,
         evidence=tuple(
-            Evidence(
-                run=result["run"],
-                seed=result["seed"],
-                value=accuracy,
-                low=result["low"],
-                high=result["high"],
-                n=result["n"],
-                device=result["device"],
-                record=result["record"],
-            )
+            _evidence(result, accuracy, result["low"], result["high"])
             for result, accuracy in zip(results, sample.accuracies, strict=True)
+        ),
+    )
+
+
+def _statistic(measured: _Measured) -> CellValue:
+    """Return a statistic of all radii: for several runs with the spread between them."""
+    cell, results = measured.cell, measured.results
+    empty = CellValue(cell.measure, len(cell.runs))
+    if not results:
+        return empty
+    name = cell.measure.statistic
+    values, draws = zip(*(small_radii.statistic(name, one) for one in measured.flags), strict=True)
+    replicates, mean = np.mean(draws, axis=0), fmean(values)
+    low, high = small_radii.interval(values, replicates)
+    return replace(
+        empty,
+        ours=mean,
+        low=low,
+        high=high,
+        covers="resampled",
+        sd=statistics.own_spread(values),
+        struck=measured.struck,
+        replicates=replicates,
+        at_bound=name == HALVING and mean >= max(max(one) for one in measured.flags),
+        evidence=tuple(
+            _evidence(result, value, *small_radii.interval([value], draw))
+            for result, value, draw in zip(results, values, draws, strict=True)
         ),
     )
 
@@ -286,7 +317,9 @@ def _minutes(study: Study, cell: Cell, results: list[Result]) -> CellValue:
     empty = CellValue(cell.measure, len(cell.runs), cell.published)
     if not results:
         return empty
-    minutes = [result["pretrain_minutes"] for result in results]
+    networks = plan.networks(study)
+    folder = {run: folders.job_folder(study, *networks[run].encoder) for run in cell.runs}
+    minutes = [result["pretrain_minutes"] or 0.0 for result in results]
     return replace(
         empty,
         ours=fmean(minutes),
@@ -294,16 +327,22 @@ def _minutes(study: Study, cell: Cell, results: list[Result]) -> CellValue:
         high=max(minutes),
         sd=stdev(minutes) if len(minutes) > 1 else None,
         evidence=tuple(
-            Evidence(
-                run=result["run"],
-                seed=result["seed"],
-                value=result["pretrain_minutes"],
-                low=None,
-                high=None,
-                n=0,
-                device=result["device"],
-                record=(folders.pretrain_folder(study, result["run"]) / RECORD).as_posix(),
-            )
-            for result in results
+            replace(_evidence(result, value), n=0, record=f"{folder[result['run']] / RECORD}")
+            for result, value in zip(results, minutes, strict=True)
         ),
+    )
+
+
+def _evidence(
+    result: Result, value: float, low: float | None = None, high: float | None = None
+) -> Evidence:
+    return Evidence(
+        run=result["run"],
+        seed=result["seed"],
+        value=value,
+        low=low,
+        high=high,
+        n=result["n"],
+        device=result["device"],
+        record=result["record"],
     )

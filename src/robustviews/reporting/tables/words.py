@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from robustviews.reporting.tables.values import PERCENT, CellValue, row_values
-from robustviews.reporting.tables.writers import cell_text, percent, signed
+from robustviews.reporting.tables.writers import cell_text, number, percent, signed
 from robustviews.study.comparable import departures
 
 if TYPE_CHECKING:
@@ -38,10 +38,13 @@ def describe(study: Study, table: str, cell: Cell, frame: list[Result]) -> Itera
     value = row.cells[shown.columns.index(cell.column)]
     text = cell_text(value)
     yield f"published: {text.published or 'the paper has no such value'}"
-    yield f"ours: {text.ours}{_interval(value)}"
+    ours = text.ours
+    if value.ours is not None and not value.column.is_minutes:
+        ours = percent(value.ours)
+    yield f"ours: {ours}{_interval(value)}"
     if value.struck:
         yield f"struck: {text.struck}"
-    if value.ours is not None and not value.column.is_minutes:
+    if value.ours is not None and value.covers not in (None, "resampled"):
         yield f"spread between trainings: {_spread(value, study.verdicts.spread)}"
     if value.verdict:
         yield from _verdict(value, value.verdict)
@@ -54,9 +57,9 @@ def _interval(value: CellValue) -> str:
         return ""
     if value.column.is_minutes:
         return " minutes"
-    ends = f"{percent(value.low, 2)} to {percent(value.high, 2)}"
+    ends = f"{number(value.column, value.low, 2)} to {number(value.column, value.high, 2)}"
     seeds = len(value.evidence)
-    return f" %, 95 % interval {ends}, {seeds} seed{'s' if seeds > 1 else ''}"
+    return f" {value.column.unit}, 95 % interval {ends}, {seeds} seed{'s' if seeds > 1 else ''}"
 
 
 def _spread(value: CellValue, assumed: float) -> str:

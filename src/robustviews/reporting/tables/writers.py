@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv as csv_format
 import io
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,6 +13,7 @@ from robustviews.reporting.verdicts import DIFFERENT, NOT_ESTABLISHED, NOT_RUN, 
 
 if TYPE_CHECKING:
     from robustviews.reporting.tables import TableData
+    from robustviews.study.columns import Column
 
 
 _LATEX = {
@@ -22,15 +24,20 @@ _LATEX = {
     "|": r"\textbar{}",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
+    "≥": r"$\geq$",
     **{character: f"\\{character}" for character in "&%$#_{}"},
 }
+
+
+WIDE = 0.02  # half of an interval beyond which tenths of a percent say nothing
+LEAST = 0.001  # smallest half of an interval that is printed, so that none is zero
 
 
 class CellText(NamedTuple):
     """The parts of a cell as text, for a writer to combine.
 
     Attributes:
-        ours: `75.4`, or `not run`.
+        ours: `75.4`, or `not run`; whole percents where the interval is wider than +-2 points.
         spread: half of the interval, `0.9`; empty where there is none.
         seeds: `2 of 3 seeds` if some were not run; otherwise empty.
         published: `75.88`, `published value not available`, or empty.
@@ -50,22 +57,27 @@ class CellText(NamedTuple):
     struck: str
 
 
+_TAG = re.compile(r"<(?=[A-Za-z/!?])")
+
+
 def cell_text(cell: CellValue) -> CellText:
     """Return the parts of a cell as text."""
     published = ""
     if cell.published == "unavailable":
         published = UNAVAILABLE
     elif cell.published is not None:
-        published = f"{cell.published * (1 if cell.column.is_minutes else PERCENT):.6g}"
+        published = f"{cell.published * cell.column.scale:.6g}"
     if cell.ours is None:
         return CellText(NOT_RUN, "", "", published, "", "", state="", struck="")
     done = len(cell.evidence)
     half = cell.half
-    decimals = 2 if half is not None and half * PERCENT < 0.1 else 1
+    decimals = 0 if half is not None and half > WIDE else 1
     is_shown = cell.verdict is not None and cell.verdict.state != "not attempted"
     return CellText(
-        ours=minutes(cell.ours) if cell.column.is_minutes else percent(cell.ours, decimals),
-        spread="" if half is None or cell.struck else percent(half, decimals),
+        ours=("≥ " if cell.at_bound else "") + number(cell.column, cell.ours, decimals),
+        spread=""
+        if half is None or cell.struck
+        else number(cell.column, max(half, LEAST), decimals),
         seeds="" if done == cell.planned else f"{done} of {cell.planned} seeds",
         published=published,
         difference="" if cell.difference is None else signed(cell.difference, decimals),
@@ -73,6 +85,13 @@ def cell_text(cell: CellValue) -> CellText:
         state=cell.verdict.state if cell.verdict else "",
         struck=f"{NOT_ESTABLISHED}: {cell.struck}" if cell.struck else "",
     )
+
+
+def number(column: Column, value: float, decimals: int = 1) -> str:
+    """Write a value of a column without its unit."""
+    if column.is_minutes:
+        return minutes(value)
+    return percent(value, decimals) if column.unit == "%" else f"{value:.3g}"
 
 
 def percent(fraction: float, decimals: int = 1) -> str:
@@ -117,7 +136,8 @@ def markdown(table: TableData) -> str:
         lines.append(line(labels + [cell(value) for value in row.cells]))
     banner = [f"> **{table.demonstration}**", ""] if table.demonstration else []
     below = [text for note in notes(table) for text in ("", note)]
-    return "\n".join([f"## {table.title}", "", *banner, *lines, *below]) + "\n"
+    text = "\n".join([f"## {table.title}", "", *banner, *lines, *below]) + "\n"
+    return _TAG.sub("&lt;", text)  # a page that shows the table must not run a title
 
 
 def _with_brackets(ours: str, text: CellText, difference: str) -> str:
@@ -142,7 +162,7 @@ def csv(table: TableData) -> str:
 
 
 def _fields(cell: CellValue) -> dict[str, str | int]:
-    scale = 1 if cell.column.is_minutes else PERCENT
+    scale = cell.column.scale
 
     def exact(value: float | None) -> str:
         return "" if value is None else f"{value * scale:.6g}"
@@ -151,7 +171,7 @@ def _fields(cell: CellValue) -> dict[str, str | int]:
     return {
         "dataset": cell.column.dataset,
         "column": cell.column.label,
-        "unit": "minutes" if cell.column.is_minutes else "%",
+        "unit": cell.column.unit,
         "ours": NOT_RUN if cell.ours is None else exact(cell.ours),
         "low": exact(cell.low),
         "high": exact(cell.high),
