@@ -241,7 +241,10 @@ def test_the_robust_probe_attacks_through_the_head_as_it_is_at_that_update():
 
 
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
-def test_examples_may_have_lower_precision_but_a_head_reads_float32_features(precision):
+def test_examples_may_have_lower_precision_but_a_head_reads_float32_features(
+    precision, monkeypatch
+):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     encoder, task = Pixels(), probe_task(noise_images(4), labels_of(4))
     probe = RobustLinearProbe(epochs=1, batch_size=4, steps=2, craft_precision=precision)
     probe.train(encoder, task)
