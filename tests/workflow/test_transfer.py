@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
 import re
@@ -14,8 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from robustviews import load_classifier, load_encoder, load_images
+from tests.unit.checkpoints import synthetic
 from tests.workflow.project import NOTHING, Project
 
 STUDY = Path(__file__).with_name("transfer.yaml")
@@ -25,7 +28,15 @@ TUNED = Path(f"results/transfer/probe/{RUN}/tuned")
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    project = Project.create(tmp_path_factory.mktemp("transfer") / "project", STUDY)
+    folder = tmp_path_factory.mktemp("transfer")
+    file, study = folder / "brought.pth", folder / "study.yaml"
+    torch.save(
+        synthetic.source(width=4).state_dict(), file
+    )  # as of torchvision, with a stem for ImageNet
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    study.write_text(STUDY.read_text(encoding="utf-8").replace("HASH", digest), encoding="utf-8")
+    project = Project.create(folder / "project", study)
+    file.rename(project.folder / file.name)
     done = project.snakemake("--cores", "2")
     assert done.status == 0, done.text
     return project

@@ -219,17 +219,19 @@ def _pretrain(
 
 def _probe(study: Study, job: Job, shape: Shape, ask: Callable[..., Answer]) -> Amount:
     run, probe = seen_run(study, job.parts[0]), study.probes[job.parts[1]]
-    start = ask("start", kind="train")
+    start, work = ask("start", kind="train"), Fit.of(probe, shape)
     about = _seen(study, run, probe, shape) | {"probe": _without(probe, "epochs")}
     fit = ask("probe", **about)
     seconds = start["seconds"] + shape.train * fit["image_seconds"]
-    seconds += Fit.of(probe, shape).updates * fit["update_seconds"]
+    seconds += work.updates * fit["update_seconds"]
     memory = start["bytes"] + shape.train * (shape.image + 4 * fit["width"]) + fit["work_bytes"]
-    passes = Fit.of(probe, shape).passes  # of each image in each epoch, the last one only forward
+    passes = work.passes  # of each image in each epoch, the last one only forward
     forwards = shape.train * ((probe.epochs or 1) * passes or probe.stack)
     counted = Passes(forwards, forwards * (passes - 1) / passes if passes else 0.0)
+    if probe.network_updates:
+        counted = Passes(1.0, 1.0, 1.0).times(work.updates * work.batch)
     flop = counted.flop(_forward_flop(run, probe, shape))
-    disk = 4 * fit["width"] * shape.classes
+    disk = 4 * fit["width"] * shape.classes + fit.get("encoder_bytes", 0)
     return Amount(seconds, memory, disk, passes=counted.forwards, flop=flop)
 
 

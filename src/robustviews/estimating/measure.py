@@ -211,6 +211,7 @@ def head(about: About, device: torch.device, seconds: float) -> Iterator[Answer]
             "image_seconds": max(0.0, one - fixed - slope * size) / size,
             "update_seconds": fixed + slope * largest,
             "width": encoder.width_of(probe.feature),
+            "encoder_bytes": sum(x.nbytes for x in encoder.state_dict().values()) if tunes else 0,
             "work_bytes": _view_bytes(encoder, about) * min(largest * probe.stack, about["batch"]),
         }
 

@@ -50,8 +50,15 @@ def pretrain_arguments(study: Study, run: str) -> dict[str, Any]:
 def probe_arguments(study: Study, run: str, probe: str) -> dict[str, Any]:
     """Return the options that `stages.probe` is called with.
 
-    Those of an imported encoder are known when it is there; `encoder` is then None.
+    Those of an imported encoder are known when it is there; `encoder` is then None. A probe that
+    tunes the encoder trains its batch norms, which are folded only for attacks.
     """
+    shared = _shared_arguments(study, run, probe)
+    return {**shared, "fold": shared["fold"] and not networks.tunes(study, probe)}
+
+
+def _shared_arguments(study: Study, run: str, probe: str) -> dict[str, Any]:
+    """Return the options that a probe, attacks on its head, and checks of them share."""
     network = plan.networks(study)[run]
     options = plan.options_of(study, network.entry)
     if isinstance(options, Run):
@@ -72,7 +79,7 @@ def probe_arguments(study: Study, run: str, probe: str) -> dict[str, Any]:
 def attack_arguments(study: Study, run: str, probe: str, attack: str) -> dict[str, Any]:
     """Return the options that `stages.attack` is called with."""
     options = plan.attack_on(study, probe, attack)
-    return {**probe_arguments(study, run, probe), "attack": options}
+    return {**_shared_arguments(study, run, probe), "attack": options}
 
 
 def data_spec(study: Study, dataset: str, *, source: Path = SOURCE) -> Spec:
@@ -127,7 +134,7 @@ def attack_spec(study: Study, run: str, probe: str, attack: str, *, source: Path
 def sanity_arguments(study: Study, encoder: str) -> dict[str, Any]:
     """Return the options that `stages.sanity` is called with, for an entry of `plan.attacked`."""
     probes = {name: study.probes[name] for name in plan.attacked_heads(study)[encoder]}
-    shared = probe_arguments(study, networks.examined(encoder), next(iter(probes)))
+    shared = _shared_arguments(study, networks.examined(encoder), next(iter(probes)))
     del shared["probe"]
     return {**shared, "probes": probes, "sanity": study.sanity}
 
