@@ -24,6 +24,13 @@ from tests.workflow.project import NOTHING, Project
 STUDY = Path(__file__).with_name("transfer.yaml")
 RUN = "simclr-digits-s0"
 TUNED = Path(f"results/transfer/probe/{RUN}/tuned")
+TUNED_IMPORT = TUNED.parents[1] / "brought-digits/tuned"
+COLUMNS = {
+    "clean": "clean",
+    "pgd/8": "pgd 8/255",
+    "pgd/retained": "pgd retained",
+    "pgd/e50": "pgd e50",
+}
 
 
 @pytest.fixture(scope="module")
@@ -47,13 +54,18 @@ def test_every_cell_is_verified_and_nothing_is_left_to_do(project):
     audit = project.robustviews("audit", "--again", "20", "--json").json()
     assert {cell["state"] for cell in audit["cells"].values()} == {"verified"}
     assert NOTHING in project.snakemake("-n").text
-    with (project.folder / "results/transfer/tables/all.csv").open() as file:
-        rows = {(row["row"], row["column"]): float(row["ours"]) for row in csv.DictReader(file)}
+    rows = _rows(project)
     assert rows["tuned", "clean"] > 50
     for address, cell in audit["cells"].items():
         _, row, column = address.split(":")
-        label = "clean" if column.endswith("clean") else "pgd 8/255"
-        assert cell["value"] * 100 == pytest.approx(rows[row, label], abs=1e-3)
+        label = COLUMNS[column.removeprefix("digits/")]
+        scale = 1 if label == "pgd e50" else 100
+        assert cell["value"] * scale == pytest.approx(rows[row, label], rel=1e-4)
+
+
+def _rows(project):
+    with (project.folder / "results/transfer/tables/all.csv").open() as file:
+        return {(row["row"], row["column"]): float(row["ours"]) for row in csv.DictReader(file)}
 
 
 @pytest.mark.slow
@@ -67,7 +79,25 @@ def test_a_changed_byte_of_the_tuned_encoder_fails_the_cells_that_rest_on_it(pro
     assert audit.status == 1, audit.text
     cells = json.loads(audit.printed)["cells"]
     failed = {address for address, cell in cells.items() if cell["state"] == "failed"}
-    assert failed == {"all:tuned:digits/clean", "all:tuned:digits/pgd/8"}
+    assert failed == {f"all:tuned:digits/{column}" for column in COLUMNS}
+
+
+@pytest.mark.slow
+def test_a_tuned_imported_encoder_is_explained_and_loaded(project, monkeypatch):
+    explained = project.robustviews("explain", "all:brought-tuned:digits/pgd/e50").said()
+    steps = ["The encoder is imported", "The encoder is trained further, with a head"]
+    assert all(step in explained for step in steps)
+    assert f"ours: {_rows(project)['brought-tuned', 'pgd e50']:.3g} 1/255" in explained
+    assert "robustviews encoder --encoder brought" in explained
+    monkeypatch.chdir(project.folder)
+    imported, tuned = Path("results/transfer/pretrain/brought"), TUNED_IMPORT
+    record = json.loads((tuned / "record.json").read_text(encoding="utf-8"))
+    assert record["result"]["encoder"]["stem"] == "imagenet"
+    own, before = load_encoder(tuned).backbone, load_encoder(imported).backbone
+    assert own.normalise.mean.equal(before.normalise.mean)  # images stay in [0, 1]
+    assert not own.conv1.weight.equal(before.conv1.weight)
+    done = project.snakemake("-n", "--forceall", "--quiet").said()
+    assert re.search(r"^tune +2$", done, re.M)
 
 
 @pytest.mark.slow

@@ -155,7 +155,7 @@ def _dataset_of(study: Study, job: Job) -> str:
         return next(n for n in study.datasets if folders.data_folder(study, n).name == job.name)
     if job.rule == "pretrain":
         return plan.pretrainings(study)[job.name].dataset
-    return plan.networks(study)[networks.examined(job.parts[0])].dataset
+    return plan.networks(study)[networks.examined(job.name)].dataset
 
 
 def _reporting(job: Job, ask: Callable[..., Answer]) -> Amount:
@@ -220,8 +220,7 @@ def _pretrain(
 def _probe(study: Study, job: Job, shape: Shape, ask: Callable[..., Answer]) -> Amount:
     run, probe = seen_run(study, job.parts[0]), study.probes[job.parts[1]]
     start, work = ask("start", kind="train"), Fit.of(probe, shape)
-    about = _seen(study, run, probe, shape) | {"probe": _without(probe, "epochs")}
-    fit = ask("probe", **about)
+    fit = ask("probe", **(_seen(study, run, probe, shape) | {"probe": _without(probe, "epochs")}))
     seconds = start["seconds"] + shape.train * fit["image_seconds"]
     seconds += work.updates * fit["update_seconds"]
     memory = start["bytes"] + shape.train * (shape.image + 4 * fit["width"]) + fit["work_bytes"]

@@ -85,7 +85,12 @@ def test_a_data_set_decides_how_its_accuracy_is_counted(study, root):
     outputs = artifacts.read_json(root / RECORD)["outputs"]
     outputs["flags.safetensors"] = artifacts.sha256(root / FLAGS)
     edit_record(root, RECORD, outputs=outputs)
-    by_class = small_study(datasets={"digits": Digits(test=IMAGES, accuracy="mean_per_class")})
+    columns = ("digits/clean", "digits/pgd20/8", "digits/pgd20/retained", "digits/pgd20/e50")
+    by_class = small_study(
+        datasets={"digits": Digits(test=IMAGES, accuracy="mean_per_class")},
+        tables={"table1": Table("By class", columns, {"free": Row("emp-free3", "rle")})},
+        claims={},
+    )
     assert specs.data_spec(by_class, "digits") == specs.data_spec(study, "digits")
     shares = [flags["eps_8"][flags["labels"] == one].mean() for one in range(7)]
     rows = frame(by_class, root)
@@ -95,11 +100,17 @@ def test_a_data_set_decides_how_its_accuracy_is_counted(study, root):
     assert row["correct"] == flags["eps_8"].sum()
     plain = row_of(frame(study, root), run=RUN, attack="pgd20", eps=8)
     assert plain["accuracy"] == flags["eps_8"].mean() != row["accuracy"]
-    (address, cell), *_ = [
-        pair for pair in cells.every(by_class) if str(pair[0]) == "table1:free:digits/pgd20/8"
+    (shown,) = row_values(by_class, by_class.tables["table1"], rows)
+    ours = {cell.column.label: cell.ours for cell in shown.cells}
+    audited = [
+        values.value(Disk(by_class, root), cell)
+        for address, cell in cells.every(by_class)
+        if address.table == "table1"
     ]
-    shown = row_values(by_class, by_class.tables["table1"], rows)[0].cells[2]
-    assert shown.ours == pytest.approx(values.value(Disk(by_class, root), cell)), address
+    assert list(ours.values()) == pytest.approx(audited)
+    top1 = dataclasses.replace(by_class, datasets=study.datasets)
+    (plain,) = row_values(top1, top1.tables["table1"], frame(top1, root))
+    assert all(cell.ours != ours[cell.column.label] for cell in plain.cells[1:])
 
 
 def test_a_row_describes_how_its_number_was_computed(study, root):

@@ -169,6 +169,22 @@ def test_a_tuned_encoder_is_what_attacks_and_checks_read():
     assert ("sanity", run) not in chain
 
 
+def test_batch_norms_that_a_probe_trains_are_folded_for_attacks_alone():
+    probes = {"tuned": FinetuneProbe(), "central": LinearProbe()}
+    of = study(
+        probes=probes,
+        runtime=Runtime(fold_batchnorm=True),
+        tables={
+            "one": Table("Two", ("digits/pgd/8",), {name: Row("simclr", name) for name in probes})
+        },
+        figures={},
+        seeds=(0,),
+    )
+    every, run = jobs.jobs(of), "simclr-digits-s0"
+    folds = {key: job.arguments["fold"] for key, job in every.items() if "fold" in job.arguments}
+    assert [key for key in folds if not folds[key]] == [("probe", f"{run}/tuned")]
+
+
 def test_no_job_that_trains_or_chooses_reads_a_test_image():
     for job in jobs.jobs(study()).values():
         if job.rule in ("pretrain", "probe"):
