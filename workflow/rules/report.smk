@@ -114,7 +114,7 @@ rule examples:
     input:
         reads("examples"),
     output:
-        # A study without attacked cells in its main table has no adversarial images.
+        # A study without trainings has no views, and without attacked cells in its main table no adversarial images.
         *[
             (
                 report(
@@ -126,7 +126,9 @@ rule examples:
                 if path.suffix == ".svg"
                 else path.as_posix()
             )
-            for path in JOBS["examples", ""].writes
+            for job in JOBS.values()
+            if job.rule == "examples"
+            for path in job.writes
         ],
     log:
         f"{LOGS}/report/examples.log",

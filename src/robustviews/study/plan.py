@@ -196,10 +196,10 @@ def attack_on(study: Study, probe: str, attack: str) -> Attack:
     return replace(options, images=images, ncrop_images=None)
 
 
-def example_run(study: Study) -> str:
+def example_run(study: Study) -> str | None:
     """Return the run whose views the report shows: the first run with the most views."""
     runs = pretrainings(study)
-    return max(runs, key=lambda name: study.runs[runs[name].entry].views.count)
+    return max(runs, key=lambda name: study.runs[runs[name].entry].views.count, default=None)
 
 
 def datasets(study: Study) -> list[str]:
