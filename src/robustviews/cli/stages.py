@@ -193,9 +193,6 @@ def probe(options: argparse.Namespace) -> None:
             checkpoint=state,
             title=work.job.name,
         )
-        for row in history:
-            values = " ".join(f"{key}={row[key]:.6g}" for key in row)
-            logging.info("probe=%s %s", work.job.name, values)
         with artifacts.atomic_folder(work.folder) as into:
             artifacts.write_tensors(into / folders.HEAD, weights)
             artifacts.write_jsonl(into / folders.CURVE, history)
