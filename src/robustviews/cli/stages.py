@@ -6,7 +6,6 @@ import argparse
 import logging
 import os
 import sys
-import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
 
 def data(options: argparse.Namespace) -> None:
     """Verify and decode a data set into uint8 arrays."""
-    study, started, commit = load_study(options.study), time.time(), artifacts.commit()
+    study, started, commit = load_study(options.study), artifacts.Start(), artifacts.commit()
     known(options.dataset, study.datasets, "data set")
     folder = folders.data_folder(study, options.dataset)
     job = Job("data", folder.name, {}, (), specs.data_spec(study, options.dataset))
