@@ -157,7 +157,7 @@ def mark(state: State) -> str:
 
 
 def summary(result: Audit) -> str:
-    """Return the counts of an audit: `40 of 45 cells verified, 5 unknown; of the study: 1 failed`."""
+    """Return the counts of an audit: `40 of 45 cells verified, 5 unknown`, and of the study."""
     counts = Counter(result.state_of(address) for address in result.cells)
     others = [f"{counts[state]} {state}" for state in State if state and counts[state]]
     verified = f"{counts[State.VERIFIED]} of {len(result.cells)} cells verified"
