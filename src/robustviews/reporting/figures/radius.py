@@ -18,6 +18,7 @@ from robustviews.reporting.figures.style import cross, hollow, legend_marker
 from robustviews.reporting.tables.values import PERCENT, CellValue, RowValues
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
 _LONGEST = 34  # characters of a label for which a figure of one panel has two columns of entries
@@ -51,7 +52,7 @@ def radius(rows: list[RowValues], title: str) -> Drawing:
         axis.set_xlabel(f"radius ({unit})")
         _logarithmic(axis, sorted({rows[0].cells[number].column.eps or 0.0 for number in numbers}))
     axes[0].set(ylabel="accuracy (%)", ylim=(0, 100))
-    handles = [
+    handles: list[Artist] = [
         legend_marker(marker, label, face=colour, edge=colour)
         for (marker, colour), label in zip(
             map(row_style, range(len(rows))), labels(rows), strict=True
