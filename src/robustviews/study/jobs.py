@@ -186,13 +186,14 @@ def _reporting(study: Study, computing: dict[Key, Job]) -> Iterator[Job]:
     def written(keys: Iterable[Key]) -> dict[Path, Key]:
         return {file: key for key in keys for file in computing[key].writes}
 
-    example = plan.example_run(study)
-    data = _split(study, plan.pretrainings(study)[example].dataset, "train")
-    encoder = folders.pretrain_folder(study, example) / folders.ENCODER
     curves = {
         folders.pretrain_folder(study, run) / folders.CURVE: ("pretrain", run)
         for run in plan.pretrainings(study)
     }
+    viewed: dict[Path, Key] = {}
+    if example := plan.example_run(study):
+        viewed = _split(study, plan.pretrainings(study)[example].dataset, "train")
+        viewed[folders.pretrain_folder(study, example) / folders.ENCODER] = "pretrain", example
     attacked = {
         file: source
         for cell in plan.example_attacks(study)
@@ -208,18 +209,18 @@ def _reporting(study: Study, computing: dict[Key, Job]) -> Iterator[Job]:
             job("figure", name, written(_cells(study, figure)), *_named(f"figures/{name}", _DRAWN))
             for name, figure in study.figures.items()
         ),
-        job("curves", "", curves, *_named("training/curves", _DRAWN)),
+        job("curves", "", curves, *(_named("training/curves", _DRAWN) if curves else ())),
         job(
             "examples",
             "",
-            {encoder: ("pretrain", example)} | data | attacked,
-            *_named("examples/views", _DRAWN),
+            viewed | attacked,
+            *(_named("examples/views", _DRAWN) if viewed else ()),
             *(_named("examples/adversarial", _DRAWN) if attacked else ()),
         ),
     ]
     yield job("frame", "", cells, "frame.csv")
     yield job("metrics", "", written(_cells(study, *claims.blocks(study))), *_METRICS)
-    yield from shown
+    yield from (one for one in shown if one.writes)
     pages = {file: source.key for source in shown for file in source.writes}
     yield job("report", "", cells | pages, "report.html", "audit.html")
 

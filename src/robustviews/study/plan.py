@@ -240,9 +240,9 @@ def attack_on(study: Study, probe: str, attack: str) -> Attack:
 
 
 def example_run(study: Study) -> str:
-    """Return the run whose views the report shows: the first run with the most views."""
+    """Return the run whose views the report shows, the first with the most views; "" if none."""
     runs = pretrainings(study)
-    return max(runs, key=lambda name: study.runs[runs[name].entry].views.count)
+    return max(runs, key=lambda name: study.runs[runs[name].entry].views.count, default="")
 
 
 def datasets(study: Study) -> list[str]:
