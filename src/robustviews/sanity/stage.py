@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from robustviews.options import LazyModule
 from robustviews.sanity.checks import CHECKS, failed
 from robustviews.sanity.flags import measures_of
+from robustviews.sanity.information import INFORMATION
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 else:
     encoders, evaluate = LazyModule("robustviews.encoder"), LazyModule("robustviews.evaluate")
     feed, memory = LazyModule("robustviews.machine.feed"), LazyModule("robustviews.machine.memory")
-    runtime = LazyModule("robustviews.machine.runtime")
+    runtime, torch = LazyModule("robustviews.machine.runtime"), LazyModule("torch")
     subjects = LazyModule("robustviews.sanity.subject")
 
 
@@ -83,7 +84,6 @@ def sanity(
         seed: seed of views, random starts and noise.
         batch: views attacked at a time; random draws depend on it.
         fold: whether batch norms are folded, see `encoder.restore_encoder`.
-        fold: whether batch norms are folded, see `encoder.restore_encoder`.
         device: device of the attacks.
         checkpoint: saves the finished heads, after which an interrupted job resumes.
         title: title of the progress bar and of log lines.
@@ -102,12 +102,16 @@ def sanity(
     for name, probe in probes.items():
         if name in results:
             continue
-        head = probe.restore(heads.get(name, {}), network, classes=classes)
-        classifier = evaluate.Classifier(network, head, probe).eval()
+        classifier, *peers = (
+            evaluate.Classifier(
+                network, probes[one].restore(heads.get(one, {}), network, classes=classes), probes[one]
+            ).eval()
+            for one in (name, *_peers(name, probes)[:1])
+        )
         with (
             memory.explained(title, memory.SMALLER_BATCH),
             runtime.tf32(allowed=False),
-            runtime.frozen(classifier),
+            runtime.frozen(torch.nn.ModuleList([classifier, *peers])),
         ):
             subject = subjects.choose(
                 classifier,
@@ -118,6 +122,7 @@ def sanity(
                 size=size,
                 seed=seed,
                 batch=batch,
+                peer=peers[0] if peers else None,
             )
             results[name] = examine(subject, title=f"{title}/{name}")
         flags |= {f"{name}/{key}": flag for key, flag in subject.rows.items()}
@@ -126,8 +131,13 @@ def sanity(
     return Examined(flags, results)
 
 
+def _peers(name: str, probes: Mapping[str, Probe]) -> list[str]:
+    """Return the other probes that see as many views of an image."""
+    return [one for one in probes if one != name and probes[one].stack == probes[name].stack]
+
+
 def examine(subject: Subject, *, title: str = "sanity") -> dict[str, Any]:
-    """Run all checks on a head, and add their flags to its rows.
+    """Run all checks on a head, measure the information, and add the flags to its rows.
 
     Args:
         subject: the head and its images; its classifier is in eval mode and frozen.
@@ -140,10 +150,10 @@ def examine(subject: Subject, *, title: str = "sanity") -> dict[str, Any]:
         ValueError: an attack left its ball or [0, 1].
     """
     values: dict[str, float] = {}
-    bar = runtime.ProgressBar(len(CHECKS), "check", title)
-    checks = CHECKS.values() if len(subject.labels) else ()  # nothing can be attacked
-    for number, check in enumerate(checks):
-        for name, value in check.measure(subject).items():
+    measuring = [*(check.measure for check in CHECKS.values()), *INFORMATION.values()]
+    bar = runtime.ProgressBar(len(measuring), "check", title)
+    for number, measure in enumerate(measuring if len(subject.labels) else ()):
+        for name, value in measure(subject).items():
             if isinstance(value, int | float):
                 values[name] = value
             else:
