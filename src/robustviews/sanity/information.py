@@ -8,38 +8,43 @@ Source: Carlini et al. 2019, sections 5.3 and 5.6; margin loss of Carlini, Wagne
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from robustviews.options import LazyModule
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from robustviews.attacks import objectives
+    from robustviews.evaluate import Classifier
     from robustviews.sanity.options import Sanity
     from robustviews.sanity.subject import Subject
 else:
-    torch, objectives = LazyModule("torch"), LazyModule("robustviews.attacks.objectives")
+    objectives = LazyModule("robustviews.attacks.objectives")
 
 
 def _margin(subject: Subject) -> dict[str, Tensor]:
-    return {"margin": _of_survivors(subject, loss=objectives.margin)}
+    return {"margin": _left_of_survivors(subject, loss=objectives.margin)}
 
 
 def _transfer(subject: Subject) -> dict[str, Tensor]:
     peer = subject.peer
-    return {} if peer is None else {"transfer": _of_survivors(subject, through=peer)}
+    return {} if peer is None else {"transfer": _left_of_survivors(subject, through=peer)}
 
 
-def _of_survivors(subject: Subject, **changes: Any) -> Tensor:
-    """Return (n,) uint8, 1 where an image withstands PGD-20, and PGD-20 with changes."""
+def _left_of_survivors(
+    subject: Subject,
+    *,
+    loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+    through: Classifier | None = None,
+) -> Tensor:
+    """Return (n,) uint8, 1 where an image withstands PGD-20, and the same with other gradients."""
     eps = subject.options.eps
     flags = subject.rows[f"pgd_{eps:g}"].clone()
     left = flags.bool()
     if left.any():
-        flags[left] = subject.part(left).pgd(eps, **changes)
+        flags[left] = subject.part(left).pgd(eps, loss=loss, through=through)
     return flags
 
 
@@ -49,20 +54,21 @@ INFORMATION: dict[str, Callable[[Subject], Mapping[str, Tensor]]] = {
 }
 
 
-def described(measures: Mapping[str, float], options: Sanity) -> Iterator[tuple[str, str]]:
-    """Yield each attack at the radius `eps` with the images that are left after it.
+def described(measures: Mapping[str, float], options: Sanity) -> dict[str, str]:
+    """Return how many images are left after each attack at the radius `eps`.
 
     Args:
-        measures: of a head; without `transfer`, if the encoder has no other head like it.
+        measures: of a head; without `transfer` if its encoder has no other head like it.
         options: with which they were measured.
     """
     names = {
         f"pgd_{options.eps:g}": "PGD-20",
-        "restarts": f"PGD-{options.steps}, {options.restarts} random starts",
-        "margin": "PGD-20, then the same on the margin loss",
-        "transfer": "PGD-20, then examples of another head",
-        "square": f"PGD-20, then Square, {options.queries} queries",
+        "restarts": f"PGD-{options.steps} x {options.restarts}",
+        "margin": "PGD-20 and margin loss",
+        "transfer": "PGD-20 and transfer",
+        "square": f"PGD-20 and Square-{options.queries}",
     }
-    for name, text in names.items():
-        if name in measures:
-            yield text, f"{measures[name]:.0f} of {measures['n']:.0f}"
+    return {
+        text: f"{measures[name]:.0f} of {measures['n']:.0f}" if name in measures else "-"
+        for name, text in names.items()
+    }

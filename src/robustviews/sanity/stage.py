@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from robustviews import evaluate
     from robustviews.augment import Views
     from robustviews.checkpoint import Checkpoint
+    from robustviews.evaluate import Classifier
     from robustviews.machine import feed, memory, runtime
     from robustviews.probe import Probe
     from robustviews.sanity import subject as subjects
@@ -99,15 +100,13 @@ def sanity(
     saved = checkpoint.load() if checkpoint is not None else None
     flags, results = ({}, {}) if saved is None else (dict(saved[0]), dict(saved[1]["heads"]))
     rows = feed.choose(images, device)
-    for name, probe in probes.items():
-        if name in results:
-            continue
-        classifier, *peers = (
-            evaluate.Classifier(
-                network, probes[one].restore(heads.get(one, {}), network, classes=classes), probes[one]
-            ).eval()
-            for one in (name, *_peers(name, probes)[:1])
-        )
+
+    def restored(name: str) -> Classifier:
+        head = probes[name].restore(heads.get(name, {}), network, classes=classes)
+        return evaluate.Classifier(network, head, probes[name]).eval()
+
+    for name in (name for name in probes if name not in results):
+        classifier, *peers = map(restored, (name, *_peers(name, probes)[:1]))
         with (
             memory.explained(title, memory.SMALLER_BATCH),
             runtime.tf32(allowed=False),
