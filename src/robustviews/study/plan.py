@@ -78,6 +78,7 @@ class Cell:
         networks: encoders on the data set of the column, one per seed.
         attack: attack whose flags hold the accuracy; None for minutes.
         published: the paper's value, `unavailable`, or None if the paper has none.
+        options: what the study says of the row.
     """
 
     row: str
@@ -90,6 +91,7 @@ class Cell:
     networks: tuple[Network, ...]
     attack: str | None
     published: float | Literal["unavailable"] | None
+    options: Row
 
     @property
     def runs(self) -> tuple[str, ...]:
@@ -323,6 +325,7 @@ def _cell(study: Study, table: Table | Figure, row_name: str, number: int) -> Ce
         networks=tuple(_network(study, row, measure.dataset, seed) for seed in seeds),
         attack=attack,
         published=row.published[number] if row.published else None,
+        options=row,
     )
 
 

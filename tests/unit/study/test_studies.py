@@ -146,7 +146,7 @@ SWITCHES = sorted(
     {
         switch.name
         for table in (METHODS, REGIMES, PROBES_BY_KIND, ATTACKS)
-        for cls in (*table.values(), Run, Views, Optimizer)
+        for cls in (*table.values(), Run, Views, Optimizer, Row)
         for switch in switches_of(cls).values()
     }
 )
