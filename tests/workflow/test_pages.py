@@ -6,6 +6,7 @@ import re
 
 from PIL import Image
 
+from robustviews.study import load_study
 from tests.workflow.project import REPOSITORY, Project
 
 STEP = re.compile(r"In `(\S+)`, above `(\w+)`, with the row `(.+?)`:\n\n```python\n(.*?)```", re.S)
@@ -49,7 +50,7 @@ def test_what_the_page_on_extending_adds_trains_probes_and_attacks(tmp_path):
     done = project.snakemake("--cores", "2")
     assert done.status == 0, done.text
     shown = (project.folder / "results/extended/tables/all.md").read_text(encoding="utf-8")
-    assert "neighbours (5 nearest neighbours)" in shown
+    assert "means (nearest class mean)" in shown
     assert "fgsm (FGSM, one step of size eps)" in shown
     cells = project.robustviews("audit", "--json").json()["cells"]
     assert {cell["state"] for cell in cells.values()} == {"verified"}
@@ -72,6 +73,12 @@ def test_the_study_of_own_images_runs_on_a_folder_of_pictures(tmp_path):
     assert "pgd20 4/255" in table
     cells = project.robustviews("audit", "--json").json()["cells"]
     assert {cell["state"] for cell in cells.values()} == {"verified"}
+
+
+def test_the_study_of_the_page_on_transfer_is_valid(tmp_path):
+    (study,) = re.findall(r"```yaml\n(.*?)```", page("transfer.md"), re.S)
+    (tmp_path / "study.yaml").write_text(study, encoding="utf-8")
+    assert load_study(tmp_path / "study.yaml").study == "halves"
 
 
 def test_the_page_on_python_runs_on_a_finished_study(finished, tmp_path, monkeypatch, capsys):

@@ -69,6 +69,7 @@ def working(options: argparse.Namespace, rule: str, *names: str) -> Iterator[Wor
     first: dict[str, Iterable[str]] = {
         "pretrain": plan.pretrainings(study),
         "encoder": study.encoders,
+        "sanity": plan.attacked(study),
     }
     firsts = first.get(rule, plan.networks(study))
     groups = [list(group) for group in (firsts, study.probes, study.attacks)]
