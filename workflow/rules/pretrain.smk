@@ -14,7 +14,7 @@ rule pretrain:
     log:
         f"{LOGS}/pretrain/{{run}}.log",
     wildcard_constraints:
-        run="|".join(plan.pretrainings(STUDY)) or "(?!)",  # imported encoders lie beside
+        run="|".join(plan.pretrainings(STUDY)) or "(?!)",  # an imported encoder is none
     priority: 10
     threads: STUDY.runtime.threads * RANKS
     resources:

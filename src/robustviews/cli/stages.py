@@ -6,7 +6,6 @@ import argparse
 import logging
 import os
 import sys
-import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
 
 def data(options: argparse.Namespace) -> None:
     """Verify and decode a data set into uint8 arrays."""
-    study, started, commit = load_study(options.study), time.time(), artifacts.commit()
+    study, started, commit = load_study(options.study), artifacts.Start(), artifacts.commit()
     known(options.dataset, study.datasets, "data set")
     folder = folders.data_folder(study, options.dataset)
     job = Job("data", folder.name, {}, (), specs.data_spec(study, options.dataset))
@@ -193,9 +192,6 @@ def probe(options: argparse.Namespace) -> None:
             checkpoint=state,
             title=work.job.name,
         )
-        for row in history:
-            values = " ".join(f"{key}={row[key]:.6g}" for key in row)
-            logging.info("probe=%s %s", work.job.name, values)
         with artifacts.atomic_folder(work.folder) as into:
             for file, tensors in _files(weights, work.job).items():
                 artifacts.write_tensors(into / file, tensors)

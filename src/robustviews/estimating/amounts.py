@@ -42,7 +42,7 @@ _SURVIVING = (
 )
 _NOT_COMPILED = "no time was left to compile: what that takes and gains is not counted"
 _OWN_DEVICE = "each is taken to have a GPU of its own, whose memory is told"
-_ROWS = 12  # flags of AS4, AS6 and AS8 for each image
+_ROWS = 14  # flags of AS4, AS6, AS8 and of the information for each image
 _NO_WORK = {"label", "seeds", "datasets", "epochs", "epochs_meaning"}  # of a run
 
 

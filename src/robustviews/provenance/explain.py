@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from robustviews import commands
-from robustviews.artifacts import ArtifactError
+from robustviews import commands, sanity
+from robustviews.artifacts import ArtifactError, Record
 from robustviews.provenance.audit import Audit, audit
 from robustviews.provenance.disk import Disk
 from robustviews.provenance.findings import State
@@ -63,6 +63,7 @@ def explain(study: Study, text: str, *, root: Path = Path()) -> str:
             lines += _wrapped(f"{name}: {options}")
         for job in jobs:
             lines += _wrapped(f"{' '.join(job.key)}: {result.jobs[job.key].state}")
+            lines += _wrapped(_withstood(study, cell, disk.stated(job), job))
             for finding in result.jobs[job.key].findings:
                 if finding.check in _SHOWN or finding.state is not State.VERIFIED:
                     lines += _wrapped(f"  {finding.check}: {finding.text}")
@@ -90,6 +91,16 @@ def _cell(study: Study, result: Audit, address: Address, cell: Cell) -> str:
         quantity = "minutes of pretraining, `seconds` of its record / 60"
     seeds, value = list(cell.seeds), result.cells[address].findings[0].text
     return f"{cell.label} on {cell.dataset}: {quantity}; mean over seeds {seeds}: {value}"
+
+
+def _withstood(study: Study, cell: Cell, record: Record, job: Job) -> str:
+    """Return how many images the attacks of the sanity checks leave; empty for other jobs."""
+    head = record.result.get(cell.probe) if job.rule == "sanity" else None
+    if head is None:
+        return ""
+    left = sanity.described(head["measures"], study.sanity).items()
+    counts = "; ".join(f"{attack}: {count}" for attack, count in left)
+    return f"  images left at {study.sanity.eps:g}/255: {counts}"
 
 
 def _compared(study: Study, address: Address, cell: Cell, root: Path) -> Iterator[str]:

@@ -204,16 +204,14 @@ def _reporting(study: Study, computing: dict[Key, Job]) -> Iterator[Job]:
     def written(keys: Iterable[Key]) -> dict[Path, Key]:
         return {file: key for key in keys for file in computing[key].writes}
 
-    example = plan.example_run(study)
-    views: dict[Path, Key] = {}
-    if example:
-        encoder = folders.pretrain_folder(study, example) / folders.ENCODER
-        views = {encoder: ("pretrain", example)}
-        views |= _split(study, plan.pretrainings(study)[example].dataset, "train")
     curves = {
         folders.pretrain_folder(study, run) / folders.CURVE: ("pretrain", run)
         for run in plan.pretrainings(study)
     }
+    viewed: dict[Path, Key] = {}
+    if example := plan.example_run(study):
+        viewed = _split(study, plan.pretrainings(study)[example].dataset, "train")
+        viewed[folders.pretrain_folder(study, example) / folders.ENCODER] = "pretrain", example
     attacked = {
         file: source
         for cell in plan.example_attacks(study)
@@ -229,16 +227,18 @@ def _reporting(study: Study, computing: dict[Key, Job]) -> Iterator[Job]:
             job("figure", name, written(_cells(study, figure)), *_named(f"figures/{name}", _DRAWN))
             for name, figure in study.figures.items()
         ),
+        job("curves", "", curves, *(_named("training/curves", _DRAWN) if curves else ())),
+        job(
+            "examples",
+            "",
+            viewed | attacked,
+            *(_named("examples/views", _DRAWN) if viewed else ()),
+            *(_named("examples/adversarial", _DRAWN) if attacked else ()),
+        ),
     ]
-    if curves:
-        shown.append(job("curves", "", curves, *_named("training/curves", _DRAWN)))
-    pictures = {"examples/views": views, "examples/adversarial": attacked}
-    drawn = [file for stem, reads in pictures.items() if reads for file in _named(stem, _DRAWN)]
-    if drawn:
-        shown.append(job("examples", "", views | attacked, *drawn))
     yield job("frame", "", cells, "frame.csv")
     yield job("metrics", "", written(_cells(study, *claims.blocks(study))), *_METRICS)
-    yield from shown
+    yield from (one for one in shown if one.writes)
     pages = {file: source.key for source in shown for file in source.writes}
     yield job("report", "", cells | pages, "report.html", "audit.html")
 

@@ -32,6 +32,7 @@ class Cell:
         networks: encoders on the data set of the column, one per seed.
         attack: attack whose flags hold the accuracy; None for minutes.
         published: the paper's value, `unavailable`, or None if the paper has none.
+        options: what the study says of the row.
     """
 
     row: str
@@ -44,6 +45,7 @@ class Cell:
     networks: tuple[Network, ...]
     attack: str | None
     published: float | Literal["unavailable"] | None
+    options: Row
 
     @property
     def runs(self) -> tuple[str, ...]:
@@ -196,10 +198,10 @@ def attack_on(study: Study, probe: str, attack: str) -> Attack:
     return replace(options, images=images, ncrop_images=None)
 
 
-def example_run(study: Study) -> str | None:
-    """Return the run whose views the report shows: the first run with the most views."""
+def example_run(study: Study) -> str:
+    """Return the run whose views the report shows, the first with the most views; "" if none."""
     runs = pretrainings(study)
-    return max(runs, key=lambda name: study.runs[runs[name].entry].views.count, default=None)
+    return max(runs, key=lambda name: study.runs[runs[name].entry].views.count, default="")
 
 
 def datasets(study: Study) -> list[str]:
@@ -280,6 +282,7 @@ def _cell(study: Study, table: Table | Figure, row_name: str, number: int) -> Ce
         networks=tuple(_network(study, row, measure.dataset, seed) for seed in seeds),
         attack=attack,
         published=row.published[number] if row.published else None,
+        options=row,
     )
 
 

@@ -114,6 +114,9 @@ def test_a_figure_of_radii_has_a_line_per_row_from_clean_accuracy_and_a_band(stu
     band = axis.collections[1].get_paths()[0].vertices
     assert band[:, 1].min() == pytest.approx(100 * min(cell.low for cell in by_radius))
     assert band[:, 1].max() == pytest.approx(100 * max(cell.high for cell in by_radius))
+    published = [line for line in axis.lines if line.get_linestyle() == ":"]
+    assert list(published[0].get_xdata()) == [0, 8]
+    assert [tuple(line.get_ydata()) for line in published] == [(55.97, 75.88), (47.98, 72.86), ()]
     assert axis.get_xscale() == "symlog"
     assert axis.get_xlabel() == "radius (1/255)"
     with pytest.raises(ValueError, match="at two radii"):

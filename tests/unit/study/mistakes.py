@@ -205,6 +205,12 @@ ONE_MISTAKE = {
         f"{TABLE}.rows.free.publish",
         "unknown key; did you mean `published`?",
     ),
+    "robust head that is called standard": (
+        "probe: rle, published",
+        "probe: rle, head_for_attack: standard, published",
+        f"{TABLE}.rows.free.head_for_attack",
+        "`rle` is a robust head; remove this key, or name a linear probe",
+    ),
     "unknown key of a figure": (
         "    title: Bars",
         "    titel: Bars@\n    title: Bars",

@@ -233,6 +233,7 @@ def test_cells_come_row_by_row_with_all_their_fields():
         ),
         attack="pgd",
         published=None,
+        options=TABLE.rows["first"],
     )
     assert cells[1].runs == ("emp-digits-s3", "emp-digits-s5")
     assert [cell.published for cell in cells[:4]] == [75.9, None, "unavailable", 97.0]
