@@ -38,8 +38,8 @@ class Picture:
     Attributes:
         uri: the image itself, as a data URI.
         alt: description for people who do not see it.
-        title: title of the caption.
-        text: rest of the caption.
+        title: what a screen reader calls it; sighted readers see it in the picture or above.
+        text: caption.
         href: file of the same drawing, relative to the report; empty if there is none.
     """
 
@@ -281,7 +281,10 @@ def _figure(study: Study, name: str, data: bytes) -> Picture:
 
 
 def _curves(data: bytes) -> Picture:
-    text = "One panel per method, because losses of different methods are not comparable."
+    text = (
+        "Training loss of every run. One panel per method, because losses of different methods are "
+        "not comparable."
+    )
     return Picture(
         _uri(data),
         "loss over epochs, one panel per method and one line per run, from their training.jsonl",

@@ -28,6 +28,7 @@ _TITLES = {
     "encoder": "The encoder is imported",
     "pretrain": "The encoder is pretrained",
     "probe": "A head is trained on the frozen encoder",
+    "tune": "The encoder is trained further, with a head",
     "attack": "The classifier is attacked",
     "sanity": "The attack is checked",
 }
@@ -52,9 +53,12 @@ def explain(study: Study, text: str, *, root: Path = Path()) -> str:
     address, cell = cells.find(study, text)
     result = audit(study, root, cells=[address])
     disk, chain = Disk(study, root), cells.chain(study, cell)
-    lines = [f"{address}: {result.state_of(address)}", *_wrapped(_cell(result, address, cell))]
+    lines = [
+        f"{address}: {result.state_of(address)}",
+        *_wrapped(_cell(study, result, address, cell)),
+    ]
     for jobs in _steps(chain):
-        lines += ["", _TITLES[jobs[0].rule]]
+        lines += ["", _TITLES[jobs[0].snakemake_rule]]
         for name, options in _options(jobs[0].spec, jobs[0].rule):
             lines += _wrapped(f"{name}: {options}")
         for job in jobs:
@@ -75,10 +79,12 @@ def explain(study: Study, text: str, *, root: Path = Path()) -> str:
     return "\n".join([*lines, "", f"To check it: {check}", ""])
 
 
-def _cell(result: Audit, address: Address, cell: Cell) -> str:
+def _cell(study: Study, result: Audit, address: Address, cell: Cell) -> str:
     """Describe a cell, and how its number follows from its runs."""
     source = f"`{cell.measure.flag}` in {folders.FLAGS}"
-    quantity = f"accuracy, the share of ones in {source} of {cell.attack}"
+    by_class = study.datasets[cell.dataset].accuracy == "mean_per_class"
+    share = "the mean over classes of the share" if by_class else "the share"
+    quantity = f"accuracy, {share} of ones in {source} of {cell.attack}"
     if cell.measure.statistic:
         quantity = f"{cell.measure.statistic}, of all `eps_...` in {folders.FLAGS} of {cell.attack}"
     if cell.attack is None:
@@ -156,6 +162,8 @@ def _by_hand(disk: Disk, address: Address, chain: list[Job], head: str | None) -
             yield shlex.join(["git", "checkout", commit])
         names = zip(("--run", "--probe", "--attack"), job.parts, strict=False)
         arguments = [argument for pair in names for argument in pair]
+        if job.rule == "encoder":
+            arguments = ["--encoder", job.name]
         if job.rule == "data":
             arguments = ["--dataset", job.name.rpartition("-")[0]]
         threads = disk.stated(job).environment.get("threads")

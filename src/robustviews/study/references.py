@@ -8,7 +8,7 @@ from typing import Any
 
 from robustviews.attacks import Attack, WorstOf, fraction
 from robustviews.methods import DivisionError, divide
-from robustviews.probe import LinearProbe, Probe, RobustLinearProbe
+from robustviews.probe import LinearProbe, LogisticProbe, Probe, RobustLinearProbe
 from robustviews.regimes import passes_over_data
 from robustviews.sanity import Stepwise, leapt, unreached
 from robustviews.study.claims import check_claims
@@ -142,7 +142,7 @@ class _Checker:
         if start not in self._names["probes"]:
             near = nearest(start, {"fresh", *self._names["probes"]})
             self._add(place, f"expected `fresh` or a probe of kind linear, found `{start}`; {near}")
-        elif head.steps or head.draws_views or not head.trained:
+        elif not isinstance(head, LinearProbe | LogisticProbe):
             self._add(place, f"`{start}` is not a linear probe on whole images; use kind: linear")
         elif head.feature != probe.feature:
             self._add(

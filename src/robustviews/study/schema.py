@@ -298,7 +298,9 @@ class Claim:
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """A whole study: everything that decides its numbers. Compared and hashed by identity.
+    """A whole study: everything that decides its numbers.
+
+    Studies are compared and hashed by identity.
 
     Attributes:
         study: slug; results lie under `results/<study>/`.

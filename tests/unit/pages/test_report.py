@@ -14,6 +14,7 @@ from robustviews.pages import audit as audit_page
 from robustviews.pages import report
 from robustviews.pages.graph import graph
 from robustviews.pages.overview import overview
+from robustviews.probe import FinetuneProbe
 from robustviews.provenance.audit import Audit, audit
 from robustviews.provenance.findings import State
 from robustviews.reporting import claims, results
@@ -326,6 +327,9 @@ def test_the_graph_has_a_line_per_run_with_the_time_of_each_stage(study, root):
     assert all(box.done == box.planned for box in free)
     assert max(box.share for line in boxes.values() for box in line) == 1.0
     unfinished = graph(study, jobs(study), {})
+    tuned = dataclasses.replace(study, probes=study.probes | {"rle": FinetuneProbe()})
+    (free, *_) = (line for _, line in graph(tuned, jobs(tuned), {}).lines)
+    assert free[3].planned == 3  # checks of tuned encoders stand in the line of their run
     assert {box.took for _, line in unfinished.lines for box in line} == {""}
 
 

@@ -233,7 +233,7 @@ ONE_MISTAKE = {
         "{kind: linear, epochs: 2}",
         "{kind: 1, epochs: 2}",
         "probes.central.kind",
-        "unknown kind 1; known: linear, ncrop, own, robust_linear",
+        "unknown kind 1; known: finetune, knn, linear, logistic, ncrop, own, robust_linear",
     ),
     "missing kind": (
         "{kind: pgd, eps: [4, 8]}",

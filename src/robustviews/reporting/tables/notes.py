@@ -62,6 +62,10 @@ def legend(study: Study, rows: list[RowValues]) -> str:
         kinds = [text for kind, text in _INTERVALS.items() if kind in {c.covers for c in cells}]
         interval = f" ({'; '.join(kinds)})" if kinds else ""
         parts.append(f"Accuracies in %, ± half of the 95 % interval{interval}{_cut(cells)}.")
+    by_class = [name for name, one in study.datasets.items() if one.accuracy != "top1"]
+    averaged = [name for name in by_class if name in {one.column.dataset for one in accuracies}]
+    if averaged:
+        parts.append(f"Mean over the classes of the share of right images: {', '.join(averaged)}.")
     shown = {cell.column.statistic for cell in accuracies}
     parts += [text for name, text in _STATISTICS.items() if name in shown]
     units = {cell.column.unit for cell in accuracies if cell.column.statistic == HALVING}
