@@ -102,9 +102,8 @@ class CellValue:
         ours, low, high = self.ours, self.low, self.high
         if self.column.is_minutes or ours is None or low is None or high is None:
             return None
-        if self.column.unit == "%" and (low <= 0 or high >= 1):
-            return max(ours - low, high - ours)
-        return (high - low) / 2
+        is_cut = self.column.unit == "%" and (low <= 0 or high >= 1)
+        return max(ours - low, high - ours) if is_cut else (high - low) / 2
 
 
 @dataclass(frozen=True)
