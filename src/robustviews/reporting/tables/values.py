@@ -203,9 +203,8 @@ def _measure(study: Study, cell: Cell, index: _Index) -> _Measured:
     results = [result for result in found if result is not None]
     if cell.attack is None:
         return _Measured(cell, results, Sample(()), "", "")
-    published = None
-    if cell.published is not None and cell.published != "unavailable":
-        published = cell.published / PERCENT
+    stated = cell.published
+    published = None if stated is None or stated == "unavailable" else stated / PERCENT
     failed = (result["sanity"] for result in results if cell.measure.attack)
     counts, images = map(by_class.counted, results), by_class.test_images(study, cell, results)
     return _Measured(
@@ -262,11 +261,8 @@ def _value(
 def _accuracy(measured: _Measured, spread: Spread | None) -> CellValue:
     cell, results = measured.cell, measured.results
     sample = measured.sample
-    empty = CellValue(
-        cell.measure,
-        len(cell.runs),
-        "unavailable" if cell.published == "unavailable" else sample.published,
-    )
+    published = cell.published if cell.published == "unavailable" else sample.published
+    empty = CellValue(cell.measure, len(cell.runs), published)
     if not results:
         return empty
     low, high = verdicts.interval(sample, spread)
