@@ -94,7 +94,7 @@ def test_a_doubt_reaches_the_cell_and_the_exit_status(root, study):
     assert exit_status(result.state) == 2
     doubted = {cell for cell in result.cells if result.state_of(cell) is State.DOUBT}
     assert {(cell.table, cell.row) for cell in doubted} == {("table1", "pgd")}
-    assert page.summary(result).endswith(f", {len(doubted)} doubt")
+    assert f", {len(doubted)} doubt" in page.summary(result)
     assert 'class="state doubt"' in page.render(study, result)
 
 
