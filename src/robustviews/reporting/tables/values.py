@@ -95,17 +95,15 @@ class CellValue:
 
     @property
     def half(self) -> float | None:
-        """Half of the 95 % interval of an accuracy; None for minutes and without results.
+        """Half of the 95 % interval, or its longer side if it is cut: 0 of 48 is 0 to 7.4 %.
 
-        An interval that is cut at 0 or 100 % has no half that says how far it reaches: 0 of 48 with
-        the interval 0 to 7.4 % gives 7.4 points, its longer side.
+        None for minutes and without results.
         """
         ours, low, high = self.ours, self.low, self.high
         if self.column.is_minutes or ours is None or low is None or high is None:
             return None
-        if self.column.unit == "%" and (low <= 0 or high >= 1):
-            return max(ours - low, high - ours)
-        return (high - low) / 2
+        is_cut = self.column.unit == "%" and (low <= 0 or high >= 1)
+        return max(ours - low, high - ours) if is_cut else (high - low) / 2
 
 
 @dataclass(frozen=True)
