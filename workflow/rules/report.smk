@@ -110,36 +110,38 @@ rule curves:
         "robustviews curves 2> {log:q}"
 
 
-rule examples:
-    input:
-        reads("examples"),
-    output:
-        # A study without attacked cells in its main table has no adversarial images.
-        *[
-            (
-                report(
-                    path.as_posix(),
-                    caption="../report/views.rst",
-                    category="Figures",
-                    labels={"figure": f"examples: {path.stem}"},
+# A study of imported encoders has no views; without attacked cells in its main table, nothing is drawn.
+if ("examples", "") in JOBS:
+
+    rule examples:
+        input:
+            reads("examples"),
+        output:
+            *[
+                (
+                    report(
+                        path.as_posix(),
+                        caption="../report/views.rst",
+                        category="Figures",
+                        labels={"figure": f"examples: {path.stem}"},
+                    )
+                    if path.suffix == ".svg"
+                    else path.as_posix()
                 )
-                if path.suffix == ".svg"
-                else path.as_posix()
-            )
-            for path in JOBS["examples", ""].writes
-        ],
-    log:
-        f"{LOGS}/report/examples.log",
-    resources:
-        gpu=GPUS,
-        mem_mb=8000,
-        runtime=60,
-    params:
-        spec=spec("examples"),
-    message:
-        "examples"
-    shell:
-        "robustviews examples 2> {log:q}"
+                for path in JOBS["examples", ""].writes
+            ],
+        log:
+            f"{LOGS}/report/examples.log",
+        resources:
+            gpu=GPUS,
+            mem_mb=8000,
+            runtime=60,
+        params:
+            spec=spec("examples"),
+        message:
+            "examples"
+        shell:
+            "robustviews examples 2> {log:q}"
 
 
 rule report:

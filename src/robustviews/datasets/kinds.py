@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from robustviews.datasets import pictures
+from robustviews.datasets.evaluation import EvaluationFolder
 from robustviews.datasets.sources import cifar_trouble, source_folder
 from robustviews.datasets.splits import Create, DataError, Images, choose, fill, stratified
 from robustviews.options import option, plan_only
@@ -237,4 +238,5 @@ DATASETS: dict[str, type[Dataset]] = {
     "cifar10": Cifar10,
     "cifar100": Cifar100,
     "folder": Folder,
+    "evaluation_folder": EvaluationFolder,
 }

@@ -128,8 +128,9 @@ def _computing(study: Study) -> Iterator[Job]:
         key = networks[run].encoder
         files: dict[Path, Key] = {folders.job_folder(study, *key) / folders.ENCODER: key}
         for probe in filter(lambda name: study.probes[name].trained, heads):
-            file = folders.probe_folder(study, run, probe) / folders.HEAD
-            files[file] = ("probe", f"{run}/{probe}")
+            name = networks[run].taught.name
+            file = folders.probe_folder(study, name, probe) / folders.HEAD
+            files[file] = ("probe", f"{name}/{probe}")
         return files
 
     for dataset in plan.datasets(study):
@@ -186,13 +187,14 @@ def _reporting(study: Study, computing: dict[Key, Job]) -> Iterator[Job]:
     def written(keys: Iterable[Key]) -> dict[Path, Key]:
         return {file: key for key in keys for file in computing[key].writes}
 
-    example = plan.example_run(study)
-    data = _split(study, plan.pretrainings(study)[example].dataset, "train")
-    encoder = folders.pretrain_folder(study, example) / folders.ENCODER
     curves = {
         folders.pretrain_folder(study, run) / folders.CURVE: ("pretrain", run)
         for run in plan.pretrainings(study)
     }
+    views, example = dict[Path, Key](), plan.example_run(study)
+    if example is not None:
+        views = {folders.pretrain_folder(study, example) / folders.ENCODER: ("pretrain", example)}
+        views |= _split(study, plan.pretrainings(study)[example].dataset, "train")
     attacked = {
         file: source
         for cell in plan.example_attacks(study)
@@ -208,15 +210,15 @@ def _reporting(study: Study, computing: dict[Key, Job]) -> Iterator[Job]:
             job("figure", name, written(_cells(study, figure)), *_named(f"figures/{name}", _DRAWN))
             for name, figure in study.figures.items()
         ),
-        job("curves", "", curves, *_named("training/curves", _DRAWN)),
-        job(
-            "examples",
-            "",
-            {encoder: ("pretrain", example)} | data | attacked,
-            *_named("examples/views", _DRAWN),
-            *(_named("examples/adversarial", _DRAWN) if attacked else ()),
-        ),
     ]
+    pictures = [
+        *(_named("examples/views", _DRAWN) if views else ()),
+        *(_named("examples/adversarial", _DRAWN) if attacked else ()),
+    ]
+    if curves:  # otherwise every encoder is imported
+        shown.append(job("curves", "", curves, *_named("training/curves", _DRAWN)))
+    if pictures:
+        shown.append(job("examples", "", views | attacked, *pictures))
     yield job("frame", "", cells, "frame.csv")
     yield job("metrics", "", written(_cells(study, *claims.blocks(study))), *_METRICS)
     yield from shown
@@ -230,13 +232,13 @@ def _named(stem: str, suffixes: tuple[str, ...]) -> list[str]:
 
 def _cells(study: Study, *blocks: Table | Figure) -> tuple[Key, ...]:
     """Return the jobs whose results the cells of some tables and figures show; all by default."""
-    networks = plan.networks_of(study, *blocks).values()
-    needs: dict[Key, None] = {network.encoder: None for network in networks}
+    networks = plan.networks_of(study, *blocks)
+    needs: dict[Key, None] = {network.encoder: None for network in networks.values()}
     for run, probe, attack in plan.evaluations(study, *blocks):
         for name in (attack, *plan.weaker(study, run, probe, attack)):
             needs["attack", f"{run}/{probe}/{name}"] = None
         if study.probes[probe].trained:
-            needs["probe", f"{run}/{probe}"] = None
+            needs["probe", f"{networks[run].taught.name}/{probe}"] = None
     needs |= {("sanity", run): None for run in plan.attacked(study, *blocks)}
     return tuple(needs)
 

@@ -12,6 +12,7 @@ from functools import cache
 from typing import Literal
 
 from robustviews.attacks import Attack, AutoAttack, PgdAttack, WorstOf
+from robustviews.datasets import EvaluationFolder
 from robustviews.study.columns import CLEAN, Column
 from robustviews.study.schema import Figure, Imported, Row, Run, Study, Table
 
@@ -39,12 +40,14 @@ class Network:
         dataset: the data set.
         seed: seed of the heads, and of the pretraining.
         pretraining: where the encoder comes from; None for an imported one.
+        trained_on: data set on which heads are trained, if `dataset` is a test alone.
     """
 
     entry: str
     dataset: str
     seed: int
     pretraining: Pretraining | None
+    trained_on: str = ""
 
     @property
     def name(self) -> str:
@@ -54,6 +57,11 @@ class Network:
         if self.pretraining.dataset == self.dataset:
             return self.pretraining.name
         return f"{self.pretraining.name}-on-{self.dataset}"
+
+    @property
+    def taught(self) -> Network:
+        """The network whose heads are trained, and attacked on `dataset`."""
+        return replace(self, dataset=self.trained_on or self.dataset, trained_on="")
 
     @property
     def encoder(self) -> tuple[str, str]:
@@ -134,8 +142,14 @@ def pretrainings(study: Study) -> dict[str, Pretraining]:
 
 @cache
 def networks(study: Study) -> dict[str, Network]:
-    """Return every encoder on every data set that a cell needs, by name."""
-    return networks_of(study)
+    """Return every encoder on every data set that a cell or its head needs, by name."""
+    taught = (
+        network.taught
+        for cell in cells_of(study)
+        if study.probes[cell.probe].trained
+        for network in cell.networks
+    )
+    return networks_of(study) | {network.name: network for network in taught}
 
 
 def networks_of(study: Study, *blocks: Table | Figure) -> dict[str, Network]:
@@ -148,7 +162,7 @@ def heads(study: Study) -> list[tuple[str, str]]:
     """Return every (run name, probe) to train, including heads that other heads start from."""
     needed: dict[tuple[str, str], None] = {}
     for cell in cells_of(study):
-        for run in cell.runs:
+        for run in (network.taught.name for network in cell.networks):
             start = study.probes[cell.probe].starts_from
             if start:
                 needed[run, start] = None
@@ -239,10 +253,10 @@ def attack_on(study: Study, probe: str, attack: str) -> Attack:
     return replace(options, images=images, ncrop_images=None)
 
 
-def example_run(study: Study) -> str:
-    """Return the run whose views the report shows: the first run with the most views."""
+def example_run(study: Study) -> str | None:
+    """Return the run whose views the report shows: the first one with the most views, if any."""
     runs = pretrainings(study)
-    return max(runs, key=lambda name: study.runs[runs[name].entry].views.count)
+    return max(runs, key=lambda name: study.runs[runs[name].entry].views.count, default=None)
 
 
 def datasets(study: Study) -> list[str]:
@@ -326,11 +340,20 @@ def _cell(study: Study, table: Table | Figure, row_name: str, number: int) -> Ce
     )
 
 
+def trained_on(study: Study, dataset: str) -> str:
+    """Return the data set on which heads for a data set are trained; itself if nothing else is."""
+    options = study.datasets.get(dataset)
+    if isinstance(options, EvaluationFolder) and options.classes_of:
+        return options.classes_of
+    return dataset
+
+
 def _network(study: Study, row: Row, dataset: str, seed: int) -> Network:
-    pretraining = None
+    pretraining, source = None, trained_on(study, dataset)
     if row.run not in study.encoders:
-        pretraining = Pretraining(row.run, row.pretrained_on or dataset, seed)
-    return Network(row.run, dataset, seed, pretraining)
+        pretraining = Pretraining(row.run, row.pretrained_on or source, seed)
+    other = "" if source == dataset else source
+    return Network(row.run, dataset, seed, pretraining, other)
 
 
 def _attack_of_clean(study: Study, table: Table | Figure, dataset: str) -> str:
