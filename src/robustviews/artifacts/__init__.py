@@ -3,6 +3,7 @@
 from robustviews.artifacts.files import (
     RECORD,
     ArtifactError,
+    array_again,
     atomic,
     atomic_folder,
     new_array,
@@ -27,6 +28,7 @@ __all__ = [
     "RECORD",
     "ArtifactError",
     "Record",
+    "array_again",
     "atomic",
     "atomic_folder",
     "commit",

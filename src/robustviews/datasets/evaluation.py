@@ -1,4 +1,4 @@
-"""Image files that are a test alone: nothing is trained on them."""
+"""Image files for a test alone: nothing is trained on them."""
 
 from __future__ import annotations
 

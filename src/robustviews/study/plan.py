@@ -40,7 +40,7 @@ class Network:
         dataset: the data set.
         seed: seed of the heads, and of the pretraining.
         pretraining: where the encoder comes from; None for an imported one.
-        trained_on: data set on which heads are trained, if `dataset` is a test alone.
+        trained_on: data set on which heads are trained, if `dataset` has only test images.
     """
 
     entry: str

@@ -11,7 +11,7 @@ from robustviews.methods import DivisionError, divide
 from robustviews.probe import LinearProbe, Probe
 from robustviews.regimes import passes_over_data
 from robustviews.sanity import Stepwise, leapt, unreached
-from robustviews.study import plan, tests_alone
+from robustviews.study import evaluation_sets, plan
 from robustviews.study.claims import check_claims
 from robustviews.study.columns import CLEAN, FORM, HALVING, MINUTES, RETAINED, Column
 from robustviews.study.imported import check_imported, check_row
@@ -65,7 +65,7 @@ class _Checker:
             node = self._tree["datasets"][name]
             of = getattr(options, "classes_of", "")
             if of and self._known("datasets", of, node.at["classes_of"]):
-                tests_alone.check_classes_of(self._study, name, node, self._add)
+                evaluation_sets.check_classes_of(self._study, name, node, self._add)
 
     def _check_runs(self) -> None:
         block, folders = self._tree["runs"], dict[str, str]()
@@ -114,7 +114,7 @@ class _Checker:
         self._check_list(node, "datasets", run.datasets)
         for dataset, place in zip(run.datasets, node["datasets"].at, strict=True):
             self._known("datasets", dataset, place)
-        tests_alone.check_run(self._study, run, node, self._add)
+        evaluation_sets.check_run(self._study, run, node, self._add)
         if run.seeds is not None:
             self._check_list(node, "seeds", run.seeds)
         try:
@@ -295,7 +295,7 @@ class _Checker:
             check_row(row, imported, probe, columns, node, self._add)
         else:
             self._known("runs", row.run, node.at["run"])
-        heads = tests_alone.check_row(self._study, row, probe, columns, node, self._add)
+        heads = evaluation_sets.check_row(self._study, row, probe, columns, node, self._add)
         known = run and run.datasets and self._names["datasets"].issuperset(run.datasets)
         if run and known and heads:
             trained = [

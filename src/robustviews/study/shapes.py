@@ -33,7 +33,7 @@ def shape_of(study: Study, dataset: str) -> Shape | None:
         stated = artifacts.read_json(summary)
         names = [field.name for field in fields(Shape)]
         found = [stated.get(name) for name in names] if isinstance(stated, dict) else []
-        least = {"train": 0}  # a data set may be a test alone
+        least = {"train": 0}  # a data set may have test images only
         values = [
             value
             for name, value in zip(names, found, strict=False)

@@ -1,4 +1,4 @@
-"""Data sets that are a test alone: labels from a CSV, and torchvision's preprocessing."""
+"""Data sets with test images only: labels from a CSV, and torchvision's preprocessing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Data sets that are a test alone: whose heads are evaluated on them, and what is refused."""
+"""Data sets with test images only: whose heads are evaluated on them, and what is refused."""
 
 from __future__ import annotations
 
@@ -111,19 +111,19 @@ def test_a_study_of_imported_encoders_alone_has_jobs_and_no_training_curves(tmp_
             "datasets: [digits]",
             "datasets: [digits, alone]",
             "defaults.all.datasets[1]",
-            "`alone` is a test alone, so no run trains on it",
+            "`alone` has only test images, so no run trains on it",
         ),
         (
             "run: whole, probe: own",
             "run: dino, probe: backbone",
             "tables.alone.rows.whole.probe",
-            "`alone` is a test alone, on which no head is trained; name a data set",
+            "`alone` has only test images, so no head is trained on it; name a data set",
         ),
         (
             "run: whole, probe: own",
             "run: supervised, probe: own",
             "tables.alone.rows.whole.probe",
-            "`alone` is a test alone, on which no head is trained; name a data set",
+            "`alone` has only test images, so no head is trained on it; name a data set",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""Checks of data sets that are a test alone, and of the runs and rows that use one."""
+"""Checks of data sets with test images only, and of the runs and rows that use one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ def check_classes_of(study: Study, name: str, node: LocatedDict, add: Add) -> No
         return
     place, source = node.at["classes_of"], study.datasets[options.classes_of]
     if isinstance(source, EvaluationFolder):
-        add(place, f"`{options.classes_of}` is a test alone; name a data set that trains heads")
+        add(
+            place, f"`{options.classes_of}` has only test images; name a data set that trains heads"
+        )
     elif source.num_classes not in (None, options.num_classes):
         found = f"`{options.classes_of}` has {source.num_classes} classes"
         add(place, f"expected {options.num_classes} classes (num_classes), {found}; correct one")
@@ -26,7 +28,7 @@ def check_run(study: Study, run: Run, node: LocatedDict, add: Add) -> None:
     """Report data sets of a run that train nothing."""
     for name, place in zip(run.datasets, node["datasets"].at, strict=True):
         if isinstance(study.datasets.get(name), EvaluationFolder):
-            add(place, f"`{name}` is a test alone, so no run trains on it; remove it")
+            add(place, f"`{name}` has only test images, so no run trains on it; remove it")
 
 
 def check_row(
@@ -46,6 +48,6 @@ def check_row(
     ]
     own = row.run in study.encoders and probe is not None and not probe.trained
     for name in () if own else lacking:
-        text = f"`{name}` is a test alone, on which no head is trained"
+        text = f"`{name}` has only test images, so no head is trained on it"
         add(node.at["probe"], f"{text}; name a data set with its classes: classes_of in `{name}`")
     return own or not lacking
