@@ -1,4 +1,4 @@
-"""The encoders of a study: how each is pretrained, and on which data set its heads are attacked."""
+"""Encoders that a study attacks, and their names: pretrained or imported."""
 
 from __future__ import annotations
 

@@ -94,7 +94,12 @@ def test_a_study_of_imported_encoders_alone_has_jobs_and_no_training_curves(tmp_
     ("old", "new", "key", "message"),
     [
         ("classes_of: digits", "classes_of: digit", "datasets.photos.classes_of", "no `digit`"),
-        ("classes_of: digits", "classes_of: alone", "datasets.photos.classes_of", "only test images"),
+        (
+            "classes_of: digits",
+            "classes_of: alone",
+            "datasets.photos.classes_of",
+            "only test images",
+        ),
         (
             "10, classes_of: digits",
             "11, classes_of: digits",

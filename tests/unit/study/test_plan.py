@@ -28,6 +28,7 @@ from robustviews.study import (
     Table,
     folders,
     jobs,
+    networks,
     plan,
     specs,
 )
@@ -181,7 +182,7 @@ def test_cells_come_row_by_row_with_all_their_fields():
         probe="rle",
         seeds=(3, 5),
         networks=tuple(
-            plan.Network("emp", "digits", seed, plan.Pretraining("emp", "digits", seed))
+            networks.Network("emp", "digits", seed, networks.Pretraining("emp", "digits", seed))
             for seed in (3, 5)
         ),
         attack="pgd",
