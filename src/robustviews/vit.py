@@ -5,7 +5,6 @@ Source: Dosovitskiy et al. 2021, sizes S and B of Touvron et al. 2021, patches o
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 import torch
@@ -71,9 +70,10 @@ class VisionTransformer(nn.Module):
 
 def _timm() -> Any:  # noqa: ANN401  # an optional module
     try:
-        return importlib.import_module("timm.models.vision_transformer")
+        from timm.models import vision_transformer
     except ImportError as error:
         raise MissingTimmError(f"{MISSING} ({error})") from None
+    return vision_transformer
 
 
 def shapes(kind: str) -> dict[str, tuple[int, ...]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import importlib
+import sys
 
 import pytest
 import torch
@@ -96,10 +96,8 @@ def test_a_trained_classifier_is_kept_and_a_projector_is_not(small, tmp_path):
 
 
 def test_without_timm_the_message_says_what_to_type(small, tmp_path, monkeypatch):
-    def missing(name):
-        raise ModuleNotFoundError(f"No module named {name!r}")
-
-    monkeypatch.setattr(importlib, "import_module", missing)
+    monkeypatch.setitem(sys.modules, "timm", None)
+    monkeypatch.setitem(sys.modules, "timm.models", None)
     with pytest.raises(CheckpointError, match=r"type: pip install 'robustviews\[vit\]'"):
         bring(saved(small, tmp_path), normalise="imagenet")
 
