@@ -110,38 +110,36 @@ rule curves:
         "robustviews curves 2> {log:q}"
 
 
-# A study of imported encoders has no views; without attacked cells in its main table, nothing is drawn.
-if ("examples", "") in JOBS:
-
-    rule examples:
-        input:
-            reads("examples"),
-        output:
-            *[
-                (
-                    report(
-                        path.as_posix(),
-                        caption="../report/views.rst",
-                        category="Figures",
-                        labels={"figure": f"examples: {path.stem}"},
-                    )
-                    if path.suffix == ".svg"
-                    else path.as_posix()
+rule examples:
+    input:
+        reads("examples"),
+    output:
+        # No views without a run, and no adversarial images without attacked cells in the main table.
+        *[
+            (
+                report(
+                    path.as_posix(),
+                    caption="../report/views.rst",
+                    category="Figures",
+                    labels={"figure": f"examples: {path.stem}"},
                 )
-                for path in JOBS["examples", ""].writes
-            ],
-        log:
-            f"{LOGS}/report/examples.log",
-        resources:
-            gpu=GPUS,
-            mem_mb=8000,
-            runtime=60,
-        params:
-            spec=spec("examples"),
-        message:
-            "examples"
-        shell:
-            "robustviews examples 2> {log:q}"
+                if path.suffix == ".svg"
+                else path.as_posix()
+            )
+            for path in map(Path, outputs_of("examples"))
+        ],
+    log:
+        f"{LOGS}/report/examples.log",
+    resources:
+        gpu=GPUS,
+        mem_mb=8000,
+        runtime=60,
+    params:
+        spec=spec("examples"),
+    message:
+        "examples"
+    shell:
+        "robustviews examples 2> {log:q}"
 
 
 rule report:

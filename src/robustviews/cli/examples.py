@@ -41,8 +41,7 @@ def examples(options: argparse.Namespace) -> None:
 def _draw(study: Study, device: torch.device) -> None:
     from robustviews.reporting import figures
 
-    example = plan.example_run(study)
-    drawings = [] if example is None else [_views(study, example, device)]
+    drawings = [_views(study, device)] if plan.example_run(study) else []
     cells = plan.example_attacks(study)
     if cells:
         attacked = {cell.label: list(_attacked(study, cell, device)) for cell in cells}
@@ -55,7 +54,7 @@ def _draw(study: Study, device: torch.device) -> None:
         artifacts.write_bytes(next(files), figures.to_png(drawing))
 
 
-def _views(study: Study, name: str, device: torch.device) -> Drawing:
+def _views(study: Study, device: torch.device) -> Drawing:
     """Draw views of training images, clean and perturbed by an encoder's adversary."""
     import torch
 
@@ -65,6 +64,7 @@ def _views(study: Study, name: str, device: torch.device) -> Drawing:
     from robustviews.reporting import figures
     from robustviews.step import make_batch
 
+    name = plan.example_run(study)
     pretraining = plan.pretrainings(study)[name]
     run = study.runs[pretraining.entry]
     training = jobs(study)["pretrain", name]

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from robustviews.datasets import framing, pictures
+from robustviews.datasets.protocol import Accuracy
 from robustviews.datasets.splits import Create, DataError, Labels, choose, fill
-from robustviews.options import option, plan_only
+from robustviews.options import option, plan_only, reporting
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class EvaluationFolder:
         resize: length to which the shorter side is resized before the centre is cut, as in
             torchvision's presets for ImageNet.
         test_images: number to keep, in the proportions of the classes; null keeps all.
+        accuracy: as in `digits`.
     """
 
     root: str
@@ -44,6 +46,7 @@ class EvaluationFolder:
     size: int = option(224, ge=1)
     resize: int = option(256, ge=1)
     test_images: int | None = option(None, ge=1)
+    accuracy: Accuracy = reporting("top1")
 
     def __post_init__(self) -> None:
         """Refuse a square that is larger than the picture from which it is cut."""

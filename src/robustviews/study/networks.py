@@ -1,8 +1,12 @@
-"""Encoders that a study attacks, and their names: pretrained or imported."""
+"""Encoders that a study attacks, and their names: pretrained, imported, or tuned by a probe."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+
+from robustviews.study.schema import Study
+
+_TUNED = "--"  # between a network and the probe that tunes it; no name of a study has it
 
 
 @dataclass(frozen=True)
@@ -57,3 +61,18 @@ class Network:
         if self.pretraining is None:
             return "encoder", self.entry
         return "pretrain", self.pretraining.name
+
+
+def tunes(study: Study, probe: str) -> bool:
+    """Return whether a probe of the study trains the encoder, too."""
+    return probe in study.probes and study.probes[probe].network_updates > 0
+
+
+def examination(study: Study, network: str, probe: str) -> str:
+    """Return the job that checks a head: one per encoder, and a tuned encoder is one of its own."""
+    return f"{network}{_TUNED}{probe}" if tunes(study, probe) else network
+
+
+def examined(job: str) -> str:
+    """Return the network of an examination, or of another job, from the name of the job."""
+    return job.partition("/")[0].partition(_TUNED)[0]

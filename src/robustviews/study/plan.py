@@ -14,7 +14,7 @@ from typing import Literal
 from robustviews.attacks import Attack, AutoAttack, PgdAttack, WorstOf
 from robustviews.datasets import EvaluationFolder
 from robustviews.study.columns import CLEAN, Column
-from robustviews.study.networks import Network, Pretraining
+from robustviews.study.networks import Network, Pretraining, examination
 from robustviews.study.schema import Figure, Imported, Row, Run, Study, Table
 
 
@@ -33,6 +33,7 @@ class Cell:
         networks: encoders on the data set of the column, one per seed.
         attack: attack whose flags hold the accuracy; None for minutes.
         published: the paper's value, `unavailable`, or None if the paper has none.
+        options: what the study says of the row.
     """
 
     row: str
@@ -45,6 +46,7 @@ class Cell:
     networks: tuple[Network, ...]
     attack: str | None
     published: float | Literal["unavailable"] | None
+    options: Row
 
     @property
     def runs(self) -> tuple[str, ...]:
@@ -142,7 +144,9 @@ def parts(study: Study, attack: str) -> tuple[str, ...]:
 
 
 def attacked(study: Study, *blocks: Table | Figure) -> dict[str, list[str]]:
-    """Return the probes of each run whose heads some cell shows under an attack.
+    """Return the probes of each encoder whose heads some cell shows under an attack.
+
+    The encoders are named as in `examination`.
 
     Args:
         study: the study.
@@ -152,7 +156,8 @@ def attacked(study: Study, *blocks: Table | Figure) -> dict[str, list[str]]:
     for cell in cells_of(study, *blocks):
         if cell.measure.attack is not None:
             for run in cell.runs:
-                probes.setdefault(run, {})[cell.probe] = None
+                name = examination(study, run, cell.probe)
+                probes.setdefault(name, {})[cell.probe] = None
     return {run: list(names) for run, names in probes.items()}
 
 
@@ -200,10 +205,10 @@ def attack_on(study: Study, probe: str, attack: str) -> Attack:
     return replace(options, images=images, ncrop_images=None)
 
 
-def example_run(study: Study) -> str | None:
-    """Return the run whose views the report shows: the first one with the most views, if any."""
+def example_run(study: Study) -> str:
+    """Return the run whose views the report shows, the first with the most views; "" if none."""
     runs = pretrainings(study)
-    return max(runs, key=lambda name: study.runs[runs[name].entry].views.count, default=None)
+    return max(runs, key=lambda name: study.runs[runs[name].entry].views.count, default="")
 
 
 def datasets(study: Study) -> list[str]:
@@ -284,6 +289,7 @@ def _cell(study: Study, table: Table | Figure, row_name: str, number: int) -> Ce
         networks=tuple(_network(study, row, measure.dataset, seed) for seed in seeds),
         attack=attack,
         published=row.published[number] if row.published else None,
+        options=row,
     )
 
 

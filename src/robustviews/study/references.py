@@ -8,7 +8,7 @@ from typing import Any
 
 from robustviews.attacks import Attack, WorstOf, fraction
 from robustviews.methods import DivisionError, divide
-from robustviews.probe import LinearProbe, Probe
+from robustviews.probe import LinearProbe, LogisticProbe, Probe, RobustLinearProbe
 from robustviews.regimes import passes_over_data
 from robustviews.sanity import Stepwise, leapt, unreached
 from robustviews.study import evaluation_sets, plan
@@ -152,7 +152,7 @@ class _Checker:
         if start not in self._names["probes"]:
             near = nearest(start, {"fresh", *self._names["probes"]})
             self._add(place, f"expected `fresh` or a probe of kind linear, found `{start}`; {near}")
-        elif head.steps or head.draws_views or not head.trained:
+        elif not isinstance(head, LinearProbe | LogisticProbe):
             self._add(place, f"`{start}` is not a linear probe on whole images; use kind: linear")
         elif head.feature != probe.feature:
             self._add(
@@ -308,6 +308,9 @@ class _Checker:
             expected = "probe `own`" if run.method.supervised else "a trained probe"
             message = f"run `{row.run}` needs {expected}, found `{row.probe}`"
             self._add(node.at["probe"], message)
+        if isinstance(probe, RobustLinearProbe) and row.head_for_attack == "standard":
+            message = f"`{row.probe}` is a robust head; remove this key, or name a linear probe"
+            self._add(node.at["head_for_attack"], message)
         if run and probe and self._lacks(run, probe):
             message = f"`{row.probe}` reads the pre-feature, which run `{row.run}` has not"
             self._add(node.at["probe"], f"{message} (encoder.hidden: null); use feature: backbone")

@@ -199,6 +199,9 @@ class Row:
         published: the paper's value for each column (accuracies in percent), `unavailable` if the
             paper has a value that we could not read, null if it has none. Empty if the paper has no
             such row.
+        head_for_attack: which head the attacks meet. `robust`: that of the row, as the paper's
+            attacks on r-LE. `standard`: the row has a standard head where the published values are
+            of r-LE (code: the SimCLR script tests the robust head on clean images only).
     """
 
     run: str
@@ -206,6 +209,9 @@ class Row:
     label: str = ""
     published: tuple[float | Literal["unavailable"] | None, ...] = option((), ge=0)
     pretrained_on: str = ""
+    head_for_attack: Literal["robust", "standard"] = switch(
+        "robust", code={"emp_ssl": ("robust",), "simclr": ("standard",)}, paper=("robust",)
+    )
 
 
 @dataclass(frozen=True)
@@ -292,7 +298,9 @@ class Claim:
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """A whole study: everything that decides its numbers. Compared and hashed by identity.
+    """A whole study: everything that decides its numbers.
+
+    Studies are compared and hashed by identity.
 
     Attributes:
         study: slug; results lie under `results/<study>/`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import os
@@ -25,9 +26,11 @@ from robustviews.datasets import (
     Digits,
     EvaluationFolder,
     Folder,
+    Subset,
     open_split,
     splits,
 )
+from tests.unit.datasets import photographs
 
 CIFAR = {
     "cifar10": ("CIFAR10", Cifar10, 10, "labels", "data_batch_1", "test_batch"),
@@ -106,6 +109,8 @@ MAKERS = {
     "evaluation_folder": lambda root, _monkeypatch: EvaluationFolder(
         str(make_folder(root) / "val"), len(COLOURS), size=16, resize=18
     ),
+    "subset": lambda _root, _monkeypatch: Subset(Digits(size=16), (7, "1", 3)),
+    **{kind: functools.partial(photographs.fake, kind) for kind in photographs.WRITERS},
 }
 
 
