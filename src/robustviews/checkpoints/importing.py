@@ -16,7 +16,7 @@ from robustviews.checkpoints.normalisations import NORMALISATIONS, Normalisation
 from robustviews.checkpoints.reading import Contents, read, recognise
 from robustviews.encoder import Encoder, build_encoder, load_strictly
 from robustviews.resnet import Normalise
-from robustviews.vit import MissingTimmError
+from robustviews.vit import TransformerError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -169,7 +169,7 @@ def _check_whole(imported: Imported) -> None:
     try:
         with torch.device("meta"):
             network = build_encoder(**imported.options, classes=imported.classes)
-    except MissingTimmError as error:
+    except TransformerError as error:
         raise CheckpointError(str(error)) from None
     expected = {name: value.shape for name, value in network.state_dict().items()}
     actual = {name: value.shape for name, value in imported.weights.items()}
