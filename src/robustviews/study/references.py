@@ -264,7 +264,7 @@ class _Checker:
     @staticmethod
     def _lacks(run: Run, probe: Probe) -> bool:
         """Return whether a probe reads a pre-feature that the encoder of a run does not have."""
-        alone = run.encoder.hidden is None and run.method.own_projector
+        alone = run.method.supervised or (run.encoder.hidden is None and run.method.own_projector)
         return alone and probe.trained and probe.feature == "prefeature"
 
     def _check_published(self, row: Row, names: Sequence[str], node: LocatedDict) -> None:
@@ -287,13 +287,14 @@ class _Checker:
             self._known("runs", row.run, node.at["run"])
         if run and run.datasets and self._names["datasets"].issuperset(run.datasets):
             self._check_datasets(row, run, columns, node)
-        if run and probe and probe.trained == run.method.supervised:
-            expected = "probe `own`" if run.method.supervised else "a trained probe"
-            message = f"run `{row.run}` needs {expected}, found `{row.probe}`"
+        if run and probe and not probe.trained and not run.method.supervised:
+            message = f"run `{row.run}` needs a trained probe, found `{row.probe}`"
             self._add(node.at["probe"], message)
         if run and probe and self._lacks(run, probe):
+            why = "supervised" if run.method.supervised else "encoder.hidden: null"
+            fix = "use feature: backbone" + ", or probe `own`" * run.method.supervised
             message = f"`{row.probe}` reads the pre-feature, which run `{row.run}` has not"
-            self._add(node.at["probe"], f"{message} (encoder.hidden: null); use feature: backbone")
+            self._add(node.at["probe"], f"{message} ({why}); {fix}")
         if probe and probe.stack > 1:
             for metric in dict.fromkeys(metric for _, metric in columns):
                 attacks = self._study.attacks
@@ -311,7 +312,8 @@ class _Checker:
                 choices = " or ".join(run.datasets)
                 message = f"run `{row.run}` is not pretrained on it; expected {choices}"
                 self._add(node.at["pretrained_on"], message)
-            if run.method.supervised and any(one != row.pretrained_on for one, _ in columns):
+            own = row.probe == "own"
+            if own and any(one != row.pretrained_on for one, _ in columns):
                 message = "a classifier of its own data set has no probe on another one"
                 self._add(node.at["pretrained_on"], message)
             return
