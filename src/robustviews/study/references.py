@@ -13,6 +13,7 @@ from robustviews.regimes import passes_over_data
 from robustviews.sanity import Stepwise, leapt, unreached
 from robustviews.study.claims import check_claims
 from robustviews.study.columns import CLEAN, FORM, HALVING, MINUTES, RETAINED, Column
+from robustviews.study.factors import check_levels
 from robustviews.study.imported import check_imported, check_row
 from robustviews.study.located import LocatedDict, show
 from robustviews.study.problems import Place, Problems, nearest
@@ -214,7 +215,8 @@ class _Checker:
                 place, measure
             ):
                 columns.append((measure.dataset, measure.metric))
-            if measure.statistic and isinstance(table, Figure):
+            drawn = RETAINED if table.kind == "factor" else ""
+            if isinstance(table, Figure) and measure.statistic not in ("", drawn):
                 message = f"`{measure.statistic}` is a column of tables; draw single radii"
                 self._add(place, message)
         self._check_kind(table, columns, node)
@@ -227,6 +229,9 @@ class _Checker:
     ) -> None:
         """Report a figure without a column that its kind needs, for each data set."""
         if isinstance(table, Table):
+            return
+        if table.kind == "factor":
+            check_levels(table, node, node.at["kind"], self._add)
             return
         needed = {"tradeoff": CLEAN, "cost": MINUTES}.get(table.kind)
         for dataset in dict.fromkeys(dataset for dataset, _ in columns):

@@ -195,6 +195,9 @@ class Row:
         probe: name of a probe of the study, `own` for a network's own classifier.
         pretrained_on: data set on which the run was pretrained, if it is not that of the columns:
             heads are trained and attacked on the data set of each column.
+        level: value of the factor in which the rows of a figure of kind `factor`, or of a claim
+            with `influences`, differ: a number, doublings of which are compared, or a word.
+        group: rows of a group differ in nothing but the factor; such as the name of a method.
         label: text of the first column; empty takes the run's label.
         published: the paper's value for each column (accuracies in percent), `unavailable` if the
             paper has a value that we could not read, null if it has none. Empty if the paper has no
@@ -206,6 +209,8 @@ class Row:
     label: str = ""
     published: tuple[float | Literal["unavailable"] | None, ...] = option((), ge=0)
     pretrained_on: str = ""
+    level: float | str | None = option(None, gt=0)
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -242,8 +247,9 @@ class Figure:
         rows: as in a table.
         source: figure of the paper that this one repeats.
         kind: `bars` (one group per row, one panel per data set), `tradeoff` (clean against robust
-            accuracy), `cost` (minutes of pretraining against robust accuracy) or `radius` (accuracy
-            against radius, one line per row, one panel per attack).
+            accuracy), `cost` (minutes of pretraining against robust accuracy), `radius` (accuracy
+            against radius, one line per row, one panel per attack) or `factor` (`retained` against
+            `level`, one line per group, one panel per column).
         note: line below the figure.
     """
 
@@ -251,7 +257,7 @@ class Figure:
     columns: tuple[str, ...]
     rows: dict[str, Row]
     source: str = ""
-    kind: Literal["bars", "tradeoff", "cost", "radius"] = "bars"
+    kind: Literal["bars", "tradeoff", "cost", "radius", "factor"] = "bars"
     note: str = ""
 
 
@@ -276,18 +282,27 @@ class Verdicts:
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim of the paper, as inequalities between rows of a table that all have to hold.
+    """A claim about the rows of a table, in one of three forms: `holds`, `most` or `influences`.
 
     Attributes:
         says: the claim in words.
         table: table or figure whose rows and columns are compared.
-        holds: inequalities, such as `row2 > row3`, `row2 >= row3 - 1 on cifar10/clean` or
-            `row7 <= 0.2 * row2 on minutes`; see `robustviews.study.claims`.
+        holds: inequalities that all have to hold, such as `row2 > row3`, `row2 >= row3 - 1 on
+            cifar10/clean` or `row7 <= 0.2 * row2 on minutes`; see `robustviews.study.claims`.
+        most: rows of which most, and their mean, have to retain more than the row `over`.
+        over: row with which those of `most` are compared.
+        narrows: table with the same rows, in which that mean advantage has to be at most half.
+        influences: smallest relevant influence of the factor in `level` of the rows, in points of
+            `retained`: for each doubling of a number, between words of the first and another one.
     """
 
     says: str
     table: str
-    holds: tuple[str, ...]
+    holds: tuple[str, ...] = ()
+    most: tuple[str, ...] = ()
+    over: str = ""
+    narrows: str = ""
+    influences: float | None = option(None, gt=0)
 
 
 @dataclass(frozen=True, eq=False)

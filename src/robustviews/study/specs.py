@@ -19,7 +19,7 @@ from robustviews.study.schema import Claim, Figure, Run, Study, Table
 
 Spec = dict[str, Any]  # plain JSON: writing and reading a record does not change it
 
-_COMPARED = ("study/claims", "study/comparable", "study/switches", "study/work")
+_COMPARED = ("study/claims", "study/comparable", "study/factors", "study/switches", "study/work")
 
 # What every job with a network calls besides the function of its stage.
 NETWORK = (
@@ -213,10 +213,15 @@ def _protocol(study: Study, *blocks: Table | Figure) -> dict[str, list[str]]:
 
 
 def _claimed(study: Study, claim: Claim) -> list[Any]:
-    """Return what a claim compares, without the texts of its table."""
-    table = claims.block(study, claim)
-    rows = {name: [row.run, row.probe, row.published] for name, row in table.rows.items()}
-    return [table.columns, rows]
+    """Return what a claim compares, without the texts of its tables."""
+    found: list[Any] = []
+    for table in claims.compared(study, claim):
+        rows = {
+            name: [row.run, row.probe, row.published, row.level, row.group]
+            for name, row in table.rows.items()
+        }
+        found += [table.columns, rows]
+    return found
 
 
 def _incomparable(study: Study, *blocks: Table | Figure) -> list[str]:

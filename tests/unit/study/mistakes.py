@@ -575,7 +575,7 @@ ONE_MISTAKE = {
         "probe: own",
         "probe: rle",
         f"{TABLE}.rows.own.probe",
-        "`rle` reads the pre-feature, which run `supervised` has not (supervised); use feature: backbone",
+        "`rle` reads the pre-feature, which run `supervised` has not (supervised); use feature",
     ),
     "own head of a network without one": (
         "probe: rle,",

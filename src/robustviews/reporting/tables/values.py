@@ -103,13 +103,15 @@ class CellValue:
 
 @dataclass(frozen=True)
 class RowValues:
-    """One row of a table or group of a figure."""
+    """One row of a table or group of a figure; `level` and `group` are those of the study."""
 
     name: str
     label: str
     entry: str
     probe: str
     cells: tuple[CellValue, ...]
+    level: float | str | None = None
+    group: str = ""
 
 
 def row_values(study: Study, table: Table | Figure, frame: list[Result]) -> list[RowValues]:
@@ -139,7 +141,15 @@ def row_values(study: Study, table: Table | Figure, frame: list[Result]) -> list
     ]
     labels = [(name, measured[0].cell) for name, measured in rows.items()]
     return [
-        RowValues(name, cell.label, cell.entry, cell.probe, cells)
+        RowValues(
+            name,
+            cell.label,
+            cell.entry,
+            cell.probe,
+            cells,
+            table.rows[name].level,
+            table.rows[name].group,
+        )
         for (name, cell), cells in zip(labels, zip(*cells_of_columns, strict=True), strict=True)
     ]
 
