@@ -138,7 +138,10 @@ class Imported:
     Attributes:
         kind: the only one.
         file: the checkpoint, relative to the project.
-        sha256: SHA-256 of the file; `robustviews import FILE` prints it.
+        sha256: SHA-256 of the file, or its first 8 digits or more; `robustviews import FILE` prints
+            it. `unknown` until the file is here.
+        source: published checkpoint, an entry of the list in docs/import.md; `robustviews check`
+            prints where it is to be found.
         normalise: how its training normalised images; null if the file tells. `imagenet`, `swav`,
             `cifar10`, `cifar100`, `none`, or `mean,mean,mean/std,std,std`.
         weights: which of several networks in the file, such as `teacher`.
@@ -152,6 +155,7 @@ class Imported:
     file: str
     sha256: str
     kind: Literal["imported"] = "imported"
+    source: str = ""
     normalise: str | None = None
     weights: str | None = None
     padding: int | None = option(None, ge=1, le=2)

@@ -92,7 +92,7 @@ def test_specs_of_jobs_say_nothing_of_encoders_that_they_do_not_read(path, tmp_p
 @pytest.mark.parametrize(
     ("change", "key", "message"),
     [
-        ((SHA, "abc"), "encoders.dino.sha256", "expected 64 hexadecimal digits, found"),
+        ((SHA, "abc"), "encoders.dino.sha256", "expected 8 to 64 hexadecimal digits"),
         (("  dino:", "  dino-s0:"), "encoders.dino-s0", "ends as the folder of a seed"),
         (("  dino:", "  emp-free:"), "encoders.emp-free", "a run is also named `emp-free`"),
         (

@@ -16,7 +16,7 @@ class Published:
     Attributes:
         file: its name.
         page: page of its authors.
-        layout: program that wrote it, as in `layouts.LAYOUTS`.
+        layout: program that wrote it, as in `checkpoints.layouts.LAYOUTS`.
         licence: of the weights; empty if the authors state none.
         normalise: normalisation outside of the network, by name; None if it normalises inside.
         top1: published top-1 accuracy on ImageNet in percent, of the file's own classifier or of a
