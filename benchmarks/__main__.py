@@ -8,6 +8,7 @@ import time
 from benchmarks import (
     augmentation,
     coding_rate,
+    evaluation,
     precision,
     profile_step,
     record,
@@ -21,6 +22,7 @@ BENCHMARKS = {
     "augmentation": augmentation,
     "coding_rate": coding_rate,
     "precision": precision,
+    "evaluation": evaluation,
     "scaling": scaling,
     "profile_step": profile_step,
 }

@@ -103,7 +103,7 @@ def rivals(name: str, method: Method) -> tuple[dict[str, Loss], list[tuple[str, 
     found: dict[str, Loss] = {}
     missing = []
     for program, load, make in ((LIGHTLY, of_lightly, "lightly"), (SOLO, of_solo, "solo")):
-        if importlib.util.find_spec(make) is None:
+        if make not in sys.modules and importlib.util.find_spec(make) is None:
             fix = "uv pip install --no-deps"
             missing.append((program, f"not installed: {fix} {program}"))
             continue
@@ -179,6 +179,8 @@ def of_solo(name: str, method: Any) -> Loss | None:  # noqa: ANN401  # options d
 
 def solo_losses() -> types.ModuleType:
     """Import solo-learn's losses without its trainer, which needs versions of 2022."""
+    if "solo.losses" in sys.modules:
+        return sys.modules["solo.losses"]
     spec = importlib.util.find_spec("solo")
     assert spec is not None
     assert spec.submodule_search_locations is not None

@@ -11,7 +11,8 @@ from typing import Any
 
 Record = dict[str, Any]
 RESULTS = Path(__file__).parent / "results"
-ORDER = ("step", "augmentation", "coding_rate", "precision", "scaling", "profile_step", "ranks")
+ORDER = ("step", "augmentation", "coding_rate", "precision", "evaluation", "scaling")
+ORDER += ("profile_step", "ranks")
 PARTS = ("data", "forward", "loss", "backward", "optimizer", "perturbation")
 
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -53,3 +54,20 @@ def raw(once):
         subprocess.run([sys.executable, Path(packs) / "unpack.py", folder, *tars], check=True)
 
     return once("raw", unpack)
+
+
+@pytest.fixture(scope="session")
+def photographs(once):
+    """Folders of real photographs, `clothing` and `sign-digits`, where their packs are named."""
+    packs = os.environ.get("ROBUSTVIEWS_CIFAR_PACKS")
+    tars = sorted(Path(packs or os.devnull).glob("*_subset.tar"))
+    tars = [tar for tar in tars if tar.name.startswith(("clothing", "sign"))]
+    if not tars:
+        pytest.skip("ROBUSTVIEWS_CIFAR_PACKS names no folder with packs of photographs")
+
+    def unpack(folder):
+        for tar in tars:
+            with tarfile.open(tar) as file:
+                file.extractall(folder, filter="data")
+
+    return once("photographs", unpack)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import statistics
+import time
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from benchmarks import profile_step, rounds, speed
 from benchmarks.gpu.checks import configure
 from benchmarks.gpu.reference import PublishedScript, start_up
 from benchmarks.gpu.report import PIECE, Report
-from benchmarks.gpu.runner import Setting
+from benchmarks.gpu.runner import Setting, say
 from benchmarks.ours import OurStep
 from benchmarks.published import PublishedStep
 from benchmarks.recipe import Recipe, random_images
@@ -22,7 +23,7 @@ from robustviews import artifacts, augment
 
 CACHE = "compile-cache"  # file in the output folder; `--cache` loads it
 COMPILE_BAR, RATIO_BAR, IDLE_BAR = 90.0, 8.0, 0.03
-ROUNDS, MINIBATCHES, EAGER_MINIBATCHES = 5, 8, 2
+ROUNDS, MINIBATCHES, EAGER_MINIBATCHES = 3, 4, 2
 RIVAL = "published"
 SMALL = Recipe(batch=4, crops=3, size=8, hidden=32, projection=16)
 # Kernels by a part of their name, in order; what fits none is `other`.
@@ -78,6 +79,7 @@ def against_published(setting: Setting, report: Report) -> None:
     encoder = {key: getattr(recipe, key) for key in ("width", "hidden", "projection")}
     flop = speed.crop_pass_flop(encoder, size=recipe.size) * recipe.batch * recipe.crops
     peak = speed.matrix_rate(device)["tflop_per_second"]
+    sides = {name: _told(name, work) for name, work in sides.items()}
     for seconds in rounds.turns(sides, rounds=2 if setting.small else ROUNDS, device=device):
         if seconds[RIVAL]:
             report.numbers["sides"] = {
@@ -93,6 +95,17 @@ def against_published(setting: Setting, report: Report) -> None:
     ratio = report.numbers["ratio"]["median"]
     if not setting.small:
         report.hold("ratio", ratio, f">= {RATIO_BAR:g}", met=ratio >= RATIO_BAR)
+
+
+def _told(name: str, work: rounds.Work) -> rounds.Work:
+    """Return work that says how long it took, so that a cut part tells which side was slow."""
+
+    def told() -> None:
+        start = time.monotonic()
+        work()
+        say(f"b2: {name}: {time.monotonic() - start:.1f} s")
+
+    return told
 
 
 def _rival(setting: Setting, minibatches: int) -> PublishedScript | PublishedStep:

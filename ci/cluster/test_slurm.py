@@ -212,13 +212,13 @@ def several(disturbed, slurm):
 
 
 def test_a_failed_job_is_noticed_within_a_minute_and_named_with_its_log(several):
-    failed = jobs_of(several.text, "greedy-digits-s0")
+    failed = jobs_of(several.text, "hasty-digits-s0")
     ended = [step.ended for step in several.steps if [step.job] == failed]
     assert len(ended) == 1
     assert 0 <= several.noticed - ended[0] < MINUTE
     assert several.text.count(f"external_jobid: {failed[0]}\n") == 1
-    assert "logs/several/pretrain/greedy-digits-s0.log" in several.text
-    assert "batch_size 1000 is more than the 797 training images; lower it" in several.text
+    assert "logs/several/pretrain/hasty-digits-s0.log" in several.text
+    assert "hasty-digits-s0: the loss is nan after pass 1; lower optimizer.lr" in several.text
 
 
 def test_a_training_by_two_processes_gets_two_gpus_and_ends_beside_one_that_fails(several):
@@ -226,4 +226,4 @@ def test_a_training_by_two_processes_gets_two_gpus_and_ends_beside_one_that_fail
     folder = several.project.folder / "results" / "several" / "pretrain"
     record = artifacts.read_json(folder / "together-digits-s0" / "record.json")
     assert record["environment"]["ranks"] == 2
-    assert not (folder / "greedy-digits-s0").exists()
+    assert not (folder / "hasty-digits-s0").exists()

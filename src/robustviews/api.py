@@ -51,7 +51,7 @@ def load_encoder(folder: str | Path, *, device: str = "cpu") -> Encoder:
 
     Args:
         folder: such as `results/digits-demo/pretrain/emp-crop4-free3-digits-s0`, or
-            `imported/dino` of `robustviews import`.
+            `imported/dino` of `robustviews import`, or the folder of a probe that tuned an encoder.
         device: device of the returned module.
 
     Returns:
@@ -63,18 +63,24 @@ def load_encoder(folder: str | Path, *, device: str = "cpu") -> Encoder:
         ArtifactError: a file is missing or damaged, or its checksum differs from the record.
     """
     folder = Path(folder)
-    record = _record(folder, "pretrain", "import", "encoder")
-    if record.stage == "import":
-        options, classified = record.spec["encoder"], True  # with as many classes as came along
-    elif record.stage == "encoder":
-        options, classified = record.result["encoder"], True
-    else:
-        run = record.spec["run"]
+    record = source = _record(folder)
+    if record.stage == "probe" and folders.ENCODER in record.outputs:  # the tuned weights
+        source = _record(_input(folder, record, folders.ENCODER).parent)
+    if source.stage == "import":
+        options, classified = source.spec["encoder"], True  # with as many classes as came along
+    elif source.stage == "encoder":
+        options, classified = source.result["encoder"], True
+    elif source.stage == "pretrain":
+        run = source.spec["run"]
         options, classified = run["encoder"], run["method"]["kind"] == "supervised"
+        if classified and source is not record:  # tuned without its classifier
+            options, classified = {**options, "hidden": None}, False
+    else:
+        raise ArtifactError(f"{folder}: expected a pretrain job, found {source.stage}")
     encoder = restore_encoder(
         artifacts.read_tensors(_covered(folder / folders.ENCODER, record.outputs)),
         options,
-        classes=record.result["classes"] if classified else None,
+        classes=source.result["classes"] if classified else None,
         device=torch.device(device),
     )
     return encoder.requires_grad_(False)
@@ -140,7 +146,9 @@ def load_classifier(folder: str | Path, *, device: str = "cpu") -> nn.Module:
     probe = PROBES[options.pop("kind")](**options)
     if probe.draws_views:
         raise ValueError(f"{folder}: sees {probe.stack} views of an image; use stages.attack")
-    encoder = load_encoder(_input(folder, record, folders.ENCODER).parent, device=device)
+    tuned = folders.ENCODER in record.outputs
+    pretrained = _input(folder, record, folders.ENCODER).parent
+    encoder = load_encoder(folder if tuned else pretrained, device=device)
     weights = artifacts.read_tensors(_covered(folder / folders.HEAD, record.outputs))
     classes = artifacts.read_json(_input(folder, record, folders.SUMMARY))["classes"]
     head = probe.restore(weights, encoder, classes=classes)

@@ -35,6 +35,21 @@ class Sgd(_Eager, torch.optim.SGD):
     step = torch.no_grad()(inspect.unwrap(torch.optim.SGD.step))
 
 
+class Lbfgs(_Eager, torch.optim.LBFGS):
+    """torch's L-BFGS with a line search, run to convergence by one call of `step`."""
+
+    def __init__(self, params: Iterable[Tensor], *, iterations: int) -> None:
+        super().__init__(
+            params,
+            max_iter=iterations,
+            tolerance_grad=1e-7,
+            tolerance_change=1e-12,
+            line_search_fn="strong_wolfe",
+        )
+
+    step = torch.no_grad()(inspect.unwrap(torch.optim.LBFGS.step))
+
+
 class Lars(_Eager, torch.optim.Optimizer):
     """SGD with Nesterov momentum; each gradient is rescaled to the norm of its parameter.
 

@@ -54,6 +54,11 @@ def remark() -> Any:
     return field(default="", metadata={"decides": False})
 
 
+def reporting(default: Any) -> Any:
+    """Declare an option of how results are reported: no spec or digest of a job holds it."""
+    return field(default=default, metadata={"decides": False})
+
+
 def deciding(options: Any) -> Iterator[str]:
     """Yield the names of the fields of a dataclass that may decide a number."""
     return (declared.name for declared in fields(options) if declared.metadata.get("decides", True))
@@ -171,7 +176,8 @@ def broken_bound(value: float, bounds: Mapping[str, float]) -> str:
 def plan_only(member: _Member) -> _Member:
     """Mark a member of an options class that plans or describes work, but decides no number.
 
-    The digest of a job's code omits such members: a change of wording retrains nothing.
+    The digest of a job's code omits such members: a change of wording retrains nothing. A class
+    attribute is marked by its value: `tuned: ClassVar[bool] = plan_only(False)`.
     """
     return member
 

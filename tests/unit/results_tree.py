@@ -206,7 +206,7 @@ def write_sanity(root: Path, study: Study, run: str, **changes: float) -> None:
     """
     job, options = jobs.jobs(study)["sanity", run], study.sanity
     right = {f"pgd_{radius:g}": max(0, 20 - int(radius)) for radius in options.radii}
-    right |= {"fgsm": 16, "square": 12}
+    right |= {"fgsm": 16, "square": 12, "margin": 11, "transfer": 12}
     right |= {f"restarts/{number}": 12 for number in range(options.restarts)}
     right |= {f"noise/{draw}": 19 for draw in range(10)}
     values = {"zero_gradients": 0, "infinite_gradients": 0, "wrong_gradients": 0}

@@ -13,6 +13,7 @@ from benchmarks import (
     augmentation,
     coding_rate,
     estimate,
+    evaluation,
     parts,
     precision,
     profile_step,
@@ -135,7 +136,7 @@ def test_all_parts_of_a_step_are_profiled_and_the_step_is_unchanged(single, kind
 
 
 @pytest.mark.parametrize(
-    "module", [augmentation, coding_rate, precision, profile_step, ranks, scaling, step]
+    "module", [augmentation, coding_rate, evaluation, precision, profile_step, ranks, scaling, step]
 )
 def test_every_benchmark_accepts_the_common_options(module):
     options = module.parse(["--device", "cuda", "--quick"])

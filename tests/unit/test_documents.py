@@ -58,3 +58,25 @@ def test_version_citation_and_changelog_agree():
     assert robustviews.__version__ == citation["version"] == version
     assert str(citation["date-released"]) == date
     assert "### Numbers" in CHANGELOG
+
+
+def test_what_github_and_pre_commit_run_exists():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z-]+):.*## ", makefile, re.M))
+    variables = set(re.findall(r"^([A-Z_]+) \?=", makefile, re.M))
+    commands = []
+    for path in sorted((ROOT / ".github" / "workflows").glob("*.yml")):
+        jobs = yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"].values()
+        lines = [step["run"] for job in jobs for step in job["steps"] if "run" in step]
+        assert lines, path.name
+        commands += [part.split() for line in lines for part in re.split(r"&&|\||\n", line)]
+    for name, *arguments in filter(None, commands):
+        assert name in ("make", "git", "grep", "tee", "test"), name
+        for argument in arguments if name == "make" else []:
+            variable, assigned, _ = argument.partition("=")
+            assert variable in (variables if assigned else targets), argument
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    assert {repo["repo"] for repo in hooks["repos"]} == {"local"}, "others are cloned from hosts"
+    locked = set(re.findall(r"^([a-z0-9-]+)==", (ROOT / "requirements.lock").read_text(), re.M))
+    entries = [hook["entry"] for repo in hooks["repos"] for hook in repo["hooks"]]
+    assert set(re.findall(r"\.venv/bin/(\S+)", " ".join(entries))) <= locked

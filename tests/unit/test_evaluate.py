@@ -197,7 +197,10 @@ def test_more_images_than_there_are_is_refused():
 
 @pytest.mark.parametrize("attack", [PGD, APGD], ids=["pgd", "apgd"])
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
-def test_examples_have_a_precision_of_their_own_and_scores_are_float32(attack, precision):
+def test_examples_have_a_precision_of_their_own_and_scores_are_float32(
+    attack, precision, monkeypatch
+):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     images, model, seen = noise_images(COUNT), network(), []
     labels = own_labels(model, images)
     conv = model.encoder.backbone.layer1[0].conv1

@@ -24,7 +24,10 @@ from robustviews.methods import METHODS, SimClr
 from robustviews.options import broken_bound, switches_of
 from robustviews.probe import PROBES, LinearProbe, NcropProbe, RobustLinearProbe
 from robustviews.regimes import REGIMES, Pgd, Standard
-from robustviews.study import Optimizer, Run, load_study
+from robustviews.study import Optimizer, Run, load_study, plan
+from robustviews.study.comparable import incomparable
+from robustviews.study.schema import Row
+from robustviews.study.switches import of_cell
 from tests.reference.test_training_steps import SWITCHES as IN_REFERENCE
 from tests.unit.tiny_models import (
     SIZE,
@@ -43,6 +46,7 @@ STUDY = Path(__file__).parents[2] / "studies" / "cf-amc-ssl.yaml"
 TABLES = {"method": METHODS, "regime": REGIMES, "probes": PROBES, "attacks": ATTACKS}
 KINDS = {cls: (block, kind) for block, table in TABLES.items() for kind, cls in table.items()}
 KINDS |= {Run: ("run", ""), Views: ("views", ""), Optimizer: ("optimizer", "")}
+KINDS |= {Row: ("tables", "")}
 SWITCHES = [
     pytest.param(cls, option, found, id=f"{found.name}, {cls.__name__}")
     for cls in KINDS
@@ -103,6 +107,9 @@ def entry_of(cls, option, value):
         return block, {"kind": kind, "eps": [8], option: value}
     if block == "probes":
         return block, {"kind": kind, option: value}
+    if block == "tables":
+        row = {"run": "plain", "probe": "central", option: value}
+        return block, {"title": "-", "columns": ["digits/minutes"], "rows": {"only": row}}
     own = {option: value, **({"kind": kind} if kind else {})}
     return "runs", run | (own if cls is Run else {block: own})
 
@@ -111,6 +118,7 @@ def options_of(entry, cls):
     """Return the options of a class in an entry of a study."""
     names = ("method", "regime", "views", "optimizer")
     parts = [entry, *(getattr(entry, name, None) for name in names)]
+    parts += getattr(entry, "rows", {}).values()
     [options] = [part for part in parts if type(part) is cls]
     return options
 
@@ -124,6 +132,7 @@ def test_every_value_of_every_switch_can_be_reached_from_a_study_file(tmp_path):
         "runs": {"plain": entry_of(Run, "precision", "fp32")[1]},
         "probes": {"central": {"kind": "linear"}},
         "attacks": {},
+        "tables": {},
     }
     expected = {}
     for number, (cls, option, switch) in enumerate(param.values for param in SWITCHES):
@@ -136,8 +145,6 @@ def test_every_value_of_every_switch_can_be_reached_from_a_study_file(tmp_path):
                 content["weak"] = "as the code"
             study[block][entry] = content
             expected[block, entry] = (cls, option, reached)
-    row = {"run": "plain", "probe": "central"}
-    study["tables"] = {"main": {"title": "-", "columns": ["digits/minutes"], "rows": {"only": row}}}
     path = tmp_path / "switches.yaml"
     path.write_text(yaml.safe_dump(study), encoding="utf-8")
     loaded = load_study(path)
@@ -260,6 +267,19 @@ def test_switch_rle_trailing_standard_continues_with_clean_images():
         clean = torch.equal(encoder.seen[-1], noise_images() / 255)
         assert clean == (epochs > 0)
     assert weights_of(head[0]) != weights_of(head[2])
+
+
+def test_switch_head_for_attack_is_the_robust_head_or_its_values_are_not_compared():
+    study = load_study(STUDY.with_name("reference-code.yaml"))
+    attacked = plan.cells(study, study.tables["table1-simclr-attacked"])
+    reason = "head switch head_for_attack is standard (paper robust, code standard)"
+    assert {incomparable(study, cell) for cell in attacked} == {reason}
+    clean = plan.cells(study, study.tables["table1-simclr-clean"])
+    assert {incomparable(study, cell) for cell in clean} == {""}
+    ours = load_study(STUDY)
+    for cell in plan.cells(ours, ours.tables["table1"]):
+        names = [one.name for one in of_cell(ours, cell)]
+        assert ("head_for_attack" in names) == (cell.eps is not None and cell.probe == "rle")
 
 
 @pytest.mark.parametrize(("steps", "reach"), [(2, 5.1), (20, 8.0)])

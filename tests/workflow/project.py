@@ -25,6 +25,7 @@ VERSIONED = (
     ".dvc/.gitignore",
     ".dvc/config",
     ".dvc/plots/accuracy.json",
+    ".dvc/plots/page.html",
     ".dvcignore",
     ".gitignore",
     "dvc.yaml",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 
 import pytest
 import torch
+import yaml
 
 from robustviews import cli, load_classifier
 from robustviews.provenance import history
@@ -83,6 +85,31 @@ def test_the_head_of_an_imported_encoder_is_a_classifier_in_python(project, monk
     monkeypatch.chdir(project.folder)
     classifier = load_classifier("results/brought/probe/brought-other/backbone")
     assert classifier(torch.rand(2, 3, 24, 24)).shape == (2, 10)
+
+
+def test_a_study_of_imported_encoders_alone_has_a_report_without_curves_and_views(
+    project, tmp_path
+):
+    copy = project.copy(tmp_path / "project")
+    shutil.rmtree(copy.folder / "results/brought/examples")
+    shutil.rmtree(copy.folder / "results/brought/training")
+    study = yaml.safe_load(STUDY)
+    study["encoders"] = yaml.safe_load((copy.folder / "params.yaml").read_text())["encoders"]
+    del study["runs"]["simclr"], study["datasets"]["digits"]
+    del study["tables"]["transfer"]["rows"]["own"]
+    (copy.folder / "params.yaml").write_text(yaml.safe_dump(study), encoding="utf-8")
+    text = copy.snakemake().said()
+    assert "Exception" not in text
+    assert NOTHING in copy.snakemake().said()
+    results = copy.folder / "results/brought"
+    page = (results / "report.html").read_text(encoding="utf-8")
+    assert "Adversarial images" in page
+    assert "Example views" not in page
+    assert not (results / "training").exists()
+    assert {path.name for path in (results / "examples").iterdir()} == {
+        "adversarial.png",
+        "adversarial.svg",
+    }
 
 
 def test_a_changed_checkpoint_is_refused_when_it_is_imported_again(project, tmp_path):

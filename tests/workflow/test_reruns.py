@@ -5,7 +5,9 @@ Every case edits its own copy of the finished tiny study, then asks Snakemake wh
 
 from __future__ import annotations
 
+import os
 import shutil
+import time
 from typing import NamedTuple
 
 import pytest
@@ -157,6 +159,17 @@ def test_a_moved_project_with_all_files_new_has_nothing_to_do(finished, tmp_path
     assert notes
     assert [path for path in notes if str(finished.folder) in path.read_text()] == []
     assert elsewhere.dry_run() == set()
+
+
+@pytest.mark.parametrize(("part", "hours"), [("results/tiny/attack", -2), ("data", 1)])
+def test_files_of_another_clock_are_no_reason_to_run(part, hours, finished, tmp_path):
+    project = finished.copy(tmp_path / "project")
+    moment = time.time() + 3600 * hours
+    for path in (project.folder / part, *(project.folder / part).rglob("*")):
+        os.utime(path, (moment, moment))
+    assert project.dry_run() == set()
+    project.edit(*CASES["an option of an attack"].edits[0])
+    assert project.dry_run() == CASES["an option of an attack"].jobs
 
 
 def test_an_edit_in_a_fresh_clone_reruns_no_more(finished, tmp_path):

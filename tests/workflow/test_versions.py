@@ -143,6 +143,8 @@ def test_plots_are_the_figures_and_the_accuracies_by_radius(copy):
     images = {path.name for path in (copy.folder / "plots" / "static").iterdir()}
     for name in ("figures_strong", "figures_tradeoff", "figures_cost", "training_curves"):
         assert f"workspace_results_tiny_{name}.png" in images
+    assert not re.search(r'(src|href) *= *"(?!static/)', page), "the page loads nothing"
+    assert "function vegaEmbed(" in page
     (text,) = re.findall(r"var spec = (\{.*\});$", page, re.M)
     spec = json.loads(text)
     assert "<DVC_METRIC" not in text

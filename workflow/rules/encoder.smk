@@ -1,9 +1,6 @@
 # One encoder per entry of `encoders`, from a checkpoint of another program. Its spec holds the checksum of the file.
 
 
-ruleorder: encoder > pretrain
-
-
 rule encoder:
     output:
         writes("encoder", "{encoder}"),

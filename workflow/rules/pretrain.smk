@@ -13,6 +13,8 @@ rule pretrain:
         writes("pretrain", "{run}"),
     log:
         f"{LOGS}/pretrain/{{run}}.log",
+    wildcard_constraints:
+        run="|".join(plan.pretrainings(STUDY)) or "(?!)",  # an imported encoder is none
     priority: 10
     threads: STUDY.runtime.threads * RANKS
     resources:

@@ -114,7 +114,7 @@ rule examples:
     input:
         reads("examples"),
     output:
-        # A study without attacked cells in its main table has no adversarial images.
+        # No views without a run, and no adversarial images without attacked cells in the main table.
         *[
             (
                 report(
@@ -126,7 +126,7 @@ rule examples:
                 if path.suffix == ".svg"
                 else path.as_posix()
             )
-            for path in JOBS["examples", ""].writes
+            for path in map(Path, outputs_of("examples"))
         ],
     log:
         f"{LOGS}/report/examples.log",

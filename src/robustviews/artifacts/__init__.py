@@ -22,11 +22,13 @@ from robustviews.artifacts.files import (
 )
 from robustviews.artifacts.records import Record, lock_file, packages, write_record
 from robustviews.artifacts.revision import commit, git
+from robustviews.artifacts.start import Start
 
 __all__ = [
     "RECORD",
     "ArtifactError",
     "Record",
+    "Start",
     "atomic",
     "atomic_folder",
     "commit",

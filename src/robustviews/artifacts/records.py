@@ -8,7 +8,6 @@ import json
 import math
 import os
 import re
-import time
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 from robustviews.artifacts.files import RECORD, ArtifactError, read_json, sha256, write_json
 from robustviews.artifacts.revision import commit
+from robustviews.artifacts.start import Start
 
 _MAPPING, _TEXT, _NUMBER = (dict, "a mapping"), (str, "text"), ((int, float), "a number")
 _WHOLE, _FLAG = (int, "a whole number"), (bool, "true or false")
@@ -203,7 +203,7 @@ def write_record(
     spec: dict[str, Any],
     inputs: list[Path],
     environment: dict[str, Any],
-    started: float,
+    started: Start,
     result: dict[str, Any],
     resumed: int = 0,
     seconds: float | None = None,
@@ -219,7 +219,7 @@ def write_record(
         spec: resolved options, with the digest of the code under `code`.
         inputs: files that the job read.
         environment: device, threads and the like; the installed software is added.
-        started: time.time() at the start.
+        started: when the job began.
         result: numbers of the job, for readers and logs.
         resumed: how often the job was resumed after an interruption.
         seconds: work time over all processes; the time since `started` when None.
@@ -238,8 +238,8 @@ def write_record(
         code=Code(spec.get("code"), revision, dirty),
         environment={**_software(), **environment},
         seed=spec.get("seed"),
-        started=f"{datetime.fromtimestamp(started, UTC):%Y-%m-%dT%H:%M:%SZ}",
-        seconds=round(time.time() - started if seconds is None else seconds, 3),
+        started=f"{datetime.fromtimestamp(started.clock, UTC):%Y-%m-%dT%H:%M:%SZ}",
+        seconds=round(started.elapsed() if seconds is None else seconds, 3),
         resumed=resumed,
         result=result,
     )

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from robustviews import artifacts
+from robustviews.artifacts.start import Start
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,7 +46,7 @@ class Resume:
         minutes: float,
         *,
         environment: Mapping[str, Any] | None = None,
-        started: float | None = None,
+        started: Start | None = None,
     ) -> None:
         """Choose the folder and the file.
 
@@ -55,7 +56,7 @@ class Resume:
             inputs: files that the job reads, in any order.
             minutes: from one saved state to the next.
             environment: what decides the bytes of a result beside spec and inputs.
-            started: time.time() when the job began; now when None.
+            started: when the job began; now when None.
         """
         hashes = [artifacts.sha256(path) for path in sorted(inputs)]
         self.folder = folder.with_name(f"{folder.name}-{_key([spec, hashes])}")
@@ -63,12 +64,12 @@ class Resume:
         self.path = self.folder / f"state-{_key(self._environment)}.safetensors"
         self.resumed = 0
         self._minutes, self._last = minutes, time.monotonic()
-        self._started = time.time() if started is None else started
+        self._started = started or Start()
         self._before = 0.0  # seconds of earlier processes up to the loaded state
 
     def seconds(self) -> float:
         """Return the work time of this process plus that of earlier ones up to their last save."""
-        return self._before + time.time() - self._started
+        return self._before + self._started.elapsed()
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """Return tensors and position of the last saved state of this environment.

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import re
 import subprocess
 import tempfile
 from pathlib import Path
+
+log = logging.getLogger(__name__)
 
 _PACKAGE = Path(__file__).parents[1]
 
@@ -19,7 +22,10 @@ def commit() -> tuple[str | None, bool | None]:
     COMMIT beside its sources instead, such as `38b693c...` or `38b693c...-dirty`.
     """
     if not _git("ls-files", "--", "__init__.py"):
-        return _written_commit()  # installed, perhaps inside another repository
+        written = _written_commit()  # installed, perhaps inside another repository
+        if written[0] is None and (_PACKAGE.parents[1] / ".git").exists():
+            log.warning("records will name no commit of the code; see: robustviews doctor")
+        return written
     with tempfile.TemporaryDirectory(prefix="robustviews-") as folder:
         # The repository's own index may mark an edited file as unchanged.
         index = str(Path(folder) / "index")

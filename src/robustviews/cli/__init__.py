@@ -61,12 +61,16 @@ def _run(arguments: list[str] | None) -> int:
 def check(options: argparse.Namespace) -> int:
     """Validate study files; report all mistakes of all files at once."""
     from robustviews.study import enough, imported, plan
+    from robustviews.workflow import dvc
 
     status = 0
     for path in options.files:
         try:
             study = load_study(path)
             lacking = [f"{path}: {lack}\n" for lack in enough.lacks(study, enough.prepared(study))]
+            lacking += [
+                f"{path}: dvc.yaml reads {name}; add: {name}: {{}}\n" for name in dvc.unstated(path)
+            ]
         except (StudyError, ArtifactError) as error:
             sys.stderr.write(f"{error}\n")
             status = 2

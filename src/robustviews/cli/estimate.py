@@ -118,7 +118,7 @@ def _row(rule: str, group: list[Estimate]) -> tuple[str, ...]:
     if not measured:
         return rule, str(len(group)), *["unknown"] * 5, ""
     amounts = [estimate.amount for estimate in measured if estimate.amount is not None]
-    seconds = sum(amount.seconds for amount in amounts)
+    seconds, passes = (sum(getattr(one, name) for one in amounts) for name in ("seconds", "passes"))
     at_least = "> " if len(measured) < len(group) else ""
     longest = max(zip(measured, amounts, strict=True), key=lambda pair: pair[1].seconds)
     name = longest[0].job.name
@@ -128,8 +128,8 @@ def _row(rule: str, group: list[Estimate]) -> tuple[str, ...]:
         f"{at_least}{duration(seconds)}",
         size(max(amount.memory for amount in amounts)),
         f"{at_least}{size(sum(amount.disk for amount in amounts))}",
-        f"{at_least}{_millions(sum(amount.passes for amount in amounts))}",
-        f"{at_least}{sum(amount.flop for amount in amounts) / 1e15:.3g}",
+        f"{at_least}{_millions(passes)}" if passes else "",
+        f"{at_least}{sum(amount.flop for amount in amounts) / 1e15:.3g}" if passes else "",
         f"{duration(longest[1].seconds)}: {name}" if name and len(group) > 1 else "",
     )
 

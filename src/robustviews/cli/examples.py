@@ -41,7 +41,7 @@ def examples(options: argparse.Namespace) -> None:
 def _draw(study: Study, device: torch.device) -> None:
     from robustviews.reporting import figures
 
-    drawings = [_views(study, device)]
+    drawings = [_views(study, device)] if plan.example_run(study) else []
     cells = plan.example_attacks(study)
     if cells:
         attacked = {cell.label: list(_attacked(study, cell, device)) for cell in cells}

@@ -6,7 +6,6 @@ import argparse
 import re
 import shlex
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +30,7 @@ def import_(options: argparse.Namespace) -> None:
     from robustviews import checkpoints
     from robustviews.machine import runtime
 
-    started, path = time.time(), Path(options.source)
+    started, path = artifacts.Start(), Path(options.source)
     settings = {name: getattr(options, name) for name in _GIVEN[1:]}
     published = None if path.is_file() else _published(options.source)
     if published is not None:

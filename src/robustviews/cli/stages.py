@@ -6,7 +6,6 @@ import argparse
 import logging
 import os
 import sys
-import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
 
 def data(options: argparse.Namespace) -> None:
     """Verify and decode a data set into uint8 arrays."""
-    study, started, commit = load_study(options.study), time.time(), artifacts.commit()
+    study, started, commit = load_study(options.study), artifacts.Start(), artifacts.commit()
     known(options.dataset, study.datasets, "data set")
     folder = folders.data_folder(study, options.dataset)
     job = Job("data", folder.name, {}, (), specs.data_spec(study, options.dataset))
@@ -172,14 +171,14 @@ def _check_least(job: Job, split: Split, device: torch.device) -> None:
 
 
 def probe(options: argparse.Namespace) -> None:
-    """Train one head on a frozen encoder."""
+    """Train one head, and the encoder with it if the probe tunes the encoder."""
     from robustviews.machine import runtime
 
     with working(options, "probe", options.run, options.probe) as work, fitting(work.job):
         device = set_up(options, work.study, tuned=True)
         environment = runtime.environment(device)
         split, state = load_split(work.job), work.resume(environment)
-        encoder = load_weights(work.job, folders.ENCODER)
+        arguments, encoder = completed_arguments(work.job), load_weights(work.job, folders.ENCODER)
         assert encoder is not None
         weights, history = stages.probe(
             encoder,
@@ -187,26 +186,42 @@ def probe(options: argparse.Namespace) -> None:
             split.labels,
             classes=split.classes,
             size=split.size,
-            **completed_arguments(work.job),
+            **arguments,
             start=load_weights(work.job, folders.HEAD),
             device=device,
             checkpoint=state,
             title=work.job.name,
         )
-        for row in history:
-            values = " ".join(f"{key}={row[key]:.6g}" for key in row)
-            logging.info("probe=%s %s", work.job.name, values)
         with artifacts.atomic_folder(work.folder) as into:
-            artifacts.write_tensors(into / folders.HEAD, weights)
+            for file, tensors in _files(weights, work.job).items():
+                artifacts.write_tensors(into / file, tensors)
             artifacts.write_jsonl(into / folders.CURVE, history)
             work.write_record(
                 into,
                 environment=environment,
                 seconds=state.seconds(),
                 resumed=state.resumed,
-                result=history[-1] if history else {},
+                result=(history[-1] if history else {}) | _tuned_options(work.job, arguments),
             )
         state.discard()
+
+
+def _files(weights: dict[str, torch.Tensor], job: Job) -> dict[str, dict[str, torch.Tensor]]:
+    """Return the weights of a probe by file; those of a tuned encoder have a file of their own."""
+    from robustviews.optim import with_prefix
+
+    if folders.ENCODER not in job.outputs:
+        return {folders.HEAD: weights}
+    return {
+        folders.HEAD: with_prefix("head.", weights),
+        folders.ENCODER: with_prefix("encoder.", weights),
+    }
+
+
+def _tuned_options(job: Job, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of a tuned imported encoder, which no study file states."""
+    imported = job.arguments["encoder"] is None and folders.ENCODER in job.outputs
+    return {"encoder": arguments["encoder"]} if imported else {}
 
 
 def attack(options: argparse.Namespace) -> None:

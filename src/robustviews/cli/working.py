@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +29,7 @@ class Work:
     study: Study
     job: Job
     folder: Path
-    started: float
+    started: artifacts.Start
     commit: tuple[str | None, bool | None]
     own_gpu: bool = False
 
@@ -65,11 +64,12 @@ class Work:
 @contextlib.contextmanager
 def working(options: argparse.Namespace, rule: str, *names: str) -> Iterator[Work]:
     """Yield a job; lock its folder, and a GPU if it computes on one, during the block."""
-    study, started, commit = load_study(options.study), time.time(), artifacts.commit()
+    study, started, commit = load_study(options.study), artifacts.Start(), artifacts.commit()
     jobs_of_rule = {key[1]: job for key, job in jobs(study).items() if key[0] == rule}
     first: dict[str, Iterable[str]] = {
         "pretrain": plan.pretrainings(study),
         "encoder": study.encoders,
+        "sanity": plan.attacked(study),
     }
     firsts = first.get(rule, plan.networks(study))
     groups = [list(group) for group in (firsts, study.probes, study.attacks)]

@@ -1,19 +1,28 @@
 """Data sets: how each is read, verified, split, and stored as plain arrays."""
 
-from robustviews.datasets.kinds import DATASETS, Cifar10, Cifar100, Dataset, Digits, Folder
+from robustviews.datasets.kinds import DATASETS, Cifar10, Cifar100, Digits, Folder
+from robustviews.datasets.photographs import Aircraft, Flowers102, Food101, Pets, Textures
+from robustviews.datasets.protocol import Dataset
 from robustviews.datasets.splits import Create, DataError, Images, Labels, equal_images, open_split
+from robustviews.datasets.subset import Subset
 
 __all__ = [
     "DATASETS",
+    "Aircraft",
     "Cifar10",
     "Cifar100",
     "Create",
     "DataError",
     "Dataset",
     "Digits",
+    "Flowers102",
     "Folder",
+    "Food101",
     "Images",
     "Labels",
+    "Pets",
+    "Subset",
+    "Textures",
     "equal_images",
     "open_split",
 ]

@@ -9,49 +9,21 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 
 from robustviews.datasets import pictures
+from robustviews.datasets.photographs import Aircraft, Flowers102, Food101, Pets, Textures
+from robustviews.datasets.protocol import Accuracy, Dataset
 from robustviews.datasets.sources import cifar_trouble, source_folder
 from robustviews.datasets.splits import Create, DataError, Images, choose, fill, stratified
-from robustviews.options import option, plan_only
+from robustviews.datasets.subset import Subset
+from robustviews.options import option, plan_only, reporting
 
 _DIGITS = 1797  # images in both splits
 # Hash of the 1,797 digits of scikit-learn 1.9 and their labels, as uint8 and int64.
 _DIGITS_SHA256 = "65e5b4619795efb40c1082f4c350c049e4ad552200d369b6ae99e21eef5e72c5"
-
-
-class Dataset(Protocol):
-    """What a data set must offer; a row in `DATASETS` makes it a name for study files."""
-
-    @property
-    def size(self) -> int:
-        """Height and width of a prepared image, in pixels."""
-
-    @property
-    def num_classes(self) -> int | None:
-        """Number of classes; None if only the files show it."""
-
-    @property
-    def counts(self) -> tuple[int, int] | None:
-        """Numbers of training and test images; None if only the files show them."""
-
-    @property
-    def root(self) -> str | None:
-        """Folder of the source files; empty for the default folder, None if no files are needed."""
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        """Folders that must exist in the source folder."""
-
-    def prepare(self, create: Create) -> dict[str, Any]:
-        """Fill {train,test}_images and {train,test}_labels; after a DataError they are invalid.
-
-        Returns:
-            `train` and `test` (numbers of images), `classes`, `size`, and `source_hashes` by name.
-        """
 
 
 @dataclass(frozen=True)
@@ -61,10 +33,12 @@ class Digits:
     Attributes:
         size: height and width after bilinear enlargement, in pixels.
         test: images in the test split, in the proportions of the classes; the rest is for training.
+        accuracy: `top1`, or `mean_per_class`: the mean over classes of the share of right images.
     """
 
     size: int = option(32, ge=8)
     test: int = option(597, ge=1, le=1000)
+    accuracy: Accuracy = reporting("top1")
     num_classes: ClassVar[int] = 10
     root: ClassVar[None] = None
     files: ClassVar[tuple[str, ...]] = ()
@@ -106,11 +80,13 @@ class Cifar10:
             environment variable ROBUSTVIEWS_DATA, else `data/raw`, downloaded if missing.
         train_images: number to keep, in the proportions of the classes; null keeps all.
         test_images: the same for the test split.
+        accuracy: as in `digits`.
     """
 
     root: str = ""
     train_images: int | None = option(None, ge=1, le=50_000)
     test_images: int | None = option(None, ge=1, le=10_000)
+    accuracy: Accuracy = reporting("top1")
     size: ClassVar[int] = 32
     num_classes: ClassVar[int] = 10
     files: ClassVar[tuple[str, ...]] = ("cifar-10-batches-py",)
@@ -168,6 +144,7 @@ class Folder:
         test: folder of the test split, within `root`.
         train_images: number to keep, in the proportions of the classes; null keeps all.
         test_images: the same for the test split.
+        accuracy: as in `digits`.
     """
 
     root: str
@@ -178,6 +155,7 @@ class Folder:
     test: str = "val"
     train_images: int | None = option(None, ge=1)
     test_images: int | None = option(None, ge=1)
+    accuracy: Accuracy = reporting("top1")
 
     def __post_init__(self) -> None:
         """Refuse two sources of classes, fewer than two, and a class that occurs twice."""
@@ -237,4 +215,10 @@ DATASETS: dict[str, type[Dataset]] = {
     "cifar10": Cifar10,
     "cifar100": Cifar100,
     "folder": Folder,
+    "subset": Subset,
+    "flowers102": Flowers102,
+    "pets": Pets,
+    "textures": Textures,
+    "aircraft": Aircraft,
+    "food101": Food101,
 }

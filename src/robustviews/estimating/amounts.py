@@ -21,7 +21,7 @@ from robustviews.estimating import operations
 from robustviews.estimating.operations import Passes
 from robustviews.options import deciding
 from robustviews.probe import Probe
-from robustviews.study import folders, plan
+from robustviews.study import folders, networks, plan
 from robustviews.study.jobs import REPORTING, Job
 from robustviews.study.schema import Run, Study
 from robustviews.study.shapes import Shape, shape_of
@@ -42,7 +42,7 @@ _SURVIVING = (
 )
 _NOT_COMPILED = "no time was left to compile: what that takes and gains is not counted"
 _OWN_DEVICE = "each is taken to have a GPU of its own, whose memory is told"
-_ROWS = 12  # flags of AS4, AS6 and AS8 for each image
+_ROWS = 14  # flags of AS4, AS6, AS8 and of the information for each image
 _NO_WORK = {"label", "seeds", "datasets", "epochs", "epochs_meaning"}  # of a run
 
 
@@ -155,7 +155,7 @@ def _dataset_of(study: Study, job: Job) -> str:
         return next(n for n in study.datasets if folders.data_folder(study, n).name == job.name)
     if job.rule == "pretrain":
         return plan.pretrainings(study)[job.name].dataset
-    return plan.networks(study)[job.parts[0]].dataset
+    return plan.networks(study)[networks.examined(job.name)].dataset
 
 
 def _reporting(job: Job, ask: Callable[..., Answer]) -> Amount:
@@ -219,17 +219,18 @@ def _pretrain(
 
 def _probe(study: Study, job: Job, shape: Shape, ask: Callable[..., Answer]) -> Amount:
     run, probe = seen_run(study, job.parts[0]), study.probes[job.parts[1]]
-    start = ask("start", kind="train")
-    about = _seen(study, run, probe, shape) | {"probe": _without(probe, "epochs")}
-    fit = ask("probe", **about)
+    start, work = ask("start", kind="train"), Fit.of(probe, shape)
+    fit = ask("probe", **(_seen(study, run, probe, shape) | {"probe": _without(probe, "epochs")}))
     seconds = start["seconds"] + shape.train * fit["image_seconds"]
-    seconds += Fit.of(probe, shape).updates * fit["update_seconds"]
+    seconds += work.updates * fit["update_seconds"]
     memory = start["bytes"] + shape.train * (shape.image + 4 * fit["width"]) + fit["work_bytes"]
-    passes = Fit.of(probe, shape).passes  # of each image in each epoch, the last one only forward
+    passes = work.passes  # of each image in each epoch, the last one only forward
     forwards = shape.train * ((probe.epochs or 1) * passes or probe.stack)
     counted = Passes(forwards, forwards * (passes - 1) / passes if passes else 0.0)
+    if probe.network_updates:
+        counted = Passes(1.0, 1.0, 1.0).times(work.updates * work.batch)
     flop = counted.flop(_forward_flop(run, probe, shape))
-    disk = 4 * fit["width"] * shape.classes
+    disk = 4 * fit["width"] * shape.classes + fit.get("encoder_bytes", 0)
     return Amount(seconds, memory, disk, passes=counted.forwards, flop=flop)
 
 
@@ -278,7 +279,7 @@ def _attack(study: Study, job: Job, shape: Shape, ask: Callable[..., Answer]) ->
 
 
 def _sanity(study: Study, job: Job, shape: Shape, ask: Callable[..., Answer]) -> Amount:
-    run = seen_run(study, job.name)
+    run = seen_run(study, networks.examined(job.name))
     start = ask("start", kind="train")
     seconds, images, work_bytes = start["seconds"], 0, 0.0
     views, flop = 0.0, 0.0

@@ -170,7 +170,8 @@ def head(about: About, device: torch.device, seconds: float) -> Iterator[Answer]
     probe = about["probe"]
     encoder = _encoder(about, classes=_classes(about)).to(device).eval()
     largest: int = probe.batch_size or about["batch"]
-    by_epochs = probe.epochs is not None
+    tunes = probe.network_updates > 0
+    by_epochs = probe.epochs is not None or tunes
     views = about.get("views", Views())
     end = time.monotonic() + seconds
 
@@ -185,7 +186,11 @@ def head(about: About, device: torch.device, seconds: float) -> Iterator[Answer]
             batch=about["batch"],
             title="calibration",
         )
-        variant = replace(probe, epochs=epochs) if by_epochs else probe
+        variant = probe
+        if probe.epochs is not None:
+            variant = replace(probe, epochs=epochs)
+        if tunes:  # one training, of one update per epoch
+            variant = replace(probe, updates=epochs, lr=(_RATE,), weight_decay=(0.0,))
         return timing.seconds_of(lambda: variant.train(encoder, task), device)
 
     fit(timing.FEW, 1)  # warms up
@@ -206,6 +211,7 @@ def head(about: About, device: torch.device, seconds: float) -> Iterator[Answer]
             "image_seconds": max(0.0, one - fixed - slope * size) / size,
             "update_seconds": fixed + slope * largest,
             "width": encoder.width_of(probe.feature),
+            "encoder_bytes": sum(x.nbytes for x in encoder.state_dict().values()) if tunes else 0,
             "work_bytes": _view_bytes(encoder, about) * min(largest * probe.stack, about["batch"]),
         }
 

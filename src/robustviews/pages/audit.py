@@ -157,11 +157,14 @@ def mark(state: State) -> str:
 
 
 def summary(result: Audit) -> str:
-    """Return the counts of an audit: `40 of 45 cells verified, 5 unknown`."""
+    """Return the counts of an audit: `40 of 45 cells verified, 5 unknown`, and of the study."""
     counts = Counter(result.state_of(address) for address in result.cells)
     others = [f"{counts[state]} {state}" for state in State if state and counts[state]]
     verified = f"{counts[State.VERIFIED]} of {len(result.cells)} cells verified"
-    return ", ".join([verified, *others])
+    general = Counter(finding.state for finding in result.findings)
+    of_study = [f"{general[state]} {state}" for state in State if state and general[state]]
+    cells = ", ".join([verified, *others])
+    return f"{cells}; of the study as a whole: {', '.join(of_study)}" if of_study else cells
 
 
 def _cell(result: Audit, jobs: dict[Key, JobEntry], address: Address, cell: Cell) -> CellEntry:

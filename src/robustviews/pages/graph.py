@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from robustviews.machine.humanize import duration
-from robustviews.study import plan
+from robustviews.study import networks, plan
 
 if TYPE_CHECKING:
     from robustviews.artifacts import Record
@@ -73,7 +73,7 @@ def graph(study: Study, every: Mapping[Key, Job], records: Mapping[str, Record])
     for job in every.values():
         stage = "pretrain" if job.rule == "encoder" else job.rule  # a network is there
         if stage in STAGES:
-            groups.setdefault((entries[job.parts[0]], stage), []).append(job)
+            groups.setdefault((entries[networks.examined(job.name)], stage), []).append(job)
     seconds = {key: _seconds(jobs, records) for key, jobs in groups.items()}
     longest = max((sum(times) for times in seconds.values()), default=0.0)
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from robustviews import sanity
 from robustviews.pages import audit
 from robustviews.pages.graph import graph
 from robustviews.pages.overview import overview
@@ -37,8 +38,8 @@ class Picture:
     Attributes:
         uri: the image itself, as a data URI.
         alt: description for people who do not see it.
-        title: title of the caption.
-        text: rest of the caption.
+        title: what a screen reader calls it; sighted readers see it in the picture or above.
+        text: caption.
         href: file of the same drawing, relative to the report; empty if there is none.
     """
 
@@ -130,6 +131,7 @@ def render(
         curves=curves and _curves(curves),
         adversarial=adversarial and _adversarial(study, adversarial),
         examples=examples and _examples(examples),
+        examined=_examined(study, every, records),
         entries=_entries(study, every, records),
         protocols=_protocols(every.values()),
         environments=_environments(records),
@@ -163,6 +165,20 @@ def _facts(
         else f"{minutes(seconds / 60)} minutes",
         "Pretrained on": "; ".join(devices) or "nothing yet",
     }
+
+
+def _examined(
+    study: Study, every: Mapping[Key, Job], records: Mapping[str, Record]
+) -> list[tuple[str, dict[str, str]]]:
+    """Return, for each checked head, how many images attacks leave and which checks it fails."""
+    lines = []
+    for job in every.values():
+        record = records.get(job.record.as_posix()) if job.rule == "sanity" else None
+        for probe, head in record.result.items() if record else ():
+            left = sanity.described(head["measures"], study.sanity)
+            faults = ", ".join(head["failed"]) or "none"
+            lines.append((f"{job.name} / {probe}", left | {"failed checks": faults}))
+    return lines
 
 
 def _entries(study: Study, every: Mapping[Key, Job], records: Mapping[str, Record]) -> list[Entry]:
@@ -265,7 +281,10 @@ def _figure(study: Study, name: str, data: bytes) -> Picture:
 
 
 def _curves(data: bytes) -> Picture:
-    text = "One panel per method, because losses of different methods are not comparable."
+    text = (
+        "Training loss of every run. One panel per method, because losses of different methods are "
+        "not comparable."
+    )
     return Picture(
         _uri(data),
         "loss over epochs, one panel per method and one line per run, from their training.jsonl",

@@ -1,5 +1,8 @@
-"""Probes: how a frozen encoder becomes a classifier, and the heads that they train."""
+"""Probes: how an encoder becomes a classifier, and the heads that they train."""
 
+from robustviews.probe.finetune import FinetuneProbe
+from robustviews.probe.knn import KnnProbe
+from robustviews.probe.logistic import LogisticProbe
 from robustviews.probe.own import OWN_HEAD, OwnHead
 from robustviews.probe.probes import PROBES, LinearProbe, NcropProbe, RobustLinearProbe
 from robustviews.probe.protocol import Probe
@@ -7,7 +10,10 @@ from robustviews.probe.protocol import Probe
 __all__ = [
     "OWN_HEAD",
     "PROBES",
+    "FinetuneProbe",
+    "KnnProbe",
     "LinearProbe",
+    "LogisticProbe",
     "NcropProbe",
     "OwnHead",
     "Probe",

@@ -152,6 +152,7 @@ class Fit:
                 "lr": self.optimizer.param_groups[0]["lr"],
             }
         )
+        log.info("probe=%s %s", self.task.title, _listed(progress.history[-1]))
         self._clear()
 
     def _clear(self) -> None:
@@ -179,6 +180,10 @@ class Fit:
         self.progress = Position(**position)
         done = self.progress.epoch, self.progress.position
         log.info("probe=%s resumed after epoch %d, minibatch %d", self.task.title, *done)
+
+
+def _listed(row: dict[str, float]) -> str:
+    return " ".join(f"{key}={value:.6g}" for key, value in row.items())
 
 
 def represent(encoder: Encoder, feature: Feature, inputs: Tensor) -> Tensor:

@@ -35,6 +35,7 @@ class OwnHead:
     epochs: ClassVar[None] = None
     batch_size: ClassVar[None] = None
     steps: ClassVar[int] = 0
+    network_updates: ClassVar[int] = plan_only(0)
 
     @plan_only
     def describe(self) -> str:

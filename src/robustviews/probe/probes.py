@@ -1,6 +1,7 @@
-"""Probes: how a frozen encoder becomes a classifier, and what it reads of a test image.
+"""Linear probes: how a frozen encoder becomes a classifier, and what it reads of a test image.
 
 The encoder is in eval mode and its parameters never change; only the linear head is trained.
+`PROBES` also has the probes of the other modules.
 
 Source: arXiv 2501.03507 and its reference code.
 """
@@ -13,6 +14,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from robustviews.attacks import fraction, in_pixels, pgd
 from robustviews.options import LazyModule, option, plan_only, remark, switch
+from robustviews.probe.finetune import FinetuneProbe
+from robustviews.probe.knn import KnnProbe
+from robustviews.probe.logistic import LogisticProbe
 from robustviews.probe.own import OwnHead
 from robustviews.probe.protocol import Probe
 
@@ -61,6 +65,7 @@ class LinearProbe:
     draws_views: ClassVar[bool] = False
     starts_from: ClassVar[None] = None
     steps: ClassVar[int] = 0
+    network_updates: ClassVar[int] = plan_only(0)
 
     @plan_only
     def describe(self) -> str:
@@ -135,6 +140,7 @@ class RobustLinearProbe:
     stack: ClassVar[int] = 1
     trained: ClassVar[bool] = True
     draws_views: ClassVar[bool] = False
+    network_updates: ClassVar[int] = plan_only(0)
 
     @property
     def starts_from(self) -> str | None:
@@ -250,6 +256,7 @@ class NcropProbe:
     draws_views: ClassVar[bool] = True
     starts_from: ClassVar[None] = None
     steps: ClassVar[int] = 0
+    network_updates: ClassVar[int] = plan_only(0)
 
     @property
     def stack(self) -> int:
@@ -307,5 +314,8 @@ PROBES: dict[str, type[Probe]] = {
     "linear": LinearProbe,
     "robust_linear": RobustLinearProbe,
     "ncrop": NcropProbe,
+    "logistic": LogisticProbe,
+    "knn": KnnProbe,
+    "finetune": FinetuneProbe,
     "own": OwnHead,
 }

@@ -56,6 +56,13 @@ class Probe(Protocol):
     draws_views: ClassVar[bool]
 
     @property
+    def network_updates(self) -> int:
+        """Updates of the encoder's weights in all fits of a job; 0 if the encoder stays frozen.
+
+        An encoder that is trained is saved beside its head, and attacks on the head read it.
+        """
+
+    @property
     def feature(self) -> Feature:
         """Which feature of the encoder the head reads."""
 

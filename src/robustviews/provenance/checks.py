@@ -9,7 +9,6 @@ from robustviews.artifacts import RECORD, ArtifactError, Record
 from robustviews.provenance.disk import Disk, removal, short
 from robustviews.provenance.findings import Finding, State
 from robustviews.study import differences
-from robustviews.study.folders import OUTPUTS
 from robustviews.study.jobs import Job
 
 
@@ -58,7 +57,7 @@ def force_rerun(disk: Disk, job: Job) -> str:
 
 def _snakemake(disk: Disk, job: Job, *options: str) -> str:
     assert job.folder is not None
-    return disk.make(*options, job.folder / OUTPUTS[job.rule][0])
+    return disk.make(*options, job.folder / job.outputs[0])
 
 
 def _unreadable(disk: Disk, job: Job, error: ArtifactError) -> Finding:
@@ -66,7 +65,7 @@ def _unreadable(disk: Disk, job: Job, error: ArtifactError) -> Finding:
     if disk.exists(path):
         return _failed("record", path, f"{error}; {remake(disk, job)}")
     assert job.folder is not None
-    if any(disk.exists(job.folder / name) for name in OUTPUTS[job.rule]):
+    if any(disk.exists(job.folder / name) for name in job.outputs):
         return _failed("record", path, f"missing, though outputs exist; {remake(disk, job)}")
     text = f"no record and no outputs: not run yet, or removed; run: {_snakemake(disk, job)}"
     return Finding("record", path.as_posix(), State.UNKNOWN, text)
@@ -109,11 +108,11 @@ def _outputs(disk: Disk, job: Job, record: Record) -> Iterator[Finding]:
     """Check that a folder holds the files that its record names, unchanged, and no other files."""
     assert job.folder is not None
     stated, verified = record.outputs, 0
-    for name in sorted({*OUTPUTS[job.rule], *stated}):
+    for name in sorted({*job.outputs, *stated}):
         path = job.folder / name
         if name not in stated:
             yield _failed("bytes", path, f"its record does not name it; {remake(disk, job)}")
-        elif name not in OUTPUTS[job.rule]:
+        elif name not in job.outputs:
             yield _failed("bytes", path, f"named by the record, but not an output of {job.rule}")
         elif not disk.exists(path):
             yield _failed(
@@ -123,10 +122,10 @@ def _outputs(disk: Disk, job: Job, record: Record) -> Iterator[Finding]:
             yield _changed(disk, path, stated[name], remake(disk, job))
         else:
             verified += 1
-    for path in _extra_files(disk.root, job.folder, {*OUTPUTS[job.rule], *stated, RECORD}):
+    for path in _extra_files(disk.root, job.folder, {*job.outputs, *stated, RECORD}):
         text = f"extra file that the record does not name; inspect and remove it: {removal(path)}"
         yield _failed("bytes", path, text)
-    if verified == len(OUTPUTS[job.rule]):
+    if verified == len(job.outputs):
         files = "1 output has" if verified == 1 else f"{verified} outputs have"
         yield _verified("bytes", job, f"{files} the bytes that the record states")
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from robustviews import commands
-from robustviews.artifacts import ArtifactError
+from robustviews import commands, sanity
+from robustviews.artifacts import ArtifactError, Record
 from robustviews.provenance.audit import Audit, audit
 from robustviews.provenance.disk import Disk
 from robustviews.provenance.findings import State
@@ -28,6 +28,7 @@ _TITLES = {
     "encoder": "The encoder is imported",
     "pretrain": "The encoder is pretrained",
     "probe": "A head is trained on the frozen encoder",
+    "tune": "The encoder is trained further, with a head",
     "attack": "The classifier is attacked",
     "sanity": "The attack is checked",
 }
@@ -52,13 +53,17 @@ def explain(study: Study, text: str, *, root: Path = Path()) -> str:
     address, cell = cells.find(study, text)
     result = audit(study, root, cells=[address])
     disk, chain = Disk(study, root), cells.chain(study, cell)
-    lines = [f"{address}: {result.state_of(address)}", *_wrapped(_cell(result, address, cell))]
+    lines = [
+        f"{address}: {result.state_of(address)}",
+        *_wrapped(_cell(study, result, address, cell)),
+    ]
     for jobs in _steps(chain):
-        lines += ["", _TITLES[jobs[0].rule]]
+        lines += ["", _TITLES[jobs[0].snakemake_rule]]
         for name, options in _options(jobs[0].spec, jobs[0].rule):
             lines += _wrapped(f"{name}: {options}")
         for job in jobs:
             lines += _wrapped(f"{' '.join(job.key)}: {result.jobs[job.key].state}")
+            lines += _wrapped(_withstood(study, cell, disk.stated(job), job))
             for finding in result.jobs[job.key].findings:
                 if finding.check in _SHOWN or finding.state is not State.VERIFIED:
                     lines += _wrapped(f"  {finding.check}: {finding.text}")
@@ -74,16 +79,28 @@ def explain(study: Study, text: str, *, root: Path = Path()) -> str:
     return "\n".join([*lines, "", f"To check it: {check}", ""])
 
 
-def _cell(result: Audit, address: Address, cell: Cell) -> str:
+def _cell(study: Study, result: Audit, address: Address, cell: Cell) -> str:
     """Describe a cell, and how its number follows from its runs."""
     source = f"`{cell.measure.flag}` in {folders.FLAGS}"
-    quantity = f"accuracy, the share of ones in {source} of {cell.attack}"
+    by_class = study.datasets[cell.dataset].accuracy == "mean_per_class"
+    share = "the mean over classes of the share" if by_class else "the share"
+    quantity = f"accuracy, {share} of ones in {source} of {cell.attack}"
     if cell.measure.statistic:
         quantity = f"{cell.measure.statistic}, of all `eps_...` in {folders.FLAGS} of {cell.attack}"
     if cell.attack is None:
         quantity = "minutes of pretraining, `seconds` of its record / 60"
     seeds, value = list(cell.seeds), result.cells[address].findings[0].text
     return f"{cell.label} on {cell.dataset}: {quantity}; mean over seeds {seeds}: {value}"
+
+
+def _withstood(study: Study, cell: Cell, record: Record, job: Job) -> str:
+    """Return how many images the attacks of the sanity checks leave; empty for other jobs."""
+    head = record.result.get(cell.probe) if job.rule == "sanity" else None
+    if head is None:
+        return ""
+    left = sanity.described(head["measures"], study.sanity).items()
+    counts = "; ".join(f"{attack}: {count}" for attack, count in left)
+    return f"  images left at {study.sanity.eps:g}/255: {counts}"
 
 
 def _compared(study: Study, address: Address, cell: Cell, root: Path) -> Iterator[str]:
@@ -145,6 +162,8 @@ def _by_hand(disk: Disk, address: Address, chain: list[Job], head: str | None) -
             yield shlex.join(["git", "checkout", commit])
         names = zip(("--run", "--probe", "--attack"), job.parts, strict=False)
         arguments = [argument for pair in names for argument in pair]
+        if job.rule == "encoder":
+            arguments = ["--encoder", job.name]
         if job.rule == "data":
             arguments = ["--dataset", job.name.rpartition("-")[0]]
         threads = disk.stated(job).environment.get("threads")

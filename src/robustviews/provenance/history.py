@@ -19,7 +19,6 @@ from robustviews.provenance.findings import Finding, State
 from robustviews.provenance.times import SLACK
 from robustviews.study import folders, specs
 from robustviews.study.fingerprint import SOURCE
-from robustviews.study.folders import OUTPUTS
 from robustviews.study.jobs import Job
 from robustviews.study.specs import Spec
 from robustviews.workflow.metadata import ProjectMetadata
@@ -206,7 +205,7 @@ def _content(
     assert job.folder is not None
     code = disk.stated(job).code
     commit, digest = str(code.commit), code.digest
-    window = metadata.window(job.folder / OUTPUTS[job.rule][0])
+    window = metadata.window(job.folder / job.outputs[0])
     committed = history.time(commit)
     if window and committed is not None and committed > window.end + SLACK:
         text = f"{commit[:_SHORT]} was made after the job had ended, so the job did not run from it"

@@ -88,8 +88,8 @@ def _of_job(disk: Disk, metadata: ProjectMetadata, job: Job) -> Iterator[Finding
 def _problems(disk: Disk, job: Job, entry: MetadataEntry) -> Iterator[str]:
     """Yield how metadata differs from the study, or from the record beside the output."""
     output = job.writes[0]
-    if entry.get("rule") != job.rule:
-        text = f"its metadata names the rule {entry.get('rule')!r}, expected {job.rule!r}"
+    if entry.get("rule") != job.snakemake_rule:
+        text = f"its metadata names the rule {entry.get('rule')!r}, expected {job.snakemake_rule!r}"
         yield f"{text}; {disk.remake(output)}"
     if entry.get("incomplete"):
         yield f"its metadata marks it as incomplete; {disk.remake(output)}"

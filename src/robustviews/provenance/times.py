@@ -9,7 +9,6 @@ from robustviews.artifacts import ArtifactError
 from robustviews.provenance.checks import force_rerun
 from robustviews.provenance.disk import Disk
 from robustviews.provenance.findings import Finding, State
-from robustviews.study.folders import OUTPUTS
 from robustviews.study.jobs import Job
 from robustviews.workflow.metadata import ProjectMetadata, Window
 
@@ -70,7 +69,7 @@ def _early(disk: Disk, metadata: ProjectMetadata, job: Job, start: float) -> Ite
 
 def _window(metadata: ProjectMetadata, job: Job) -> Window | None:
     assert job.folder is not None
-    return metadata.window(job.folder / OUTPUTS[job.rule][0])
+    return metadata.window(job.folder / job.outputs[0])
 
 
 def _moment(seconds: float) -> str:

@@ -109,18 +109,22 @@ def _of_runs(disk: Disk, cell: Cell) -> Iterator[float]:
             yield float(record.seconds or 0) / 60
         else:
             flags = read_flags(disk, f"{network.name}/{cell.probe}/{cell.attack}")
+            by_class = disk.study.datasets[cell.dataset].accuracy == "mean_per_class"
             if cell.measure.statistic:
                 eps = sorted(disk.study.attacks[cell.attack].eps)
-                curve = [_share(flags, flag_name(radius)) for radius in (0.0, *eps)]
+                curve = [_share(flags, flag_name(e), by_class=by_class) for e in (0.0, *eps)]
                 yield (_retained if cell.measure.statistic == RETAINED else _halved)(curve, eps)
             else:
-                yield _share(flags, cell.measure.flag)
+                yield _share(flags, cell.measure.flag, by_class=by_class)
 
 
-def _share(flags: Flags, name: str) -> float:
-    if not len(flags[name]):
+def _share(flags: Flags, name: str, *, by_class: bool) -> float:
+    correct, labels = flags[name] == 1, flags["labels"]
+    if not len(correct):
         raise ValueError("no flags")
-    return int((flags[name] == 1).sum()) / len(flags[name])
+    if by_class:
+        return fmean(float(correct[labels == one].mean()) for one in sorted(set(labels.tolist())))
+    return int(correct.sum()) / len(correct)
 
 
 def _retained(curve: list[float], eps: list[float]) -> float:

@@ -10,13 +10,15 @@ import csv
 import io
 from pathlib import Path
 from types import NoneType
-from typing import TYPE_CHECKING, Any, TypedDict, cast, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, cast, get_args, get_type_hints
+
+import numpy as np
 
 from robustviews import artifacts, sanity
 from robustviews.artifacts import ArtifactError, Record
 from robustviews.attacks import flag_name
-from robustviews.reporting.statistics import wilson
-from robustviews.study import differences, folders, jobs, plan
+from robustviews.reporting import by_class
+from robustviews.study import differences, jobs, networks, plan
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +34,9 @@ _SHOWN = 12  # problems that an error lists; it counts the rest
 
 class Result(TypedDict):
     """One row of the frame; accuracies are fractions, eps is in 1/255.
+
+    `accuracy` is as the data set says, correct / n or a mean over classes. Only of such a mean
+    `weighs` is known, for how many images of equal weight it stands; it is no column of the CSV.
 
     `sanity` names the failed checks of an attacked head, such as `AS3 AS9`, or is `not checked`; it
     is empty if the attack is established.
@@ -58,10 +63,14 @@ class Result(TypedDict):
     attack_steps: int | None
     sanity: str
     record: str
+    weighs: NotRequired[int]
 
 
 class Frame(list[Result]):
-    """Rows, and the flags (n,) uint8 of each run, probe and attack by radius, 0 for clean."""
+    """Rows, and the flags (n,) of each run, probe and attack by radius, 0 for clean.
+
+    A flag is 1 where an image is right, and its weight where accuracy is a mean over classes.
+    """
 
     def __init__(self, rows: list[Result], flags: dict[Evaluation, dict[float, Any]]) -> None:
         super().__init__(rows)
@@ -135,9 +144,9 @@ def frame(
 
 
 def to_csv(rows: list[Result]) -> str:
-    """Write a frame as CSV; `from_csv` returns exactly the same rows."""
+    """Write a frame as CSV; `from_csv` returns exactly the same rows, without `weighs`."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(_COLUMNS), lineterminator="\n")
+    writer = csv.DictWriter(text, list(_COLUMNS), extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows({**row} for row in rows)
     return text.getvalue()
@@ -175,29 +184,6 @@ def records(study: Study, root: Path = Path()) -> dict[str, Record]:
     }
 
 
-def histories(study: Study, root: Path = Path()) -> dict[str, list[dict[str, Any]]]:
-    """Return the training curve of each finished pretraining, by run name.
-
-    Raises:
-        ArtifactError: a file is damaged.
-    """
-    paths = {
-        run: root / folders.pretrain_folder(study, run) / folders.CURVE
-        for run in plan.pretrainings(study)
-    }
-    return {run: _history(path) for run, path in paths.items() if path.exists()}
-
-
-def _history(path: Path) -> list[dict[str, Any]]:
-    rows = artifacts.read_jsonl(path)
-    for row in rows:
-        if not all(isinstance(row.get(name), int | float) for name in ("epoch", "loss")):
-            raise ArtifactError(
-                f"{path}: expected epoch and loss in each line; make it again:", path
-            )
-    return rows
-
-
 class _Reader:
     """Reads and checks each record of one study once."""
 
@@ -214,7 +200,10 @@ class _Reader:
         job = self._jobs["attack", f"{run}/{probe}/{attack}"]
         flags = self._flags(job)
         names = {eps: flag_name(eps) for eps in (0.0, *self._study.attacks[attack].eps)}
-        self.flags[run, probe, attack] = {eps: flags[name] for eps, name in names.items()}
+        dataset = plan.networks(self._study)[run].dataset
+        averaged = self._study.datasets[dataset].accuracy == "mean_per_class"
+        weights = by_class.weights(flags["labels"]) if averaged else 1
+        self.flags[run, probe, attack] = {eps: weights * flags[name] for eps, name in names.items()}
         faults = self._sanity(run, probe)
         return [
             self._row(
@@ -222,8 +211,8 @@ class _Reader:
                 probe,
                 attack,
                 eps=eps,
-                correct=int(flags[name].sum()),
-                n=len(flags[name]),
+                correct=flags[name],
+                labels=flags["labels"],
                 sanity=" ".join([*faults, *self._behind(job, name, flags)]) if eps else "",
                 record=job.record,
             )
@@ -238,15 +227,14 @@ class _Reader:
         *,
         record: Path,
         eps: float = 0.0,
-        correct: int = 0,
-        n: int = 0,
+        correct: Any = (),  # noqa: ANN401  # an array
+        labels: Any = (),  # noqa: ANN401
         sanity: str = "",
     ) -> Result:
         study, network = self._study, plan.networks(self._study)[run]
         source = self._record(self._encoder(run))
         trained = source.spec.get("run")
-        low, high = wilson(correct, n) if n else (None, None)
-        return Result(
+        row = Result(
             study=study.study,
             run=run,
             entry=network.entry,
@@ -257,11 +245,11 @@ class _Reader:
             probe=probe,
             attack=attack,
             eps=eps,
-            n=n,
-            correct=correct,
-            accuracy=correct / n if n else None,
-            low=low,
-            high=high,
+            n=len(correct),
+            correct=int(np.sum(correct)),
+            accuracy=None,
+            low=None,
+            high=None,
             pretrain_minutes=(source.seconds or 0.0) / 60 if trained else None,
             device=source.environment.get("device") or "unknown",
             probe_epochs=study.probes[probe].epochs if probe else None,
@@ -269,13 +257,16 @@ class _Reader:
             sanity=sanity,
             record=record.as_posix(),
         )
+        if row["n"]:
+            by_class.count(row, correct, labels, study.datasets[network.dataset].accuracy)
+        return row
 
     def _encoder(self, run: str) -> Job:
         return self._jobs[plan.networks(self._study)[run].encoder]
 
     def _sanity(self, run: str, probe: str) -> list[str]:
         """Return the checks that a head fails, judged by the flags where they say it."""
-        job = self._jobs.get(("sanity", run))
+        job = self._jobs.get(("sanity", networks.examination(self._study, run, probe)))
         if job is None or probe not in job.spec["probes"]:
             return [NOT_CHECKED]
         try:
@@ -347,4 +338,6 @@ def _parse(hint: object, text: str) -> str | int | float | None:
     return kind(text)
 
 
-_COLUMNS: dict[str, Any] = get_type_hints(Result)
+_COLUMNS: dict[str, Any] = {
+    name: hint for name, hint in get_type_hints(Result).items() if name != "weighs"
+}

@@ -34,13 +34,13 @@ def statistic(name: str, flags: Mapping[float, Array]) -> tuple[float, Array]:
 
     Args:
         name: `retained` or `e50`.
-        flags: flags (n,) uint8 by radius; radius 0 for clean images.
+        flags: by radius, (n,) weights of images that are right, else 0; radius 0 for clean images.
 
     Returns:
         The statistic, and (DRAWS,) of its replicates.
     """
     radii = np.array(sorted(flags))
-    correct = np.stack([flags[radius] == 1 for radius in radii], axis=1)  # (n, 1 + k)
+    correct = np.stack([flags[radius] for radius in radii], axis=1)  # (n, 1 + k)
     accuracies = np.vstack([correct.mean(axis=0), _resampled(correct)])  # (1 + DRAWS, 1 + k)
     values = STATISTICS[name](accuracies, radii)
     return float(values[0]), values[1:]
@@ -99,7 +99,9 @@ def halving(accuracies: Array, radii: Array) -> Array:
 def _resampled(correct: Array) -> Array:
     """Return accuracies (DRAWS, 1 + k) of images drawn from those of (n, 1 + k)."""
     draws = [part.astype(np.float32) @ correct for part in np.array_split(_draws(len(correct)), 20)]
-    return np.concatenate(draws).astype(np.float64) / len(correct)  # exact: counts below 2^24
+    return np.concatenate(draws).astype(np.float64) / len(
+        correct
+    )  # exact for weights of 1: counts < 2^24
 
 
 @lru_cache(maxsize=4)

@@ -52,7 +52,7 @@ class Spread(NamedTuple):
         return math.isinf(self.freedom)
 
 
-def wilson(correct: int, n: int) -> Interval:
+def wilson(correct: float, n: int) -> Interval:
     """Return the 95 % Wilson score interval of a proportion.
 
     It stays in [0, 1] and keeps its coverage near 0 and 1, where robust accuracies often lie.
@@ -75,7 +75,7 @@ def wilson(correct: int, n: int) -> Interval:
     return Interval(low, high)
 
 
-def clopper_pearson(correct: int, n: int, level: float = 0.95) -> Interval:
+def clopper_pearson(correct: float, n: int, level: float = 0.95) -> Interval:
     """Return the exact interval of a proportion.
 
     Args:
@@ -95,7 +95,7 @@ def clopper_pearson(correct: int, n: int, level: float = 0.95) -> Interval:
     return Interval(float(low), float(high))
 
 
-def beyond(correct: int, n: int, *, low: float, high: float) -> float:
+def beyond(correct: float, n: int, *, low: float, high: float) -> float:
     """Return the exact two-sided p-value of the hypothesis that a proportion lies in a range.
 
     It is below 1 - level exactly if `clopper_pearson` lies outside the range.
@@ -275,6 +275,6 @@ def own_spread(accuracies: Iterable[float]) -> float | None:
     return math.sqrt(variance(values)) if len(values) > 1 else None
 
 
-def _check_counts(correct: int, n: int) -> None:
+def _check_counts(correct: float, n: int) -> None:
     if n < 1 or not 0 <= correct <= n:
         raise ValueError(f"expected 0 <= correct <= n and n >= 1, found {correct} of {n}")

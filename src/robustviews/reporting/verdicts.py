@@ -45,12 +45,13 @@ class Sample:
     """What is known of a cell before it is judged.
 
     Attributes:
-        counts: (correct, n) of the training of each seed.
+        counts: (correct, n) of the training of each seed; of a mean over classes, as of so many
+            images of equal weight.
         test_images: images of the test split; None if unknown.
         published: the paper's value, a fraction; None without a known one.
     """
 
-    counts: tuple[tuple[int, int], ...]
+    counts: tuple[tuple[float, int], ...]
     test_images: int | None = None
     published: float | None = None
 
@@ -80,7 +81,7 @@ class Sample:
         return 0.0 if self.published is None else abs(self.mean - self.published)
 
     @property
-    def pooled(self) -> tuple[int, int]:
+    def pooled(self) -> tuple[float, int]:
         """Correct predictions and images of all trainings together."""
         return sum(correct for correct, _ in self.counts), sum(n for _, n in self.counts)
 
@@ -215,7 +216,7 @@ def _compare(sample: Sample, spread: Spread, rules: Verdicts) -> Verdict:
     return replace(verdict, p=p, state="reproduced" if is_within else "undecided")
 
 
-def _exact(correct: int, n: int, *, published: float, margin: float) -> tuple[bool, float]:
+def _exact(correct: float, n: int, *, published: float, margin: float) -> tuple[bool, float]:
     """Return whether counts show an accuracy within the margin, and the p-value that it is not."""
     low, high = published - margin, published + margin
     inner = statistics.clopper_pearson(correct, n, 1 - 2 * ALPHA)

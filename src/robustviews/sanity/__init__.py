@@ -8,13 +8,16 @@ Source: Athalye, Carlini, Wagner 2018, section 3.1; Carlini et al. 2019, section
 
 from robustviews.sanity.checks import CHECKS, disagrees, effort, failed
 from robustviews.sanity.flags import measures_of, of_head
+from robustviews.sanity.information import INFORMATION, described
 from robustviews.sanity.options import Sanity
 from robustviews.sanity.reach import Stepwise, leapt, unreached
 
 __all__ = [
     "CHECKS",
+    "INFORMATION",
     "Sanity",
     "Stepwise",
+    "described",
     "disagrees",
     "effort",
     "failed",

@@ -44,6 +44,7 @@ COSINE = 0.99  # AS13: of the gradient and the numerical one
 
 _DRAWS = 10  # of noise in AS8
 _FEW = 8  # images of AS11 and AS13
+_INFORMATION = 2  # attacks of `information`, each as long as PGD-20
 _DIFFERENCE = 1e-5  # of central differences, in pixel units
 
 
@@ -65,11 +66,11 @@ class Check(NamedTuple):
 def effort(options: Sanity, *, images: int) -> tuple[float, float]:
     """Return the passes of an image in all checks, and its forward passes alone.
 
-    Square goes on with images that withstand PGD-20: all are counted. A pass in float64 counts
-    twice.
+    Square and the information go on with images that withstand PGD-20: all are counted, also where
+    an encoder has no other head. A pass in float64 counts twice.
     """
-    attacks_made = len(options.radii) + 1 + options.restarts + 1 + _DRAWS
-    passes = 20 * len(options.radii) + 1 + options.steps * options.restarts + 1
+    attacks_made = len(options.radii) + 1 + options.restarts + 1 + _DRAWS + _INFORMATION
+    passes = 20 * (len(options.radii) + _INFORMATION) + 1 + options.steps * options.restarts + 1
     numerical = 2 * 2 * options.pixels * min(1, _FEW / images)
     return float(passes), attacks_made + options.queries + 4 + numerical
 

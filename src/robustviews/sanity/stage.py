@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from robustviews.options import LazyModule
 from robustviews.sanity.checks import CHECKS, failed
 from robustviews.sanity.flags import measures_of
+from robustviews.sanity.information import INFORMATION
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from robustviews import evaluate
     from robustviews.augment import Views
     from robustviews.checkpoint import Checkpoint
+    from robustviews.evaluate import Classifier
     from robustviews.machine import feed, memory, runtime
     from robustviews.probe import Probe
     from robustviews.sanity import subject as subjects
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 else:
     encoders, evaluate = LazyModule("robustviews.encoder"), LazyModule("robustviews.evaluate")
     feed, memory = LazyModule("robustviews.machine.feed"), LazyModule("robustviews.machine.memory")
-    runtime = LazyModule("robustviews.machine.runtime")
+    runtime, torch = LazyModule("robustviews.machine.runtime"), LazyModule("torch")
     subjects = LazyModule("robustviews.sanity.subject")
 
 
@@ -83,7 +85,6 @@ def sanity(
         seed: seed of views, random starts and noise.
         batch: views attacked at a time; random draws depend on it.
         fold: whether batch norms are folded, see `encoder.restore_encoder`.
-        fold: whether batch norms are folded, see `encoder.restore_encoder`.
         device: device of the attacks.
         checkpoint: saves the finished heads, after which an interrupted job resumes.
         title: title of the progress bar and of log lines.
@@ -99,15 +100,17 @@ def sanity(
     saved = checkpoint.load() if checkpoint is not None else None
     flags, results = ({}, {}) if saved is None else (dict(saved[0]), dict(saved[1]["heads"]))
     rows = feed.choose(images, device)
-    for name, probe in probes.items():
-        if name in results:
-            continue
-        head = probe.restore(heads.get(name, {}), network, classes=classes)
-        classifier = evaluate.Classifier(network, head, probe).eval()
+
+    def restored(name: str) -> Classifier:
+        head = probes[name].restore(heads.get(name, {}), network, classes=classes)
+        return evaluate.Classifier(network, head, probes[name]).eval()
+
+    for name in (name for name in probes if name not in results):
+        classifier, *peers = map(restored, (name, *_peers(name, probes)[:1]))
         with (
             memory.explained(title, memory.SMALLER_BATCH),
             runtime.tf32(allowed=False),
-            runtime.frozen(classifier),
+            runtime.frozen(torch.nn.ModuleList([classifier, *peers])),
         ):
             subject = subjects.choose(
                 classifier,
@@ -118,6 +121,7 @@ def sanity(
                 size=size,
                 seed=seed,
                 batch=batch,
+                peer=peers[0] if peers else None,
             )
             results[name] = examine(subject, title=f"{title}/{name}")
         flags |= {f"{name}/{key}": flag for key, flag in subject.rows.items()}
@@ -126,8 +130,13 @@ def sanity(
     return Examined(flags, results)
 
 
+def _peers(name: str, probes: Mapping[str, Probe]) -> list[str]:
+    """Return the other probes that see as many views of an image."""
+    return [one for one in probes if one != name and probes[one].stack == probes[name].stack]
+
+
 def examine(subject: Subject, *, title: str = "sanity") -> dict[str, Any]:
-    """Run all checks on a head, and add their flags to its rows.
+    """Run all checks on a head, measure the information, and add the flags to its rows.
 
     Args:
         subject: the head and its images; its classifier is in eval mode and frozen.
@@ -140,10 +149,10 @@ def examine(subject: Subject, *, title: str = "sanity") -> dict[str, Any]:
         ValueError: an attack left its ball or [0, 1].
     """
     values: dict[str, float] = {}
-    bar = runtime.ProgressBar(len(CHECKS), "check", title)
-    checks = CHECKS.values() if len(subject.labels) else ()  # nothing can be attacked
-    for number, check in enumerate(checks):
-        for name, value in check.measure(subject).items():
+    measuring = [*(check.measure for check in CHECKS.values()), *INFORMATION.values()]
+    bar = runtime.ProgressBar(len(measuring), "check", title)
+    for number, measure in enumerate(measuring if len(subject.labels) else ()):
+        for name, value in measure(subject).items():
             if isinstance(value, int | float):
                 values[name] = value
             else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -37,6 +37,7 @@ class Subject:
         at_once: images in a batch.
         seed: seed of random starts and noise.
         rows: `index` and `labels` of the images, and flags of the checks so far (n,) uint8.
+        peer: another classifier of the same encoder that reads the same inputs, if there is one.
     """
 
     classifier: Classifier
@@ -46,10 +47,16 @@ class Subject:
     at_once: int
     seed: int
     rows: dict[str, Tensor]
+    peer: Classifier | None = None
 
-    def logits(self, inputs: Tensor) -> Tensor:
+    def part(self, chosen: Tensor) -> Subject:
+        """Return the classifier with some of the images; `chosen`: (n,) bool."""
+        chosen = chosen.to(self.inputs.device)
+        return replace(self, inputs=self.inputs[chosen], labels=self.labels[chosen], rows={})
+
+    def logits(self, inputs: Tensor, through: Classifier | None = None) -> Tensor:
         """Return logits (B, classes); without any path from the inputs, their gradient is zero."""
-        logits: Tensor = self.classifier(inputs)
+        logits: Tensor = (through or self.classifier)(inputs)
         return logits + 0 * inputs.flatten(1).sum(dim=1, keepdim=True)
 
     def over_batches(self, function: Callable[[Tensor, Tensor, int], Tensor]) -> Tensor:
@@ -72,13 +79,23 @@ class Subject:
 
         return self.over_batches(withstood).to("cpu", torch.uint8)
 
-    def pgd(self, radius: float, *, steps: int = _STEPS, try_: int | None = None) -> Tensor:
-        """Return which images withstand PGD on the cross-entropy.
+    def pgd(
+        self,
+        radius: float,
+        *,
+        steps: int = _STEPS,
+        try_: int | None = None,
+        loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+        through: Classifier | None = None,
+    ) -> Tensor:
+        """Return which images withstand PGD.
 
         Args:
             radius: in 1/255.
             steps: gradient steps.
             try_: number of the random start; None starts at the images.
+            loss: of logits and labels, per image; None is the cross-entropy.
+            through: classifier whose gradients the attack follows; None is the one under attack.
         """
         step_size = _OVERSHOOT * radius / steps
         if radius >= 1 or not radius:  # at less, the paper's step leaps across the ball
@@ -87,7 +104,7 @@ class Subject:
 
         def perturb(inputs: Tensor, labels: Tensor, number: int) -> Tensor:
             return attacks.pgd(
-                lambda x: losses(self.logits(x), labels),
+                lambda x: (loss or losses)(self.logits(x, through), labels),
                 inputs,
                 eps=attacks.in_pixels(radius),
                 step_size=attacks.in_pixels(step_size),
@@ -118,6 +135,7 @@ def choose(
     size: int,
     seed: int,
     batch: int,
+    peer: Classifier | None = None,
 ) -> Subject:
     """Return a classifier with test images that it classifies right, a fixed choice.
 
@@ -130,6 +148,7 @@ def choose(
         size: side of the images in pixels.
         seed: seed of n-crop views, and of the checks.
         batch: views in a batch: an n-crop probe takes batch / n images at a time.
+        peer: another classifier of the same encoder that reads the same inputs.
     """
     wanted = options.images_of(classifier.probe.stack)
     at_once = max(1, min(wanted, batch // classifier.probe.stack))
@@ -155,4 +174,5 @@ def choose(
         at_once=at_once,
         seed=seed,
         rows={"index": kept.cpu(), "labels": target.cpu()},
+        peer=peer,
     )

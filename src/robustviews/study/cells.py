@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from robustviews.study import jobs, plan
+from robustviews.study import jobs, networks, plan
 from robustviews.study.jobs import Job, Key
 from robustviews.study.plan import Cell
 from robustviews.study.problems import nearest
@@ -71,7 +71,8 @@ def chain(study: Study, cell: Cell) -> list[Job]:
     keys: set[Key] = set()
     open_keys = [job.key for job in ends(study, cell)]
     if cell.measure.attack is not None:
-        open_keys += [("sanity", run) for run in cell.runs]
+        names = [networks.examination(study, run, cell.probe) for run in cell.runs]
+        open_keys += [("sanity", name) for name in names]
     while open_keys:
         key = open_keys.pop()
         if key not in keys:

@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 from robustviews.artifacts import RECORD
+from robustviews.study import networks
 from robustviews.study.schema import Study
 from robustviews.study.specs import data_spec, to_json
 
@@ -17,7 +18,7 @@ CURVE = "training.jsonl"
 STATE = Path("results/.state")  # of interrupted jobs; not an output of any rule
 COMPILED = Path("results/.compiled")  # code from torch.compile, for the next start of any run
 
-# What a job of each rule writes besides its record.
+# What a job of each rule writes besides its record; `job_files` knows the jobs that write more.
 OUTPUTS = {
     "data": (
         SUMMARY,
@@ -32,6 +33,7 @@ OUTPUTS = {
     "attack": (FLAGS,),
     "sanity": (FLAGS,),
 }
+TUNED = (HEAD, CURVE, ENCODER)  # of a probe that trains the encoder
 
 
 def split_files(split: str) -> tuple[str, ...]:
@@ -79,5 +81,7 @@ def job_folder(study: Study, rule: str, name: str) -> Path:
 
 def job_files(study: Study, rule: str, name: str) -> tuple[Path, ...]:
     """Return the files that a computing job writes, its record last."""
-    folder = job_folder(study, rule, name)
-    return tuple(folder / file for file in (*OUTPUTS[rule], RECORD))
+    folder, files = job_folder(study, rule, name), OUTPUTS[rule]
+    if rule == "probe" and networks.tunes(study, name.rpartition("/")[2]):
+        files = TUNED
+    return tuple(folder / file for file in (*files, RECORD))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from robustviews.artifacts import RECORD, ArtifactError, Record
-from robustviews.study import claims, folders, plan, specs
+from robustviews.study import claims, folders, networks, plan, specs
 from robustviews.study.schema import Figure, Study, Table
 from robustviews.study.specs import Spec
 
@@ -32,7 +32,8 @@ class Job:
     Attributes:
         rule: rule of the workflow, an entry of `RULES`.
         name: name of the job within its rule: a prepared data set, run, run/probe,
-            run/probe/attack, table or figure; empty if the rule has one job.
+            run/probe/attack, encoder (`networks.examination`), table or figure; empty if the rule
+            has one job.
         reads: each file that the job reads, with the job that writes the file.
         writes: files that the job writes; the record of a computing job comes last.
         spec: what decides the result; the record repeats it.
@@ -59,6 +60,16 @@ class Job:
         return self.name.split("/")
 
     @property
+    def snakemake_rule(self) -> str:
+        """The rule of the Snakefile; probes that tune an encoder have one, for their outputs."""
+        return "tune" if self.rule == "probe" and folders.ENCODER in self.outputs else self.rule
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of the files that a computing job writes besides its record."""
+        return tuple(path.name for path in self.writes[:-1])
+
+    @property
     def record(self) -> Path:
         """Where a computing job writes its record."""
         return self.writes[-1]
@@ -77,16 +88,18 @@ def jobs(study: Study) -> dict[Key, Job]:
 
 
 def completed_arguments(job: Job, root: Path = Path()) -> dict[str, Any]:
-    """Return the options of a job's stage; the record of an imported encoder states its own.
+    """Return the options of a job's stage; the record beside an imported encoder states its own.
+
+    So does the record beside an imported encoder that a probe has tuned.
 
     Args:
         job: a probe, an attack, or checks.
         root: project folder.
     """
-    imported = next((path for path, (rule, _) in job.reads.items() if rule == "encoder"), None)
-    if imported is None:
+    encoder = next((path for path in job.reads if path.name == folders.ENCODER), None)
+    if encoder is None or job.arguments["encoder"] is not None:
         return dict(job.arguments)
-    record = Record.read(root / imported.parent / RECORD)
+    record = Record.read(root / encoder.parent / RECORD)
     return {**job.arguments, "encoder": record.result["encoder"]}
 
 
@@ -116,21 +129,13 @@ def attack_of(cell: plan.Cell) -> str:
 
 
 def _computing(study: Study) -> Iterator[Job]:
-    runs, networks = plan.pretrainings(study), plan.networks(study)
+    runs, nets = plan.pretrainings(study), plan.networks(study)
 
     def job(rule: str, name: str, reads: dict[Path, Key], spec: Spec, **arguments: Any) -> Job:
         writes = folders.job_files(study, rule, name)
         return Job(
             rule, name, reads, writes, spec, arguments, folders.job_folder(study, rule, name)
         )
-
-    def network(run: str, *heads: str) -> dict[Path, Key]:
-        key = networks[run].encoder
-        files: dict[Path, Key] = {folders.job_folder(study, *key) / folders.ENCODER: key}
-        for probe in filter(lambda name: study.probes[name].trained, heads):
-            file = folders.probe_folder(study, run, probe) / folders.HEAD
-            files[file] = ("probe", f"{run}/{probe}")
-        return files
 
     for dataset in plan.datasets(study):
         spec = specs.data_spec(study, dataset)
@@ -144,22 +149,35 @@ def _computing(study: Study) -> Iterator[Job]:
         yield job("pretrain", run, reads, spec, **arguments)
     for run, probe in plan.heads(study):
         start = study.probes[probe].starts_from
-        reads = network(run, *([start] if start else [])) | _split(
-            study, networks[run].dataset, "train"
-        )
+        reads = _network(study, run, *([start] if start else []))
+        reads |= _split(study, nets[run].dataset, "train")
         arguments = specs.probe_arguments(study, run, probe)
         spec = specs.probe_spec(study, run, probe)
         yield job("probe", f"{run}/{probe}", reads, spec, **arguments)
     for run, probe, attack in plan.evaluations(study):
-        reads = _parts(study, run, probe, attack) or network(run, probe)
-        reads |= _split(study, networks[run].dataset, "test")
+        reads = _parts(study, run, probe, attack) or _network(study, run, probe)
+        reads |= _split(study, nets[run].dataset, "test")
         arguments = specs.attack_arguments(study, run, probe, attack)
         spec = specs.attack_spec(study, run, probe, attack)
         yield job("attack", f"{run}/{probe}/{attack}", reads, spec, **arguments)
-    for run, probes in plan.attacked(study).items():
-        reads = network(run, *probes) | _split(study, networks[run].dataset, "test")
-        arguments = specs.sanity_arguments(study, run)
-        yield job("sanity", run, reads, specs.sanity_spec(study, run), **arguments)
+    for name, probes in plan.attacked(study).items():
+        run = networks.examined(name)
+        reads = _network(study, run, *probes) | _split(study, nets[run].dataset, "test")
+        arguments = specs.sanity_arguments(study, name)
+        yield job("sanity", name, reads, specs.sanity_spec(study, name), **arguments)
+
+
+def _network(study: Study, run: str, *heads: str) -> dict[Path, Key]:
+    """Return the files of an encoder and of heads; a tuned encoder belongs to its only head."""
+    key = plan.networks(study)[run].encoder
+    encoder: dict[Path, Key] = {folders.job_folder(study, *key) / folders.ENCODER: key}
+    files: dict[Path, Key] = {}
+    for probe in filter(lambda name: study.probes[name].trained, heads):
+        folder, key = folders.probe_folder(study, run, probe), ("probe", f"{run}/{probe}")
+        files[folder / folders.HEAD] = key
+        if networks.tunes(study, probe):
+            encoder = {folder / folders.ENCODER: key}
+    return encoder | files
 
 
 def _split(study: Study, dataset: str, split: str) -> dict[Path, Key]:
@@ -186,13 +204,14 @@ def _reporting(study: Study, computing: dict[Key, Job]) -> Iterator[Job]:
     def written(keys: Iterable[Key]) -> dict[Path, Key]:
         return {file: key for key in keys for file in computing[key].writes}
 
-    example = plan.example_run(study)
-    data = _split(study, plan.pretrainings(study)[example].dataset, "train")
-    encoder = folders.pretrain_folder(study, example) / folders.ENCODER
     curves = {
         folders.pretrain_folder(study, run) / folders.CURVE: ("pretrain", run)
         for run in plan.pretrainings(study)
     }
+    viewed: dict[Path, Key] = {}
+    if example := plan.example_run(study):
+        viewed = _split(study, plan.pretrainings(study)[example].dataset, "train")
+        viewed[folders.pretrain_folder(study, example) / folders.ENCODER] = "pretrain", example
     attacked = {
         file: source
         for cell in plan.example_attacks(study)
@@ -208,18 +227,18 @@ def _reporting(study: Study, computing: dict[Key, Job]) -> Iterator[Job]:
             job("figure", name, written(_cells(study, figure)), *_named(f"figures/{name}", _DRAWN))
             for name, figure in study.figures.items()
         ),
-        job("curves", "", curves, *_named("training/curves", _DRAWN)),
+        job("curves", "", curves, *(_named("training/curves", _DRAWN) if curves else ())),
         job(
             "examples",
             "",
-            {encoder: ("pretrain", example)} | data | attacked,
-            *_named("examples/views", _DRAWN),
+            viewed | attacked,
+            *(_named("examples/views", _DRAWN) if viewed else ()),
             *(_named("examples/adversarial", _DRAWN) if attacked else ()),
         ),
     ]
     yield job("frame", "", cells, "frame.csv")
     yield job("metrics", "", written(_cells(study, *claims.blocks(study))), *_METRICS)
-    yield from shown
+    yield from (one for one in shown if one.writes)
     pages = {file: source.key for source in shown for file in source.writes}
     yield job("report", "", cells | pages, "report.html", "audit.html")
 
@@ -237,7 +256,7 @@ def _cells(study: Study, *blocks: Table | Figure) -> tuple[Key, ...]:
             needs["attack", f"{run}/{probe}/{name}"] = None
         if study.probes[probe].trained:
             needs["probe", f"{run}/{probe}"] = None
-    needs |= {("sanity", run): None for run in plan.attacked(study, *blocks)}
+    needs |= {("sanity", name): None for name in plan.attacked(study, *blocks)}
     return tuple(needs)
 
 

@@ -46,6 +46,7 @@ _PLACES = {
 _WORDS = {int: "whole number", float: "number", bool: "true or false", str: "text"}
 _SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 _ATTRIBUTE = re.compile(r"^(\w+): (.+?)(?=^\w+: |^\S[^\n]*:\n|\Z)", re.M | re.S)
+_HEAD = ("key", "type", "default", "range", "meaning", "paper, code")
 _INTRODUCTION = """\
 # Every key of a study file
 
@@ -74,20 +75,18 @@ def page() -> str:
 
 
 def _section(cls: type[Any], title: str, level: int) -> str:
-    """Return the heading of a class, its summary, and a table of its keys."""
+    """Return the heading of a class, its summary, and a table of its keys without empty columns."""
     summary = inspect.cleandoc(cls.__doc__ or "").partition("\n")[0]
     lines = [f"{'#' * level} {title}", "", summary, ""]
     rows = list(_rows(cls))
     if not rows:
         return "\n".join([*lines, "No keys.", ""])
-    lines += [
-        "| key | type | default | range | meaning | paper, code |",
-        "|---|---|---|---|---|---|",
-    ]
-    return "\n".join([*lines, *rows, ""])
+    filled = [column for column in zip(_HEAD, *rows, strict=True) if any(column[1:])]
+    head, *body = (f"| {' | '.join(cells)} |" for cells in zip(*filled, strict=True))
+    return "\n".join([*lines, head, "|---" * len(filled) + "|", *body, ""])
 
 
-def _rows(cls: type[Any]) -> Iterator[str]:
+def _rows(cls: type[Any]) -> Iterator[list[str]]:
     kinds, meanings = typing.get_type_hints(cls), _meanings(cls)
     switches = switches_of(cls)
     for field in dataclasses.fields(cls):
@@ -100,7 +99,7 @@ def _rows(cls: type[Any]) -> Iterator[str]:
                 meanings.get(field.name, ""),
                 _sources(switches.get(field.name)),
             )
-            yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+            yield [cell.replace("|", r"\|") for cell in cells]
 
 
 def _meanings(cls: type[Any]) -> dict[str, str]:
@@ -153,7 +152,10 @@ def _value(value: object) -> str:
 
 
 def _range(bounds: Mapping[str, float]) -> str:
-    return ", ".join(f"{_SIGNS[name]} {value:g}" for name, value in bounds.items())
+    return ", ".join(
+        f"{_SIGNS[name]} {'2^63 - 1' if value == schema.MOST_SEED else f'{value:g}'}"
+        for name, value in bounds.items()
+    )
 
 
 def _sources(switch: Switch | None) -> str:

@@ -13,54 +13,8 @@ from typing import Literal
 
 from robustviews.attacks import Attack, AutoAttack, PgdAttack, WorstOf
 from robustviews.study.columns import CLEAN, Column
+from robustviews.study.networks import Network, Pretraining, examination
 from robustviews.study.schema import Figure, Imported, Row, Run, Study, Table
-
-
-@dataclass(frozen=True)
-class Pretraining:
-    """One pretraining: a run of the study, on one data set, with one seed."""
-
-    entry: str
-    dataset: str
-    seed: int
-
-    @property
-    def name(self) -> str:
-        """The name of its folder, such as emp-crop16-free3-cifar10-s0."""
-        return f"{self.entry}-{self.dataset}-s{self.seed}"
-
-
-@dataclass(frozen=True)
-class Network:
-    """An encoder on a data set, on which heads are trained and attacked.
-
-    Attributes:
-        entry: run or imported encoder of the study.
-        dataset: the data set.
-        seed: seed of the heads, and of the pretraining.
-        pretraining: where the encoder comes from; None for an imported one.
-    """
-
-    entry: str
-    dataset: str
-    seed: int
-    pretraining: Pretraining | None
-
-    @property
-    def name(self) -> str:
-        """The name of its folders; that of the pretraining if both have the same data set."""
-        if self.pretraining is None:
-            return f"{self.entry}-{self.dataset}"
-        if self.pretraining.dataset == self.dataset:
-            return self.pretraining.name
-        return f"{self.pretraining.name}-on-{self.dataset}"
-
-    @property
-    def encoder(self) -> tuple[str, str]:
-        """Rule and name of the job that makes the encoder."""
-        if self.pretraining is None:
-            return "encoder", self.entry
-        return "pretrain", self.pretraining.name
 
 
 @dataclass(frozen=True)
@@ -78,6 +32,7 @@ class Cell:
         networks: encoders on the data set of the column, one per seed.
         attack: attack whose flags hold the accuracy; None for minutes.
         published: the paper's value, `unavailable`, or None if the paper has none.
+        options: what the study says of the row.
     """
 
     row: str
@@ -90,6 +45,7 @@ class Cell:
     networks: tuple[Network, ...]
     attack: str | None
     published: float | Literal["unavailable"] | None
+    options: Row
 
     @property
     def runs(self) -> tuple[str, ...]:
@@ -181,7 +137,9 @@ def parts(study: Study, attack: str) -> tuple[str, ...]:
 
 
 def attacked(study: Study, *blocks: Table | Figure) -> dict[str, list[str]]:
-    """Return the probes of each run whose heads some cell shows under an attack.
+    """Return the probes of each encoder whose heads some cell shows under an attack.
+
+    The encoders are named as in `examination`.
 
     Args:
         study: the study.
@@ -191,7 +149,8 @@ def attacked(study: Study, *blocks: Table | Figure) -> dict[str, list[str]]:
     for cell in cells_of(study, *blocks):
         if cell.measure.attack is not None:
             for run in cell.runs:
-                probes.setdefault(run, {})[cell.probe] = None
+                name = examination(study, run, cell.probe)
+                probes.setdefault(name, {})[cell.probe] = None
     return {run: list(names) for run, names in probes.items()}
 
 
@@ -240,9 +199,9 @@ def attack_on(study: Study, probe: str, attack: str) -> Attack:
 
 
 def example_run(study: Study) -> str:
-    """Return the run whose views the report shows: the first run with the most views."""
+    """Return the run whose views the report shows, the first with the most views; "" if none."""
     runs = pretrainings(study)
-    return max(runs, key=lambda name: study.runs[runs[name].entry].views.count)
+    return max(runs, key=lambda name: study.runs[runs[name].entry].views.count, default="")
 
 
 def datasets(study: Study) -> list[str]:
@@ -323,6 +282,7 @@ def _cell(study: Study, table: Table | Figure, row_name: str, number: int) -> Ce
         networks=tuple(_network(study, row, measure.dataset, seed) for seed in seeds),
         attack=attack,
         published=row.published[number] if row.published else None,
+        options=row,
     )
 
 

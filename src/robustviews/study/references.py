@@ -8,7 +8,7 @@ from typing import Any
 
 from robustviews.attacks import Attack, WorstOf, fraction
 from robustviews.methods import DivisionError, divide
-from robustviews.probe import LinearProbe, Probe
+from robustviews.probe import LinearProbe, LogisticProbe, Probe, RobustLinearProbe
 from robustviews.regimes import passes_over_data
 from robustviews.sanity import Stepwise, leapt, unreached
 from robustviews.study.claims import check_claims
@@ -143,7 +143,7 @@ class _Checker:
         if start not in self._names["probes"]:
             near = nearest(start, {"fresh", *self._names["probes"]})
             self._add(place, f"expected `fresh` or a probe of kind linear, found `{start}`; {near}")
-        elif head.steps or head.draws_views or not head.trained:
+        elif not isinstance(head, LinearProbe | LogisticProbe):
             self._add(place, f"`{start}` is not a linear probe on whole images; use kind: linear")
         elif head.feature != probe.feature:
             self._add(
@@ -295,6 +295,9 @@ class _Checker:
         if run and probe and not probe.trained and not run.method.supervised:
             message = f"run `{row.run}` needs a trained probe, found `{row.probe}`"
             self._add(node.at["probe"], message)
+        if isinstance(probe, RobustLinearProbe) and row.head_for_attack == "standard":
+            message = f"`{row.probe}` is a robust head; remove this key, or name a linear probe"
+            self._add(node.at["head_for_attack"], message)
         if run and probe and self._lacks(run, probe):
             why = "supervised" if run.method.supervised else "encoder.hidden: null"
             fix = "use feature: backbone" + ", or probe `own`" * run.method.supervised

@@ -206,6 +206,9 @@ class Row:
         published: the paper's value for each column (accuracies in percent), `unavailable` if the
             paper has a value that we could not read, null if it has none. Empty if the paper has no
             such row.
+        head_for_attack: which head the attacks meet. `robust`: that of the row, as the paper's
+            attacks on r-LE. `standard`: the row has a standard head where the published values are
+            of r-LE (code: the SimCLR script tests the robust head on clean images only).
     """
 
     run: str
@@ -215,6 +218,9 @@ class Row:
     pretrained_on: str = ""
     level: float | str | None = option(None, gt=0)
     group: str = ""
+    head_for_attack: Literal["robust", "standard"] = switch(
+        "robust", code={"emp_ssl": ("robust",), "simclr": ("standard",)}, paper=("robust",)
+    )
 
 
 @dataclass(frozen=True)
@@ -311,7 +317,9 @@ class Claim:
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """A whole study: everything that decides its numbers. Compared and hashed by identity.
+    """A whole study: everything that decides its numbers.
+
+    Studies are compared and hashed by identity.
 
     Attributes:
         study: slug; results lie under `results/<study>/`.

@@ -13,7 +13,7 @@ from robustviews.methods import METHODS
 from robustviews.options import deciding
 from robustviews.probe import PROBES
 from robustviews.regimes import REGIMES
-from robustviews.study import claims, comparable, fingerprint, plan
+from robustviews.study import claims, comparable, fingerprint, networks, plan
 from robustviews.study.fingerprint import SOURCE
 from robustviews.study.schema import Claim, Figure, Run, Study, Table
 
@@ -50,12 +50,22 @@ def pretrain_arguments(study: Study, run: str) -> dict[str, Any]:
 def probe_arguments(study: Study, run: str, probe: str) -> dict[str, Any]:
     """Return the options that `stages.probe` is called with.
 
-    Those of an imported encoder are known when it is there; `encoder` is then None.
+    Those of an imported encoder are known when it is there; `encoder` is then None. A probe that
+    tunes the encoder trains its batch norms, which are folded only for attacks.
     """
+    shared = _shared_arguments(study, run, probe)
+    return {**shared, "fold": shared["fold"] and not networks.tunes(study, probe)}
+
+
+def _shared_arguments(study: Study, run: str, probe: str) -> dict[str, Any]:
+    """Return the options that a probe, attacks on its head, and checks of them share."""
     network = plan.networks(study)[run]
     options = plan.options_of(study, network.entry)
     if isinstance(options, Run):
-        encoder, supervised = dataclasses.asdict(options.encoder), options.method.supervised
+        encoder = dataclasses.asdict(options.encoder)
+        supervised = options.method.supervised and not study.probes[probe].trained
+        if options.method.supervised and not supervised:
+            encoder["hidden"] = None  # its backbone alone, without its classifier
     else:
         encoder, supervised = None, options.classifier
     return {
@@ -72,13 +82,15 @@ def probe_arguments(study: Study, run: str, probe: str) -> dict[str, Any]:
 def attack_arguments(study: Study, run: str, probe: str, attack: str) -> dict[str, Any]:
     """Return the options that `stages.attack` is called with."""
     options = plan.attack_on(study, probe, attack)
-    return {**probe_arguments(study, run, probe), "attack": options}
+    return {**_shared_arguments(study, run, probe), "attack": options}
 
 
 def data_spec(study: Study, dataset: str, *, source: Path = SOURCE) -> Spec:
     """Return what decides a prepared data set, as plain JSON; `source` as in `pretrain_spec`."""
     options = study.datasets[dataset]
-    code = fingerprint.digest(("stages", "prepare"), _class_of(options), source=source)
+    parts = [options, *vars(options).values()]
+    classes = [_class_of(part) for part in parts if dataclasses.is_dataclass(part)]
+    code = fingerprint.digest(("stages", "prepare"), *classes, source=source)
     return _plain({"dataset": options, "code": code})
 
 
@@ -122,17 +134,18 @@ def attack_spec(study: Study, run: str, probe: str, attack: str, *, source: Path
     return _head_spec("attack", arguments, source)
 
 
-def sanity_arguments(study: Study, run: str) -> dict[str, Any]:
-    """Return the options that `stages.sanity` is called with."""
-    probes = {name: study.probes[name] for name in plan.attacked_heads(study)[run]}
-    shared = probe_arguments(study, run, next(iter(probes)))
+def sanity_arguments(study: Study, encoder: str) -> dict[str, Any]:
+    """Return the options that `stages.sanity` is called with, for an entry of `plan.attacked`."""
+    probes = {name: study.probes[name] for name in plan.attacked_heads(study)[encoder]}
+    first = min(probes, key=lambda name: probes[name].trained)  # `own` reads the classifier
+    shared = _shared_arguments(study, networks.examined(encoder), first)
     del shared["probe"]
     return {**shared, "probes": probes, "sanity": study.sanity}
 
 
-def sanity_spec(study: Study, run: str, *, source: Path = SOURCE) -> Spec:
-    """Return what decides the checks of a run's heads given these; `source` as before."""
-    return _head_spec("sanity", sanity_arguments(study, run), source)
+def sanity_spec(study: Study, encoder: str, *, source: Path = SOURCE) -> Spec:
+    """Return what decides the checks of an encoder's heads given these; `source` as before."""
+    return _head_spec("sanity", sanity_arguments(study, encoder), source)
 
 
 def _head_spec(stage: str, arguments: dict[str, Any], source: Path) -> Spec:
@@ -189,6 +202,9 @@ def report_spec(study: Study, block: str = "", *, rule: str = "report") -> Spec:
         blocks = [shown] if shown else []
         spec["protocol"] = _protocol(study, *blocks)
         spec["verdicts"] = [study.verdicts, _incomparable(study, *blocks)]
+    by_class = [name for name, one in study.datasets.items() if one.accuracy != "top1"]
+    if by_class:
+        spec["mean_per_class"] = by_class
     if rule in ("metrics", "report"):
         spec["claims"] = [study.claims, *(_claimed(study, one) for one in study.claims.values())]
     return _plain(spec)

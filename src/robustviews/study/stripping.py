@@ -7,6 +7,7 @@ from typing import TypeVar
 
 _Function = TypeVar("_Function", ast.FunctionDef, ast.AsyncFunctionDef)
 _BOUNDS = ("ge", "gt", "le", "lt")  # of an option
+_NO_NUMBER = ("plan_only", "reporting")  # what marks an attribute that decides no number
 _Documented = TypeVar("_Documented", ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
@@ -42,17 +43,16 @@ class _Strip(_Remover):
         node.annotation = None
         return node
 
-    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AnnAssign:
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AnnAssign | None:
         # A field's type matters when options are read, not when they are used.
         node.annotation = ast.Constant(None)
         call = node.value
-        if (
-            isinstance(call, ast.Call)
-            and isinstance(call.func, ast.Name)
-            and call.func.id == "switch"
-        ):
-            # What paper and code do is a note; the study's own value is in the spec.
-            call.keywords = [keyword for keyword in call.keywords if keyword.arg in _BOUNDS]
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name):
+            if call.func.id in _NO_NUMBER:
+                return None
+            if call.func.id == "switch":
+                # What paper and code do is a note; the study's own value is in the spec.
+                call.keywords = [keyword for keyword in call.keywords if keyword.arg in _BOUNDS]
         self.generic_visit(node)
         return node
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from robustviews.methods import METHODS
 from robustviews.options import Switch, Values, switches_of
+from robustviews.probe import RobustLinearProbe
 from robustviews.regimes import REGIMES
 from robustviews.study import plan
 from robustviews.study.plan import Cell
@@ -73,8 +74,11 @@ def of_cell(study: Study, cell: Cell) -> list[Setting]:
     settings = list(_of_run(run))
     if cell.attack is None:
         return settings
-    settings += _of_options("head", study.probes[cell.probe], run)
+    probe = study.probes[cell.probe]
+    settings += _of_options("head", probe, run)
     if cell.eps is not None:
+        if isinstance(probe, RobustLinearProbe) or cell.options.head_for_attack == "standard":
+            settings += _of_options("head", cell.options, run)
         settings += _of_options("attack", study.attacks[cell.attack], run)
     return settings
 

@@ -69,7 +69,7 @@ class Fit:
     Attributes:
         images: training images, each encoded in `stack` views.
         stack: views of an image.
-        updates: of the head.
+        updates: of the head, or of the whole network.
         batch: images of an update.
         passes: of the encoder for each image of an update; 0 where features are computed once.
     """
@@ -84,8 +84,8 @@ class Fit:
     def of(cls, probe: Probe, shape: Shape) -> Fit:
         """Count the work of a probe on a data set."""
         batch = probe.batch_size or shape.train
-        updates = (probe.epochs or 1) * math.ceil(shape.train / batch)
-        passes = probe.steps + 1 if probe.steps else 0
+        updates = probe.network_updates or (probe.epochs or 1) * math.ceil(shape.train / batch)
+        passes = probe.steps + 1 if probe.steps or probe.network_updates else 0
         return cls(shape.train, probe.stack, updates, batch, passes)
 
 

@@ -37,6 +37,23 @@ def outs(lock: bytes) -> dict[str, str]:
         raise LockError(text) from None
 
 
+def unstated(study: Path) -> list[str]:
+    """Return the parameters that dvc.yaml reads of a study file beside it, and that are not there.
+
+    Empty for any file but params.yaml, and where DVC cannot read one of the two.
+    """
+    stages = study.with_name("dvc.yaml")
+    if study.name != "params.yaml" or not stages.is_file():
+        return []
+    try:
+        keys = yaml.safe_load(study.read_bytes()).keys()
+        listed = yaml.safe_load(stages.read_bytes())["stages"].values()
+        params = [str(name) for stage in listed for name in stage.get("params") or ()]
+    except (*_WRONG, yaml.YAMLError):
+        return []
+    return [name for name in dict.fromkeys(params) if name not in keys]
+
+
 def files(listing: bytes) -> dict[str, str]:
     """Return the md5 of each file of a folder, by path in it, from the folder's cached list.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from robustviews.study import plan
+from robustviews.study import networks, plan
 from robustviews.study.schema import Run, Study
 from robustviews.study.shapes import Shape, shape_of
 from robustviews.study.work import Evaluation, Examination, Fit, Training, seen_run
@@ -117,7 +117,8 @@ def _computation(study: Study, rule: str, name: str, *, device: str) -> tuple[fl
         pretraining = plan.pretrainings(study)[entry]
         run, dataset = study.runs[pretraining.entry], pretraining.dataset
     else:
-        run, dataset = seen_run(study, entry), plan.networks(study)[entry].dataset
+        network = networks.examined(entry)
+        run, dataset = seen_run(study, network), plan.networks(study)[network].dataset
     shape = _shape(study, dataset)
     if rule == "pretrain":
         work = _training(run, shape)
@@ -167,6 +168,8 @@ def _training(run: Run, shape: Shape) -> _Work:
 
 def _probe(study: Study, shape: Shape, name: str) -> _Work:
     work, epochs = Fit.of(study.probes[name], shape), study.probes[name].epochs or 1
+    if study.probes[name].network_updates:
+        epochs = math.ceil(work.updates * work.batch / work.images)
     return _Work(
         views=work.images * work.stack,
         passes=_BOTH * epochs * work.passes or 1,

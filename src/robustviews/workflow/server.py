@@ -103,6 +103,8 @@ def ask(arguments: list[str]) -> int | None:
             process = _receive(server)
         except OSError:
             return None  # no server, or not any more
+        except KeyboardInterrupt:  # before the server has answered
+            return _end_by(signal.SIGINT)
         if process == _REFUSED:
             return None
         for number in {*_FORWARDED}.difference(ignored):
@@ -113,11 +115,7 @@ def ask(arguments: list[str]) -> int | None:
             _signal(process, signal.SIGKILL)
             sys.stderr.write("the server of jobs has ended; type: snakemake\n")
             return 1
-    if status < 0:  # ended by a signal, so this process ends alike
-        with contextlib.suppress(OSError):  # SIGKILL has no other handler
-            signal.signal(-status, signal.SIG_DFL)
-        os.kill(os.getpid(), -status)
-    return status
+    return _end_by(-status) if status < 0 else status
 
 
 def serve(run: Run, prepare: Prepare) -> int:
@@ -178,7 +176,8 @@ class _Server:
 
     def _accept(self) -> None:
         client, _ = self._listener.accept()
-        with contextlib.suppress(OSError, ValueError, TypeError):  # no valid request
+        streams: list[int] = []
+        try:
             client.settimeout(10)
             _, streams, _, _ = socket.recv_fds(client, 1, 4)
             with os.fdopen(streams.pop(), "rb") as file:
@@ -186,11 +185,14 @@ class _Server:
                 request = _Request(*json.load(file))
             if self._can_run(request, client):
                 self._start(request, client, streams)
-            else:
-                client.sendall(_NUMBER.pack(_REFUSED))
-                client.close()
+                return
+            client.sendall(_NUMBER.pack(_REFUSED))
+        except (OSError, ValueError, TypeError, IndexError):  # no valid request, or no program
+            pass
+        finally:
             for stream in streams:
                 os.close(stream)
+        client.close()
 
     def _can_run(self, request: _Request, client: socket.socket) -> bool:
         """Return whether a fork of this process runs a job as a process of its own would."""
@@ -218,7 +220,8 @@ class _Server:
         self._jobs.append(job)
         self._events.register(job.descriptor, selectors.EVENT_READ, lambda: self._end(job))
         self._events.register(client, selectors.EVENT_READ, lambda: self._kill(job))
-        client.sendall(_NUMBER.pack(process))
+        with contextlib.suppress(OSError):  # the program has ended, and so does the job
+            client.sendall(_NUMBER.pack(process))
 
     def _kill(self, job: _Job) -> None:
         """End the job of a program that has ended."""
@@ -258,8 +261,7 @@ def _become(request: _Request, streams: list[int], run: Run) -> NoReturn:
         if not isinstance(status, int):
             sys.stderr.write(f"{status}\n")
     except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGINT)
+        _end_by(signal.SIGINT)
     except BaseException:  # as the interpreter would
         traceback.print_exc()
     finally:
@@ -269,6 +271,14 @@ def _become(request: _Request, streams: list[int], run: Run) -> NoReturn:
             with contextlib.suppress(OSError):
                 output.flush()
         os._exit(status if isinstance(status, int) else 1)
+
+
+def _end_by(number: int) -> int:
+    """End this process by a signal, as a job has ended, without a traceback."""
+    with contextlib.suppress(OSError):  # SIGKILL has no other handler
+        signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+    return 128 + number
 
 
 def _signal(process: int, number: int) -> None:

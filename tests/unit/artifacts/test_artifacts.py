@@ -26,7 +26,7 @@ RECORD = {
     "study": "small",
     "spec": {"run": {"epochs": 3}, "seed": 3, "code": "0123456789abcdef"},
     "environment": {"python": "3.11"},
-    "started": 1_767_225_600.5,
+    "started": artifacts.Start(clock=1_767_225_600.5),
     "result": {"loss": 0.5},
 }
 
@@ -328,7 +328,7 @@ def test_a_record_holds_the_commit_that_was_checked_out_when_its_job_began(tmp_p
 
 
 def test_a_record_counts_its_seconds_from_the_start(tmp_path):
-    started = {**RECORD, "started": time.time() - 100}
+    started = {**RECORD, "started": artifacts.Start(ticks=time.monotonic() - 100)}
     artifacts.write_record(tmp_path, **started, inputs=[])
     assert 100 <= artifacts.read_json(tmp_path / "record.json")["seconds"] < 110
 

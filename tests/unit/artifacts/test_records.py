@@ -125,7 +125,7 @@ def test_a_record_reads_back_as_it_was_written(tmp_path):
         spec={"code": "abc", "seed": 3},
         inputs=[tmp_path / "head.safetensors"],
         environment={"device": "cpu"},
-        started=0.0,
+        started=artifacts.Start(clock=0.0),
         result={"loss": 1.0},
         seconds=2.0,
         code=("0123abc", False),

@@ -8,6 +8,7 @@ import torch
 from robustviews import artifacts
 from robustviews.artifacts import resume as resuming
 from robustviews.artifacts.resume import Resume
+from robustviews.artifacts.start import Start
 
 
 def resume(folder, spec=None, inputs=(), minutes=10.0, started=None, **environment) -> Resume:
@@ -50,21 +51,21 @@ def test_the_order_of_inputs_does_not_matter(tmp_path):
 
 def test_the_work_of_processes_that_saved_is_added_up(tmp_path, monkeypatch):
     now = 1000.0
-    monkeypatch.setattr(resuming.time, "time", lambda: now)
-    first = resume(tmp_path, started=990.0)
+    monkeypatch.setattr(resuming.time, "monotonic", lambda: now)
+    first = resume(tmp_path, started=Start(ticks=990.0))
     assert (first.load(), first.resumed, first.seconds()) == (None, 0, 10.0)
     now += 5
     first.save({"weight": torch.ones(2)}, {})
     now += 100  # work until it was killed is lost
-    lost = resume(tmp_path, started=now)
+    lost = resume(tmp_path, started=Start(ticks=now))
     lost.load()
     now += 7
     assert (lost.resumed, lost.seconds()) == (1, 22.0)  # it saves nothing
-    second = resume(tmp_path, started=now)
+    second = resume(tmp_path, started=Start(ticks=now))
     second.load()
     now += 2
     second.save({"weight": torch.ones(2)}, {})
-    third = resume(tmp_path, started=now - 1)
+    third = resume(tmp_path, started=Start(ticks=now - 1))
     third.load()
     assert (third.resumed, third.seconds()) == (2, 18.0)
 

@@ -8,6 +8,7 @@ import subprocess
 import pytest
 
 from robustviews import artifacts
+from robustviews.artifacts import revision
 from robustviews.provenance.history import PACKAGE, TRACKED, History
 
 # Each names a program that git runs while it answers a question of the audit.
@@ -58,3 +59,15 @@ def test_no_program_of_an_audited_repository_is_run(kind, repository):
     assert any(PACKAGE in remark for remark in history.remarks())
     assert not any(path in remark for remark in history.remarks() for path in TRACKED)
     assert not (repository.parent / "run").exists()
+
+
+@pytest.mark.parametrize("repository_there", [True, False])
+def test_a_repository_that_git_cannot_read_is_reported(repository_there, tmp_path, caplog):
+    copy = tmp_path / PACKAGE
+    copy.mkdir(parents=True)
+    (tmp_path / ".git").write_text("gitdir: nowhere\n") if repository_there else None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(revision, "_PACKAGE", copy)
+        assert revision.commit() == (None, None)
+    expected = ["records will name no commit of the code; see: robustviews doctor"]
+    assert caplog.messages == expected * repository_there

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import os
@@ -24,9 +25,11 @@ from robustviews.datasets import (
     DataError,
     Digits,
     Folder,
+    Subset,
     open_split,
     splits,
 )
+from tests.unit.datasets import photographs
 
 CIFAR = {
     "cifar10": ("CIFAR10", Cifar10, 10, "labels", "data_batch_1", "test_batch"),
@@ -102,6 +105,8 @@ MAKERS = {
     "folder": lambda root, _monkeypatch: Folder(
         str(make_folder(root)), size=16, classes=tuple(COLOURS)
     ),
+    "subset": lambda _root, _monkeypatch: Subset(Digits(size=16), (7, "1", 3)),
+    **{kind: functools.partial(photographs.fake, kind) for kind in photographs.WRITERS},
 }
 
 

@@ -18,7 +18,14 @@ from robustviews.estimating import calibrate, estimate, measure, start_up, tally
 from robustviews.estimating.amounts import Question
 from robustviews.machine import runtime
 from robustviews.methods import METHODS, EmpSsl, Supervised
-from robustviews.probe import LinearProbe, NcropProbe, RobustLinearProbe
+from robustviews.probe import (
+    FinetuneProbe,
+    KnnProbe,
+    LinearProbe,
+    LogisticProbe,
+    NcropProbe,
+    RobustLinearProbe,
+)
 from robustviews.regimes import REGIMES, Free
 from robustviews.study import fingerprint, load_study
 from robustviews.study import jobs as pending
@@ -134,12 +141,22 @@ def test_a_step_too_long_for_a_second_size_has_no_answer(monkeypatch):
 
 @pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize(
-    "probe", [LinearProbe(), RobustLinearProbe(steps=2), NcropProbe(n=3)], ids=type
+    "probe",
+    [
+        LinearProbe(),
+        RobustLinearProbe(steps=2),
+        NcropProbe(n=3),
+        KnnProbe(k=2),
+        LogisticProbe(),
+        FinetuneProbe(lr=(1e20, 0.1)),
+    ],
+    ids=type,
 )
 def test_every_probe_can_be_measured(probe):
     answer = last(measure.head(options(probe=probe, views=Views()), CPU, 1.0))
     assert answer["image_seconds"] >= 0
-    assert answer["update_seconds"] > 0
+    by_updates = probe.epochs or probe.network_updates
+    assert answer["update_seconds"] > 0 if by_updates else answer["update_seconds"] == 0
     assert answer["width"] == 16
 
 

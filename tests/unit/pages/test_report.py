@@ -14,12 +14,13 @@ from robustviews.pages import audit as audit_page
 from robustviews.pages import report
 from robustviews.pages.graph import graph
 from robustviews.pages.overview import overview
+from robustviews.probe import FinetuneProbe
 from robustviews.provenance.audit import Audit, audit
 from robustviews.provenance.findings import State
 from robustviews.reporting import claims, results
 from robustviews.reporting.statistics import Interval
 from robustviews.reporting.tables import TABLES
-from robustviews.study import cells, folders
+from robustviews.study import cells, folders, plan
 from robustviews.study.jobs import jobs
 from tests.unit.results_tree import DEVICE, small_study, write_shown, write_tree
 
@@ -326,7 +327,23 @@ def test_the_graph_has_a_line_per_run_with_the_time_of_each_stage(study, root):
     assert all(box.done == box.planned for box in free)
     assert max(box.share for line in boxes.values() for box in line) == 1.0
     unfinished = graph(study, jobs(study), {})
+    tuned = dataclasses.replace(study, probes=study.probes | {"rle": FinetuneProbe()})
+    (free, *_) = (line for _, line in graph(tuned, jobs(tuned), {}).lines)
+    assert free[3].planned == 3  # checks of tuned encoders stand in the line of their run
     assert {box.took for _, line in unfinished.lines for box in line} == {""}
+
+
+def test_every_checked_head_shows_what_each_attack_leaves_and_which_checks_it_fails(study, other):
+    job = jobs(study)["sanity", "emp-free3-digits-s0"]
+    record = artifacts.read_json(other / job.record)
+    record["result"]["rle"]["failed"] = {"AS9": "no gradient"}
+    del record["result"]["rle"]["measures"]["transfer"]
+    artifacts.write_json(other / job.record, record)
+    lines = dict(report._examined(study, jobs(study), results.records(study, other)))
+    counts = ["12 of 20", "12 of 20", "11 of 20", "-", "12 of 20"]
+    assert list(lines["emp-free3-digits-s0 / rle"].values()) == [*counts, "AS9"]
+    assert lines["simclr-pgd5-digits-s0 / rle"]["failed checks"] == "none"
+    assert len(lines) == sum(map(len, plan.attacked(study).values()))
 
 
 # The audit

@@ -68,4 +68,9 @@ def test_a_log_line_names_where_a_fit_resumes(caplog):
         fitted("robust", memory)
     memory.dies_after = None
     fitted("robust", memory)
-    assert caplog.messages == ["probe=probe resumed after epoch 1, minibatch 1"]
+    lines = [line.partition(" loss")[0] for line in caplog.messages]
+    assert lines == [
+        "probe=probe epoch=1",
+        "probe=probe resumed after epoch 1, minibatch 1",
+        "probe=probe epoch=2",
+    ]

@@ -13,7 +13,16 @@ from robustviews import augment
 from robustviews.attacks import PgdAttack
 from robustviews.augment import Views
 from robustviews.evaluate import Classifier, evaluate
-from robustviews.probe import PROBES, LinearProbe, NcropProbe, OwnHead, RobustLinearProbe
+from robustviews.probe import (
+    PROBES,
+    FinetuneProbe,
+    KnnProbe,
+    LinearProbe,
+    LogisticProbe,
+    NcropProbe,
+    OwnHead,
+    RobustLinearProbe,
+)
 from robustviews.probe.heads import new_head, represent
 from tests.unit.tiny_models import (
     CLASSES,
@@ -58,7 +67,8 @@ def flat(head):
 
 
 def test_every_probe_of_the_table_is_tested_here():
-    assert {type(probe) for probe in TRAINED.values()} | {OwnHead} == set(PROBES.values())
+    others = {OwnHead, KnnProbe, LogisticProbe, FinetuneProbe}  # each has tests of its own
+    assert {type(probe) for probe in TRAINED.values()} | others == set(PROBES.values())
 
 
 # What all of them do
@@ -241,7 +251,10 @@ def test_the_robust_probe_attacks_through_the_head_as_it_is_at_that_update():
 
 
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
-def test_examples_may_have_lower_precision_but_a_head_reads_float32_features(precision):
+def test_examples_may_have_lower_precision_but_a_head_reads_float32_features(
+    precision, monkeypatch
+):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     encoder, task = Pixels(), probe_task(noise_images(4), labels_of(4))
     probe = RobustLinearProbe(epochs=1, batch_size=4, steps=2, craft_precision=precision)
     probe.train(encoder, task)

@@ -68,6 +68,11 @@ def commands(text):
     ]
 
 
+def test_the_checks_say_what_other_attacks_take_from_pgd(text):
+    left = "PGD-20: 12 of 20; PGD-40 x 2: 12 of 20; PGD-20 and margin loss: 11 of 20"
+    assert plain(text).count(f"images left at 8/255: {left}") == len(RUNS)
+
+
 def test_the_value_is_given_with_its_source(text, study, tree):
     frame = [row for row in results.frame(study, tree) if row["run"] in RUNS and row["eps"] == 4]
     value = 100 * sum(row["accuracy"] for row in frame) / len(RUNS)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from robustviews.reporting import figures, results
+from robustviews.reporting import figures, histories, results
 from robustviews.reporting.figures.style import BARS, COLOURS
 from robustviews.reporting.tables import row_values
 from robustviews.study.schema import Figure
@@ -135,6 +135,9 @@ def test_a_figure_of_radii_has_a_line_per_row_from_clean_accuracy_and_a_band(stu
     band = axis.collections[1].get_paths()[0].vertices
     assert band[:, 1].min() == pytest.approx(100 * min(cell.low for cell in by_radius))
     assert band[:, 1].max() == pytest.approx(100 * max(cell.high for cell in by_radius))
+    published = [line for line in axis.lines if line.get_linestyle() == ":"]
+    assert list(published[0].get_xdata()) == [0, 8]
+    assert [tuple(line.get_ydata()) for line in published] == [(55.97, 75.88), (47.98, 72.86), ()]
     assert axis.get_xscale() == "symlog"
     assert axis.get_xlabel() == "radius (1/255)"
     with pytest.raises(ValueError, match="at two radii"):
@@ -208,19 +211,19 @@ def test_a_demonstration_says_so_on_the_figure(frame):
 
 
 def test_training_curves_have_a_panel_per_method_and_a_line_per_run_and_seed(study, root):
-    histories = results.histories(study, root)
-    drawing = figures.training_curves(study, histories)
+    curves = histories.read(study, root)
+    drawing = figures.training_curves(study, curves)
     panels = {axis.get_title(loc="left"): axis for axis in drawing.axes if axis.get_visible()}
     assert list(panels) == ["emp_ssl", "simclr", "supervised"]
     assert [len(axis.lines) for axis in panels.values()] == [3, 1, 1]
     line = panels["simclr"].lines[0]
-    assert list(line.get_ydata()) == [row["loss"] for row in histories["simclr-pgd5-digits-s0"]]
+    assert list(line.get_ydata()) == [row["loss"] for row in curves["simclr-pgd5-digits-s0"]]
     seeds = panels["emp_ssl"].lines
     assert len({line.get_linestyle() for line in seeds}) == 3
     assert len({line.get_color() for line in seeds}) == 1
     labels = [text.get_text() for text in panels["emp_ssl"].get_legend().get_texts()]
     assert labels == ["CF-AMC-SSL"], "one entry per run"
-    assert figures.to_svg(drawing) == figures.to_svg(figures.training_curves(study, histories))
+    assert figures.to_svg(drawing) == figures.to_svg(figures.training_curves(study, curves))
 
 
 def test_training_curves_without_trainings_are_an_empty_drawing(study):

@@ -10,10 +10,14 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from robustviews import artifacts
-from robustviews.reporting import results
+from robustviews.datasets import Digits
+from robustviews.provenance import values
+from robustviews.provenance.disk import Disk
+from robustviews.reporting import histories, results
 from robustviews.reporting.results import ResultsError, frame
 from robustviews.reporting.statistics import wilson
-from robustviews.study import plan
+from robustviews.reporting.tables.values import row_values
+from robustviews.study import cells, plan, specs
 from robustviews.study.schema import Row, Table
 from tests.unit.results_tree import (
     DEVICE,
@@ -71,6 +75,42 @@ def test_numbers_come_from_flags_whatever_the_record_claims(study, root):
     assert (row["low"], row["high"]) == wilson(row["correct"], IMAGES)
     clean = row_of(frame(study, root), run=RUN, attack="pgd20", eps=0)
     assert clean["correct"] == flags["clean"].sum()
+
+
+def test_a_data_set_decides_how_its_accuracy_is_counted(study, root):
+    """Frame, table and audit each compute the mean over classes from flags and labels."""
+    flags = load_file(root / FLAGS)
+    flags["labels"] = np.where(flags["eps_8"] == 1, 0, np.arange(IMAGES) % 7)  # unequal classes
+    save_file(flags, root / FLAGS)
+    outputs = artifacts.read_json(root / RECORD)["outputs"]
+    outputs["flags.safetensors"] = artifacts.sha256(root / FLAGS)
+    edit_record(root, RECORD, outputs=outputs)
+    columns = ("digits/clean", "digits/pgd20/8", "digits/pgd20/retained", "digits/pgd20/e50")
+    by_class = small_study(
+        datasets={"digits": Digits(test=IMAGES, accuracy="mean_per_class")},
+        tables={"table1": Table("By class", columns, {"free": Row("emp-free3", "rle")})},
+        claims={},
+    )
+    assert specs.data_spec(by_class, "digits") == specs.data_spec(study, "digits")
+    shares = [flags["eps_8"][flags["labels"] == one].mean() for one in range(7)]
+    rows = frame(by_class, root)
+    row = row_of(rows, run=RUN, attack="pgd20", eps=8)
+    assert row["accuracy"] == pytest.approx(np.mean(shares))
+    assert row["low"] < row["accuracy"] < row["high"]
+    assert row["correct"] == flags["eps_8"].sum()
+    plain = row_of(frame(study, root), run=RUN, attack="pgd20", eps=8)
+    assert plain["accuracy"] == flags["eps_8"].mean() != row["accuracy"]
+    (shown,) = row_values(by_class, by_class.tables["table1"], rows)
+    ours = {cell.column.label: cell.ours for cell in shown.cells}
+    audited = [
+        values.value(Disk(by_class, root), cell)
+        for address, cell in cells.every(by_class)
+        if address.table == "table1"
+    ]
+    assert list(ours.values()) == pytest.approx(audited)
+    top1 = dataclasses.replace(by_class, datasets=study.datasets)
+    (plain,) = row_values(top1, top1.tables["table1"], frame(top1, root))
+    assert all(cell.ours != ours[cell.column.label] for cell in plain.cells[1:])
 
 
 def test_a_row_describes_how_its_number_was_computed(study, root):
@@ -304,7 +344,7 @@ def test_a_partial_frame_still_refuses_changed_flags(study, root):
 
 
 def test_records_and_histories_are_those_of_the_jobs_that_ran(study, root):
-    assert set(results.histories(study, root)) == set(plan.pretrainings(study))
+    assert set(histories.read(study, root)) == set(plan.pretrainings(study))
     records = results.records(study, root)
     jobs = len(plan.pretrainings(study)) + len(plan.heads(study)) + len(plan.evaluations(study))
     assert len(records) == jobs + len(plan.attacked(study))

@@ -16,7 +16,8 @@ import pytest
 from robustviews.probe import OWN_HEAD, RobustLinearProbe
 from robustviews.reporting import results
 from robustviews.reporting.figures import FIGURES
-from robustviews.reporting.tables import TABLES, comparison, writers
+from robustviews.reporting.tables import TABLES, CellValue, comparison, writers
+from robustviews.study.columns import Column
 from robustviews.study.schema import Figure, Row, Table, Verdicts
 from tests.unit.results_tree import COLUMNS, DEVICE, ROWS, small_study, write_tree
 
@@ -141,6 +142,20 @@ def test_the_spread_of_a_column_comes_from_its_rows_with_several_seeds(alike, fr
     accuracies = [run.value for run in cell(table, "free", 1).evidence]
     assert cell(table, "pgd", 1).spread == pytest.approx((stdev(accuracies), 2))
     assert cell(table, "pgd", 1).half > cell(table, "free", 1).half
+
+
+@pytest.mark.parametrize(
+    ("ours", "low", "high", "spread"),
+    [
+        (0.0, 0.0, 0.0741, "7"),  # 0 of 48 images: half of Wilson's interval is not where it ends
+        (1.0, 0.9259, 1.0, "7"),
+        (0.05, 0.0, 0.11, "6"),
+        (0.5, 0.36, 0.62, "13"),  # not cut: half
+    ],
+)
+def test_an_interval_that_is_cut_at_an_end_shows_how_far_it_reaches(ours, low, high, spread):
+    value = CellValue(Column.parse("digits/pgd20/8"), 1, ours=ours, low=low, high=high)
+    assert writers.cell_text(value).spread == spread
 
 
 def test_a_row_that_stands_twice_in_a_table_counts_once(alike, frame):

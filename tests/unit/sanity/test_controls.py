@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from robustviews import attacks, sanity
+from robustviews import attacks, sanity, stages
 from robustviews.sanity import subject as subjects
 from robustviews.sanity.checks import CHECKS
+from robustviews.sanity.information import INFORMATION
 from robustviews.sanity.stage import examine
-from tests.unit.sanity.conftest import CLASSES
+from tests.unit.sanity.conftest import CLASSES, CPU, NETWORK, OPTIONS, PROBES, SIZE, VIEWS
 from tests.unit.tiny_models import inventory
 
 SIDES = torch.Generator().manual_seed(0)  # the first two differ
@@ -161,7 +162,7 @@ def test_images_are_those_that_the_classifier_gets_right_and_their_flags_are_kep
     flags = {name: row.numpy() for name, row in subject.rows.items()}
     counted = sanity.measures_of(flags)
     assert counted.items() <= result["measures"].items()
-    tries = {"pgd_0", "pgd_8", "pgd_16", "pgd_64", "fgsm", "restarts/0", "square"}
+    tries = {"pgd_0", "pgd_8", "pgd_16", "pgd_64", "fgsm", "restarts/0", "square", "margin"}
     assert set(flags) == {"index", "labels", *tries, *(f"noise/{draw}" for draw in range(10))}
 
 
@@ -190,3 +191,46 @@ def test_square_goes_on_with_survivors_and_moves_stacks_jointly(trained, monkeyp
     flags = CHECKS["AS6"].measure(subject)["square"]
     assert seen == [(21, 2 * 3, 8, 8)]
     assert flags[:3].sum() == 0
+
+
+def left_after(subject, name):
+    """Return how many images PGD-20 leaves, and how many are left of them after another attack."""
+    rows = subject.rows
+    rows["pgd_8"] = subject.pgd(8)
+    rows |= INFORMATION[name](subject)
+    assert (rows[name] <= rows["pgd_8"]).all()
+    return int(rows["pgd_8"].sum()), int(rows[name].sum())
+
+
+def test_a_margin_loss_and_another_head_fool_what_a_saturated_cross_entropy_does_not(trained):
+    honest = trained.classifier("own")
+    saturated = Wrapped(honest, lambda f, x: 1e4 * f(x))
+    subject = trained.subject(saturated, peer=honest)
+    expected = int(trained.subject(honest).pgd(8).sum())
+    for name, few in (("margin", expected + 2), ("transfer", expected)):
+        before, after = left_after(subject, name)
+        assert after <= few < before
+
+
+def test_only_another_head_that_sees_as_many_views_lends_its_gradients(trained):
+    assert INFORMATION["transfer"](trained.subject(trained.classifier("rle"))) == {}
+    alone, others = {"rle": PROBES["rle"], "ncrop": PROBES["ncrop"]}, PROBES
+    for probes, expected in ((alone, set()), (others, {"linear/transfer", "rle/transfer"})):
+        examined = stages.sanity(
+            trained.weights["simclr"],
+            {name: trained.weights[name] for name in probes},
+            trained.images,
+            trained.labels,
+            classes=CLASSES,
+            size=SIZE,
+            encoder=NETWORK,
+            supervised=False,
+            probes=probes,
+            sanity=OPTIONS,
+            views=VIEWS,
+            device=CPU,
+        )
+        assert {name for name in examined.flags if name.endswith("/transfer")} == expected
+        assert {name for name in examined.flags if name.endswith("/margin")} == {
+            f"{probe}/margin" for probe in probes
+        }

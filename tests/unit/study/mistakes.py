@@ -205,6 +205,12 @@ ONE_MISTAKE = {
         f"{TABLE}.rows.free.publish",
         "unknown key; did you mean `published`?",
     ),
+    "robust head that is called standard": (
+        "probe: rle, published",
+        "probe: rle, head_for_attack: standard, published",
+        f"{TABLE}.rows.free.head_for_attack",
+        "`rle` is a robust head; remove this key, or name a linear probe",
+    ),
     "unknown key of a figure": (
         "    title: Bars",
         "    titel: Bars@\n    title: Bars",
@@ -227,7 +233,7 @@ ONE_MISTAKE = {
         "{kind: linear, epochs: 2}",
         "{kind: 1, epochs: 2}",
         "probes.central.kind",
-        "unknown kind 1; known: linear, ncrop, own, robust_linear",
+        "unknown kind 1; known: finetune, knn, linear, logistic, ncrop, own, robust_linear",
     ),
     "missing kind": (
         "{kind: pgd, eps: [4, 8]}",

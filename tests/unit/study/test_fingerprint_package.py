@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import functools
 import re
 import shutil
@@ -13,7 +14,7 @@ import pytest
 
 from robustviews.attacks import ATTACKS, AutoAttack, PgdAttack
 from robustviews.augment import Views
-from robustviews.datasets import DATASETS, Cifar10, Digits
+from robustviews.datasets import DATASETS, Cifar10, Digits, Subset
 from robustviews.methods import METHODS, EmpSsl, SimClr, Supervised
 from robustviews.probe import OWN_HEAD, PROBES, LinearProbe, NcropProbe, RobustLinearProbe
 from robustviews.regimes import REGIMES, Free, Pgd, Standard
@@ -250,3 +251,28 @@ def test_no_code_of_a_job_reaches_other_code_by_its_name_as_text():
         for definition in fingerprint._parse(module, fingerprint.SOURCE).definitions[name]:
             names = {node.id for node in ast.walk(definition) if isinstance(node, ast.Name)}
             assert not names & hidden, f"{module}.{name}"
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("probe/probes.py", "= plan_only(0)", "= plan_only(1)"),
+        ("datasets/kinds.py", 'reporting("top1")', 'reporting("mean_per_class")'),
+    ],
+)
+def test_attributes_that_decide_no_number_rerun_nothing(changed, file, old, new):
+    def edit(source: Path) -> None:
+        text = (source / file).read_text()
+        assert old in text
+        (source / file).write_text(text.replace(old, new))
+
+    assert changed(edit) == set()
+
+
+def test_the_code_of_a_data_set_decides_its_subsets(tmp_path):
+    part = Subset(STUDY.datasets["digits"], (0, 1))
+    study = dataclasses.replace(STUDY, datasets={"part": part})
+    copy = tmp_path / "robustviews"
+    shutil.copytree(fingerprint.SOURCE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    statement("datasets/kinds", "Digits.prepare")(copy)
+    assert specs.data_spec(study, "part", source=copy) != specs.data_spec(study, "part")

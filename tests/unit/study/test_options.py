@@ -40,7 +40,8 @@ STUDY = Path(__file__).parents[3] / "params.yaml"
 ROW = {"run": "planted", "probe": "planted"}
 TABLE = {"title": "planted", "columns": ["planted/minutes"], "rows": {"planted": ROW}}
 RUN = {"method": "emp_ssl", "regime": "standard", "datasets": ["planted"], "epochs": 1}
-REQUIRED = {"eps": [8], "root": "planted", "of": ["planted", "other"]}
+REQUIRED = {"eps": [8], "root": "planted", "classes": [0, 1]}
+OF = {"worst_case": ["planted", "other"], "subset": "digits"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +95,7 @@ def _options() -> Iterator[Option]:
     for block, table in (("datasets", DATASETS), ("probes", PROBES), ("attacks", ATTACKS)):
         for kind, cls in table.items():
             required = {
-                field.name: REQUIRED[field.name]
+                field.name: OF[kind] if field.name == "of" else REQUIRED[field.name]
                 for field in dataclasses.fields(cls)
                 if field.default is dataclasses.MISSING
             }
@@ -178,7 +179,7 @@ def line_of(root: yaml.Node, path: tuple[str, ...]) -> int:
 def test_a_wrong_value_of_any_option_is_reported_at_its_line_and_key(mistake, tmp_path):
     study = yaml.safe_load(STUDY.read_text(encoding="utf-8"))
     study["datasets"]["planted"] = "digits"
-    for name in REQUIRED["of"]:
+    for name in OF["worst_case"]:
         study["attacks"][name] = {"kind": "pgd", "eps": [8]}
     planted = plant(study, mistake)
     text = yaml.safe_dump(study, sort_keys=False)

@@ -14,7 +14,7 @@ from robustviews.attacks import AutoAttack, PgdAttack
 from robustviews.augment import Views
 from robustviews.datasets import Digits
 from robustviews.methods import EmpSsl, SimClr, Supervised
-from robustviews.probe import OWN_HEAD, LinearProbe, NcropProbe, RobustLinearProbe
+from robustviews.probe import OWN_HEAD, FinetuneProbe, LinearProbe, NcropProbe, RobustLinearProbe
 from robustviews.regimes import Free, Pgd
 from robustviews.sanity import Sanity
 from robustviews.study import (
@@ -26,8 +26,10 @@ from robustviews.study import (
     Runtime,
     Study,
     Table,
+    cells,
     folders,
     jobs,
+    networks,
     plan,
     specs,
 )
@@ -144,6 +146,51 @@ def test_a_robust_head_brings_the_linear_head_that_it_starts_from():
     ]
 
 
+def test_a_tuned_encoder_is_what_attacks_and_checks_read():
+    probes = {"tuned": FinetuneProbe(), "central": LinearProbe()}
+    rows = {name: Row("simclr", name) for name in probes}
+    table = Table("Two", ("digits/clean", "digits/pgd/8"), rows)
+    of = study(probes=probes, tables={"one": table}, figures={}, seeds=(0,))
+    run, every = "simclr-digits-s0", jobs.jobs(of)
+    folder = folders.probe_folder(of, run, "tuned")
+    own, pretrained = folder / "encoder.safetensors", folders.pretrain_folder(of, run)
+    assert own in every["probe", f"{run}/tuned"].writes
+    for key in (("attack", f"{run}/tuned/pgd"), ("sanity", f"{run}--tuned")):
+        encoders = {path for path in every[key].reads if path.name == "encoder.safetensors"}
+        assert encoders == {own}
+        assert every[key].needs[0] == ("probe", f"{run}/tuned")
+    assert every["sanity", f"{run}--tuned"].spec["probes"].keys() == {"tuned"}
+    assert every["sanity", run].spec["probes"].keys() == {"central"}
+    for key in (("probe", f"{run}/tuned"), ("attack", f"{run}/central/pgd"), ("sanity", run)):
+        assert pretrained / "encoder.safetensors" in every[key].reads
+    _, cell = cells.find(of, "one:tuned:digits/pgd/8")
+    chain = {job.key for job in cells.chain(of, cell)}
+    assert ("sanity", f"{run}--tuned") in chain
+    assert ("sanity", run) not in chain
+
+
+def test_batch_norms_that_a_probe_trains_are_folded_for_attacks_alone():
+    probes = {"tuned": FinetuneProbe(), "central": LinearProbe()}
+    of = study(
+        probes=probes,
+        runtime=Runtime(fold_batchnorm=True),
+        tables={
+            "one": Table("Two", ("digits/pgd/8",), {name: Row("simclr", name) for name in probes})
+        },
+        figures={},
+        seeds=(0,),
+    )
+    every, run = jobs.jobs(of), "simclr-digits-s0"
+    folds = {key: job.arguments["fold"] for key, job in every.items() if "fold" in job.arguments}
+    assert [key for key in folds if not folds[key]] == [("probe", f"{run}/tuned")]
+
+
+def test_no_job_that_trains_or_chooses_reads_a_test_image():
+    for job in jobs.jobs(study()).values():
+        if job.rule in ("pretrain", "probe"):
+            assert not [path for path in job.reads if path.name.startswith("test_")]
+
+
 def test_a_supervised_network_has_no_head_to_train():
     assert not [head for head in plan.heads(study()) if head[0].startswith("supervised")]
 
@@ -181,11 +228,12 @@ def test_cells_come_row_by_row_with_all_their_fields():
         probe="rle",
         seeds=(3, 5),
         networks=tuple(
-            plan.Network("emp", "digits", seed, plan.Pretraining("emp", "digits", seed))
+            networks.Network("emp", "digits", seed, networks.Pretraining("emp", "digits", seed))
             for seed in (3, 5)
         ),
         attack="pgd",
         published=None,
+        options=TABLE.rows["first"],
     )
     assert cells[1].runs == ("emp-digits-s3", "emp-digits-s5")
     assert [cell.published for cell in cells[:4]] == [75.9, None, "unavailable", 97.0]

@@ -36,3 +36,18 @@ def test_bytes_lie_where_the_settings_of_the_project_say(tmp_path):
     assert dvc.path_of(tmp_path, ABC) == tmp_path / ".dvc/../store/files/md5" / ABC[:2] / ABC[2:]
     (tmp_path / ".dvc/config.local").write_text("[cache]\n    dir = /far\n", encoding="utf-8")
     assert dvc.path_of(tmp_path, ABC).as_posix() == f"/far/files/md5/{ABC[:2]}/{ABC[2:]}"
+
+
+@pytest.mark.parametrize(
+    ("name", "stages", "unstated"),
+    [
+        ("params.yaml", "stages: {a: {params: [x, y]}, b: {params: [z, y]}, c: {}}", ["y", "z"]),
+        ("other.yaml", "stages: {a: {params: [y]}}", []),  # which DVC does not read
+        ("params.yaml", "stages: [a]", []),
+    ],
+)
+def test_parameters_that_dvc_reads_and_a_study_lacks_are_named(name, stages, unstated, tmp_path):
+    (tmp_path / name).write_text("x: 1\n", encoding="utf-8")
+    assert dvc.unstated(tmp_path / name) == []
+    (tmp_path / "dvc.yaml").write_text(stages, encoding="utf-8")
+    assert dvc.unstated(tmp_path / name) == unstated

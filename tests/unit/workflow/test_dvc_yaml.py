@@ -79,7 +79,7 @@ def test_a_stage_creates_the_folders_that_a_study_may_leave_empty():
         "probe": [f"{folder}/probe"],
         "attack": [f"{folder}/attack"],
         "sanity": [f"{folder}/sanity"],
-        "report": [f"{folder}/tables", f"{folder}/figures"],
+        "report": [f"{folder}/{name}" for name in ("tables", "figures", "training", "examples")],
     }
     assert {name: paths(stage["cmd"].split()[2:]) for name, stage in STAGES.items()} == expected
     for name, stage in STAGES.items():

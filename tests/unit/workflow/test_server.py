@@ -38,6 +38,12 @@ status = server.ask(sys.argv[1:])
 print("itself") if status is None else None
 sys.exit(status)
 """
+# Says when it waits for the server's answer.
+WAITS = """
+from robustviews.workflow import server
+receive = server._receive
+server._receive = lambda one: print("up", flush=True) or receive(one)
+"""
 
 
 class Served:
@@ -122,6 +128,18 @@ def test_signals_reach_the_job(served, number):
     program.send_signal(number)
     program.communicate(timeout=30)
     assert program.returncode == -number
+
+
+def test_ctrl_c_ends_a_program_whose_server_has_not_answered_yet(served):
+    os.kill(served.process.pid, signal.SIGSTOP)
+    try:
+        program = served.begin("1", before=WAITS)
+        assert program.stdout.readline() == "up\n"
+        program.send_signal(signal.SIGINT)
+        assert program.wait(timeout=30) == -signal.SIGINT
+    finally:
+        os.kill(served.process.pid, signal.SIGCONT)  # it holds the streams
+    assert program.communicate(timeout=30)[1] == ""
 
 
 def test_a_signal_that_the_program_ignores_does_not_reach_the_job(served):

@@ -53,9 +53,7 @@ def bars(rows: list[RowValues], title: str) -> Drawing:
         )
         for place, number in enumerate(largest)
     ]
-    handles += struck_handles(rows)
-    if _has_published(rows):
-        handles.append(legend_marker("D", "published", face="white", edge="black"))
+    handles += [*struck_handles(rows), *published_handles(rows, marker="D")]
     head(drawing, title, handles, columns=4 if len(panels) < 2 else 6)
     return drawing
 
@@ -133,9 +131,7 @@ def _scatter(rows: list[RowValues], title: str, *, x_metric: str) -> Drawing:
             map(row_style, range(len(rows))), labels(rows), strict=True
         )
     ]
-    if _has_published(rows):
-        handles.append(legend_marker("o", "hollow: published", face="white", edge="black"))
-    handles += struck_handles(rows)
+    handles += [*published_handles(rows), *struck_handles(rows)]
     head(drawing, title, handles, columns=per_line)
     return drawing
 
@@ -213,8 +209,11 @@ def labels(rows: list[RowValues]) -> list[str]:
     ]
 
 
-def _has_published(rows: list[RowValues]) -> bool:
-    return any(isinstance(cell.published, float) for row in rows for cell in row.cells)
+def published_handles(rows: list[RowValues], marker: str = "o") -> list[Artist]:
+    """Return the legend entry of published values, if there are any."""
+    if not any(isinstance(cell.published, float) for row in rows for cell in row.cells):
+        return []
+    return [legend_marker(marker, "hollow: published", face="white", edge="black")]
 
 
 def struck_handles(rows: list[RowValues]) -> list[Artist]:

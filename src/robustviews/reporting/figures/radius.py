@@ -7,11 +7,18 @@ from typing import TYPE_CHECKING, Any
 from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 
-from robustviews.reporting.figures.charts import head, labels, row_style, struck_handles
+from robustviews.reporting.figures.charts import (
+    head,
+    labels,
+    published_handles,
+    row_style,
+    struck_handles,
+)
 from robustviews.reporting.figures.style import cross, hollow, legend_marker
 from robustviews.reporting.tables.values import PERCENT, CellValue, RowValues
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
 _LONGEST = 34  # characters of a label for which a figure of one panel has two columns of entries
@@ -20,7 +27,8 @@ _LONGEST = 34  # characters of a label for which a figure of one panel has two c
 def radius(rows: list[RowValues], title: str) -> Drawing:
     """Draw accuracies over logarithmic radii, from clean accuracy at 0, with 95 % bands.
 
-    A number whose attack is not established is hollow and crossed out, and has no band.
+    Published values are hollow, on a dotted line. A number whose attack is not established is
+    hollow and crossed out, and has no band.
 
     Raises:
         ValueError: there are no two radii of an attack to draw.
@@ -44,13 +52,14 @@ def radius(rows: list[RowValues], title: str) -> Drawing:
         axis.set_xlabel(f"radius ({unit})")
         _logarithmic(axis, sorted({rows[0].cells[number].column.eps or 0.0 for number in numbers}))
     axes[0].set(ylabel="accuracy (%)", ylim=(0, 100))
-    handles = [
+    handles: list[Artist] = [
         legend_marker(marker, label, face=colour, edge=colour)
         for (marker, colour), label in zip(
             map(row_style, range(len(rows))), labels(rows), strict=True
         )
     ]
-    head(drawing, title, [*handles, *struck_handles(rows)], columns=entries)
+    handles += [*published_handles(rows), *struck_handles(rows)]
+    head(drawing, title, handles, columns=entries)
     return drawing
 
 
@@ -87,6 +96,13 @@ def _line(axis: Axes, cells: list[CellValue], place: int) -> None:
     axis.plot(radii(trusted), percent(trusted, "ours"), marker, markersize=4.5, **on_top)
     low, high = percent(trusted, "low"), percent(trusted, "high")
     axis.fill_between(radii(trusted), low, high, color=colour, alpha=0.14, linewidth=0)
+    published = {
+        cell.column.eps or 0.0: cell.published * PERCENT
+        for cell in cells
+        if isinstance(cell.published, float)
+    }
+    look = hollow(marker, colour, 4.5) | {"linestyle": ":", "linewidth": 0.9, "clip_on": False}
+    axis.plot(list(published), list(published.values()), color=colour, **look)
     for cell in shown:
         if cell.struck:
             at = cell.column.eps or 0.0, percent([cell], "ours")[0]

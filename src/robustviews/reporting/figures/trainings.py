@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from robustviews.methods import METHODS
 from robustviews.reporting.figures.style import COLOURS, GREY, MARKERS, STYLE
-from robustviews.study import plan
+from robustviews.study import networks, plan
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,7 +52,7 @@ def training_curves(study: Study, histories: Mapping[str, Sequence[Mapping[str, 
         a run has one colour and marker, a seed one style.
     """
     kinds = {options: kind for kind, options in METHODS.items()}
-    panels: dict[str, dict[str, list[plan.Pretraining]]] = {}
+    panels: dict[str, dict[str, list[networks.Pretraining]]] = {}
     for job in plan.pretrainings(study).values():
         if histories.get(job.name):
             method = kinds[type(study.runs[job.entry].method)]
@@ -186,7 +186,7 @@ def _curve(
     axis.yaxis.set_major_locator(MaxNLocator(4))
 
 
-def _dashes(jobs: list[plan.Pretraining]) -> list[str]:
+def _dashes(jobs: list[networks.Pretraining]) -> list[str]:
     """Return a line style for each training, the same for the same seed."""
     seeds = sorted({job.seed for job in jobs})
     return [("-", "--", ":", "-.")[seeds.index(job.seed) % 4] for job in jobs]

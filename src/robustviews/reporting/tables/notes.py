@@ -61,7 +61,11 @@ def legend(study: Study, rows: list[RowValues]) -> str:
     if accuracies:
         kinds = [text for kind, text in _INTERVALS.items() if kind in {c.covers for c in cells}]
         interval = f" ({'; '.join(kinds)})" if kinds else ""
-        parts.append(f"Accuracies in %, ± half of the 95 % interval{interval}.")
+        parts.append(f"Accuracies in %, ± half of the 95 % interval{interval}{_cut(cells)}.")
+    by_class = [name for name, one in study.datasets.items() if one.accuracy != "top1"]
+    averaged = [name for name in by_class if name in {one.column.dataset for one in accuracies}]
+    if averaged:
+        parts.append(f"Mean over the classes of the share of right images: {', '.join(averaged)}.")
     shown = {cell.column.statistic for cell in accuracies}
     parts += [text for name, text in _STATISTICS.items() if name in shown]
     units = {cell.column.unit for cell in accuracies if cell.column.statistic == HALVING}
@@ -95,6 +99,12 @@ def comparable(study: Study, table: Table, rows: list[RowValues]) -> str:
         elif name == "minutes":
             parts.append("Minutes depend on the machine: compare them within this table only.")
     return " ".join(parts)
+
+
+def _cut(cells: list[CellValue]) -> str:
+    """Say what stands beside an accuracy whose interval is cut at 0 or 100 %."""
+    is_cut = any(cell.low == 0 or cell.high == 1 for cell in cells if cell.column.unit == "%")
+    return ", or its longer side where it ends at 0 or 100 %" if is_cut else ""
 
 
 def _verdicts(rules: Verdicts, cells: list[CellValue]) -> list[str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from robustviews.artifacts import RECORD
-from robustviews.reporting import small_radii, statistics, verdicts
+from robustviews.reporting import by_class, small_radii, statistics, verdicts
 from robustviews.reporting.results import Frame
 from robustviews.reporting.statistics import Spread
 from robustviews.reporting.verdicts import Covers, Sample, Verdict
@@ -95,10 +95,17 @@ class CellValue:
 
     @property
     def half(self) -> float | None:
-        """Half of the 95 % interval of an accuracy; None for minutes and without results."""
-        if self.column.is_minutes or self.low is None or self.high is None:
+        """Half of the 95 % interval of an accuracy; None for minutes and without results.
+
+        An interval that is cut at 0 or 100 % has no half that says how far it reaches: 0 of 48 with
+        the interval 0 to 7.4 % gives 7.4 points, its longer side.
+        """
+        ours, low, high = self.ours, self.low, self.high
+        if self.column.is_minutes or ours is None or low is None or high is None:
             return None
-        return (self.high - self.low) / 2
+        if self.column.unit == "%" and (low <= 0 or high >= 1):
+            return max(ours - low, high - ours)
+        return (high - low) / 2
 
 
 @dataclass(frozen=True)
@@ -211,16 +218,12 @@ def _measure(study: Study, cell: Cell, index: _Index) -> _Measured:
     published = None
     if cell.published is not None and cell.published != "unavailable":
         published = cell.published / PERCENT
-    counts = study.datasets[cell.dataset].counts
     failed = (result["sanity"] for result in results if cell.measure.attack)
+    counts, images = map(by_class.counted, results), by_class.test_images(study, cell, results)
     return _Measured(
         cell,
         results,
-        Sample(
-            tuple((result["correct"], result["n"]) for result in results),
-            counts[1] if counts else None,
-            published,
-        ),
+        Sample(tuple(counts), images, published),
         ", ".join(dict.fromkeys(filter(None, failed))),
         "" if published is None else incomparable(study, cell),
     )
@@ -291,8 +294,8 @@ def _accuracy(measured: _Measured, spread: Spread | None) -> CellValue:
         difference=None if measured.struck else difference,
         struck=measured.struck,
         evidence=tuple(
-            _evidence(result, result["correct"] / result["n"], result["low"], result["high"])
-            for result in results
+            _evidence(result, accuracy, result["low"], result["high"])
+            for result, accuracy in zip(results, sample.accuracies, strict=True)
         ),
     )
 

@@ -39,7 +39,7 @@ def describe(study: Study, table: str, cell: Cell, frame: list[Result]) -> Itera
     text = cell_text(value)
     yield f"published: {text.published or 'the paper has no such value'}"
     ours = text.ours
-    if value.ours is not None and not value.column.is_minutes:
+    if value.ours is not None and value.column.unit == "%":
         ours = percent(value.ours)
     yield f"ours: {ours}{_interval(value)}"
     if value.struck:

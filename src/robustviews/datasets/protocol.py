@@ -1,0 +1,48 @@
+"""What a data set must offer, and how it is scored."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Protocol
+
+from robustviews.datasets.splits import Create
+
+Accuracy = Literal["top1", "mean_per_class"]
+
+
+class Dataset(Protocol):
+    """What a data set must offer; a row in `DATASETS` makes it a name for study files."""
+
+    @property
+    def size(self) -> int:
+        """Height and width of a prepared image, in pixels."""
+
+    @property
+    def num_classes(self) -> int | None:
+        """Number of classes; None if only the files show it."""
+
+    @property
+    def accuracy(self) -> Accuracy:
+        """`top1` is the share of right images, `mean_per_class` its mean over the classes.
+
+        It decides tables and figures, and no result of a job.
+        """
+
+    @property
+    def counts(self) -> tuple[int, int] | None:
+        """Numbers of training and test images; None if only the files show them."""
+
+    @property
+    def root(self) -> str | None:
+        """Folder of the source files; empty for the default folder, None if no files are needed."""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Folders that must exist in the source folder."""
+
+    def prepare(self, create: Create) -> dict[str, Any]:
+        """Fill {train,test}_images and {train,test}_labels; after a DataError they are invalid.
+
+        Returns:
+            `train` and `test` (numbers of images), `classes`, `size`, and `source_hashes` by name;
+            `class_names` if the files have them.
+        """

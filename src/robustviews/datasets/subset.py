@@ -1,0 +1,126 @@
+"""Some classes of another data set, such as one half for pretraining and the other for transfer."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robustviews.datasets.names import CLASS_NAMES
+from robustviews.datasets.protocol import Accuracy, Dataset
+from robustviews.datasets.splits import Create, DataError, fill
+from robustviews.options import option, reporting
+
+_SHOWN = 10  # class names that a message lists
+
+
+@dataclass(frozen=True)
+class Subset:
+    """The images of some classes of a data set; labels count from 0 in the order of `classes`.
+
+    Attributes:
+        of: the data set. Numbers of images that it keeps are numbers before the choice of classes.
+        classes: names, or labels in the data set.
+        accuracy: as in `digits`.
+    """
+
+    of: Dataset
+    classes: tuple[int | str, ...] = option(..., ge=0)
+    accuracy: Accuracy = reporting("top1")
+    counts: ClassVar[None] = None
+
+    def __post_init__(self) -> None:
+        """Refuse a data set with `classes` of its own, and classes that it does not have."""
+        if hasattr(self.of, "classes"):
+            raise DataError("of: this kind has an option `classes`; choose the classes there")
+        count = self.of.num_classes
+        if count is not None:
+            _numbers(self.classes, CLASS_NAMES.get(type(self.of).__name__), count)
+
+    @property
+    def size(self) -> int:
+        """Return the size of the images in the data set."""
+        return self.of.size
+
+    @property
+    def num_classes(self) -> int:
+        """Return the number of chosen classes."""
+        return len(self.classes)
+
+    @property
+    def root(self) -> str | None:
+        """Return the folder of the data set."""
+        return self.of.root
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Return the folders of the data set."""
+        return self.of.files
+
+    def prepare(self, create: Create) -> dict[str, Any]:
+        """Prepare the whole data set in temporary files, then write the chosen classes."""
+        whole: dict[str, NDArray[Any]] = {}
+
+        def keep(name: str, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
+            with tempfile.TemporaryFile() as file:  # the array keeps its content
+                whole[name] = np.memmap(file, dtype=dtype, mode="w+", shape=shape)
+            return whole[name]
+
+        summary = self.of.prepare(keep)
+        names = summary.get("class_names") or CLASS_NAMES.get(type(self.of).__name__)
+        numbers = _numbers(self.classes, names, summary["classes"])
+        counts = {}
+        for split in ("train", "test"):
+            images, labels = whole[f"{split}_images"], whole[f"{split}_labels"]
+            rows = np.flatnonzero(np.isin(labels, numbers))
+            new = np.full(summary["classes"], -1, dtype=np.int64)
+            new[numbers] = np.arange(len(numbers))
+            renumbered = new[labels[rows]]
+            empty = sorted(set(range(len(numbers))) - set(renumbered.tolist()))
+            if empty:
+                raise DataError(f"classes: the {split} split has no image of {_shown(self, empty)}")
+            chosen = (images[row] for row in rows)
+            counts[split] = fill(create, split, chosen, renumbered, size=self.size)
+        return {
+            **counts,
+            "classes": len(numbers),
+            "class_names": [names[number] if names else str(number) for number in numbers],
+            "size": self.size,
+            "source_hashes": summary["source_hashes"],
+        }
+
+
+def _shown(subset: Subset, numbers: Sequence[int]) -> str:
+    return ", ".join(str(subset.classes[number]) for number in numbers[:_SHOWN])
+
+
+def _numbers(classes: Sequence[int | str], names: Sequence[str] | None, count: int) -> list[int]:
+    """Return the labels of classes.
+
+    Args:
+        classes: names, or labels.
+        names: name of each class; None if only the files have them.
+        count: number of classes.
+
+    Raises:
+        DataError: a class does not exist or occurs twice, or there are fewer than two.
+    """
+    known = {name: number for number, name in enumerate(names or ())}
+    numbers = []
+    for one in classes:
+        number = known.get(one, -1) if isinstance(one, str) else one
+        if isinstance(one, str) and names is None:
+            continue  # the files decide
+        if not 0 <= number < count:
+            listed = f" or one of {', '.join(list(known)[:_SHOWN])}, ..." if known else ""
+            raise DataError(f"classes: expected a label below {count}{listed}, found {one!r}")
+        numbers.append(number)
+    twice = sorted({number for number in numbers if numbers.count(number) > 1})
+    if twice or len(classes) < 2:
+        found = f"class {twice[0]} twice" if twice else f"{len(classes)}"
+        raise DataError(f"classes: expected at least 2, each once, found {found}")
+    return numbers

@@ -1,0 +1,80 @@
+"""The k-NN probe: the nearest training images vote, and an attack can follow the gradient.
+
+Source: Wu et al. 2018, section 3.4; DINO (Caron et al. 2021) with its k = 20, temperature 0.07.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from robustviews.options import LazyModule, option, plan_only
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from robustviews import augment
+    from robustviews.augment import Views
+    from robustviews.encoder import Encoder
+    from robustviews.probe import heads, neighbours
+    from robustviews.probe.protocol import History, Task
+else:
+    augment, heads = LazyModule("robustviews.augment"), LazyModule("robustviews.probe.heads")
+    neighbours = LazyModule("robustviews.probe.neighbours")
+
+
+@dataclass(frozen=True)
+class KnnProbe:
+    """Weighted k-nearest neighbours among the features of all training images.
+
+    Attributes:
+        k: neighbours that vote.
+        temperature: a neighbour votes with exp(cosine similarity / temperature).
+        feature: `backbone`, or the `prefeature` above it.
+    """
+
+    k: int = option(20, ge=1)
+    temperature: float = option(0.07, gt=0)
+    feature: Literal["prefeature", "backbone"] = "backbone"
+    stack: ClassVar[int] = 1
+    trained: ClassVar[bool] = True
+    draws_views: ClassVar[bool] = False
+    starts_from: ClassVar[None] = None
+    epochs: ClassVar[None] = None
+    batch_size: ClassVar[None] = None
+    steps: ClassVar[int] = 0
+    network_updates: ClassVar[int] = plan_only(0)
+
+    @plan_only
+    def describe(self) -> str:
+        """Return the number of neighbours."""
+        return f"{self.k} nearest neighbours, temperature {self.temperature:g}"
+
+    def inputs(
+        self, images: Tensor, counters: Tensor, views: Views, *, size: int, seed: int
+    ) -> Tensor:
+        """Return whole images (B, 3, H, W)."""
+        return augment.to_float(images, size)
+
+    def train(
+        self, encoder: Encoder, task: Task, *, start: nn.Module | None = None
+    ) -> tuple[nn.Module, History]:
+        """Keep the normalised features of all training images."""
+        h = heads.frozen_features(self, encoder, task, key="train")
+        return neighbours.Neighbours.of(
+            h, task.labels, classes=task.classes, k=self.k, temperature=self.temperature
+        ), []
+
+    def restore(
+        self, weights: Mapping[str, Tensor], encoder: Encoder, *, classes: int
+    ) -> nn.Module:
+        """Return the head with these training images."""
+        return neighbours.restore(
+            weights,
+            encoder,
+            width=encoder.width_of(self.feature),
+            classes=classes,
+            k=self.k,
+            temperature=self.temperature,
+        )

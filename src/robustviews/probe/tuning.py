@@ -1,0 +1,205 @@
+"""Fine-tuning: encoder and head are trained for each rate and decay, then once more to the end."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from robustviews import augment, finite, optim
+from robustviews.machine import feed, runtime
+from robustviews.probe import heads, holdout
+
+if TYPE_CHECKING:
+    from robustviews.checkpoint import Checkpoint
+    from robustviews.encoder import Encoder
+    from robustviews.probe.finetune import FinetuneProbe
+    from robustviews.probe.protocol import History, Task
+
+log = logging.getLogger(__name__)
+
+_MOMENTUM = 0.9
+
+
+class Tuned(nn.Module):
+    """A linear head, with the encoder that was trained for it; only features pass through it."""
+
+    def __init__(self, encoder: Encoder, head: nn.Linear) -> None:
+        super().__init__()
+        self.encoder, self.head = encoder, head
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Map features (B, F) of the encoder to logits (B, classes)."""
+        logits: Tensor = self.head(h)
+        return logits
+
+
+@dataclass
+class Position:
+    """How far the job has come."""
+
+    update: int = 0  # of the present training
+    history: History = field(default_factory=list)  # a line per finished training
+
+
+class Tuning:
+    """The trainings of one job, which resume after an interruption."""
+
+    def __init__(self, probe: FinetuneProbe, encoder: Encoder, task: Task) -> None:
+        """Begin, or resume from the task's checkpoint.
+
+        Args:
+            probe: options.
+            encoder: network with the pretrained weights; it is trained in place.
+            task: training images, seed, and the checkpoint.
+        """
+        self.probe, self.task = probe, task
+        self.network = Tuned(encoder, heads.new_head(encoder, probe.feature, task))
+        self.images = feed.of(task.images, task.labels.device)
+        self.pretrained = {name: x.clone() for name, x in self.network.state_dict().items()}
+        self.slots: dict[str, Tensor] = {}  # of the optimizer, restored
+        self.loss_sum = torch.zeros((), device=task.labels.device)  # of the present training
+        self.position = Position()
+        if task.checkpoint is not None:
+            self._resume(task.checkpoint)
+
+    def run(self) -> tuple[nn.Module, History]:
+        """Return the trained head with its encoder, and a line for each training.
+
+        Raises:
+            NonFiniteError: every rate, or the last training, diverges.
+        """
+        pairs, history = self.probe.pairs, self.position.history
+        chosen = 0
+        if len(pairs) > 1:
+            kept, held = holdout.hold_out(self.task.labels)
+            while len(history) < len(pairs):
+                row = self._train(kept, *pairs[len(history)])
+                if "loss" in row:
+                    row["held_out"] = self._score(held)
+                history = self._close(row)
+            if not any("loss" in row for row in history):
+                self._diverged("every training")
+            chosen = holdout.best([row.get("held_out", -1.0) for row in history])
+        last = self._train(torch.arange(len(self.images)), *pairs[chosen])
+        if "loss" not in last:
+            self._diverged("the training on all images")
+        self.network.requires_grad_(True).eval()
+        self.network.zero_grad(set_to_none=True)
+        return self.network, [*history, last]
+
+    def _train(self, rows: Tensor, lr: float, decay: float) -> dict[str, float]:
+        """Train on the images at `rows` to the last update, and return the line of history.
+
+        It has no loss if the training diverged.
+        """
+        probe, position, checkpoint = self.probe, self.position, self.task.checkpoint
+        sgd = optim.Sgd(
+            self.network.parameters(), lr, momentum=_MOMENTUM, weight_decay=decay, nesterov=True
+        )
+        optim.set_slots_(sgd, self.slots)
+        self.network.train()
+        bar = runtime.ProgressBar(probe.updates, "update", self.task.title)
+        bar.begin_at(position.update)
+        orders = _orders(rows, probe, seed=self.task.seed, first=position.update)
+        precise = runtime.tf32(allowed=probe.precision == "tf32")
+        with precise, contextlib.closing(self.images.batches(orders)) as batches:
+            for index, chosen in batches:
+                rate = optim.cosine_lr(position.update, base=lr, horizon=probe.updates)
+                sgd.param_groups[0]["lr"] = rate
+                self.loss_sum += self._update(sgd, chosen, index, _epoch(position, rows, probe))
+                position.update += 1
+                bar.show(position.update)
+                if checkpoint is not None and checkpoint.due():
+                    self._save(checkpoint, sgd)
+        row = {"lr": lr, "weight_decay": decay, "updates": probe.updates}
+        loss = self.loss_sum.item() / probe.updates
+        return {**row, "loss": loss} if math.isfinite(loss) else row
+
+    def _update(
+        self, sgd: torch.optim.Optimizer, images: Tensor, index: Tensor, epoch: int
+    ) -> Tensor:
+        task, probe = self.task, self.probe
+        key = runtime.counter_key(task.seed, "finetune views", epoch)
+        with runtime.tf32(allowed=False):
+            (views,) = augment.make_views(
+                images, probe.views, size=task.size, key=key, counters=index
+            )
+        h = self.network.encoder.represent(views, probe.feature, precision=probe.precision)
+        loss = nn.functional.cross_entropy(self.network(h), task.labels[index])
+        sgd.zero_grad()
+        loss.backward()
+        sgd.step()
+        return loss.detach()
+
+    def _score(self, rows: Tensor) -> float:
+        """Return the accuracy on whole images at `rows`."""
+        self.network.eval()
+        correct = 0
+        orders = rows.split(self.task.batch)
+        with torch.no_grad(), contextlib.closing(self.images.batches(orders)) as batches:
+            for index, chosen in batches:
+                inputs = augment.to_float(chosen, self.task.size)
+                logits = self.network(self.network.encoder.represent(inputs, self.probe.feature))
+                correct += int((logits.argmax(dim=1) == self.task.labels[index]).sum())
+        return correct / len(rows)
+
+    def _close(self, row: dict[str, float]) -> History:
+        """Return the history with one more line, and go back to the pretrained weights."""
+        values = " ".join(f"{name}={value:.6g}" for name, value in row.items())
+        log.info("probe=%s %s", self.task.title, values)
+        self.position = Position(history=[*self.position.history, row])
+        self.network.load_state_dict(self.pretrained)
+        self.slots = {}
+        self.loss_sum.zero_()
+        return self.position.history
+
+    def _save(self, checkpoint: Checkpoint, sgd: torch.optim.Optimizer) -> None:
+        """Save everything that the next update depends on."""
+        tensors = {f"network.{name}": x for name, x in self.network.state_dict().items()}
+        tensors |= {f"optimizer.{name}": x for name, x in optim.slots(sgd).items()}
+        tensors["loss_sum"] = self.loss_sum
+        checkpoint.save(tensors, asdict(self.position))
+
+    def _resume(self, checkpoint: Checkpoint) -> None:
+        saved = checkpoint.load()
+        if saved is None:
+            return
+        tensors, position = saved
+        self.network.load_state_dict(optim.with_prefix("network.", tensors), strict=True)
+        self.slots = optim.with_prefix("optimizer.", tensors)
+        self.loss_sum.copy_(tensors["loss_sum"])
+        self.position = Position(**position)
+        done = len(self.position.history), self.position.update
+        log.info("probe=%s resumed after training %d, update %d", self.task.title, *done)
+
+    def _diverged(self, what: str) -> None:
+        raise finite.NonFiniteError(
+            f"{self.task.title}: the loss of {what} is not finite; lower lr of the probe"
+        )
+
+
+def _minibatches(rows: Tensor, probe: FinetuneProbe) -> tuple[int, int]:
+    """Return the images of a minibatch, and the minibatches of a pass without the smaller last."""
+    size = min(probe.batch_size, len(rows))
+    return size, len(rows) // size
+
+
+def _epoch(position: Position, rows: Tensor, probe: FinetuneProbe) -> int:
+    return position.update // _minibatches(rows, probe)[1]
+
+
+def _orders(rows: Tensor, probe: FinetuneProbe, *, seed: int, first: int) -> Iterator[Tensor]:
+    """Yield the positions (B,) int64 of the images of each update from `first` on."""
+    size, count = _minibatches(rows, probe)
+    for update in range(first, probe.updates):
+        epoch, position = divmod(update, count)
+        if position == 0 or update == first:
+            order = rows[runtime.permutation(len(rows), seed, "finetune", epoch)]
+        yield order[position * size :][:size]

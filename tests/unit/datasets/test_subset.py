@@ -1,0 +1,53 @@
+"""Subsets of classes: the images of these classes alone, with labels from 0."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from robustviews.datasets import Cifar10, Cifar100, DataError, Digits, Folder, Subset
+from robustviews.datasets.names import CLASS_NAMES
+from tests.unit.datasets.test_photographs import prepared
+
+DIGITS = Digits(size=8, test=200)
+
+
+def test_a_subset_has_the_images_of_its_classes_in_their_order_and_splits():
+    _, whole = prepared(DIGITS)
+    summary, arrays = prepared(Subset(DIGITS, (7, 2, "5")))
+    assert summary["class_names"] == ["7", "2", "5"]
+    assert summary["classes"] == 3
+    for split in ("train", "test"):
+        old = whole[f"{split}_labels"]
+        chosen = np.isin(old, (7, 2, 5))
+        assert np.array_equal(arrays[f"{split}_images"], whole[f"{split}_images"][chosen])
+        assert np.array_equal(np.array([7, 2, 5])[arrays[f"{split}_labels"]], old[chosen])
+        assert summary[split] == chosen.sum()
+
+
+def test_two_halves_are_the_whole():
+    halves = tuple(range(5)), tuple(range(5, 10))
+    sizes = [prepared(Subset(DIGITS, classes))[0]["train"] for classes in halves]
+    assert sum(sizes) == prepared(DIGITS)[0]["train"]
+
+
+@pytest.mark.parametrize(
+    ("of", "classes", "message"),
+    [
+        (DIGITS, (1, 10), "expected a label below 10 or one of 0, 1, .* found 10"),
+        (Cifar10(), ("cat", "cow"), "expected a label below 10 or one of airplane, .* found 'cow'"),
+        (DIGITS, (3,), "at least 2, each once, found 1"),
+        (DIGITS, (3, "3"), "at least 2, each once, found class 3 twice"),
+        (Folder("x"), ("a", "b"), "this kind has an option `classes`; choose the classes there"),
+        (Subset(DIGITS, (1, 2)), (0, 1), "this kind has an option `classes`"),
+    ],
+)
+def test_wrong_classes_are_refused_before_anything_runs(of, classes, message):
+    with pytest.raises(DataError, match=message):
+        Subset(of, classes)
+
+
+def test_names_of_classes_are_those_of_the_official_files():
+    assert CLASS_NAMES["Cifar10"][3] == "cat"
+    assert len(set(CLASS_NAMES["Cifar100"])) == Cifar100.num_classes == 100
+    assert list(CLASS_NAMES["Cifar100"]) == sorted(CLASS_NAMES["Cifar100"])
