@@ -1,9 +1,9 @@
 """Time a training step of each method, with our loss against those of lightly and solo-learn.
 
-All sides train the same network with the same optimizer on the same views: encoder, heads, loss,
-backward, update of the parameters. Teachers are computed and moved on all sides; the queue is
-empty. solo-learn's package imports its trainer, so that only its module of losses is loaded; its
-release on PyPI has no MoCo v3.
+All sides train the same network with the same optimizer, and their losses have the same value:
+encoder, heads, loss, backward, update of the parameters. Teachers are computed and moved on all
+sides; the queue is empty. solo-learn's package imports its trainer, so that only its module of
+losses is loaded; its release on PyPI has no MoCo v3.
 """
 
 from __future__ import annotations
@@ -128,8 +128,11 @@ def of_lightly(name: str, method: Any) -> Loss | None:  # noqa: ANN401  # option
     if name == "vicreg":
         vicreg = them.VICRegLoss()
         return lambda net, one: vicreg(*_projections(net, one))
-    if name in ("simsiam", "byol"):
-        return _predicted(name, them.NegativeCosineSimilarity())
+    cosine = them.NegativeCosineSimilarity()
+    if name == "simsiam":
+        return _predicted(name, lambda p, z: cosine(p, z) / 2)
+    if name == "byol":
+        return _predicted(name, lambda p, z: 2 + 2 * cosine(p, z))
     if name == "swav":
         swav = them.SwaVLoss(temperature=method.temperature, sinkhorn_epsilon=method.epsilon)
         return lambda net, one: swav([net.predict(net(view)) for view in one.views], [])
@@ -157,9 +160,12 @@ def of_solo(name: str, method: Any) -> Loss | None:  # noqa: ANN401  # options d
             *_projections(net, one), method.off_diagonal, method.loss_scale
         )
     if name == "vicreg":
-        return lambda net, one: them.vicreg_loss_func(*_projections(net, one))
+        variance = method.variance / 2  # of each view; solo-learn sums them
+        return lambda net, one: them.vicreg_loss_func(
+            *_projections(net, one), var_loss_weight=variance
+        )
     if name == "simsiam":
-        return _predicted(name, them.simsiam_loss_func)
+        return _predicted(name, lambda p, z: them.simsiam_loss_func(p, z) / 2)
     if name == "byol":
         return _predicted(name, them.byol_loss_func)
     if name == "dino":
