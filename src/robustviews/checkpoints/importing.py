@@ -11,11 +11,13 @@ import torch
 from robustviews import catalogue
 from robustviews.checkpoints import downloading, normalisations
 from robustviews.checkpoints.errors import CheckpointError
-from robustviews.checkpoints.finding import Found, find, finite_float
+from robustviews.checkpoints.finding import find
+from robustviews.checkpoints.found import Found, finite_float
 from robustviews.checkpoints.normalisations import NORMALISATIONS, Normalisation
-from robustviews.checkpoints.reading import Contents, read
+from robustviews.checkpoints.reading import Contents, read, recognise
 from robustviews.encoder import Encoder, build_encoder, load_strictly
 from robustviews.resnet import Normalise
+from robustviews.vit import MissingTimmError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -100,6 +102,8 @@ def bring(
     Raises:
         CheckpointError: the file is no checkpoint of a supported network, or does not tell all.
     """
+    if path.is_file():
+        recognise(path)  # before a large file is hashed
     digest = downloading.check(path, sha256)
     contents = read(path)
     try:
@@ -163,8 +167,11 @@ def _buffers(normalise: Normalisation | None) -> dict[str, Tensor]:
 
 def _check_whole(imported: Imported) -> None:
     """Raise CheckpointError unless the weights are exactly those of the encoder."""
-    with torch.device("meta"):
-        network = build_encoder(**imported.options, classes=imported.classes)
+    try:
+        with torch.device("meta"):
+            network = build_encoder(**imported.options, classes=imported.classes)
+    except MissingTimmError as error:
+        raise CheckpointError(str(error)) from None
     expected = {name: value.shape for name, value in network.state_dict().items()}
     actual = {name: value.shape for name, value in imported.weights.items()}
     differing = sorted({name for name, _ in expected.items() ^ actual.items()})
@@ -191,8 +198,11 @@ def _settle(
         raise CheckpointError("; ".join(unknown))
     assert not isinstance(normalisation, str)
     assert not isinstance(pad, str)
-    options: dict[str, Any] = {"backbone": found.backbone, "width": found.width}
-    options |= {"stem": found.stem, "normalise": normalisation[0]}
+    options: dict[str, Any] = {"backbone": found.backbone, "normalise": normalisation[0]}
+    if found.heads is None:
+        options |= {"width": found.width, "stem": found.stem}
+    else:
+        options |= {"heads": found.heads}
     origins = {"normalise": normalisation[1]}
     if pad is not None:
         options[PADDING], origins[PADDING] = pad

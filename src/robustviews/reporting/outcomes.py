@@ -55,8 +55,8 @@ class Part:
         if self.ours is not None:
             spread = ""
             if self.interval is not None:
-                spread = f" ({self.interval.low:+.2f} to {self.interval.high:+.2f})"
-            numbers.append(f"difference {self.ours:+.2f}{spread}")
+                spread = f" ({self.interval.low:+.3g} to {self.interval.high:+.3g})"
+            numbers.append(f"difference {self.ours:+.3g}{spread}")
         if self.missing:
             numbers.append(self.missing)
         if self.published is not None:

@@ -11,6 +11,7 @@ from robustviews.methods import DivisionError, divide
 from robustviews.probe import LinearProbe, LogisticProbe, Probe, RobustLinearProbe
 from robustviews.regimes import passes_over_data
 from robustviews.sanity import Stepwise, leapt, unreached
+from robustviews.study import evaluation_sets, plan
 from robustviews.study.claims import check_claims
 from robustviews.study.columns import CLEAN, FORM, HALVING, MINUTES, RETAINED, Column
 from robustviews.study.factors import check_levels
@@ -46,6 +47,7 @@ class _Checker:
         study, tree = self._study, self._tree
         if isinstance(study.seeds, tuple):
             self._check_list(tree, "seeds", study.seeds)
+        self._check_datasets_block()
         self._check_runs()
         for name, imported in study.encoders.items():
             check_imported(name, imported, tree["encoders"], self._names["runs"], self._add)
@@ -58,6 +60,13 @@ class _Checker:
         for name, attack in study.attacks.items():
             self._check_attack(attack, tree["attacks"][name])
         self._check_blocks()
+
+    def _check_datasets_block(self) -> None:
+        for name, options in self._study.datasets.items():
+            node = self._tree["datasets"][name]
+            of = getattr(options, "classes_of", "")
+            if of and self._known("datasets", of, node.at["classes_of"]):
+                evaluation_sets.check_classes_of(self._study, name, node, self._add)
 
     def _check_runs(self) -> None:
         block, folders = self._tree["runs"], dict[str, str]()
@@ -106,6 +115,7 @@ class _Checker:
         self._check_list(node, "datasets", run.datasets)
         for dataset, place in zip(run.datasets, node["datasets"].at, strict=True):
             self._known("datasets", dataset, place)
+        evaluation_sets.check_run(self._study, run, node, self._add)
         if run.seeds is not None:
             self._check_list(node, "seeds", run.seeds)
         try:
@@ -290,8 +300,15 @@ class _Checker:
             check_row(row, imported, probe, columns, node, self._add)
         else:
             self._known("runs", row.run, node.at["run"])
-        if run and run.datasets and self._names["datasets"].issuperset(run.datasets):
-            self._check_datasets(row, run, columns, node)
+        heads = evaluation_sets.check_row(self._study, row, probe, columns, node, self._add)
+        known = run and run.datasets and self._names["datasets"].issuperset(run.datasets)
+        if run and known and heads:
+            trained = [
+                (plan.trained_on(self._study, name), metric)
+                for name, metric in columns
+                if name in self._study.datasets  # otherwise it has mistakes of its own
+            ]
+            self._check_datasets(row, run, trained, node)
         if run and probe and not probe.trained and not run.method.supervised:
             message = f"run `{row.run}` needs a trained probe, found `{row.probe}`"
             self._add(node.at["probe"], message)

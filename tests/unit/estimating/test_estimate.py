@@ -17,10 +17,12 @@ from robustviews.estimating import amounts, estimate
 from robustviews.estimating.amounts import Amount, Question, UnknownError
 from robustviews.estimating.estimate import Estimate
 from robustviews.machine.humanize import duration, size
+from robustviews.probe import FinetuneProbe
 from robustviews.study import folders, plan, shapes
 from robustviews.study import jobs as pending
 from robustviews.study.jobs import Job
-from robustviews.study.schema import Runtime
+from robustviews.study.schema import Imported, Row, Runtime, Table
+from robustviews.workflow.resources import allocation
 from tests.unit.results_tree import small_study
 
 CONTEXT = {"device": "cpu", "threads": 1, "at_once": 2, "deterministic": True}
@@ -276,6 +278,26 @@ def test_a_probe_takes_its_images_once_and_its_updates_in_every_epoch():
     assert taken.seconds == pytest.approx(3 + 1200 * 0.01 + 3 * 5 * 0.1)
     steps = small_study().probes["rle"].steps
     assert taken.passes == 3 * 1200 * (steps + 1)
+
+
+def test_a_tuned_imported_encoder_takes_its_updates_and_its_checks():
+    study = small_study(
+        datasets=DIGITS,
+        encoders={"brought": Imported("brought.pth", 64 * "a")},
+        probes={"tuned": FinetuneProbe(updates=10, batch_size=50, weight_decay=(0.0,))},
+        tables={"all": Table("All", ("digits/pgd20/8",), {"brought": Row("brought", "tuned")})},
+        figures={},
+        claims={},
+    )
+    taken = amount_of(study, "probe", "brought-digits/tuned", probe={"encoder_bytes": 70.0})
+    assert taken.seconds == pytest.approx(3 + 1200 * 0.01 + 40 * 0.1)  # three rates, then the best
+    assert taken.passes == 40 * 50
+    assert taken.disk == 4 * 8 * 10 + 70
+    assert amount_of(study, "attack", "brought-digits/tuned/pgd20").passes > 0
+    assert amount_of(study, "sanity", "brought-digits--tuned").passes > 0
+    for rule, name in pending.jobs(study):
+        if rule in ("encoder", "probe", "attack", "sanity"):
+            assert allocation(study, rule, name, device="cpu").runtime >= 30, (rule, name)
 
 
 def test_an_attack_takes_every_radius_and_its_note_states_the_assumed_survivors():

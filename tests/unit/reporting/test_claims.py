@@ -187,7 +187,7 @@ def test_the_text_of_claims_has_a_line_each_and_the_decisive_inequality():
     outcomes = claims.evaluate(study(F1=["left > right on clean"]), frame(0.6, 0.5))
     text = terminal.claims(outcomes, colour=False)
     assert "F1     holds   holds              words" in text
-    assert "F1: left > right on digits/clean: difference +10.00" in text
+    assert "F1: left > right on digits/clean: difference +10" in text
     assert "published +2.00" in text
 
 

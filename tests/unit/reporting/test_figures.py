@@ -125,7 +125,13 @@ def test_bars_have_a_panel_per_data_set_and_a_label_per_row(study, frame):
 def test_a_figure_of_radii_has_a_line_per_row_from_clean_accuracy_and_a_band(study, frame):
     columns = ("digits/pgd20/8", "digits/clean", "digits/pgd20/4")
     figure = Figure("T", columns, ROWS, kind="radius")
-    (axis,) = figures.draw(study, figure, frame).axes
+    drawing = figures.draw(study, figure, frame)
+    (axis,) = drawing.axes
+    bounds = []
+    for _ in range(2):
+        drawing.draw_without_rendering()
+        bounds.append(axis.get_position().bounds)
+    assert bounds[0] == bounds[1], "a line without points takes no room"
     row = row_values(study, figure, frame)[1]
     by_radius = [row.cells[1], row.cells[2], row.cells[0]]
     lines = [line for line in axis.lines if line.get_linestyle() == "-"]

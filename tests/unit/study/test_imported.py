@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,16 @@ def test_an_imported_encoder_is_brought_once_and_read_on_each_data_set(path):
         assert set(every["attack", f"{name}/backbone/pgd20"].needs) == {key, head.key, data}
     assert every["sanity", "dino-other"].reads[encoder] == key
     assert ("probe", "whole-digits/own") not in every
+
+
+def test_a_study_of_imported_encoders_alone_has_no_trainings_and_no_curves(path):
+    study = load_study(path)
+    rows = {"whole": study.tables["transfer"].rows["whole"]}
+    alone = {"transfer": dataclasses.replace(study.tables["transfer"], rows=rows)}
+    every = jobs.jobs(dataclasses.replace(study, runs={}, tables=alone, figures={}, claims={}))
+    assert {"encoder", "attack", "examples", "report"} <= {rule for rule, _ in every}
+    assert not {"pretrain", "curves"} & {rule for rule, _ in every}
+    assert {path.stem for path in every["examples", ""].writes} == {"adversarial"}
 
 
 def test_a_run_on_another_data_set_has_heads_of_its_own_and_the_same_encoder(path):

@@ -6,6 +6,7 @@ and a row in `FIGURES`.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from robustviews.reporting.results import Result
     from robustviews.study.schema import Figure, Study
 
+_PER_INCH = 18  # characters of a note in 7 points
 FIGURES: dict[str, Callable[[list[RowValues], str], Drawing]] = {
     "bars": bars,
     "tradeoff": tradeoff,
@@ -66,7 +68,6 @@ def draw(study: Study, figure: Figure, frame: list[Result]) -> Drawing:
     with rc_context(STYLE):
         drawing = FIGURES[figure.kind](rows, figure.title)
         if study.demonstration:
-            drawing.supxlabel(
-                study.demonstration, fontsize=7, style="italic", color=GREY, wrap=True
-            )
+            note = textwrap.fill(study.demonstration, int(_PER_INCH * drawing.get_figwidth()))
+            drawing.supxlabel(note, fontsize=7, style="italic", color=GREY)
     return drawing

@@ -95,17 +95,15 @@ class CellValue:
 
     @property
     def half(self) -> float | None:
-        """Half of the 95 % interval of an accuracy; None for minutes and without results.
+        """Half of the 95 % interval, or its longer side if it is cut: 0 of 48 is 0 to 7.4 %.
 
-        An interval that is cut at 0 or 100 % has no half that says how far it reaches: 0 of 48 with
-        the interval 0 to 7.4 % gives 7.4 points, its longer side.
+        None for minutes and without results.
         """
         ours, low, high = self.ours, self.low, self.high
         if self.column.is_minutes or ours is None or low is None or high is None:
             return None
-        if self.column.unit == "%" and (low <= 0 or high >= 1):
-            return max(ours - low, high - ours)
-        return (high - low) / 2
+        is_cut = self.column.unit == "%" and (low <= 0 or high >= 1)
+        return max(ours - low, high - ours) if is_cut else (high - low) / 2
 
 
 @dataclass(frozen=True)
@@ -215,9 +213,8 @@ def _measure(study: Study, cell: Cell, index: _Index) -> _Measured:
     results = [result for result in found if result is not None]
     if cell.attack is None:
         return _Measured(cell, results, Sample(()), "", "")
-    published = None
-    if cell.published is not None and cell.published != "unavailable":
-        published = cell.published / PERCENT
+    stated = cell.published
+    published = None if stated is None or stated == "unavailable" else stated / PERCENT
     failed = (result["sanity"] for result in results if cell.measure.attack)
     counts, images = map(by_class.counted, results), by_class.test_images(study, cell, results)
     return _Measured(
@@ -274,11 +271,8 @@ def _value(
 def _accuracy(measured: _Measured, spread: Spread | None) -> CellValue:
     cell, results = measured.cell, measured.results
     sample = measured.sample
-    empty = CellValue(
-        cell.measure,
-        len(cell.runs),
-        "unavailable" if cell.published == "unavailable" else sample.published,
-    )
+    published = cell.published if cell.published == "unavailable" else sample.published
+    empty = CellValue(cell.measure, len(cell.runs), published)
     if not results:
         return empty
     low, high = verdicts.interval(sample, spread)
