@@ -28,14 +28,17 @@ def comparisons(block: Table | Figure) -> dict[str, Weights]:
     """Return the weighted sums of rows that measure the influence of a factor, by description.
 
     Of numbers it is the slope over log2(level) that all groups share; of words the difference of
-    each word and the first one, averaged over the groups that have both.
+    each word and the first one of its group, averaged over the groups that have both.
     """
     found = groups(block)
     if is_number(found):
         return {"per doubling": slope(list(found.values()))}
-    levels = list(dict.fromkeys(level for rows in found.values() for level in rows.values()))
-    first, others = levels[0], levels[1:]
-    return {f"{other} against {first}": _difference(found, first, other) for other in others}
+    pairs: dict[str, list[tuple[str, str]]] = {}
+    for rows in found.values():
+        (low, first), *others = rows.items()
+        for high, level in others:
+            pairs.setdefault(f"{level} against {first}", []).append((high, low))
+    return {text: _difference(rows) for text, rows in pairs.items()}
 
 
 def slope(rows_of_groups: Sequence[Mapping[str, Level]]) -> Weights:
@@ -96,13 +99,7 @@ def retained_attacks(block: Table | Figure) -> list[str]:
     return list(dict.fromkeys(one.metric for one in columns if one.statistic == RETAINED))
 
 
-def _difference(found: Mapping[str, Mapping[str, Level]], first: Level, other: Level) -> Weights:
-    pairs = []
-    for rows in found.values():
-        by_level = {level: name for name, level in rows.items()}
-        if first in by_level and other in by_level:
-            pairs.append((by_level[other], by_level[first]))
-    weights: Weights = {}
-    for high, low in pairs:
-        weights |= {high: 1 / len(pairs), low: -1 / len(pairs)}
-    return weights
+def _difference(pairs: Sequence[tuple[str, str]]) -> Weights:
+    """Return the weights of the mean difference of pairs of rows."""
+    highs = {high: 1 / len(pairs) for high, _ in pairs}
+    return highs | {low: -1 / len(pairs) for _, low in pairs}

@@ -128,16 +128,21 @@ def test_a_factor_influences_or_not(monkeypatch, per_doubling, state):
     assert found.parts[0].ours == pytest.approx(100 * per_doubling, abs=1e-6)
 
 
-def test_words_are_compared_with_the_first_one():
+def test_words_are_compared_with_the_first_one_of_their_group():
     rows = {
         "a": Row("r", "p", group="x", level="crop"),
         "b": Row("r", "p", group="x", level="colour"),
         "c": Row("r", "p", group="y", level="crop"),
         "d": Row("r", "p", group="y", level="colour"),
         "e": Row("r", "p"),
+        "f": Row("r", "p", group="z", level="blur"),
+        "g": Row("r", "p", group="z", level="colour"),
     }
     found = factors.comparisons(Table("T", COLUMNS, rows))
-    assert found == {"colour against crop": {"a": -0.5, "b": 0.5, "c": -0.5, "d": 0.5}}
+    assert found == {
+        "colour against crop": {"a": -0.5, "b": 0.5, "c": -0.5, "d": 0.5},
+        "colour against blur": {"f": -1.0, "g": 1.0},
+    }
 
 
 def test_signs_are_exchanged_in_all_ways():
