@@ -144,18 +144,12 @@ def row_values(study: Study, table: Table | Figure, frame: list[Result]) -> list
         [_value(study, *one) for one in zip(cells, of_cells, verdict, strict=True)]
         for cells, of_cells, verdict in zip(columns, spreads, judged, strict=True)
     ]
-    labels = [(name, measured[0].cell) for name, measured in rows.items()]
+    labels = [(name, measured[0].cell, table.rows[name]) for name, measured in rows.items()]
     return [
-        RowValues(
-            name,
-            cell.label,
-            cell.entry,
-            cell.probe,
-            cells,
-            table.rows[name].level,
-            table.rows[name].group,
+        RowValues(name, cell.label, cell.entry, cell.probe, cells, row.level, row.group)
+        for (name, cell, row), cells in zip(
+            labels, zip(*cells_of_columns, strict=True), strict=True
         )
-        for (name, cell), cells in zip(labels, zip(*cells_of_columns, strict=True), strict=True)
     ]
 
 
