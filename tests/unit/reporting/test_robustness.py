@@ -114,7 +114,12 @@ def test_an_advantage_narrows_by_half(monkeypatch, linear, tuned, state, seeds, 
 
 @pytest.mark.parametrize(
     ("per_doubling", "state"),
-    [(0.05, "influences"), (-0.05, "influences"), (0.0, "no relevant influence")],
+    [
+        (0.05, "influences"),
+        (-0.05, "influences"),
+        (0.0, "no relevant influence"),
+        (0.005, "no relevant influence"),  # there is one, but it is too small to matter
+    ],
 )
 def test_a_factor_influences_or_not(monkeypatch, per_doubling, state):
     rows = {
