@@ -73,6 +73,8 @@ def load_encoder(folder: str | Path, *, device: str = "cpu") -> Encoder:
     elif source.stage == "pretrain":
         run = source.spec["run"]
         options, classified = run["encoder"], run["method"]["kind"] == "supervised"
+        if classified and source is not record:  # tuned without its classifier
+            options, classified = {**options, "hidden": None}, False
     else:
         raise ArtifactError(f"{folder}: expected a pretrain job, found {source.stage}")
     encoder = restore_encoder(

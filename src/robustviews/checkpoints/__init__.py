@@ -1,6 +1,6 @@
 """Checkpoints of other programs as encoders: reading, recognising, normalising, downloading."""
 
-from robustviews.checkpoints.catalogue import CATALOGUE, Published
+from robustviews.catalogue import CATALOGUE, Published
 from robustviews.checkpoints.downloading import check, download
 from robustviews.checkpoints.errors import CheckpointError
 from robustviews.checkpoints.finding import find

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from robustviews.checkpoints import catalogue, downloading, normalisations
+from robustviews import catalogue
+from robustviews.checkpoints import downloading, normalisations
 from robustviews.checkpoints.errors import CheckpointError
 from robustviews.checkpoints.finding import find
 from robustviews.checkpoints.found import Found, finite_float

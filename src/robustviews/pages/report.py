@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from robustviews.artifacts import Record
     from robustviews.provenance.audit import Audit
     from robustviews.provenance.findings import State
-    from robustviews.reporting.claims import Outcome
+    from robustviews.reporting.outcomes import Outcome
     from robustviews.reporting.results import Result
     from robustviews.study.columns import Column
     from robustviews.study.schema import Study

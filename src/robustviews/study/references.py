@@ -14,6 +14,7 @@ from robustviews.sanity import Stepwise, leapt, unreached
 from robustviews.study import evaluation_sets, plan
 from robustviews.study.claims import check_claims
 from robustviews.study.columns import CLEAN, FORM, HALVING, MINUTES, RETAINED, Column
+from robustviews.study.factors import check_levels
 from robustviews.study.imported import check_imported, check_row
 from robustviews.study.located import LocatedDict, show
 from robustviews.study.problems import Place, Problems, nearest
@@ -224,7 +225,8 @@ class _Checker:
                 place, measure
             ):
                 columns.append((measure.dataset, measure.metric))
-            if measure.statistic and isinstance(table, Figure):
+            drawn = RETAINED if table.kind == "factor" else ""
+            if isinstance(table, Figure) and measure.statistic not in ("", drawn):
                 message = f"`{measure.statistic}` is a column of tables; draw single radii"
                 self._add(place, message)
         self._check_kind(table, columns, node)
@@ -237,6 +239,9 @@ class _Checker:
     ) -> None:
         """Report a figure without a column that its kind needs, for each data set."""
         if isinstance(table, Table):
+            return
+        if table.kind == "factor":
+            check_levels(table, node, node.at["kind"], self._add)
             return
         needed = {"tradeoff": CLEAN, "cost": MINUTES}.get(table.kind)
         for dataset in dict.fromkeys(dataset for dataset, _ in columns):
@@ -274,7 +279,7 @@ class _Checker:
     @staticmethod
     def _lacks(run: Run, probe: Probe) -> bool:
         """Return whether a probe reads a pre-feature that the encoder of a run does not have."""
-        alone = run.encoder.hidden is None and run.method.own_projector
+        alone = run.method.supervised or (run.encoder.hidden is None and run.method.own_projector)
         return alone and probe.trained and probe.feature == "prefeature"
 
     def _check_published(self, row: Row, names: Sequence[str], node: LocatedDict) -> None:
@@ -304,16 +309,17 @@ class _Checker:
                 if name in self._study.datasets  # otherwise it has mistakes of its own
             ]
             self._check_datasets(row, run, trained, node)
-        if run and probe and probe.trained == run.method.supervised:
-            expected = "probe `own`" if run.method.supervised else "a trained probe"
-            message = f"run `{row.run}` needs {expected}, found `{row.probe}`"
+        if run and probe and not probe.trained and not run.method.supervised:
+            message = f"run `{row.run}` needs a trained probe, found `{row.probe}`"
             self._add(node.at["probe"], message)
         if isinstance(probe, RobustLinearProbe) and row.head_for_attack == "standard":
             message = f"`{row.probe}` is a robust head; remove this key, or name a linear probe"
             self._add(node.at["head_for_attack"], message)
         if run and probe and self._lacks(run, probe):
+            why = "supervised" if run.method.supervised else "encoder.hidden: null"
+            fix = "use feature: backbone" + ", or probe `own`" * run.method.supervised
             message = f"`{row.probe}` reads the pre-feature, which run `{row.run}` has not"
-            self._add(node.at["probe"], f"{message} (encoder.hidden: null); use feature: backbone")
+            self._add(node.at["probe"], f"{message} ({why}); {fix}")
         if probe and probe.stack > 1:
             for metric in dict.fromkeys(metric for _, metric in columns):
                 attacks = self._study.attacks
@@ -331,7 +337,8 @@ class _Checker:
                 choices = " or ".join(run.datasets)
                 message = f"run `{row.run}` is not pretrained on it; expected {choices}"
                 self._add(node.at["pretrained_on"], message)
-            if run.method.supervised and any(one != row.pretrained_on for one, _ in columns):
+            own = row.probe == "own"
+            if own and any(one != row.pretrained_on for one, _ in columns):
                 message = "a classifier of its own data set has no probe on another one"
                 self._add(node.at["pretrained_on"], message)
             return

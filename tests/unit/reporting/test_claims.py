@@ -258,7 +258,12 @@ def test_a_claim_of_a_table_or_figure_is_accepted(tmp_path):
             "claims.F1.holds[0]",
             "`main` has `pgd2`; did",
         ),
-        ("[free > own]", "[]", "claims.F1.holds", "expected at least one inequality"),
+        (
+            "[free > own]",
+            "[]",
+            "claims.F1.holds",
+            "expected one of holds, most, influences, found none",
+        ),
         ("says: words, ", "", "claims.F1.says", "this key is missing"),
         ("F1:", "F 1:", "claims.F 1", "not a usable name"),
     ],

@@ -14,6 +14,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure as Drawing
 
 from robustviews.reporting.figures.charts import bars, cost, tradeoff
+from robustviews.reporting.figures.factor import factor
 from robustviews.reporting.figures.radius import radius
 from robustviews.reporting.figures.style import GREY, STYLE, to_png, to_svg
 from robustviews.reporting.figures.trainings import (
@@ -34,6 +35,7 @@ FIGURES: dict[str, Callable[[list[RowValues], str], Drawing]] = {
     "tradeoff": tradeoff,
     "cost": cost,
     "radius": radius,
+    "factor": factor,
 }
 
 __all__ = [

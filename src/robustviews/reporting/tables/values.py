@@ -108,13 +108,15 @@ class CellValue:
 
 @dataclass(frozen=True)
 class RowValues:
-    """One row of a table or group of a figure."""
+    """One row of a table or group of a figure; `level` and `group` are those of the study."""
 
     name: str
     label: str
     entry: str
     probe: str
     cells: tuple[CellValue, ...]
+    level: float | str | None = None
+    group: str = ""
 
 
 def row_values(study: Study, table: Table | Figure, frame: list[Result]) -> list[RowValues]:
@@ -142,10 +144,12 @@ def row_values(study: Study, table: Table | Figure, frame: list[Result]) -> list
         [_value(study, *one) for one in zip(cells, of_cells, verdict, strict=True)]
         for cells, of_cells, verdict in zip(columns, spreads, judged, strict=True)
     ]
-    labels = [(name, measured[0].cell) for name, measured in rows.items()]
+    labels = [(name, measured[0].cell, table.rows[name]) for name, measured in rows.items()]
     return [
-        RowValues(name, cell.label, cell.entry, cell.probe, cells)
-        for (name, cell), cells in zip(labels, zip(*cells_of_columns, strict=True), strict=True)
+        RowValues(name, cell.label, cell.entry, cell.probe, cells, row.level, row.group)
+        for (name, cell, row), cells in zip(
+            labels, zip(*cells_of_columns, strict=True), strict=True
+        )
     ]
 
 
