@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PADDING = "padding"  # of the stem: the only option that weights do not imply, so kept beside them
+_PLACES = (":backbone.", ":backbone.vit.")  # of backbones in files of this project
 _OWN = ("backbone.", "prefeature.", "projector.", "classifier.")
 
 
@@ -147,7 +148,7 @@ def _imported(
 
 def _own_heads(contents: Contents, found: Found) -> dict[str, Tensor]:
     """Return pre-feature and projector, or classifier, of a file of this project; else nothing."""
-    if contents.container != "safetensors" or found.place != ":backbone.":
+    if contents.container != "safetensors" or found.place not in _PLACES:
         return {}
     if not all(name.startswith(_OWN) for name in contents.tree):
         return {}
