@@ -12,7 +12,7 @@ from typing import Any
 Record = dict[str, Any]
 RESULTS = Path(__file__).parent / "results"
 ORDER = ("step", "augmentation", "coding_rate", "precision", "evaluation", "scaling")
-ORDER += ("profile_step", "ranks")
+ORDER += ("profile_step", "methods", "ranks")
 PARTS = ("data", "forward", "loss", "backward", "optimizer", "perturbation")
 
 

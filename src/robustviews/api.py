@@ -73,6 +73,8 @@ def load_encoder(folder: str | Path, *, device: str = "cpu") -> Encoder:
     elif source.stage == "pretrain":
         run = source.spec["run"]
         options, classified = run["encoder"], run["method"]["kind"] == "supervised"
+        if classified and source is not record:  # tuned without its classifier
+            options, classified = {**options, "hidden": None}, False
     else:
         raise ArtifactError(f"{folder}: expected a pretrain job, found {source.stage}")
     encoder = restore_encoder(
@@ -93,7 +95,7 @@ def import_checkpoint(
     sha256: str | None = None,
     device: str = "cpu",
 ) -> Encoder:
-    """Return the residual network in a checkpoint of another program, in eval mode and frozen.
+    """Return the network in a checkpoint of another program, in eval mode and frozen.
 
     Args:
         path: file of `torch.save`, or safetensors; nothing in it is executed.

@@ -17,6 +17,7 @@ from torch.nn.utils import fusion
 from robustviews import finite
 from robustviews.machine import runtime
 from robustviews.resnet import BACKBONES, Layout, Normalisation, ResNet
+from robustviews.vit import WIDTHS, VisionTransformer
 
 Feature = Literal["prefeature", "backbone"]
 
@@ -33,7 +34,7 @@ class Encoder(nn.Module):
 
     def __init__(
         self,
-        backbone: ResNet,
+        backbone: ResNet | VisionTransformer,
         *,
         hidden: int | None,
         projection: int,
@@ -119,7 +120,9 @@ class Encoder(nn.Module):
 
 
 def build_encoder(
-    backbone: Literal["resnet18", "resnet34", "resnet50", "resnet101"] = "resnet18",
+    backbone: Literal[
+        "resnet18", "resnet34", "resnet50", "resnet101", "vit_small", "vit_base"
+    ] = "resnet18",
     *,
     width: int = 64,
     stem: Literal["cifar", "imagenet"] = "cifar",
@@ -128,13 +131,14 @@ def build_encoder(
     hidden: int | None = 4096,
     projection: int = 1024,
     layout: Layout = "channels_last",
+    heads: int | None = None,
     classes: int | None = None,
     seed: int = 0,
 ) -> Encoder:
     """Build an encoder with reproducible initial weights.
 
     Args:
-        backbone: name in `BACKBONES`.
+        backbone: name in `resnet.BACKBONES` or `vit.WIDTHS`.
         width: channels of the first stage; 64 is the standard network.
         stem: `cifar` is a 3x3 stride-1 convolution without max-pooling, `imagenet` 7x7 stride 2
             with it.
@@ -145,31 +149,35 @@ def build_encoder(
             alone.
         projection: dimension of the projections.
         layout: memory format of weights and activations; only rounding depends on it.
+        heads: attention heads of a transformer; None for those of timm and DINO. A transformer
+            ignores width, stem, padding and layout.
         classes: if given, build a supervised network (backbone and classifier) instead.
         seed: seed of the initial weights; the global generator is not changed.
 
     Returns:
         An encoder in train mode on the CPU.
     """
-    block, depths = BACKBONES[backbone]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        resnet = ResNet(
-            block,
-            depths,
-            width=width,
-            stem=stem,
-            padding=padding,
-            normalise=normalise,
-            layout=layout,
-        )
-        encoder = Encoder(resnet, hidden=hidden, projection=projection, classes=classes)
+        network: ResNet | VisionTransformer
+        if backbone in WIDTHS:
+            network = VisionTransformer(backbone, heads=heads, normalise=normalise)
+        else:
+            network = ResNet(
+                *BACKBONES[backbone],
+                width=width,
+                stem=stem,
+                padding=padding,
+                normalise=normalise,
+                layout=layout,
+            )
+        encoder = Encoder(network, hidden=hidden, projection=projection, classes=classes)
         for module in encoder.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
     for parameter in encoder.parameters():
         if parameter.dim() == 4:  # convolutions: faster with images of the same layout
-            parameter.data = parameter.data.contiguous(memory_format=resnet.memory_format)
+            parameter.data = parameter.data.contiguous(memory_format=network.memory_format)
     return encoder
 
 

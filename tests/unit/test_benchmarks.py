@@ -14,6 +14,8 @@ from benchmarks import (
     coding_rate,
     estimate,
     evaluation,
+    learning,
+    methods,
     parts,
     precision,
     profile_step,
@@ -30,6 +32,9 @@ from benchmarks.ours import OurStep
 from benchmarks.published import PublishedStep
 from benchmarks.recipe import Recipe, random_images
 from robustviews import losses
+from robustviews.encoder import build_encoder
+from robustviews.methods import METHODS, Batch
+from robustviews.network import build_network
 
 CPU = torch.device("cpu")
 TINY = Recipe(batch=4, crops=3, replays=2, size=8, hidden=16, projection=8)
@@ -208,3 +213,25 @@ def test_an_estimate_is_shown_beside_what_each_rule_and_the_whole_took(tmp_path)
     assert ["pretrain", "1", "min", "20", "s", "40", "s", "2.00"] in shown
     assert shown[-1][-1] == "0.50"
     assert next(words for words in shown if words[0] == "table")[-1] == "-"
+
+
+def test_a_method_learns_if_its_loss_falls_nothing_collapses_and_features_beat_pixels():
+    good = learning.Learned("SimCLR", 2.0, 1.0, 0.9, 0.5, 0.4)
+    assert good.passes
+    for wrong in ({"last": 2.5}, {"spread": 0.2}, {"features": 0.3}):
+        assert not good._replace(**wrong).passes
+    assert good._replace(spread=None).passes
+    (row,) = learning.markdown("work", [good]).splitlines()[2:]
+    assert row == "| SimCLR | 2.000 | 1.000 | 0.90 | 50.0 | 40.0 | yes |"
+
+
+def test_other_programs_lose_the_same_on_the_outputs_of_our_network():
+    pytest.importorskip("lightly", reason="uv pip install --no-deps lightly")
+    views = torch.rand(2, 8, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    batch = Batch(views[0], views, torch.zeros(8, dtype=torch.int64))
+    for name, options in methods.OPTIONS.items():
+        method = METHODS[name](**options)
+        net = build_network(build_encoder(width=4, hidden=None), method).train()
+        ours = method.train_loss(net, batch, views[1]).item()
+        for loss in methods.rivals(name, method)[0].values():
+            assert loss(net, batch).item() == pytest.approx(ours, rel=1e-4, abs=1e-5)

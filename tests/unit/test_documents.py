@@ -52,6 +52,15 @@ def test_every_page_is_in_the_menu_of_the_manual():
         assert re.search(rf"[ -]{page.name}$", menu, re.M), page.name
 
 
+def test_paths_in_documents_exist():
+    folders = "|".join(path.name for path in ROOT.iterdir() if path.is_dir())
+    for document in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS.glob("*.md")):
+        text = document.read_text(encoding="utf-8")
+        for path in re.findall(rf"`((?:{folders})/[\w./-]+)`", text):
+            made = path.startswith(("results/", "data/", "studies/mine", ".snakemake/"))
+            assert made or (ROOT / path).exists(), f"{document.name}: {path}"
+
+
 def test_version_citation_and_changelog_agree():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     version, date = re.findall(r"^## (\d+\.\d+\.\d+) - (\S+)$", CHANGELOG, re.M)[0]

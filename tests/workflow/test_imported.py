@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 
 import pytest
@@ -104,6 +105,7 @@ def test_a_study_of_imported_encoders_alone_has_a_report_without_curves_and_view
     results = copy.folder / "results/brought"
     page = (results / "report.html").read_text(encoding="utf-8")
     assert "Adversarial images" in page
+    assert set(re.findall(r'href="#([^"]+)"', page)) <= set(re.findall(r' id="([^"]+)"', page))
     assert "Example views" not in page
     assert not (results / "training").exists()
     assert {path.name for path in (results / "examples").iterdir()} == {

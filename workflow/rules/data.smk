@@ -8,6 +8,7 @@ rule data:
         "logs/data/{prepared}.log",
     # Before any training: it may find that a data set is missing, or too small.
     priority: 20
+    threads: request("cores", "data")
     resources:
         mem_mb=request("mem_mb", "data"),
         runtime=request("runtime", "data"),

@@ -3,6 +3,7 @@
 from robustviews.artifacts.files import (
     RECORD,
     ArtifactError,
+    array_again,
     atomic,
     atomic_folder,
     new_array,
@@ -29,6 +30,7 @@ __all__ = [
     "ArtifactError",
     "Record",
     "Start",
+    "array_again",
     "atomic",
     "atomic_folder",
     "commit",

@@ -69,16 +69,26 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path, *, resumes: bool = False) -> Iterator[Path]:
     """Yield a temporary folder; move its files to the folder `path` when the block succeeds.
 
     The record comes last: it covers the other files with checksums.
+
+    Args:
+        path: the folder.
+        resumes: keep the temporary folder if the block does not succeed, and yield it again.
     """
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        if resumes:
+            temporary = path.parent / f".{path.name}.partial"
+            temporary.mkdir(exist_ok=True)
+        else:
+            temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        keep = resumes
         try:
             yield temporary
+            keep = False
             path.mkdir(exist_ok=True)
             files = sorted(temporary.iterdir(), key=lambda file: file.name == RECORD)
             for file in files:
@@ -90,7 +100,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             _sync(path)
             _sync(path.parent)
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            if not keep:
+                shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -191,6 +202,17 @@ def new_array(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> np
         with path.open("r+b") as file:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     return array
+
+
+def array_again(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
+    """Return an array that an interrupted process began to fill; a new one if there is none."""
+    import numpy as np
+
+    with contextlib.suppress(OSError, ValueError, EOFError):
+        array: np.ndarray = np.load(path, mmap_mode="r+", allow_pickle=False)
+        if array.shape == shape and array.dtype == dtype:
+            return array
+    return new_array(path, shape, dtype)
 
 
 def write_tensors(

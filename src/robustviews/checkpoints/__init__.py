@@ -1,13 +1,14 @@
 """Checkpoints of other programs as encoders: reading, recognising, normalising, downloading."""
 
-from robustviews.checkpoints.catalogue import CATALOGUE, Published
+from robustviews.catalogue import CATALOGUE, Published
 from robustviews.checkpoints.downloading import check, download
 from robustviews.checkpoints.errors import CheckpointError
-from robustviews.checkpoints.finding import Found, find
+from robustviews.checkpoints.finding import find
+from robustviews.checkpoints.found import Found
 from robustviews.checkpoints.importing import Imported, bring
 from robustviews.checkpoints.naming import shown
 from robustviews.checkpoints.normalisations import NORMALISATIONS, name_of
-from robustviews.checkpoints.reading import Contents, read
+from robustviews.checkpoints.reading import Contents, read, recognise
 
 __all__ = [
     "CATALOGUE",
@@ -23,5 +24,6 @@ __all__ = [
     "find",
     "name_of",
     "read",
+    "recognise",
     "shown",
 ]

@@ -1,4 +1,4 @@
-"""Find a residual network in nested mappings of tensors, whatever its names begin with.
+"""Find the network in nested mappings of tensors, whatever its names begin with.
 
 A key that ends in `conv1.weight`, outside of a block, is the stem of a candidate. A candidate
 counts only if every name of a supported network exists beside it, with its shape, and no further
@@ -9,30 +9,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from robustviews.checkpoints import naming
+from robustviews.checkpoints import naming, transformers
 from robustviews.checkpoints.errors import CheckpointError
-from robustviews.checkpoints.layouts import Layout, layout_of
-from robustviews.checkpoints.normalisations import Normalisation
+from robustviews.checkpoints.found import Found, Stem, Table, finite_float, inside
+from robustviews.checkpoints.layouts import layout_of
 from robustviews.resnet import BACKBONES, ResNet
 
-Stem = Literal["cifar", "imagenet"]
 _STEMS: dict[tuple[int, ...], Stem] = {(3, 3): "cifar", (7, 7): "imagenet"}
 _COUNTER = "num_batches_tracked"  # of no effect here, and absent from old files
 _STATISTICS = ("running_mean", "running_var")
-
-
-class Table(NamedTuple):
-    """A mapping of names to tensors, and the keys of the mappings around it."""
-
-    keys: tuple[str, ...]
-    tensors: dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -59,35 +51,6 @@ class Candidate:
         return self.table.tensors.get(self.names.get(name, ""))
 
 
-@dataclass(frozen=True)
-class Found:
-    """A network in a file.
-
-    Attributes:
-        backbone: name in `resnet.BACKBONES`.
-        width: channels of the first stage.
-        stem: `cifar` or `imagenet`.
-        place: where it was: `tables:prefix`.
-        layout: program that wrote the file.
-        weights: all weights of `resnet.ResNet`, by name, in float32.
-        matched: how many of the weights came from the file; the others are counters, set to 0.
-        head: weight and bias of a trained classifier `fc`, or None.
-        inside: mean and std by which the network itself normalises, or None.
-        dropped: what else the file holds, in groups.
-    """
-
-    backbone: str
-    width: int
-    stem: Stem
-    place: str
-    layout: Layout
-    weights: dict[str, Tensor]
-    matched: int
-    head: tuple[Tensor, Tensor] | None = None
-    inside: Normalisation | None = None
-    dropped: list[str] = field(default_factory=list)
-
-
 def find(
     tree: Any,  # noqa: ANN401  # what a file holds
     weights: str | None = None,
@@ -109,7 +72,10 @@ def find(
     fits = [(candidate, _architectures(candidate)) for candidate in candidates]
     whole = [(candidate, names[0]) for candidate, names in fits if names]
     if not whole:
-        raise CheckpointError(_no_network(tables, candidates))
+        transformer = transformers.find(tables, tree, weights, classifier=classifier)
+        if transformer is None:
+            raise CheckpointError(_no_network(tables, candidates))
+        return transformer
     number = naming.choose([(each.table.keys, each.prefix) for each, _ in whole], weights)
     chosen, backbone = whole[number]
     everything = {name for table in tables for name in table.tensors} | set(_keys(tree))
@@ -129,7 +95,7 @@ def find(
         weights=_weights(chosen, expected),
         matched=sum(chosen.tensor(name) is not None for name in expected),
         head=head,
-        inside=_inside(chosen),
+        inside=inside(chosen.tensor),
         dropped=naming.groups(
             (each for each in chosen.table.tensors if each not in used), chosen.prefix
         )
@@ -211,9 +177,9 @@ def _no_network(tables: list[Table], candidates: list[Candidate]) -> str:
     if not names:
         return f"holds no tensors by name; expected the weights of {_supported()}"
     if not candidates:
-        transformer = [name for name in names if re.search(r"(cls_token|patch_embed\.)", name)]
-        kind = f"a vision transformer ({transformer[0]})" if transformer else "another network"
-        return f"{kind}; expected {_supported()}; its first tensors: {', '.join(names[:3])}"
+        first = ", ".join(names[:3])
+        expected = f"expected {_supported()}; import a checkpoint of one of these"
+        return f"another network; {expected}; its first tensors: {first}"
     lines = [
         (sum(map(len, differences)), backbone, candidate, differences)
         for candidate in candidates
@@ -243,12 +209,14 @@ def _nearly(place: str, backbone: str, differences: tuple[list[str], list[str], 
     parts = [f"{len(names)} {kind}, such as {names[0]}" for kind, names in kinds.items() if names]
     return (
         f"another or an incomplete network at {place}; expected {_supported()}, nearest is "
-        f"{backbone}: {'; '.join(parts)}"
+        f"{backbone}: {'; '.join(parts)}; save the whole state dict, or import another checkpoint"
     )
 
 
 def _supported() -> str:
-    return ", ".join(name.replace("resnet", "ResNet-") for name in BACKBONES)
+    return (
+        ", ".join(name.replace("resnet", "ResNet-") for name in BACKBONES) + ", ViT-S/16, ViT-B/16"
+    )
 
 
 def _weights(candidate: Candidate, expected: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
@@ -263,16 +231,6 @@ def _weights(candidate: Candidate, expected: dict[str, tuple[int, ...]]) -> dict
     return weights
 
 
-def finite_float(tensor: Tensor, name: str) -> Tensor:
-    """Return finite values in float32, or raise CheckpointError that names the tensor."""
-    if not tensor.is_floating_point():
-        raise CheckpointError(f"{name}: expected floating-point numbers, found {tensor.dtype}")
-    values = tensor.detach().float().clone(memory_format=torch.contiguous_format)
-    if not values.isfinite().all():
-        raise CheckpointError(f"{name}: NaN or infinite weights; the training failed, or the file")
-    return values
-
-
 def _head(candidate: Candidate) -> tuple[Tensor, Tensor] | None:
     """Return weight and bias of a layer `fc`; None without one, and for a projector `fc.0...`."""
     weight, bias = candidate.tensor("fc.weight"), candidate.tensor("fc.bias")
@@ -284,21 +242,6 @@ def _head(candidate: Candidate) -> tuple[Tensor, Tensor] | None:
         return None
     names = candidate.names
     return finite_float(weight, names["fc.weight"]), finite_float(bias, names["fc.bias"])
-
-
-def _inside(candidate: Candidate) -> Normalisation | None:
-    """Return mean and std that the network keeps, rounded to the digits that were typed."""
-    for word in ("normalise", "normalize"):
-        mean, std = (candidate.tensor(f"{word}.{part}") for part in ("mean", "std"))
-        if mean is not None and std is not None and mean.numel() == std.numel() == 3:
-            values = [[round(v, 6) for v in t.flatten().tolist()] for t in (mean, std)]
-            if not (mean.isfinite().all() and std.isfinite().all() and std.min() > 0):
-                raise CheckpointError(
-                    f"{candidate.names[f'{word}.std']}: no mean and std: {values}"
-                )
-            (r, g, b), (dr, dg, db) = values
-            return (r, g, b), (dr, dg, db)
-    return None
 
 
 def _used(candidate: Candidate, backbone: str, head: bool) -> set[str]:

@@ -8,18 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from robustviews.checkpoints import catalogue, downloading, normalisations
+from robustviews import catalogue
+from robustviews.checkpoints import downloading, normalisations
 from robustviews.checkpoints.errors import CheckpointError
-from robustviews.checkpoints.finding import Found, find, finite_float
+from robustviews.checkpoints.finding import find
+from robustviews.checkpoints.found import Found, finite_float
 from robustviews.checkpoints.normalisations import NORMALISATIONS, Normalisation
-from robustviews.checkpoints.reading import Contents, read
+from robustviews.checkpoints.reading import Contents, read, recognise
 from robustviews.encoder import Encoder, build_encoder, load_strictly
 from robustviews.resnet import Normalise
+from robustviews.vit import TransformerError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 PADDING = "padding"  # of the stem: the only option that weights do not imply, so kept beside them
+_PLACES = (":backbone.", ":backbone.vit.")  # of backbones in files of this project
 _OWN = ("backbone.", "prefeature.", "projector.", "classifier.")
 
 
@@ -99,6 +103,8 @@ def bring(
     Raises:
         CheckpointError: the file is no checkpoint of a supported network, or does not tell all.
     """
+    if path.is_file():
+        recognise(path)  # before a large file is hashed
     digest = downloading.check(path, sha256)
     contents = read(path)
     try:
@@ -142,7 +148,7 @@ def _imported(
 
 def _own_heads(contents: Contents, found: Found) -> dict[str, Tensor]:
     """Return pre-feature and projector, or classifier, of a file of this project; else nothing."""
-    if contents.container != "safetensors" or found.place != ":backbone.":
+    if contents.container != "safetensors" or found.place not in _PLACES:
         return {}
     if not all(name.startswith(_OWN) for name in contents.tree):
         return {}
@@ -162,8 +168,11 @@ def _buffers(normalise: Normalisation | None) -> dict[str, Tensor]:
 
 def _check_whole(imported: Imported) -> None:
     """Raise CheckpointError unless the weights are exactly those of the encoder."""
-    with torch.device("meta"):
-        network = build_encoder(**imported.options, classes=imported.classes)
+    try:
+        with torch.device("meta"):
+            network = build_encoder(**imported.options, classes=imported.classes)
+    except TransformerError as error:
+        raise CheckpointError(str(error)) from None
     expected = {name: value.shape for name, value in network.state_dict().items()}
     actual = {name: value.shape for name, value in imported.weights.items()}
     differing = sorted({name for name, _ in expected.items() ^ actual.items()})
@@ -190,8 +199,11 @@ def _settle(
         raise CheckpointError("; ".join(unknown))
     assert not isinstance(normalisation, str)
     assert not isinstance(pad, str)
-    options: dict[str, Any] = {"backbone": found.backbone, "width": found.width}
-    options |= {"stem": found.stem, "normalise": normalisation[0]}
+    options: dict[str, Any] = {"backbone": found.backbone, "normalise": normalisation[0]}
+    if found.heads is None:
+        options |= {"width": found.width, "stem": found.stem}
+    else:
+        options |= {"heads": found.heads}
     origins = {"normalise": normalisation[1]}
     if pad is not None:
         options[PADDING], origins[PADDING] = pad

@@ -55,6 +55,9 @@ class Contents(NamedTuple):
     metadata: dict[str, str]
 
 
+Reader = Callable[[Path], Contents]
+
+
 def read(path: Path) -> Contents:
     """Read a checkpoint; nothing from the file is executed.
 
@@ -63,17 +66,30 @@ def read(path: Path) -> Contents:
             tensors and plain values.
     """
     try:
-        with path.open("rb") as file:
-            head = file.read(512)
-        for fits, reader in _READERS:
-            if fits(head):
-                return reader(path)
+        return recognise(path)(path)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from None
-    shown = head[:8].hex(" ") or "nothing"
+
+
+def recognise(path: Path) -> Reader:
+    """Return what reads a checkpoint, from its first bytes, however large the file is.
+
+    Raises:
+        CheckpointError: no checkpoint, or one that is not read.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(512)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from None
+    for fits, reader in _READERS:
+        if fits(head) and isinstance(reader, str):
+            raise CheckpointError(f"{path}: {reader}")
+        if fits(head) and not isinstance(reader, str):
+            return reader
     raise CheckpointError(
         f"{path}: no checkpoint: expected a file of torch.save or safetensors, found a file that "
-        f"begins with {shown}; see: file {shlex.quote(str(path))}"
+        f"begins with {head[:8].hex(' ')}; see: file {shlex.quote(str(path))}"
     )
 
 
@@ -164,41 +180,34 @@ def _refusal(path: Path, message: str) -> str:
     )
 
 
-def _refuse(text: str) -> Callable[[Path], Contents]:
-    def refuse(path: Path) -> Contents:
-        raise CheckpointError(f"{path}: {text}")
-
-    return refuse
-
-
 _RESAVE = (
     "if you trust its source, load it as its authors do, and save the weights under torchvision's "
     "names with torch.save"
 )
 
-# How the first bytes of a file look, and what reads it.
-_READERS: tuple[tuple[Callable[[bytes], bool], Callable[[Path], Contents]], ...] = (
+# How the first bytes of a file look, and what reads it or why nothing does.
+_READERS: tuple[tuple[Callable[[bytes], bool], Reader | str], ...] = (
     # Safetensors begin with a length, whose first byte may be that of any other file.
     (lambda head: head[4:9] == b"\0\0\0\0{", _safetensors),
-    (lambda head: not head, _refuse(f"empty; {_AGAIN}")),
+    (lambda head: not head, f"empty; {_AGAIN}"),
     (
         lambda head: head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"),
-        _refuse("a web page (HTML), not the file; follow the link on that page to the file"),
+        "a web page (HTML), not the file; follow the link on that page to the file",
     ),
     (
         lambda head: head.startswith(b"version https://git-lfs"),
-        _refuse("a Git LFS pointer, not the file; get the file with: git lfs pull"),
+        "a Git LFS pointer, not the file; get the file with: git lfs pull",
     ),
     (lambda head: head.startswith(b"PK"), _zip),
     (lambda head: head.startswith(_LEGACY), _legacy),
     (
         lambda head: head.startswith(b"\x80"),
-        _refuse(f"a plain pickle, no file of torch.save, and not opened; {_RESAVE}"),
+        f"a plain pickle, no file of torch.save, and not opened; {_RESAVE}",
     ),
     (
         lambda head: (
             head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ")) or head[257:262] == b"ustar"
         ),
-        _refuse("a compressed file or archive; unpack it and import the checkpoint in it"),
+        "a compressed file or archive; unpack it and import the checkpoint in it",
     ),
 )

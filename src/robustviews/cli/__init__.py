@@ -60,7 +60,7 @@ def _run(arguments: list[str] | None) -> int:
 
 def check(options: argparse.Namespace) -> int:
     """Validate study files; report all mistakes of all files at once."""
-    from robustviews.study import enough, plan
+    from robustviews.study import enough, imported, plan
     from robustviews.workflow import dvc
 
     status = 0
@@ -86,6 +86,8 @@ def check(options: argparse.Namespace) -> int:
         )
         for name, (finding, fix) in enough.missing(study).items():
             sys.stdout.write(f"{path}: datasets.{name}: not here yet: {finding}; {fix}\n")
+        for text in imported.missing(study.encoders):
+            sys.stdout.write(f"{path}: {text}\n")
     return status
 
 

@@ -73,7 +73,7 @@ def _published(name: str) -> Published:
 
 def _downloaded(name: str, published: Published) -> Path:
     """Return the path of a published file, downloaded if its address is known, and pinned."""
-    from robustviews.checkpoints import check, download
+    from robustviews.checkpoints import check, download, recognise
 
     path = DOWNLOADS / "checkpoints" / name / Path(published.file).name
     terms = published.licence or "none stated"
@@ -85,6 +85,7 @@ def _downloaded(name: str, published: Published) -> Path:
             )
         sys.stderr.write(f"{published.address} (licence: {terms})\n")
         download(published.address, path)
+    recognise(path)  # what is no checkpoint must not be pinned
     check(path, published.sha256 or None, pin=True)
     return path
 
@@ -116,8 +117,9 @@ def _summary(
     total = len(found.weights)
     counters = f"; {total - found.matched} counters set to 0" if found.matched < total else ""
     head = "none" if imported.classes is None else f"{imported.classes} classes, from the file"
+    details = f"stem {found.stem}" if found.heads is None else f"{found.heads} attention heads"
     lines = {
-        "encoder": f"{folder}: {found.backbone}, width {found.width}, stem {found.stem}",
+        "encoder": f"{folder}: {found.backbone}, width {found.width}, {details}",
         "container": imported.container,
         "layout": f"{found.layout.name}, at {shown(found.place)}",
         "matched": f"{found.matched} of {total} names{counters}",

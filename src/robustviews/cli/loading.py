@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from robustviews.datasets import Images
 
+_CLASSIFIER = "classifier."  # of a supervised network
+
 
 class Split(NamedTuple):
     """One split of a prepared data set, with memory-mapped images."""
@@ -44,9 +46,17 @@ def load_split(job: Job) -> Split:
 
 
 def load_weights(job: Job, file: str) -> dict[str, Tensor] | None:
-    """Return the weights that a job reads from `ENCODER` or `HEAD`; None without such an input."""
+    """Return the weights that a job reads from `ENCODER` or `HEAD`; None without such an input.
+
+    A job that trains or attacks another head on a supervised network leaves out its classifier.
+    """
     path = _inputs(job).get(file)
-    return None if path is None else artifacts.read_tensors(path)
+    if path is None:
+        return None
+    weights = artifacts.read_tensors(path)
+    if file == folders.ENCODER and job.arguments.get("supervised") is False:
+        weights = {name: one for name, one in weights.items() if not name.startswith(_CLASSIFIER)}
+    return weights
 
 
 def load_heads(job: Job) -> dict[str, dict[str, Tensor]]:

@@ -24,7 +24,7 @@ from robustviews.cli.loading import (
 )
 from robustviews.cli.names import known
 from robustviews.cli.working import Work, set_up, working
-from robustviews.datasets import DataError, equal_images
+from robustviews.datasets import DataError, equal_images, shards
 from robustviews.study import Study, enough, folders, load_study, specs
 from robustviews.study.jobs import Job, completed_arguments
 from robustviews.workflow import locks
@@ -39,16 +39,22 @@ def data(options: argparse.Namespace) -> None:
     known(options.dataset, study.datasets, "data set")
     folder = folders.data_folder(study, options.dataset)
     job = Job("data", folder.name, {}, (), specs.data_spec(study, options.dataset))
-    with locks.acquire(folder, f"data {folder.name}"), artifacts.atomic_folder(folder) as into:
+    sharded = getattr(study.datasets[options.dataset], "shard_images", None) is not None
+    array = artifacts.array_again if sharded else artifacts.new_array
+    with (
+        locks.acquire(folder, f"data {folder.name}"),
+        artifacts.atomic_folder(folder, resumes=sharded) as into,
+    ):
         summary = stages.prepare(
             study.datasets[options.dataset],
-            lambda name, shape, dtype: artifacts.new_array(into / f"{name}.npy", shape, dtype),
+            lambda name, shape, dtype: array(into / f"{name}.npy", shape, dtype),
         )
         _check_enough(study, options.dataset, summary)
         # Jobs read this file, since the record's time and commit must not make them stale.
         artifacts.write_json(into / folders.SUMMARY, summary)
         equal = equal_images(into)
         _report_equal(options.dataset, equal, summary)
+        shards.discard_journals(into)
         Work(study, job, folder, started, commit).write_record(
             into,
             environment={"python": sys.version.split()[0]},

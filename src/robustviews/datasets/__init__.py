@@ -1,5 +1,6 @@
 """Data sets: how each is read, verified, split, and stored as plain arrays."""
 
+from robustviews.datasets.evaluation import EvaluationFolder
 from robustviews.datasets.kinds import DATASETS, Cifar10, Cifar100, Digits, Folder
 from robustviews.datasets.photographs import Aircraft, Flowers102, Food101, Pets, Textures
 from robustviews.datasets.protocol import Dataset
@@ -15,6 +16,7 @@ __all__ = [
     "DataError",
     "Dataset",
     "Digits",
+    "EvaluationFolder",
     "Flowers102",
     "Folder",
     "Food101",

@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from robustviews.datasets import pictures
+from robustviews.datasets import framing, pictures, shards
+from robustviews.datasets.evaluation import EvaluationFolder
 from robustviews.datasets.photographs import Aircraft, Flowers102, Food101, Pets, Textures
 from robustviews.datasets.protocol import Accuracy, Dataset
 from robustviews.datasets.sources import cifar_trouble, source_folder
@@ -144,6 +145,11 @@ class Folder:
         test: folder of the test split, within `root`.
         train_images: number to keep, in the proportions of the classes; null keeps all.
         test_images: the same for the test split.
+        store: what random crops of a training image can see. `centre_crop`: its central square.
+            `resize`: all of it, with both sides resized to `size`, which changes its proportions.
+            Test images are central squares.
+        shard_images: for large data sets, such as 4096: images that a process decodes at a time;
+            all cores take part, and an interrupted preparation resumes. null: one process.
         accuracy: as in `digits`.
     """
 
@@ -155,6 +161,8 @@ class Folder:
     test: str = "val"
     train_images: int | None = option(None, ge=1)
     test_images: int | None = option(None, ge=1)
+    store: Literal["centre_crop", "resize"] = "centre_crop"
+    shard_images: int | None = option(None, ge=1)
     accuracy: Accuracy = reporting("top1")
 
     def __post_init__(self) -> None:
@@ -193,11 +201,19 @@ class Folder:
         for split, folder in (("train", self.train), ("test", self.test)):
             files, labels = pictures.find_images(root / folder, names)
             chosen = choose(labels, requested[split], f"{root / folder}: {split}_images")
-            source = hashlib.sha256()
             kept = [files[number] for number in chosen]
-            images = pictures.decoded(kept, root / folder, self.size, source)
-            counts[split] = fill(create, split, images, labels[chosen], size=self.size)
-            hashes[folder] = f"sha256:{source.hexdigest()}"
+            squeezed = split == "train" and self.store == "resize"
+            counts[split], sha256 = shards.fill(
+                create,
+                split,
+                kept,
+                labels[chosen],
+                folder=root / folder,
+                size=self.size,
+                frame=framing.squeeze if squeezed else framing.centre,
+                shard=self.shard_images,
+            )
+            hashes[folder] = f"sha256:{sha256}"
         return {**counts, "classes": len(names), "size": self.size, "source_hashes": hashes}
 
 
@@ -215,6 +231,7 @@ DATASETS: dict[str, type[Dataset]] = {
     "cifar10": Cifar10,
     "cifar100": Cifar100,
     "folder": Folder,
+    "evaluation_folder": EvaluationFolder,
     "subset": Subset,
     "flowers102": Flowers102,
     "pets": Pets,

@@ -10,13 +10,19 @@ import difflib
 import io
 import os
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from robustviews.datasets import framing
 from robustviews.datasets.splits import DataError, Images, Labels
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Frame = Callable[["Image", int], "Image"]  # makes a square of a size from a picture
 
 # What tools for files leave beside the data, in lower case; hidden files are left out as well.
 _LITTER = {"$recycle.bin", "@eadir", "__macosx", "__pycache__", "lost+found"}
@@ -80,8 +86,22 @@ def find_images(folder: Path, names: Sequence[str]) -> tuple[list[Path], Labels]
     return files, np.array(labels, dtype=np.int64)
 
 
-def decoded(files: Iterable[Path], folder: Path, size: int, source: Any) -> Iterator[Images]:  # noqa: ANN401  # hashlib has no public type
-    """Yield the central square of each image file, (3, size, size), and hash the files.
+def decoded(
+    files: Iterable[Path],
+    folder: Path,
+    size: int,
+    source: Any,  # noqa: ANN401  # hashlib has no public type
+    *,
+    frame: Frame = framing.centre,
+) -> Iterator[Images]:
+    """Yield a square of each image file, (3, size, size), and hash the files.
+
+    Args:
+        files: image files.
+        folder: folder that a message names.
+        size: height and width, in pixels.
+        source: hash, which is given the names and contents of the files.
+        frame: makes the square, by default the central one.
 
     Raises:
         DataError: at the end, with all files that are damaged or no images.
@@ -89,7 +109,8 @@ def decoded(files: Iterable[Path], folder: Path, size: int, source: Any) -> Iter
     problems = []
     for path in files:
         try:
-            image = _decode(path, size, source)
+            pixels = frame(_read(path, source), size)
+            image = np.asarray(pixels).transpose(2, 0, 1)
         except DataError as error:
             problems.append(str(error))
             image = np.zeros((3, size, size), dtype=np.uint8)
@@ -100,7 +121,7 @@ def decoded(files: Iterable[Path], folder: Path, size: int, source: Any) -> Iter
         raise DataError(f"{folder}: replace or remove, found {len(problems)}:\n{listed}{more}")
 
 
-def _decode(path: Path, size: int, source: Any) -> Images:  # noqa: ANN401
+def _read(path: Path, source: Any) -> Image:  # noqa: ANN401
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -119,10 +140,7 @@ def _decode(path: Path, size: int, source: Any) -> Images:  # noqa: ANN401
     if alpha is not None and min(alpha.tobytes()) < 255:
         text = "transparent pixels, which look as their background does"
         raise DataError(f"{path}: {text}; give it one: magick mogrify -background white -flatten")
-    width, height = (max(size, round(side * size / min(image.size))) for side in image.size)
-    left, top = (width - size) // 2, (height - size) // 2
-    image = image.resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(image.crop((left, top, left + size, top + size))).transpose(2, 0, 1)
+    return image
 
 
 def _read_list(path: Path) -> list[str]:

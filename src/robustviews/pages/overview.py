@@ -11,11 +11,17 @@ from robustviews.reporting.tables.writers import percent
 from robustviews.study.claims import Inequality, block
 
 if TYPE_CHECKING:
-    from robustviews.reporting.claims import Outcome
+    from robustviews.reporting.outcomes import Outcome
     from robustviews.reporting.tables import CellValue, TableData
     from robustviews.study.schema import Study
 
-_HOLD = {"holds": ("holds", "hold"), "fails": ("fails", "fail")}  # others: `is` or `are`
+_HOLD = {  # others: `is` or `are`
+    "holds": ("holds", "hold"),
+    "fails": ("fails", "fail"),
+    "narrows": ("holds in part", "hold in part"),
+    "influences": ("holds", "hold"),
+    "no relevant influence": ("fails", "fail"),
+}
 _ONE_SEED = (
     "Trainings differ by chance, and each run has one seed: no value counts as reproduced, and no "
     "claim is tested."
@@ -77,8 +83,9 @@ def _states(outcomes: Sequence[Outcome]) -> str:
 
 def _verb(state: str, count: int) -> str:
     is_one = count == 1
-    if state in _HOLD:
-        return _HOLD[state][not is_one]
+    word, _, scope = state.partition(" for ")
+    if word in _HOLD:
+        return _HOLD[word][not is_one] + (f" for {scope}" if scope else "")
     if state == "not even on the published numbers":
         return f"{'does' if is_one else 'do'} not even hold on the published numbers"
     return f"{'is' if is_one else 'are'} {state}"
@@ -86,9 +93,14 @@ def _verb(state: str, count: int) -> str:
 
 def _decisive(study: Study, outcomes: Sequence[Outcome]) -> str:
     """Return the decisive comparison of the first decided claim, or of the first one."""
-    outcome = next((one for one in outcomes if one.state in _HOLD), outcomes[0])
+    outcome = next(
+        (one for one in outcomes if one.state.partition(" for ")[0] in _HOLD), outcomes[0]
+    )
     part = outcome.decisive
-    rows = block(study, study.claims[outcome.name]).rows
+    claim = study.claims[outcome.name]
+    if not claim.holds:
+        return f"{outcome.name}: {part}."
+    rows = block(study, claim).rows
     inequality = Inequality.parse(part.text)
     left, right = (
         rows[name].label or study.runs[rows[name].run].label or name

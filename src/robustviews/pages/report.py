@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from robustviews.artifacts import Record
     from robustviews.provenance.audit import Audit
     from robustviews.provenance.findings import State
-    from robustviews.reporting.claims import Outcome
+    from robustviews.reporting.outcomes import Outcome
     from robustviews.reporting.results import Result
     from robustviews.study.columns import Column
     from robustviews.study.schema import Study
@@ -52,13 +52,11 @@ class Picture:
 
 @dataclass(frozen=True)
 class Entry:
-    """One run of the study: its options, and its trainings, one per data set and seed."""
+    """One run or imported encoder: its options, and its jobs, one per data set and seed."""
 
     name: str
     label: str
-    method: str
-    regime: str
-    epochs: int
+    summary: str
     options: list[tuple[str, str]]
     jobs: list[dict[str, str]]
 
@@ -156,14 +154,22 @@ def _facts(
     devices = sorted({result["device"] for result in frame})
     seconds = sum(record.seconds or 0 for record in records.values())
     rules = [rule for rule, _ in planned]
+    counts = {
+        "Pretrainings": "pretrain",
+        "Encoders imported": "encoder",
+        "Probes trained": "probe",
+        "Attacks run": "attack",
+    }
     return {
-        "Pretrainings": f"{stages.count('pretrain')} of {rules.count('pretrain')}",
-        "Probes trained": f"{stages.count('probe')} of {rules.count('probe')}",
-        "Attacks run": f"{stages.count('attack')} of {rules.count('attack')}",
+        **{
+            text: f"{stages.count(rule)} of {rules.count(rule)}"
+            for text, rule in counts.items()
+            if rule in rules
+        },
         "Work": f"{seconds / 3600:.1f} hours"
         if seconds >= 3600
         else f"{minutes(seconds / 60)} minutes",
-        "Pretrained on": "; ".join(devices) or "nothing yet",
+        **({"Pretrained on": "; ".join(devices) or "nothing yet"} if "pretrain" in rules else {}),
     }
 
 
@@ -186,25 +192,30 @@ def _entries(study: Study, every: Mapping[Key, Job], records: Mapping[str, Recor
     for pretraining in plan.pretrainings(study).values():
         job = every["pretrain", pretraining.name]
         groups.setdefault(pretraining.entry, []).append(job)
-    entries = []
-    for name, trainings in groups.items():
-        spec = trainings[0].spec["run"]
-        entries.append(
-            Entry(
-                name=name,
-                label=plan.label(study, name),
-                method=spec["method"]["kind"],
-                regime=spec["regime"]["kind"],
-                epochs=study.runs[name].epochs,
-                options=_flat(spec),
-                jobs=[_job(job, records) for job in trainings],
-            )
+    groups |= {name: [every["encoder", name]] for name in plan.encoders(study)}
+    return [
+        Entry(
+            name=name,
+            label=plan.label(study, name),
+            summary=_summary(made_by),
+            options=_flat(made_by[0].spec["run" if name in study.runs else "imported"]),
+            jobs=[_job(job, records) for job in made_by],
         )
-    return entries
+        for name, made_by in groups.items()
+    ]
+
+
+def _summary(trainings: list[Job]) -> str:
+    """Return what made an encoder, in a few words."""
+    run = trainings[0].spec.get("run")
+    if run is None:
+        return "imported"
+    count = f"{len(trainings)} training{'s' if len(trainings) > 1 else ''}"
+    return f"{run['method']['kind']}, {run['regime']['kind']}, {run['epochs']} epochs, {count}"
 
 
 def _job(job: Job, records: Mapping[str, Record]) -> dict[str, str]:
-    path, seed = job.record.as_posix(), str(job.spec["seed"])
+    path, seed = job.record.as_posix(), str(job.spec.get("seed", ""))
     record = records.get(path)
     if record is None:
         return {"name": job.name, "seed": seed, "record": ""}

@@ -5,6 +5,10 @@ where their flags differ, those that are right at the larger radius alone should
 others by more than chance. If both were as likely, that many would have a probability below
 `_CHANCE` (a one-sided sign test). A single image may be right at a larger radius and wrong at a
 smaller one, since an attack is not the worst case; so only numbers of images are compared.
+
+The other rule compares an attack with the PGD-20 of the sanity checks at the same radius on the
+same images, by the same test: a job of its own that attacked the same head. AutoAttack, and PGD of
+20 steps or more on the cross-entropy, should leave no more images right than it does.
 """
 
 from __future__ import annotations
@@ -15,16 +19,20 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from robustviews import artifacts, sanity
 from robustviews.artifacts import ArtifactError
-from robustviews.attacks import flag_name
+from robustviews.attacks import Attack, AutoAttack, PgdAttack, flag_name
 from robustviews.provenance.disk import Disk
 from robustviews.provenance.findings import Finding, State
 from robustviews.provenance.values import Flags, read_flags
-from robustviews.study import folders
+from robustviews.study import folders, networks
 from robustviews.study.jobs import Job
 
 _CHANCE = 1e-4  # with a hundred pairs of radii whose accuracies are equal, one false doubt in 100
 _SHARED = 0.01  # of the test images that may also be training images
+_STEPS = 20  # of PGD in the sanity checks
 _DEVIATIONS = 3.0  # by which an accuracy of guessing may exceed 1 / classes
 
 
@@ -42,11 +50,13 @@ def check(disk: Disk, job: Job) -> list[Finding]:
         return []
     assert job.folder is not None
     path = job.folder / folders.FLAGS
-    problems = list(_rising(flags, _radii(job)))
+    problems = [*_rising(flags, _radii(job)), *_above_checks(disk, job, flags)]
     if problems:
         text = "; ".join(problems) + "; attack some images again: robustviews audit --again 20"
         return [_finding(path, State.DOUBT, text)]
-    text = "no radius is right on more images than a smaller one, but for chance"
+    text = (
+        "no radius is right on more images than a smaller one, or than the checks, but for chance"
+    )
     return [_finding(path, State.VERIFIED, text)]
 
 
@@ -109,6 +119,36 @@ def _rising(flags: Flags, radii: list[str]) -> Iterator[str]:
                 f"{larger} is right on {gained} images on which {smaller} is wrong, and wrong on "
                 f"{lost} on which {smaller} is right: more than chance"
             )
+
+
+def _above_checks(disk: Disk, job: Job, flags: Flags) -> Iterator[str]:
+    """Yield each radius at which the attack leaves more images right than PGD-20 of the checks."""
+    run, probe, attack = job.parts
+    key = ("sanity", networks.examination(disk.study, run, probe))
+    if key not in disk.jobs or not _at_least_pgd20(disk.study.attacks[attack]):
+        return
+    try:
+        arrays = artifacts.read_arrays(disk.root / disk.jobs[key].writes[0])
+        head = sanity.of_head(arrays, probe)
+        _, here, there = np.intersect1d(flags["index"], head["index"], return_indices=True)
+        for radius in set(disk.study.attacks[attack].eps).intersection(disk.study.sanity.radii):
+            ours, theirs = flags[flag_name(radius)][here] == 1, head[f"pgd_{radius:g}"][there] == 1
+            kept, lost = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
+            if kept > lost and _at_least(kept, kept + lost) < _CHANCE:
+                yield (
+                    f"{flag_name(radius)} is right on {kept} images that PGD-20 of the sanity "
+                    f"checks fools, and wrong on {lost} that it does not: more than chance"
+                )
+    except (ArtifactError, LookupError, ValueError):
+        return  # other checks report the file
+
+
+def _at_least_pgd20(attack: Attack) -> bool:
+    """Return whether an attack should be no weaker than PGD-20 of the checks."""
+    if isinstance(attack, PgdAttack):
+        is_alike = attack.loss in ("cross_entropy", "ce") and attack.norm == "linf"
+        return is_alike and attack.steps >= _STEPS and not attack.weak
+    return isinstance(attack, AutoAttack) and attack.norm == "linf"
 
 
 def _at_least(successes: int, trials: int) -> float:

@@ -9,12 +9,22 @@ claims of the study. Minutes and passes are compared as they are, without a test
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from robustviews.reporting import statistics
+from robustviews.reporting import contrasts, robustness, statistics
+from robustviews.reporting.outcomes import (
+    FAILS,
+    HOLDS,
+    NOT_ATTEMPTED,
+    NOT_EVEN,
+    UNDECIDED,
+    Outcome,
+    Part,
+    Published,
+)
 from robustviews.reporting.statistics import Interval
 from robustviews.reporting.tables.values import CellValue, RowValues, row_values
 from robustviews.reporting.verdicts import ALPHA, NOT_ESTABLISHED, NOT_RUN
@@ -26,89 +36,9 @@ if TYPE_CHECKING:
     from robustviews.reporting.results import Result
     from robustviews.study.schema import Claim, Study
 
-State = Literal["holds", "fails", "undecided", "not attempted", "not even on the published numbers"]
-Published = Literal["holds", "fails", "unavailable", "not published"]
 ONE_SEED = "one seed"
 DEVICES = "minutes of different devices"
 _ROUNDING = 1e-9
-
-
-@dataclass(frozen=True)
-class Part:
-    """One inequality in one column; numbers are percentage points, minutes or a ratio of passes.
-
-    Attributes:
-        text: the inequality with its column.
-        ours: left side minus the right side without its offset; None without results.
-        interval: 95 % interval of `ours`; None without a test.
-        published: the same of the published values; None unless the paper has both.
-        unavailable: whether the paper has a value that could not be read.
-        is_published: whether the inequality is true of the published values; None if unknown.
-        p_holds: p-value of the test that the inequality is true.
-        p_fails: p-value of the test that it is false.
-        missing: why there is no test.
-    """
-
-    text: str
-    ours: float | None = None
-    interval: Interval | None = None
-    published: float | None = None
-    unavailable: bool = False
-    is_published: bool | None = None
-    p_holds: float = 1.0
-    p_fails: float = 1.0
-    missing: str = ""
-
-    def __str__(self) -> str:
-        """Return the inequality with the numbers on both of its sides."""
-        numbers = []
-        if self.ours is not None:
-            spread = ""
-            if self.interval is not None:
-                spread = f" ({self.interval.low:+.2f} to {self.interval.high:+.2f})"
-            numbers.append(f"difference {self.ours:+.2f}{spread}")
-        if self.missing:
-            numbers.append(self.missing)
-        if self.published is not None:
-            numbers.append(f"published {self.published:+.2f}")
-        return f"{self.text}: {', '.join(numbers)}" if numbers else self.text
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What is known of one claim.
-
-    Attributes:
-        name: of the claim.
-        says: the claim in words.
-        state: result of the test on our results.
-        published: whether the published numbers themselves agree.
-        parts: its inequalities, one per column.
-        p: p-value of the decision, adjusted for the claims of the study.
-    """
-
-    name: str
-    says: str
-    state: State
-    published: Published
-    parts: tuple[Part, ...]
-    p: float = 1.0
-
-    @property
-    def is_incomplete(self) -> bool:
-        """Whether some of its cells have no result."""
-        return any(part.missing == NOT_RUN for part in self.parts)
-
-    @property
-    def decisive(self) -> Part:
-        """The inequality on which the state rests."""
-        if self.state == "not even on the published numbers":
-            return next(part for part in self.parts if part.is_published is False)
-        if self.state == "not attempted":
-            return next(part for part in self.parts if _is_missing(part))
-        if self.state == "fails":
-            return min(self.parts, key=lambda part: part.p_fails)
-        return max(self.parts, key=lambda part: part.p_holds)
 
 
 def evaluate(study: Study, frame: list[Result]) -> list[Outcome]:
@@ -122,23 +52,27 @@ def evaluate(study: Study, frame: list[Result]) -> list[Outcome]:
         One outcome per claim, in the order of the study.
     """
     outcomes = [_outcome(study, name, claim, frame) for name, claim in study.claims.items()]
-    tested = [number for number, one in enumerate(outcomes) if one.state == "undecided"]
-    adjusted = statistics.holm([outcomes[number].p for number in tested])
+    tested = [number for number, one in enumerate(outcomes) if one.state == UNDECIDED]
+    adjusted = statistics.holm([outcomes[number].smallest for number in tested])
     for number, p in zip(tested, adjusted, strict=True):
-        outcomes[number] = _decided(replace(outcomes[number], p=p))
+        outcomes[number] = outcomes[number].decided(p)
     return [_against_paper(outcome) for outcome in outcomes]
 
 
 LEGEND = (
     "Holds: every inequality of the claim is significant; fails: one is significant in the other "
     f"direction ({ALPHA:.0%} over all claims of the study, one-sided, after Holm). The tests cover "
-    "the spread between trainings and the choice of test images. One seed: no test. The published "
-    "numbers are compared as they are, without the rows that the paper does not have."
+    "the spread between trainings and the choice of test images. One seed: no test. Minutes and "
+    "passes are compared as they are. So are the published numbers, without the rows that the "
+    "paper does not have. States that end in `for these networks` rest on one training each, and "
+    "say nothing about methods."
 )
 
 
 def _outcome(study: Study, name: str, claim: Claim, frame: list[Result]) -> Outcome:
     """Evaluate a claim; one that can be tested is `undecided` with its p-value, not adjusted."""
+    if not claim.holds:
+        return robustness.outcome(study, name, claim, frame)
     table = claims.block(study, claim)
     rows = {row.name: row for row in row_values(study, table, frame)}
     parts = []
@@ -149,27 +83,20 @@ def _outcome(study: Study, name: str, claim: Claim, frame: list[Result]) -> Outc
             else:
                 number = table.columns.index(column)
                 parts.append(_compare(inequality, column, *_sides(rows, inequality, number)))
-    is_missing = any(map(_is_missing, parts))
+    is_missing = any(part.is_missing for part in parts)
     return Outcome(
         name,
         claim.says,
-        "not attempted" if is_missing else "undecided",
+        NOT_ATTEMPTED if is_missing else UNDECIDED,
         _published(parts),
         tuple(parts),
-        min(_p_holds(parts), _p_fails(parts)),
+        ((HOLDS, _p_holds(parts)), (FAILS, _p_fails(parts))),
     )
 
 
-def _decided(outcome: Outcome) -> Outcome:
-    if outcome.p >= ALPHA:
-        return outcome
-    is_true = _p_holds(outcome.parts) < _p_fails(outcome.parts)
-    return replace(outcome, state="holds" if is_true else "fails")
-
-
 def _against_paper(outcome: Outcome) -> Outcome:
-    if outcome.published == "fails" and outcome.state != "holds":
-        return replace(outcome, state="not even on the published numbers")
+    if outcome.published == "fails" and outcome.state != HOLDS:
+        return replace(outcome, state=NOT_EVEN)
     return outcome
 
 
@@ -179,10 +106,6 @@ def _p_holds(parts: Sequence[Part]) -> float:
 
 def _p_fails(parts: Sequence[Part]) -> float:
     return min(1.0, len(parts) * min(part.p_fails for part in parts))
-
-
-def _is_missing(part: Part) -> bool:
-    return part.missing.startswith((NOT_RUN, NOT_ESTABLISHED))
 
 
 def _published(parts: Sequence[Part]) -> Published:
@@ -255,7 +178,7 @@ def _tested(part: Part, inequality: Inequality, left: CellValue, right: CellValu
         done = len(cell.evidence)
         if done < cell.planned:  # whoever stops at the first favourable seeds tests nothing
             return replace(part, missing=f"{done} of {cell.planned} seeds")
-    difference = statistics.welch(
+    difference = contrasts.welch(
         first,
         second,
         images=min(run.n for cell in (left, right) for run in cell.evidence),

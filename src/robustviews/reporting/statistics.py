@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from statistics import NormalDist, fmean, variance
+from statistics import NormalDist, variance
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -50,29 +50,6 @@ class Spread(NamedTuple):
     def assumed(self) -> bool:
         """Whether the spread is assumed instead of measured."""
         return math.isinf(self.freedom)
-
-
-class Difference(NamedTuple):
-    """Difference of two rows, with its standard error and the degrees of freedom of the error."""
-
-    mean: float
-    error: float
-    freedom: float
-
-    def interval(self, level: float = 0.95) -> Interval:
-        """Return the interval that covers the true difference with a probability."""
-        half = t_quantile((1 + level) / 2, self.freedom) * self.error
-        return Interval(self.mean - half, self.mean + half)
-
-    def above(self, bound: float = 0.0) -> float:
-        """Return the p-value of the one-sided test that the true difference exceeds a bound."""
-        if not self.error:
-            return float(self.mean <= bound)
-        return t_tail((self.mean - bound) / self.error, self.freedom)
-
-    def below(self, bound: float = 0.0) -> float:
-        """Return the p-value of the one-sided test that a bound exceeds the true difference."""
-        return Difference(-self.mean, self.error, self.freedom).above(-bound)
 
 
 def wilson(correct: float, n: int) -> Interval:
@@ -290,40 +267,6 @@ def fewest_seeds(
         quantile = special.stdtrit(np.maximum(1, spread.freedom + k - seeds), level)
     enough = k[quantile * error <= bound]
     return int(enough[0]) if len(enough) else None
-
-
-def welch(
-    first: Sequence[float],
-    second: Sequence[float],
-    *,
-    images: int,
-    image_variance: float,
-    factor: float = 1.0,
-) -> Difference:
-    """Compare two rows: first - factor * second, averaged over seeds.
-
-    Both rows see the same test images. Their trainings count as independent; for two probes of the
-    same encoders this is an upper bound of the error as long as the rows rise and fall together.
-
-    Args:
-        first: accuracies of at least two trainings.
-        second: the same of the other row.
-        images: test images.
-        image_variance: variance over images of the difference of mean correctness, S_d^2.
-        factor: by which `second` is multiplied.
-
-    Source: Welch 1947, with the images as a third source; degrees of freedom: Satterthwaite 1946.
-    """
-    parts = [
-        (variance(first) / len(first), len(first) - 1),
-        (factor**2 * variance(second) / len(second), len(second) - 1),
-        (image_variance / images, images - 1),
-    ]
-    total = sum(part for part, _ in parts)
-    shares = sum(part**2 / freedom for part, freedom in parts)
-    freedom = total**2 / shares if shares else float(min(degrees for _, degrees in parts))
-    mean = fmean(first) - factor * fmean(second)
-    return Difference(mean, math.sqrt(total), freedom)
 
 
 def own_spread(accuracies: Iterable[float]) -> float | None:

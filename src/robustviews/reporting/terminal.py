@@ -11,7 +11,7 @@ from robustviews.reporting.claims import LEGEND
 from robustviews.reporting.tables.writers import cell_text, notes
 
 if TYPE_CHECKING:
-    from robustviews.reporting.claims import Outcome
+    from robustviews.reporting.outcomes import Outcome
     from robustviews.reporting.tables import TableData
     from robustviews.reporting.tables.values import CellValue
 

@@ -63,7 +63,7 @@ def described(measures: Mapping[str, float], options: Sanity) -> dict[str, str]:
     """
     names = {
         f"pgd_{options.eps:g}": "PGD-20",
-        "restarts": f"PGD-{options.steps} x {options.restarts}",
+        "restarts": f"PGD-{options.steps}, random starts: {options.restarts}",
         "margin": "PGD-20 and margin loss",
         "transfer": "PGD-20 and transfer",
         "square": f"PGD-20 and Square-{options.queries}",

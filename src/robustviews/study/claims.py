@@ -1,4 +1,4 @@
-"""Claims: inequalities between the rows of a table; only this module parses `row2 > row3`.
+"""Claims about the rows of a table; only this module parses inequalities such as `row2 > row3`.
 
     LEFT > RIGHT                      in every accuracy column of the table
     LEFT >= RIGHT - 1                 at most one point worse
@@ -16,13 +16,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from robustviews.study.columns import MINUTES, Column
+from robustviews.study.columns import MINUTES, RETAINED, Column
+from robustviews.study.factors import check_levels, retained_attacks
 from robustviews.study.located import LocatedDict, show
 from robustviews.study.problems import Place, Problems, nearest
 from robustviews.study.schema import Claim, Figure, Study, Table
 
 PASSES = "passes"
 FORM = "`ROW > ROW`, such as `row2 >= row3 - 1` or `row7 <= 0.2 * row2 on minutes`"
+FORMS = ("holds", "most", "influences")
+MOST_ROWS = 12  # whose signs are exchanged in all ways
 Sign = Literal[">", ">=", "<", "<="]
 _NUMBER = r"[0-9]+(?:\.[0-9]+)?"
 _ROW = r"[a-z0-9]+(?:-[a-z0-9]+)*"
@@ -95,9 +98,16 @@ def block(study: Study, claim: Claim) -> Table | Figure:
     return study.tables.get(claim.table) or study.figures[claim.table]
 
 
+def compared(study: Study, claim: Claim) -> list[Table | Figure]:
+    """Return the tables and figures that a claim compares."""
+    names = filter(None, (claim.table, claim.narrows))
+    return [study.tables.get(name) or study.figures[name] for name in names]
+
+
 def blocks(study: Study) -> list[Table | Figure]:
     """Return all tables, and the figures that claims compare: what the metrics of a study hold."""
-    names = dict.fromkeys(claim.table for claim in study.claims.values())
+    claims = study.claims.values()
+    names = dict.fromkeys(name for one in claims for name in (one.table, one.narrows) if name)
     figures = [study.figures[name] for name in names if name not in study.tables]
     return [*study.tables.values(), *figures]
 
@@ -116,16 +126,61 @@ def check_claims(study: Study, tree: LocatedDict, problems: Problems) -> None:
         if not _NAME.fullmatch(name):
             message = f"{name!r} is not a usable name; expected letters and digits, such as F1"
             problems.add(node.place, message)
-        if not claim.holds:
-            problems.add(node.at["holds"], f"expected at least one inequality; write {FORM}")
-        if claim.table not in known:
-            message = f"no `{claim.table}` in `tables` or `figures`; {nearest(claim.table, known)}"
-            problems.add(node.at["table"], message)
-        elif claim.table in study.tables or claim.table in study.figures:
-            for text, place in zip(claim.holds, node["holds"].at, strict=True):
-                _check(text, claim.table, block(study, claim), place, problems)
-                if PASSES in text:
-                    _check_passes(study, block(study, claim), place, problems)
+        _check_form(claim, node, problems)
+        for key in ("table", "narrows"):
+            table = getattr(claim, key)
+            if table and table not in known:
+                message = f"no `{table}` in `tables` or `figures`; {nearest(table, known)}"
+                problems.add(node.at[key], message)
+        if claim.table not in study.tables and claim.table not in study.figures:
+            continue
+        for text, place in zip(claim.holds, node["holds"].at if claim.holds else (), strict=True):
+            _check(text, claim.table, block(study, claim), place, problems)
+            if PASSES in text:
+                _check_passes(study, block(study, claim), place, problems)
+        if claim.most:
+            _check_most(study, claim, node, problems)
+        if claim.influences is not None:
+            tables = tree["tables" if claim.table in study.tables else "figures"]
+            place = node.at["influences"]
+            check_levels(block(study, claim), tables[claim.table], place, problems.add)
+
+
+def _check_form(claim: Claim, node: LocatedDict, problems: Problems) -> None:
+    """Report a claim that has none or several of the three forms, or half of one."""
+    forms = [form for form in FORMS if getattr(claim, form) not in ((), None)]
+    if len(forms) != 1:
+        found = " and ".join(forms) or "none"
+        text = f"expected one of {', '.join(FORMS)}, found {found}; write {FORM} under `holds`"
+        problems.add(node.at.get("holds", node.place), text)
+    for key in ("over", "narrows"):
+        if getattr(claim, key) and not claim.most:
+            problems.add(node.at[key], "belongs to a claim with `most`: [ROW, ROW, ...]")
+    if claim.most and not claim.over:
+        problems.add(node.at["most"], "add the row that they are compared with: `over`: ROW")
+
+
+def _check_most(study: Study, claim: Claim, node: LocatedDict, problems: Problems) -> None:
+    """Report rows of `most` and `over` that a table lacks, and tables without `retained`."""
+    if not 2 <= len(claim.most) <= MOST_ROWS:
+        text = f"expected 2 to {MOST_ROWS} rows, found {len(claim.most)}"
+        problems.add(node.at["most"], text)
+    for key in ("table", "narrows"):
+        name = getattr(claim, key)
+        if name not in study.tables and name not in study.figures:
+            continue
+        table = study.tables.get(name) or study.figures[name]
+        for row in dict.fromkeys((*claim.most, claim.over)):
+            if row and row not in table.rows:
+                place = node.at["over" if row == claim.over else "most"]
+                problems.add(place, f"no row `{row}` in `{name}`; {nearest(row, table.rows)}")
+        attacks = retained_attacks(table)
+        if len(attacks) != 1:
+            shown = ", ".join(attacks) or "none"
+            text = f"`{name}` needs <dataset>/<attack>/{RETAINED} of one attack, found {shown}"
+            problems.add(node.at[key], text)
+    if claim.over in claim.most:
+        problems.add(node.at["over"], f"compares `{claim.over}` with itself; name another row")
 
 
 def _check_passes(study: Study, table: Table | Figure, place: Place, problems: Problems) -> None:

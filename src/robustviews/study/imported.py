@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
 
+from robustviews.catalogue import CATALOGUE
 from robustviews.probe import Probe
 from robustviews.study.columns import MINUTES
 from robustviews.study.located import LocatedDict, show
-from robustviews.study.problems import Place
+from robustviews.study.problems import Place, nearest
 from robustviews.study.schema import Imported, Row
 
+UNKNOWN = "unknown"  # hash of a file that nobody has brought yet
 Add = Callable[[Place, str], None]  # reports a mistake
 
 
@@ -23,12 +26,31 @@ def check_imported(
         add(block.at[name], f"a run is also named `{name}`; choose another name")
     if re.search("-s[0-9]+$", name):
         add(block.at[name], f"`{name}` ends as the folder of a seed; choose another name")
-    if not re.fullmatch("[0-9a-f]{64}", imported.sha256):
+    if imported.sha256 != UNKNOWN and not re.fullmatch("[0-9a-f]{8,64}", imported.sha256):
         command = f"robustviews import {imported.file}"
         add(
             node.at["sha256"],
-            f"expected 64 hexadecimal digits, found {show(imported.sha256)}; {command} prints them",
+            f"expected 8 to 64 hexadecimal digits or `{UNKNOWN}`, found {show(imported.sha256)}; "
+            f"{command} prints them",
         )
+    if imported.source and imported.source not in CATALOGUE:
+        text = f"no published checkpoint `{imported.source}`; {nearest(imported.source, CATALOGUE)}"
+        add(node.at["source"], text)
+
+
+def missing(encoders: Mapping[str, Imported]) -> Iterator[str]:
+    """Yield which files a user must bring, with their source, and which hashes are not stated."""
+    for name, imported in encoders.items():
+        published = CATALOGUE.get(imported.source)
+        command = f"`robustviews import {imported.source or imported.file}`"
+        pin = f"; write the sha256 that {command} prints" * (imported.sha256 == UNKNOWN)
+        if not Path(imported.file).is_file():
+            where = "save it there"
+            if published:
+                where = f"{published.address or published.page}, by {command}"
+            yield f"encoders.{name}: not here yet: {imported.file}: {where}{pin}"
+        elif pin:
+            yield f"encoders.{name}: {imported.file} is here{pin}"
 
 
 def check_row(

@@ -169,11 +169,12 @@ def _computing(study: Study) -> Iterator[Job]:
 
 def _network(study: Study, run: str, *heads: str) -> dict[Path, Key]:
     """Return the files of an encoder and of heads; a tuned encoder belongs to its only head."""
-    key = plan.networks(study)[run].encoder
+    network = plan.networks(study)[run]
+    key, taught = network.encoder, network.taught.name
     encoder: dict[Path, Key] = {folders.job_folder(study, *key) / folders.ENCODER: key}
     files: dict[Path, Key] = {}
     for probe in filter(lambda name: study.probes[name].trained, heads):
-        folder, key = folders.probe_folder(study, run, probe), ("probe", f"{run}/{probe}")
+        folder, key = folders.probe_folder(study, taught, probe), ("probe", f"{taught}/{probe}")
         files[folder / folders.HEAD] = key
         if networks.tunes(study, probe):
             encoder = {folder / folders.ENCODER: key}
@@ -249,13 +250,13 @@ def _named(stem: str, suffixes: tuple[str, ...]) -> list[str]:
 
 def _cells(study: Study, *blocks: Table | Figure) -> tuple[Key, ...]:
     """Return the jobs whose results the cells of some tables and figures show; all by default."""
-    networks = plan.networks_of(study, *blocks).values()
-    needs: dict[Key, None] = {network.encoder: None for network in networks}
+    nets = plan.networks_of(study, *blocks)
+    needs: dict[Key, None] = {network.encoder: None for network in nets.values()}
     for run, probe, attack in plan.evaluations(study, *blocks):
         for name in (attack, *plan.weaker(study, run, probe, attack)):
             needs["attack", f"{run}/{probe}/{name}"] = None
         if study.probes[probe].trained:
-            needs["probe", f"{run}/{probe}"] = None
+            needs["probe", f"{nets[run].taught.name}/{probe}"] = None
     needs |= {("sanity", name): None for name in plan.attacked(study, *blocks)}
     return tuple(needs)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from robustviews.study.schema import Study
 
@@ -32,12 +32,14 @@ class Network:
         dataset: the data set.
         seed: seed of the heads, and of the pretraining.
         pretraining: where the encoder comes from; None for an imported one.
+        trained_on: data set on which heads are trained, if `dataset` has only test images.
     """
 
     entry: str
     dataset: str
     seed: int
     pretraining: Pretraining | None
+    trained_on: str = ""
 
     @property
     def name(self) -> str:
@@ -47,6 +49,11 @@ class Network:
         if self.pretraining.dataset == self.dataset:
             return self.pretraining.name
         return f"{self.pretraining.name}-on-{self.dataset}"
+
+    @property
+    def taught(self) -> Network:
+        """The network whose heads are trained, and attacked on `dataset`."""
+        return replace(self, dataset=self.trained_on or self.dataset, trained_on="")
 
     @property
     def encoder(self) -> tuple[str, str]:

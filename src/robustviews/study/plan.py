@@ -12,6 +12,7 @@ from functools import cache
 from typing import Literal
 
 from robustviews.attacks import Attack, AutoAttack, PgdAttack, WorstOf
+from robustviews.datasets import EvaluationFolder
 from robustviews.study.columns import CLEAN, Column
 from robustviews.study.networks import Network, Pretraining, examination
 from robustviews.study.schema import Figure, Imported, Row, Run, Study, Table
@@ -90,8 +91,14 @@ def pretrainings(study: Study) -> dict[str, Pretraining]:
 
 @cache
 def networks(study: Study) -> dict[str, Network]:
-    """Return every encoder on every data set that a cell needs, by name."""
-    return networks_of(study)
+    """Return every encoder on every data set that a cell or its head needs, by name."""
+    taught = (
+        network.taught
+        for cell in cells_of(study)
+        if study.probes[cell.probe].trained
+        for network in cell.networks
+    )
+    return networks_of(study) | {network.name: network for network in taught}
 
 
 def networks_of(study: Study, *blocks: Table | Figure) -> dict[str, Network]:
@@ -104,7 +111,7 @@ def heads(study: Study) -> list[tuple[str, str]]:
     """Return every (run name, probe) to train, including heads that other heads start from."""
     needed: dict[tuple[str, str], None] = {}
     for cell in cells_of(study):
-        for run in cell.runs:
+        for run in (network.taught.name for network in cell.networks):
             start = study.probes[cell.probe].starts_from
             if start:
                 needed[run, start] = None
@@ -286,11 +293,20 @@ def _cell(study: Study, table: Table | Figure, row_name: str, number: int) -> Ce
     )
 
 
+def trained_on(study: Study, dataset: str) -> str:
+    """Return the data set on which heads for a data set are trained; itself if nothing else is."""
+    options = study.datasets.get(dataset)
+    if isinstance(options, EvaluationFolder) and options.classes_of:
+        return options.classes_of
+    return dataset
+
+
 def _network(study: Study, row: Row, dataset: str, seed: int) -> Network:
-    pretraining = None
+    pretraining, source = None, trained_on(study, dataset)
     if row.run not in study.encoders:
-        pretraining = Pretraining(row.run, row.pretrained_on or dataset, seed)
-    return Network(row.run, dataset, seed, pretraining)
+        pretraining = Pretraining(row.run, row.pretrained_on or source, seed)
+    other = "" if source == dataset else source
+    return Network(row.run, dataset, seed, pretraining, other)
 
 
 def _attack_of_clean(study: Study, table: Table | Figure, dataset: str) -> str:

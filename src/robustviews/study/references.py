@@ -11,8 +11,10 @@ from robustviews.methods import DivisionError, divide
 from robustviews.probe import LinearProbe, LogisticProbe, Probe, RobustLinearProbe
 from robustviews.regimes import passes_over_data
 from robustviews.sanity import Stepwise, leapt, unreached
+from robustviews.study import evaluation_sets, plan
 from robustviews.study.claims import check_claims
 from robustviews.study.columns import CLEAN, FORM, HALVING, MINUTES, RETAINED, Column
+from robustviews.study.factors import check_levels
 from robustviews.study.imported import check_imported, check_row
 from robustviews.study.located import LocatedDict, show
 from robustviews.study.problems import Place, Problems, nearest
@@ -45,6 +47,7 @@ class _Checker:
         study, tree = self._study, self._tree
         if isinstance(study.seeds, tuple):
             self._check_list(tree, "seeds", study.seeds)
+        self._check_datasets_block()
         self._check_runs()
         for name, imported in study.encoders.items():
             check_imported(name, imported, tree["encoders"], self._names["runs"], self._add)
@@ -57,6 +60,13 @@ class _Checker:
         for name, attack in study.attacks.items():
             self._check_attack(attack, tree["attacks"][name])
         self._check_blocks()
+
+    def _check_datasets_block(self) -> None:
+        for name, options in self._study.datasets.items():
+            node = self._tree["datasets"][name]
+            of = getattr(options, "classes_of", "")
+            if of and self._known("datasets", of, node.at["classes_of"]):
+                evaluation_sets.check_classes_of(self._study, name, node, self._add)
 
     def _check_runs(self) -> None:
         block, folders = self._tree["runs"], dict[str, str]()
@@ -105,6 +115,7 @@ class _Checker:
         self._check_list(node, "datasets", run.datasets)
         for dataset, place in zip(run.datasets, node["datasets"].at, strict=True):
             self._known("datasets", dataset, place)
+        evaluation_sets.check_run(self._study, run, node, self._add)
         if run.seeds is not None:
             self._check_list(node, "seeds", run.seeds)
         try:
@@ -214,7 +225,8 @@ class _Checker:
                 place, measure
             ):
                 columns.append((measure.dataset, measure.metric))
-            if measure.statistic and isinstance(table, Figure):
+            drawn = RETAINED if table.kind == "factor" else ""
+            if isinstance(table, Figure) and measure.statistic not in ("", drawn):
                 message = f"`{measure.statistic}` is a column of tables; draw single radii"
                 self._add(place, message)
         self._check_kind(table, columns, node)
@@ -227,6 +239,9 @@ class _Checker:
     ) -> None:
         """Report a figure without a column that its kind needs, for each data set."""
         if isinstance(table, Table):
+            return
+        if table.kind == "factor":
+            check_levels(table, node, node.at["kind"], self._add)
             return
         needed = {"tradeoff": CLEAN, "cost": MINUTES}.get(table.kind)
         for dataset in dict.fromkeys(dataset for dataset, _ in columns):
@@ -264,7 +279,7 @@ class _Checker:
     @staticmethod
     def _lacks(run: Run, probe: Probe) -> bool:
         """Return whether a probe reads a pre-feature that the encoder of a run does not have."""
-        alone = run.encoder.hidden is None and run.method.own_projector
+        alone = run.method.supervised or (run.encoder.hidden is None and run.method.own_projector)
         return alone and probe.trained and probe.feature == "prefeature"
 
     def _check_published(self, row: Row, names: Sequence[str], node: LocatedDict) -> None:
@@ -285,18 +300,26 @@ class _Checker:
             check_row(row, imported, probe, columns, node, self._add)
         else:
             self._known("runs", row.run, node.at["run"])
-        if run and run.datasets and self._names["datasets"].issuperset(run.datasets):
-            self._check_datasets(row, run, columns, node)
-        if run and probe and probe.trained == run.method.supervised:
-            expected = "probe `own`" if run.method.supervised else "a trained probe"
-            message = f"run `{row.run}` needs {expected}, found `{row.probe}`"
+        heads = evaluation_sets.check_row(self._study, row, probe, columns, node, self._add)
+        known = run and run.datasets and self._names["datasets"].issuperset(run.datasets)
+        if run and known and heads:
+            trained = [
+                (plan.trained_on(self._study, name), metric)
+                for name, metric in columns
+                if name in self._study.datasets  # otherwise it has mistakes of its own
+            ]
+            self._check_datasets(row, run, trained, node)
+        if run and probe and not probe.trained and not run.method.supervised:
+            message = f"run `{row.run}` needs a trained probe, found `{row.probe}`"
             self._add(node.at["probe"], message)
         if isinstance(probe, RobustLinearProbe) and row.head_for_attack == "standard":
             message = f"`{row.probe}` is a robust head; remove this key, or name a linear probe"
             self._add(node.at["head_for_attack"], message)
         if run and probe and self._lacks(run, probe):
+            why = "supervised" if run.method.supervised else "encoder.hidden: null"
+            fix = "use feature: backbone" + ", or probe `own`" * run.method.supervised
             message = f"`{row.probe}` reads the pre-feature, which run `{row.run}` has not"
-            self._add(node.at["probe"], f"{message} (encoder.hidden: null); use feature: backbone")
+            self._add(node.at["probe"], f"{message} ({why}); {fix}")
         if probe and probe.stack > 1:
             for metric in dict.fromkeys(metric for _, metric in columns):
                 attacks = self._study.attacks
@@ -314,7 +337,8 @@ class _Checker:
                 choices = " or ".join(run.datasets)
                 message = f"run `{row.run}` is not pretrained on it; expected {choices}"
                 self._add(node.at["pretrained_on"], message)
-            if run.method.supervised and any(one != row.pretrained_on for one, _ in columns):
+            own = row.probe == "own"
+            if own and any(one != row.pretrained_on for one, _ in columns):
                 message = "a classifier of its own data set has no probe on another one"
                 self._add(node.at["pretrained_on"], message)
             return

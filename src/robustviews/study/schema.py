@@ -138,20 +138,21 @@ class Imported:
     Attributes:
         kind: the only one.
         file: the checkpoint, relative to the project.
-        sha256: SHA-256 of the file; `robustviews import FILE` prints it.
+        sha256: SHA-256 of the file, as `robustviews import` prints it; `unknown` until it is here.
+        source: published checkpoint of docs/import.md; `robustviews check` prints where it is.
         normalise: how its training normalised images; null if the file tells. `imagenet`, `swav`,
             `cifar10`, `cifar100`, `none`, or `mean,mean,mean/std,std,std`.
         weights: which of several networks in the file, such as `teacher`.
         padding: 1 or 2, of a 3x3 stem; null if the file tells.
-        classifier: keep the classifier in the file, which probe `own` reads; its classes must be
-            those of the data set.
-        label: name of the encoder in tables; empty takes its key.
+        classifier: keep the file's classifier, of the same classes, which probe `own` reads.
+        label: name in tables; empty takes its key.
         views: views from which an n-crop probe draws.
     """
 
     file: str
     sha256: str
     kind: Literal["imported"] = "imported"
+    source: str = ""
     normalise: str | None = None
     weights: str | None = None
     padding: int | None = option(None, ge=1, le=2)
@@ -193,8 +194,10 @@ class Row:
     Attributes:
         run: name of a run or of an imported encoder of the study.
         probe: name of a probe of the study, `own` for a network's own classifier.
-        pretrained_on: data set on which the run was pretrained, if it is not that of the columns:
-            heads are trained and attacked on the data set of each column.
+        pretrained_on: data set of the run's pretraining, if it is not that of the columns, on which
+            heads are trained and attacked.
+        level: value of a factor, for `kind: factor` and `influences`: a number or a word.
+        group: rows of a group differ in nothing but the factor, such as the name of a method.
         label: text of the first column; empty takes the run's label.
         published: the paper's value for each column (accuracies in percent), `unavailable` if the
             paper has a value that we could not read, null if it has none. Empty if the paper has no
@@ -209,6 +212,8 @@ class Row:
     label: str = ""
     published: tuple[float | Literal["unavailable"] | None, ...] = option((), ge=0)
     pretrained_on: str = ""
+    level: float | str | None = option(None, gt=0)
+    group: str = ""
     head_for_attack: Literal["robust", "standard"] = switch(
         "robust", code={"emp_ssl": ("robust",), "simclr": ("standard",)}, paper=("robust",)
     )
@@ -220,10 +225,9 @@ class Table:
 
     Attributes:
         title: line above the table.
-        columns: `<dataset>/clean`, `<dataset>/<attack>/<eps>`, over all radii of an attack
-            `<dataset>/<attack>/retained` (mean of accuracy / clean accuracy) and
-            `<dataset>/<attack>/e50` (radius that halves it), or `<dataset>/minutes` (of
-            pretraining).
+        columns: `<dataset>/clean`, `<dataset>/<attack>/<eps>`, `<dataset>/<attack>/retained` (mean
+            over radii of accuracy / clean accuracy), `<dataset>/<attack>/e50` (radius that halves
+            it), or `<dataset>/minutes` (of pretraining).
         rows: rows by short name, in order.
         source: source of the published values, such as `Table 1`.
         kind: layout, a key of `robustviews.reporting.tables.TABLES`.
@@ -248,8 +252,8 @@ class Figure:
         rows: as in a table.
         source: figure of the paper that this one repeats.
         kind: `bars` (one group per row, one panel per data set), `tradeoff` (clean against robust
-            accuracy), `cost` (minutes of pretraining against robust accuracy) or `radius` (accuracy
-            against radius, one line per row, one panel per attack).
+            accuracy), `cost` (minutes of pretraining against it), `radius` (accuracy against
+            radius, one line per row) or `factor` (`retained` against `level`, one line per group).
         note: line below the figure.
     """
 
@@ -257,7 +261,7 @@ class Figure:
     columns: tuple[str, ...]
     rows: dict[str, Row]
     source: str = ""
-    kind: Literal["bars", "tradeoff", "cost", "radius"] = "bars"
+    kind: Literal["bars", "tradeoff", "cost", "radius", "factor"] = "bars"
     note: str = ""
 
 
@@ -282,18 +286,25 @@ class Verdicts:
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim of the paper, as inequalities between rows of a table that all have to hold.
+    """A claim about the rows of a table: `holds`, `most` or `influences`.
 
     Attributes:
         says: the claim in words.
         table: table or figure whose rows and columns are compared.
-        holds: inequalities, such as `row2 > row3`, `row2 >= row3 - 1 on cifar10/clean` or
-            `row7 <= 0.2 * row2 on minutes`; see `robustviews.study.claims`.
+        holds: inequalities that all have to hold, such as `row2 >= row3 - 1 on cifar10/clean`.
+        most: rows of which most, and their mean, have to retain more than `over`.
+        over: row with which those of `most` are compared.
+        narrows: table with the same rows, where that mean advantage has to be at most half.
+        influences: smallest relevant influence of `level`, in points of `retained`.
     """
 
     says: str
     table: str
-    holds: tuple[str, ...]
+    holds: tuple[str, ...] = ()
+    most: tuple[str, ...] = ()
+    over: str = ""
+    narrows: str = ""
+    influences: float | None = option(None, gt=0)
 
 
 @dataclass(frozen=True, eq=False)

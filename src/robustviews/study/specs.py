@@ -19,7 +19,7 @@ from robustviews.study.schema import Claim, Figure, Run, Study, Table
 
 Spec = dict[str, Any]  # plain JSON: writing and reading a record does not change it
 
-_COMPARED = ("study/claims", "study/comparable", "study/switches", "study/work")
+_COMPARED = ("study/claims", "study/comparable", "study/factors", "study/switches", "study/work")
 
 # What every job with a network calls besides the function of its stage.
 NETWORK = (
@@ -62,7 +62,10 @@ def _shared_arguments(study: Study, run: str, probe: str) -> dict[str, Any]:
     network = plan.networks(study)[run]
     options = plan.options_of(study, network.entry)
     if isinstance(options, Run):
-        encoder, supervised = dataclasses.asdict(options.encoder), options.method.supervised
+        encoder = dataclasses.asdict(options.encoder)
+        supervised = options.method.supervised and not study.probes[probe].trained
+        if options.method.supervised and not supervised:
+            encoder["hidden"] = None  # its backbone alone, without its classifier
     else:
         encoder, supervised = None, options.classifier
     return {
@@ -134,7 +137,8 @@ def attack_spec(study: Study, run: str, probe: str, attack: str, *, source: Path
 def sanity_arguments(study: Study, encoder: str) -> dict[str, Any]:
     """Return the options that `stages.sanity` is called with, for an entry of `plan.attacked`."""
     probes = {name: study.probes[name] for name in plan.attacked_heads(study)[encoder]}
-    shared = _shared_arguments(study, networks.examined(encoder), next(iter(probes)))
+    first = min(probes, key=lambda name: probes[name].trained)  # `own` reads the classifier
+    shared = _shared_arguments(study, networks.examined(encoder), first)
     del shared["probe"]
     return {**shared, "probes": probes, "sanity": study.sanity}
 
@@ -225,10 +229,15 @@ def _protocol(study: Study, *blocks: Table | Figure) -> dict[str, list[str]]:
 
 
 def _claimed(study: Study, claim: Claim) -> list[Any]:
-    """Return what a claim compares, without the texts of its table."""
-    table = claims.block(study, claim)
-    rows = {name: [row.run, row.probe, row.published] for name, row in table.rows.items()}
-    return [table.columns, rows]
+    """Return what a claim compares, without the texts of its tables."""
+    found: list[Any] = []
+    for table in claims.compared(study, claim):
+        rows = {
+            name: [row.run, row.probe, row.published, row.level, row.group]
+            for name, row in table.rows.items()
+        }
+        found += [table.columns, rows]
+    return found
 
 
 def _incomparable(study: Study, *blocks: Table | Figure) -> list[str]:

@@ -231,7 +231,7 @@ def reshaped(state):
         ),
         (
             lambda _: {"cls_token": torch.ones(1), "patch_embed.proj.weight": torch.ones(1)},
-            r"a vision transformer \(cls_token\); expected ResNet-18",
+            "another or an incomplete vision transformer at the top level; expected ViT-S/16",
         ),
         (lambda s: list(s.values()), "holds no tensors by name"),
         (lambda _: {"epoch": 3}, "holds no tensors by name; expected the weights of ResNet-18"),

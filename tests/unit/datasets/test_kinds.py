@@ -24,6 +24,7 @@ from robustviews.datasets import (
     Cifar100,
     DataError,
     Digits,
+    EvaluationFolder,
     Folder,
     Subset,
     open_split,
@@ -105,6 +106,9 @@ MAKERS = {
     "folder": lambda root, _monkeypatch: Folder(
         str(make_folder(root)), size=16, classes=tuple(COLOURS)
     ),
+    "evaluation_folder": lambda root, _monkeypatch: EvaluationFolder(
+        str(make_folder(root) / "val"), len(COLOURS), size=16, resize=18
+    ),
     "subset": lambda _root, _monkeypatch: Subset(Digits(size=16), (7, "1", 3)),
     **{kind: functools.partial(photographs.fake, kind) for kind in photographs.WRITERS},
 }
@@ -137,7 +141,8 @@ def test_prepared_arrays_match_the_summary(kind, tmp_path, monkeypatch):
         assert images.dtype == np.uint8
         assert images.flags.c_contiguous
         assert labels.dtype == np.int64
-        assert sorted(set(labels)) == list(range(summary["classes"]))
+        if summary[split]:
+            assert sorted(set(labels)) == list(range(summary["classes"]))
     assert summary["size"] == dataset.size
     assert summary["classes"] == dataset.num_classes
     assert summary["source_hashes"]

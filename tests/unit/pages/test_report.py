@@ -16,7 +16,7 @@ from robustviews.pages.graph import graph
 from robustviews.pages.overview import overview
 from robustviews.probe import FinetuneProbe
 from robustviews.provenance.audit import Audit, audit
-from robustviews.provenance.findings import State
+from robustviews.provenance.findings import Finding, State
 from robustviews.reporting import claims, results
 from robustviews.reporting.statistics import Interval
 from robustviews.reporting.tables import TABLES
@@ -374,6 +374,12 @@ def test_states_stand_at_the_top_and_at_each_cell(study, other):
     assert "verified" not in page.text[page.text.index("Tables") :]
     assert audited.text.index("Not verified") < audited.text.index("Robust encoders")
     assert "changed bytes" in audited.text
+
+
+def test_what_fails_of_the_study_as_a_whole_is_counted_beside_the_cells(study, root):
+    fault = Finding("table", "tables/one.md", State.FAILED, "differs")
+    result = dataclasses.replace(audit(study, root, settled=False), findings=(fault,))
+    assert audit_page.summary(result).endswith("; of the study as a whole: 1 failed")
 
 
 def test_an_entry_shows_each_job_with_hash_seed_device_commit_time_and_record(audited, study, root):

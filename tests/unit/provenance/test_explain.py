@@ -69,7 +69,7 @@ def commands(text):
 
 
 def test_the_checks_say_what_other_attacks_take_from_pgd(text):
-    left = "PGD-20: 12 of 20; PGD-40 x 2: 12 of 20; PGD-20 and margin loss: 11 of 20"
+    left = "PGD-20: 12 of 20; PGD-40, random starts: 2: 12 of 20; PGD-20 and margin loss: 11 of 20"
     assert plain(text).count(f"images left at 8/255: {left}") == len(RUNS)
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
 from robustviews import artifacts
+from robustviews.attacks import PgdAttack
 from robustviews.pages import audit as page
 from robustviews.provenance import plausible
 from robustviews.provenance.audit import audit
@@ -91,8 +94,46 @@ def test_a_doubt_reaches_the_cell_and_the_exit_status(root, study):
     assert exit_status(result.state) == 2
     doubted = {cell for cell in result.cells if result.state_of(cell) is State.DOUBT}
     assert {(cell.table, cell.row) for cell in doubted} == {("table1", "pgd")}
-    assert page.summary(result).endswith(f", {len(doubted)} doubt")
+    assert f", {len(doubted)} doubt" in page.summary(result)
     assert 'class="state doubt"' in page.render(study, result)
+
+
+def set_checks(root, study, *, fooled, count=100):
+    """Let the first images be fooled at 8/255 by PGD-20 of the sanity checks, and no others."""
+    path = root / folders.sanity_folder(study, RUN) / "flags.safetensors"
+    flags = load_file(path)
+    index = np.arange(count)
+    flags |= {"rle/index": index, "rle/pgd_8": (index >= fooled).astype(np.uint8)}
+    save_file(flags, path)
+
+
+@pytest.mark.parametrize(
+    ("fooled", "right", "state"),
+    [
+        (13, slice(0, 200), State.VERIFIED),  # 13 images that PGD-20 fools: 1.2e-4
+        (14, slice(0, 200), State.DOUBT),  # 6.1e-5
+        (30, slice(30, 200), State.VERIFIED),  # the same images
+        (0, slice(40, 200), State.VERIFIED),  # an attack may be stronger
+    ],
+)
+def test_an_attack_that_leaves_more_images_than_the_checks_is_a_doubt(
+    fooled, right, state, root, study
+):
+    set_flags(root, study, clean=200, eps_4=200, eps_8=right)
+    set_checks(root, study, fooled=fooled)
+    assert found(root, study).state is state
+
+
+@pytest.mark.parametrize(
+    "weaker", [{"steps": 10, "step_size": 1.0}, {"loss": "dlr"}, {"weak": "on purpose"}]
+)
+def test_an_attack_that_is_meant_to_be_weaker_is_no_doubt(weaker, root, study):
+    attacks = study.attacks | {"pgd20": PgdAttack(eps=(4.0, 8.0), **weaker)}
+    changed = dataclasses.replace(study, attacks=attacks)
+    set_flags(root, study, clean=200, eps_4=200, eps_8=200)
+    set_checks(root, study, fooled=50)
+    assert found(root, changed).state is State.VERIFIED
+    assert found(root, study).state is State.DOUBT
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00" * 64])

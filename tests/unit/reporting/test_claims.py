@@ -187,7 +187,7 @@ def test_the_text_of_claims_has_a_line_each_and_the_decisive_inequality():
     outcomes = claims.evaluate(study(F1=["left > right on clean"]), frame(0.6, 0.5))
     text = terminal.claims(outcomes, colour=False)
     assert "F1     holds   holds              words" in text
-    assert "F1: left > right on digits/clean: difference +10.00" in text
+    assert "F1: left > right on digits/clean: difference +10" in text
     assert "published +2.00" in text
 
 
@@ -258,7 +258,12 @@ def test_a_claim_of_a_table_or_figure_is_accepted(tmp_path):
             "claims.F1.holds[0]",
             "`main` has `pgd2`; did",
         ),
-        ("[free > own]", "[]", "claims.F1.holds", "expected at least one inequality"),
+        (
+            "[free > own]",
+            "[]",
+            "claims.F1.holds",
+            "expected one of holds, most, influences, found none",
+        ),
         ("says: words, ", "", "claims.F1.says", "this key is missing"),
         ("F1:", "F 1:", "claims.F 1", "not a usable name"),
     ],

@@ -48,9 +48,20 @@ def texts(axis):
     return [text.get_text() for text in axis.texts]
 
 
+def figure_of(kind):
+    if kind != "factor":
+        return Figure("A title", COLUMNS, ROWS, kind=kind)
+    leveled = zip(ROWS.items(), (100.0, 200.0, 100.0), ("a", "a", "b"), strict=False)
+    rows = {
+        name: dataclasses.replace(row, level=level, group=group)
+        for (name, row), level, group in leveled
+    }
+    return Figure("A title", ("digits/pgd20/retained",), rows, kind=kind)
+
+
 @pytest.mark.parametrize("kind", figures.FIGURES)
 def test_every_kind_is_drawn_to_the_same_bytes_each_time(kind, study, frame):
-    figure = Figure("A title", COLUMNS, ROWS, kind=kind)
+    figure = figure_of(kind)
     first, second = (figures.draw(study, figure, frame) for _ in range(2))
     assert figures.to_svg(first) == figures.to_svg(second)
     assert figures.to_png(first) == figures.to_png(second)
@@ -59,8 +70,18 @@ def test_every_kind_is_drawn_to_the_same_bytes_each_time(kind, study, frame):
 
 @pytest.mark.parametrize("kind", figures.FIGURES)
 def test_every_kind_can_be_drawn_before_anything_has_run(kind, study):
-    drawing = figures.draw(study, Figure("A title", COLUMNS, ROWS, kind=kind), [])
+    drawing = figures.draw(study, figure_of(kind), [])
     assert figures.to_png(drawing)
+
+
+def test_a_factor_is_drawn_over_log2_of_its_level_one_line_per_group(study, frame):
+    (axis,) = figures.draw(study, figure_of("factor"), frame).axes
+    values = row_values(study, figure_of("factor"), frame)
+    lines = [line for line in axis.lines if line.get_linestyle() == "-"]
+    first, second, third = (100 * row.cells[0].ours for row in values[:3])
+    assert lines[0].get_xydata().tolist() == [[np.log2(100), first], [np.log2(200), second]]
+    assert lines[1].get_xydata().tolist() == [[np.log2(100), third]]
+    assert [tick.get_text() for tick in axis.get_xticklabels()] == ["100", "200"]
 
 
 def test_bars_have_the_length_of_the_accuracies_and_the_ends_of_their_intervals(study, frame):
@@ -104,7 +125,13 @@ def test_bars_have_a_panel_per_data_set_and_a_label_per_row(study, frame):
 def test_a_figure_of_radii_has_a_line_per_row_from_clean_accuracy_and_a_band(study, frame):
     columns = ("digits/pgd20/8", "digits/clean", "digits/pgd20/4")
     figure = Figure("T", columns, ROWS, kind="radius")
-    (axis,) = figures.draw(study, figure, frame).axes
+    drawing = figures.draw(study, figure, frame)
+    (axis,) = drawing.axes
+    bounds = []
+    for _ in range(2):
+        drawing.draw_without_rendering()
+        bounds.append(axis.get_position().bounds)
+    assert bounds[0] == bounds[1], "a line without points takes no room"
     row = row_values(study, figure, frame)[1]
     by_radius = [row.cells[1], row.cells[2], row.cells[0]]
     lines = [line for line in axis.lines if line.get_linestyle() == "-"]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from robustviews.reporting import by_class, statistics
+from robustviews.reporting import by_class, contrasts, statistics
 from robustviews.reporting.statistics import Spread, clopper_pearson, holm, spreads, wilson
 
 RESOLUTIONS = [1e-4] * 5
@@ -121,7 +121,7 @@ def test_the_fewest_seeds_are_those_whose_error_fits():
 
 def test_two_rows_are_compared_by_welch_if_the_images_add_nothing():
     first, second = [0.50, 0.52, 0.51], [0.47, 0.44, 0.48, 0.45]
-    difference = statistics.welch(first, second, images=1000, image_variance=0.0)
+    difference = contrasts.welch(first, second, images=1000, image_variance=0.0)
     expected = stats.ttest_ind(first, second, equal_var=False)
     interval = expected.confidence_interval()
     assert difference.interval() == pytest.approx((interval.low, interval.high))
@@ -143,7 +143,7 @@ def test_the_interval_of_two_rows_covers_trainings_and_images(seeds):
             means.append(list(right.mean(axis=1)))
             per_image.append(right.mean(axis=0))
         true = stats.norm.cdf(0.1 / math.sqrt(1.25 + 0.05**2)) - 0.5
-        difference = statistics.welch(
+        difference = contrasts.welch(
             *means, images=images, image_variance=np.var(per_image[0] - per_image[1], ddof=1)
         )
         low, high = difference.interval()

@@ -13,7 +13,7 @@ from typing import get_args, get_type_hints
 
 import pytest
 
-from robustviews.probe import OWN_HEAD, RobustLinearProbe
+from robustviews.probe import OWN_HEAD, NcropProbe, RobustLinearProbe
 from robustviews.reporting import results
 from robustviews.reporting.figures import FIGURES
 from robustviews.reporting.tables import TABLES, CellValue, comparison, writers
@@ -319,6 +319,19 @@ def test_a_table_without_minutes_has_the_same_bytes_on_another_machine_and_day(s
 def test_a_table_with_minutes_names_the_machine(table, study, frame):
     assert f"Minutes are those of pretraining only on {DEVICE}." in table.legend
     assert DEVICE not in writers.markdown(comparison(study, study.tables["aa"], frame))
+
+
+def test_an_attack_on_views_is_not_said_to_be_one_on_images(study):
+    probes = study.probes | {"crops": NcropProbe(n=4)}
+    words = "Through crops an attack perturbs every view"
+    for columns, probe, expected in (
+        (COLUMNS, "crops", True),
+        (COLUMNS, "rle", False),
+        (("digits/clean",), "crops", False),
+    ):
+        table = Table("T", columns, {"one": Row("emp-free3", probe)})
+        changed = dataclasses.replace(study, probes=probes, tables={"t": table})
+        assert (words in comparison(changed, table, []).comparable) == expected
 
 
 def test_a_reduced_autoattack_is_not_called_comparable(study, frame):

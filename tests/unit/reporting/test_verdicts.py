@@ -204,3 +204,4 @@ def test_simulated_tables_have_few_false_alarms_and_the_stated_power(
     assert rates.alarm <= 0.05
     assert rates.reproduced == pytest.approx(reproduced, abs=0.02)
     assert rates.found == pytest.approx(found, abs=0.1)
+    assert rates.edge <= 0.05 + 2 * (0.05 * 0.95 / 500) ** 0.5

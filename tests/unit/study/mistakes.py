@@ -581,7 +581,7 @@ ONE_MISTAKE = {
         "probe: own",
         "probe: rle",
         f"{TABLE}.rows.own.probe",
-        "run `supervised` needs probe `own`, found `rle`",
+        "`rle` reads the pre-feature, which run `supervised` has not (supervised); use feature",
     ),
     "own head of a network without one": (
         "probe: rle,",

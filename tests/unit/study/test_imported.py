@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
-from robustviews.study import cells, jobs, load_study, plan
+from robustviews.cli.loading import load_weights
+from robustviews.study import cells, folders, jobs, load_study, plan
+from robustviews.study.imported import UNKNOWN, missing
+from robustviews.study.schema import Imported
 from tests.unit.study.mistakes import BASE
 from tests.unit.study.test_load import mistakes, write
 
@@ -90,6 +96,54 @@ def test_a_cell_of_an_imported_encoder_has_one_network_and_its_jobs(path):
     assert moved.runs == ("emp-free-digits-s0-on-other", "emp-free-digits-s1-on-other")
 
 
+def test_heads_on_a_supervised_network_read_its_backbone_and_its_own_head_the_classifier(path):
+    row = "moved: {run: supervised, probe: backbone, pretrained_on: digits}"
+    text = path.read_text(encoding="utf-8")
+    text = text.replace("moved: {run: emp-free, probe: rle, pretrained_on: digits}", row)
+    again = "own: {run: supervised, probe: own}"
+    more = f"{again}\n      linear: {{run: supervised, probe: backbone}}"
+    path.write_text(text.replace(again, more), encoding="utf-8")
+    every = jobs.jobs(load_study(path))
+    name = "supervised-digits-s0"
+    moved = every["probe", f"{name}-on-other/backbone"].arguments
+    assert (moved["supervised"], moved["encoder"]["hidden"]) == (False, None)
+    assert every["sanity", name].arguments["supervised"]  # both heads: `own` needs the classifier
+    assert not every["sanity", f"{name}-on-other"].arguments["supervised"]
+    assert every["attack", f"{name}/own/pgd20"].arguments["supervised"]
+
+
+def test_a_head_on_a_supervised_network_is_trained_without_its_classifier(path, tmp_path):
+    row = "moved: {run: supervised, probe: backbone, pretrained_on: digits}"
+    text = path.read_text(encoding="utf-8")
+    text = text.replace("moved: {run: emp-free, probe: rle, pretrained_on: digits}", row)
+    path.write_text(text, encoding="utf-8")
+    job = jobs.jobs(load_study(path))["probe", "supervised-digits-s0-on-other/backbone"]
+    (file,) = (one for one in job.reads if one.name == folders.ENCODER)
+    (tmp_path / file).parent.mkdir(parents=True)
+    weights = {"backbone.conv1.weight": torch.ones(1), "classifier.weight": torch.ones(1)}
+    save_file(weights, tmp_path / file)
+    with contextlib.chdir(tmp_path):
+        assert set(load_weights(job, folders.ENCODER)) == {"backbone.conv1.weight"}
+
+
+def test_files_to_bring_are_named_with_their_source():
+    encoders = {
+        "known": Imported("absent/swav.pth", UNKNOWN, source="swav-800"),
+        "pinned": Imported("absent/resnet.pth", SHA, source="torchvision-resnet18"),
+        "own": Imported("absent/own.pth", SHA),
+        "here": Imported(__file__, UNKNOWN),
+        "ready": Imported(__file__, SHA),
+    }
+    known, pinned, own, here = missing(encoders)
+    assert "https://github.com/facebookresearch/swav, by `robustviews import swav-800`" in known
+    assert "write the sha256" in known
+    assert "https://download.pytorch.org/models/resnet18-f37072fd.pth" in pinned
+    assert "sha256" not in pinned
+    assert own == "encoders.own: not here yet: absent/own.pth: save it there"
+    assert here.startswith("encoders.here:")
+    assert "write the sha256 that `robustviews import" in here
+
+
 def test_specs_of_jobs_say_nothing_of_encoders_that_they_do_not_read(path, tmp_path):
     alone = tmp_path / "alone"
     alone.mkdir()
@@ -103,7 +157,8 @@ def test_specs_of_jobs_say_nothing_of_encoders_that_they_do_not_read(path, tmp_p
 @pytest.mark.parametrize(
     ("change", "key", "message"),
     [
-        ((SHA, "abc"), "encoders.dino.sha256", "expected 64 hexadecimal digits, found"),
+        ((f"sha256: {SHA}, n", f"sha256: {SHA}, source: swav, n"), "encoders.dino.source", "swav-"),
+        ((SHA, "abc"), "encoders.dino.sha256", "expected 8 to 64 hexadecimal digits"),
         (("  dino:", "  dino-s0:"), "encoders.dino-s0", "ends as the folder of a seed"),
         (("  dino:", "  emp-free:"), "encoders.emp-free", "a run is also named `emp-free`"),
         (

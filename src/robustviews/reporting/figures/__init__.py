@@ -6,6 +6,7 @@ and a row in `FIGURES`.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure as Drawing
 
 from robustviews.reporting.figures.charts import bars, cost, tradeoff
+from robustviews.reporting.figures.factor import factor
 from robustviews.reporting.figures.radius import radius
 from robustviews.reporting.figures.style import GREY, STYLE, to_png, to_svg
 from robustviews.reporting.figures.trainings import (
@@ -27,11 +29,13 @@ if TYPE_CHECKING:
     from robustviews.reporting.results import Result
     from robustviews.study.schema import Figure, Study
 
+_PER_INCH = 18  # characters of a note in 7 points
 FIGURES: dict[str, Callable[[list[RowValues], str], Drawing]] = {
     "bars": bars,
     "tradeoff": tradeoff,
     "cost": cost,
     "radius": radius,
+    "factor": factor,
 }
 
 __all__ = [
@@ -64,7 +68,6 @@ def draw(study: Study, figure: Figure, frame: list[Result]) -> Drawing:
     with rc_context(STYLE):
         drawing = FIGURES[figure.kind](rows, figure.title)
         if study.demonstration:
-            drawing.supxlabel(
-                study.demonstration, fontsize=7, style="italic", color=GREY, wrap=True
-            )
+            note = textwrap.fill(study.demonstration, int(_PER_INCH * drawing.get_figwidth()))
+            drawing.supxlabel(note, fontsize=7, style="italic", color=GREY)
     return drawing

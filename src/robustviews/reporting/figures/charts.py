@@ -83,7 +83,7 @@ def _bar_panel(axis: Axes, rows: list[RowValues], numbers: list[int]) -> None:
                     cell.ours * PERCENT,
                     thickness * 0.92,
                     **_bar_look(place, is_struck=bool(cell.struck)),
-                    xerr=None if cell.struck else _errors(cell),
+                    xerr=None if cell.struck else errors(cell),
                     error_kw=ERROR,
                 )
             if cell.ours is not None and cell.struck:
@@ -156,8 +156,8 @@ def _point(axis: Axes, x: CellValue, y: CellValue, place: int) -> None:
     elif ours:
         axis.errorbar(
             *ours,
-            xerr=None if x.column.is_minutes else _errors(x),
-            yerr=_errors(y),
+            xerr=None if x.column.is_minutes else errors(x),
+            yerr=errors(y),
             fmt=marker,
             color=colour,
             markersize=6,
@@ -223,7 +223,7 @@ def struck_handles(rows: list[RowValues]) -> list[Artist]:
     return [legend_marker("x", NOT_ESTABLISHED, face="black", edge="black")]
 
 
-def _errors(cell: CellValue) -> list[list[float]]:
+def errors(cell: CellValue) -> list[list[float]]:
     """Return the distances from the mean to both ends of the 95 % interval, in percent."""
     assert cell.ours is not None
     assert cell.low is not None

@@ -91,7 +91,9 @@ def _line(axis: Axes, cells: list[CellValue], place: int) -> None:
     def radii(cells: list[CellValue]) -> list[float]:
         return [cell.column.eps or 0.0 for cell in cells]
 
-    on_top: dict[str, Any] = {"color": colour, "clip_on": False, "zorder": 3}
+    # In the layout, a line without points and clipping would reach to the corner of the figure.
+    whole: dict[str, Any] = {"color": colour, "clip_on": False, "in_layout": False}
+    on_top = whole | {"zorder": 3}
     axis.plot(radii(shown), percent(shown, "ours"), "-", linewidth=1.2, **on_top)
     axis.plot(radii(trusted), percent(trusted, "ours"), marker, markersize=4.5, **on_top)
     low, high = percent(trusted, "low"), percent(trusted, "high")
@@ -101,8 +103,8 @@ def _line(axis: Axes, cells: list[CellValue], place: int) -> None:
         for cell in cells
         if isinstance(cell.published, float)
     }
-    look = hollow(marker, colour, 4.5) | {"linestyle": ":", "linewidth": 0.9, "clip_on": False}
-    axis.plot(list(published), list(published.values()), color=colour, **look)
+    dotted = hollow(marker, colour, 4.5) | whole | {"linestyle": ":", "linewidth": 0.9}
+    axis.plot(list(published), list(published.values()), **dotted)
     for cell in shown:
         if cell.struck:
             at = cell.column.eps or 0.0, percent([cell], "ours")[0]

@@ -142,7 +142,7 @@ def adversarial_images(rows: Mapping[str, Sequence[Attacked]], *, title: str) ->
     """
     count = max(map(len, rows.values()))
     with rc_context(STYLE | {"axes.grid": False}):
-        drawing = Drawing(figsize=(2.2 + 3 * count, 1.15 * len(rows) + 0.5))
+        drawing = Drawing(figsize=(2.2 + 3 * count, 1.15 * len(rows) + 0.7))
         axes = drawing.subplots(len(rows), 3 * count, squeeze=False)
         for line, (name, shown) in zip(axes, rows.items(), strict=True):
             for number, one in enumerate(shown):

@@ -93,12 +93,25 @@ def comparable(study: Study, table: Table, rows: list[RowValues]) -> str:
             f"Published values: {table.source}, one run per cell, stated without an interval."
         )
     parts += _incomparable(rows)
+    parts += _of_views(study, rows)
     for name in dict.fromkeys(cell.column.metric for cell in _cells(rows)):
         if name in study.attacks:
             parts.append(f"{name} {study.attacks[name].comparable()}")
         elif name == "minutes":
             parts.append("Minutes depend on the machine: compare them within this table only.")
     return " ".join(parts)
+
+
+def _of_views(study: Study, rows: list[RowValues]) -> list[str]:
+    """Say that an attack on the mean over views has other freedom than one on an image."""
+    stacked = dict.fromkeys(row.probe for row in rows if study.probes[row.probe].stack > 1)
+    if not stacked or not any(cell.column.attack for cell in _cells(rows)):
+        return []
+    return [
+        f"Through {' and '.join(stacked)} an attack perturbs every view on its own and knows the "
+        "crops: another threat than one perturbation of the whole image, so these robust "
+        "accuracies do not compare with those of other probes."
+    ]
 
 
 def _cut(cells: list[CellValue]) -> str:

@@ -95,28 +95,28 @@ class CellValue:
 
     @property
     def half(self) -> float | None:
-        """Half of the 95 % interval of an accuracy; None for minutes and without results.
+        """Half of the 95 % interval, or its longer side if it is cut: 0 of 48 is 0 to 7.4 %.
 
-        An interval that is cut at 0 or 100 % has no half that says how far it reaches: 0 of 48 with
-        the interval 0 to 7.4 % gives 7.4 points, its longer side.
+        None for minutes and without results.
         """
         ours, low, high = self.ours, self.low, self.high
         if self.column.is_minutes or ours is None or low is None or high is None:
             return None
-        if self.column.unit == "%" and (low <= 0 or high >= 1):
-            return max(ours - low, high - ours)
-        return (high - low) / 2
+        is_cut = self.column.unit == "%" and (low <= 0 or high >= 1)
+        return max(ours - low, high - ours) if is_cut else (high - low) / 2
 
 
 @dataclass(frozen=True)
 class RowValues:
-    """One row of a table or group of a figure."""
+    """One row of a table or group of a figure; `level` and `group` are those of the study."""
 
     name: str
     label: str
     entry: str
     probe: str
     cells: tuple[CellValue, ...]
+    level: float | str | None = None
+    group: str = ""
 
 
 def row_values(study: Study, table: Table | Figure, frame: list[Result]) -> list[RowValues]:
@@ -144,10 +144,12 @@ def row_values(study: Study, table: Table | Figure, frame: list[Result]) -> list
         [_value(study, *one) for one in zip(cells, of_cells, verdict, strict=True)]
         for cells, of_cells, verdict in zip(columns, spreads, judged, strict=True)
     ]
-    labels = [(name, measured[0].cell) for name, measured in rows.items()]
+    labels = [(name, measured[0].cell, table.rows[name]) for name, measured in rows.items()]
     return [
-        RowValues(name, cell.label, cell.entry, cell.probe, cells)
-        for (name, cell), cells in zip(labels, zip(*cells_of_columns, strict=True), strict=True)
+        RowValues(name, cell.label, cell.entry, cell.probe, cells, row.level, row.group)
+        for (name, cell, row), cells in zip(
+            labels, zip(*cells_of_columns, strict=True), strict=True
+        )
     ]
 
 

@@ -16,7 +16,7 @@ class Published:
     Attributes:
         file: its name.
         page: page of its authors.
-        layout: program that wrote it, as in `layouts.LAYOUTS`.
+        layout: program that wrote it, as in `checkpoints.layouts.LAYOUTS`.
         licence: of the weights; empty if the authors state none.
         normalise: normalisation outside of the network, by name; None if it normalises inside.
         top1: published top-1 accuracy on ImageNet in percent, of the file's own classifier or of a
@@ -52,7 +52,7 @@ def _torchvision(file: str, top1: float) -> Published:
     )
 
 
-def _plain(file: str, repository: str, licence: str, top1: float) -> Published:
+def _plain(file: str, repository: str, licence: str, top1: float | None = None) -> Published:
     page = f"https://github.com/{repository}"
     return Published(file, page, "plain state dict", licence, "imagenet", top1)
 
@@ -66,6 +66,11 @@ def _swav(name: str, top1: float) -> Published:
 def _moco_v3(epochs: int, top1: float) -> Published:
     page, file = "https://github.com/facebookresearch/moco-v3", f"r-50-{epochs}ep.pth.tar"
     return Published(file, page, "MoCo v3", _NC, "imagenet", top1, weights="base")
+
+
+def _moco_v3_vit(size: str) -> Published:
+    page, file = "https://github.com/facebookresearch/moco-v3", f"vit-{size}-300ep.pth.tar"
+    return Published(file, page, "MoCo v3", _NC, "imagenet", weights="base")
 
 
 def _simsiam(folder: str, top1: float) -> Published:
@@ -143,6 +148,10 @@ CATALOGUE: dict[str, Published] = {
     "moco-v3-100": _moco_v3(100, 68.9),
     "moco-v3-300": _moco_v3(300, 72.8),
     "moco-v3-1000": _moco_v3(1000, 74.6),
+    "moco-v3-vit-small": _moco_v3_vit("s"),
+    "moco-v3-vit-base": _moco_v3_vit("b"),
+    "dino-vit-small": _plain("dino_deitsmall16_pretrain.pth", f"{_META}/dino", "Apache-2.0"),
+    "dino-vit-base": _plain("dino_vitbase16_pretrain.pth", f"{_META}/dino", "Apache-2.0"),
     "simsiam-batch512": _simsiam("100ep", 68.1),
     "simsiam-batch256": _simsiam("100ep-256bs", 68.3),
     "vissl-simclr-100": _vissl(100, 64.4),
