@@ -24,7 +24,7 @@ _HOLD = {  # others: `is` or `are`
 }
 _ONE_SEED = (
     "Trainings differ by chance, and each run has one seed: no value counts as reproduced, and no "
-    "claim is tested."
+    "claim about more than these networks is tested."
 )
 
 
