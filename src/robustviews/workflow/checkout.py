@@ -27,18 +27,22 @@ class CheckoutError(ArtifactError):
     """Results are not those of Snakemake's metadata; the message suggests a command."""
 
 
-def check(study: Study, root: Path = Path()) -> None:
+def check(study: Study, root: Path = Path(), *, dry_run: bool = False) -> None:
     """Refuse results of another commit, and encoders whose files are missing.
 
     Args:
         study: the study of the results.
         root: project folder.
+        dry_run: whether nothing will run, so that files may be missing; `hints` names them.
 
     Raises:
         CheckoutError: by its metadata Snakemake takes results for up to date, but their records
             state other options or other inputs. Or a checkpoint to import is missing.
     """
-    _check_files(study, root)
+    missing = [f"  {line}" for line in _missing_files(study, root)]
+    if missing and not dry_run:
+        text = "Save these files there, or change the paths; docs/import.md names their sources"
+        raise CheckoutError("\n".join([f"{study.file}: missing files:", *missing, text]))
     foreign = dict(_foreign(study, root))
     if not foreign:
         return
@@ -58,16 +62,13 @@ def check(study: Study, root: Path = Path()) -> None:
     )
 
 
-def _check_files(study: Study, root: Path) -> None:
-    missing = [
-        f"  encoders.{name}.file: {study.encoders[name].file}"
+def _missing_files(study: Study, root: Path) -> list[str]:
+    return [
+        f"encoders.{name}.file: {study.encoders[name].file}"
         for name in plan.encoders(study)
         if not (root / study.encoders[name].file).is_file()
         and not (root / folders.job_folder(study, "encoder", name) / RECORD).is_file()
     ]
-    if missing:
-        text = "Save these files there, or change the paths; docs/import.md names their sources"
-        raise CheckoutError("\n".join([f"{study.file}: missing files:", *missing, text]))
 
 
 def check_data(study: Study) -> None:
@@ -82,8 +83,9 @@ def check_data(study: Study) -> None:
 
 
 def hints(study: Study, root: Path = Path()) -> list[str]:
-    """Return lines on missing source data, and commands that spare computing results again."""
+    """Return lines on missing files, and commands that spare computing results again."""
     lines = [f"datasets.{name}: {'; '.join(text)}" for name, text in enough.missing(study).items()]
+    lines += [f"{line}: no such file" for line in _missing_files(study, root)]
     return lines + _restorable(study, root)
 
 
