@@ -32,3 +32,5 @@ use rule probe as tune with:
         f"{RESULTS}/probe/{{run}}/{{probe}}/{folders.ENCODER}",
     wildcard_constraints:
         probe="|".join(TUNING) or NONE,
+    message:
+        "tune {wildcards.run}/{wildcards.probe}"
