@@ -95,7 +95,7 @@ def import_checkpoint(
     sha256: str | None = None,
     device: str = "cpu",
 ) -> Encoder:
-    """Return the residual network in a checkpoint of another program, in eval mode and frozen.
+    """Return the network in a checkpoint of another program, in eval mode and frozen.
 
     Args:
         path: file of `torch.save`, or safetensors; nothing in it is executed.

@@ -19,16 +19,19 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from robustviews.machine import runtime
+    from robustviews import colours
+    from robustviews.machine import compiler, runtime
 else:
     torch, runtime = LazyModule("torch"), LazyModule("robustviews.machine.runtime")
+    colours = LazyModule("robustviews.colours")
+    compiler = LazyModule("robustviews.machine.compiler")
 
 _FLIP = 0.5  # probability of a horizontal flip, in every recipe
 _TRIES = 10  # random windows before the central window, as in torchvision's RandomResizedCrop
 _WINDOW_DRAWS, _CHANGE_DRAWS = 2 * _TRIES + 3, 13  # numbers for one view
-_CONTRAST, _SATURATION, _HUE = 1, 2, 3  # torchvision's numbers; brightness is 0
 _CPU_CHUNK, _DEVICE_CHUNK = 2**18, 2**27  # pixel values per chunk: a CPU's cache; 0.5 GiB
 _ALL = slice(None)
+LARGE = 96  # pixels of a view from which its changes, some 280 kernels, are worth compiling
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,14 @@ class Change(NamedTuple):
 
 
 def make_views(
-    images: Tensor, views: Views, *, size: int, key: int, counters: Tensor, only: slice = _ALL
+    images: Tensor,
+    views: Views,
+    *,
+    size: int,
+    key: int,
+    counters: Tensor,
+    only: slice = _ALL,
+    compiled: bool = False,
 ) -> Tensor:
     """Make the views of a batch.
 
@@ -108,6 +118,7 @@ def make_views(
         key: key of the random numbers, from `runtime.counter_key`; another epoch needs another key.
         counters: (B,) int64, one number per sample, such as its index.
         only: numbers of the views to make.
+        compiled: whether colour changes are compiled; only rounding depends on it.
 
     Returns:
         (V, B, 3, size, size) float32 in [0, 1], on the device of `images`.
@@ -131,6 +142,7 @@ def make_views(
     border = views.padding if views.crop == "padded" else 0
     chunk = _CPU_CHUNK if images.device.type == "cpu" else _DEVICE_CHUNK
     step = max(1, chunk // (views.count * 3 * size**2))
+    apply = compiler.compiled(apply_change) if compiled else apply_change
     # The precision of the encoder's training must not apply to the matrix products here.
     exact = torch.autocast(images.device.type, enabled=False)
     with torch.no_grad(), exact, runtime.tf32(allowed=False):
@@ -140,7 +152,7 @@ def make_views(
             crops = apply_window(floats, Window(*(value[part] for value in window)), size=size)
             for shown, change, colour in changes:
                 own = Change(*(value[part] for value in change))
-                changed = apply_change(crops[:, shown], own, colour)
+                changed = apply(crops[:, shown], own, colour)
                 result[shown, part] = changed.transpose(0, 1)
     return result.clamp_(0.0, 1.0)  # rounding can make a sum of weights exceed 1
 
@@ -191,8 +203,8 @@ def draw_change(numbers: Tensor, colour: Colour) -> Change:
     spread = (2.0 * numbers[..., 5:9] - 1.0) * (jitter < colour.jitter).unsqueeze(-1)
     factors = 1.0 + colour.strength * spread  # (B, V, 4)
     if colour.saturation is not None:
-        factors[..., _SATURATION] = 1.0 + colour.saturation * spread[..., _SATURATION]
-    factors[..., _HUE] = colour.hue * spread[..., _HUE]
+        factors[..., colours.SATURATION] = 1.0 + colour.saturation * spread[..., colours.SATURATION]
+    factors[..., colours.HUE] = colour.hue * spread[..., colours.HUE]
     low, high = colour.sigma
     return Change(
         order=numbers[..., 9:13].argsort(dim=-1, stable=True),
@@ -226,11 +238,12 @@ def apply_change(images: Tensor, change: Change, colour: Colour) -> Tensor:
     flat = Change(*(value.flatten(0, 1) for value in change))
     x = images.flatten(0, 1).flatten(2)  # (N, 3, P), N = B V and P = S S
     if colour.jitter:
-        x = _jitter(x, flat)
+        x = colours.jitter(x, flat.order, flat.factors)
     if colour.grayscale:
-        x = torch.lerp(x, _gray(x), flat.gray.to(x.dtype).view(-1, 1, 1))
+        x = torch.lerp(x, colours.gray(x), flat.gray.to(x.dtype).view(-1, 1, 1))
     if colour.blur:
-        matrix = _blur_matrix(flat.sigma, size=size, sigma_max=colour.sigma[1])  # (N, S, S)
+        sigma_max = colour.sigma[1]
+        matrix = colours.blur_matrix(flat.sigma, size=size, sigma_max=sigma_max)  # (N, S, S)
         x = (x.view(-1, 3 * size, size) @ matrix.mT).view(-1, 3, size, size)
         x = (matrix.unsqueeze(1) @ x).flatten(2)
     if colour.solarize:
@@ -277,69 +290,3 @@ def _resize_matrix(start: Tensor, length: Tensor, flip: Tensor, size: int, exten
     weights = (1.0 - distance / scale.clamp(min=1.0).unsqueeze(-1)).clamp_(min=0.0)
     weights *= inside.unsqueeze(-2)
     return weights / weights.sum(-1, keepdim=True)
-
-
-def _gray(x: Tensor) -> Tensor:
-    """Return the luma (N, 1, P) of images (N, 3, P), with torchvision's weights (ITU-R BT.601)."""
-    luma = (x[:, 0] * 0.2989).add_(x[:, 1], alpha=0.587).add_(x[:, 2], alpha=0.114)
-    return luma.unsqueeze(1)
-
-
-def _jitter(x: Tensor, change: Change) -> Tensor:
-    """Apply the four changes of a jitter to images (N, 3, P), in the order of each image.
-
-    The hue is expensive. It is shifted once for all images: after the changes that precede it in an
-    image's order, and before the others.
-    """
-    hue_step = (change.order == _HUE).int().argmax(-1)  # (N,)
-    for step in (0, 1, 2):
-        x = _blend(x, change, step, step < hue_step)
-    x = _turn_hue(x, change.factors[:, _HUE])
-    for step in (1, 2, 3):
-        x = _blend(x, change, step, step > hue_step)
-    return x
-
-
-def _blend(x: Tensor, change: Change, step: int, active: Tensor) -> Tensor:
-    """Scale the distance of `active` (N,) images (N, 3, P) from black, mean gray or pixel gray."""
-    kind = change.order[:, step : step + 1]  # (N, 1)
-    factor = change.factors.gather(-1, kind).where(active.unsqueeze(-1), 1.0).unsqueeze(-1)
-    gray = _gray(x)
-    pivot = gray * (kind == _SATURATION).unsqueeze(-1)
-    pivot += gray.mean(-1, keepdim=True) * (kind == _CONTRAST).unsqueeze(-1)
-    return torch.lerp(pivot, x, factor).clamp_(0.0, 1.0)
-
-
-def _turn_hue(x: Tensor, turn: Tensor) -> Tensor:
-    """Shift the HSV hue of images (N, 3, P) by (N,) turns.
-
-    A channel is the largest minus the spread times a trapezoid of hue: HSV to RGB in closed form.
-    """
-    red, green, blue = x.unbind(1)  # (N, P)
-    largest = torch.maximum(torch.maximum(red, green), blue)
-    spread = largest - torch.minimum(torch.minimum(red, green), blue)
-    sixth = (6.0 * spread).clamp_(min=1e-12).reciprocal_()  # gray has no hue: any value works
-    hue = ((red - green) * sixth).add_(2 / 3)
-    # lerp by 0 or 1 selects exactly; on a CPU it is several times faster than where.
-    hue = hue.lerp_(((blue - red) * sixth).add_(1 / 3), (largest == green).to(x.dtype))
-    hue = hue.lerp_((green - blue) * sixth, (largest == red).to(x.dtype)).add_(turn.unsqueeze(-1))
-    offset = 0.5 - torch.arange(3, device=x.device).view(3, 1) / 3  # red, green, blue
-    phase = hue.unsqueeze(1) + offset  # (N, 3, P)
-    trapezoid = phase.sub_(phase.round()).abs_().mul_(-6.0).add_(2.0).clamp_(0.0, 1.0)
-    return torch.addcmul(largest.unsqueeze(1), spread.unsqueeze(1), trapezoid, value=-1.0)
-
-
-def _blur_matrix(sigma: Tensor, *, size: int, sigma_max: float) -> Tensor:
-    """Return matrices (N, size, size) that blur an axis: Gaussians of sigma (N,), reflected.
-
-    A Gaussian has 2 ceil(3 sigma_max) + 1 taps, 13 for 2 pixels, or as many as the image allows;
-    sigma 0 is the identity.
-    """
-    radius = min(math.ceil(3 * sigma_max), size - 1)
-    shift = torch.arange(-radius, radius + 1, device=sigma.device)
-    pixel = torch.arange(size, device=sigma.device)
-    taps = torch.exp(-0.5 * (shift / sigma.clamp(min=0.01).unsqueeze(-1)) ** 2)
-    taps = taps / taps.sum(-1, keepdim=True)  # (N, taps)
-    source = size - 1 - (size - 1 - (shift.unsqueeze(-1) + pixel).abs()).abs()  # (taps, size)
-    hits = (source.unsqueeze(-1) == pixel).to(taps.dtype)  # (taps, size, size)
-    return (taps @ hits.flatten(1)).view(-1, size, size)

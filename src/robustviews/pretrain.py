@@ -335,6 +335,7 @@ def _batches(
                 seed=seed,
                 epoch=epoch,
                 only=share.views,
+                compiled=training.progress.compilation == "compiled",
             )
             yield batch, runtime.generator(device, seed, "delta", epoch, position)
 

@@ -53,6 +53,7 @@ def make_batch(
     seed: int,
     epoch: int,
     only: range | None = None,
+    compiled: bool = False,
 ) -> Batch:
     """Make the views of a minibatch.
 
@@ -65,14 +66,18 @@ def make_batch(
         seed: seed of the training.
         epoch: pass over the data; seed, epoch and index decide the views of an image.
         only: numbers of the views to make; None makes all.
+        compiled: whether to compile the colour changes of large views.
     """
-    chosen = slice(only.start, only.stop) if only else slice(None)
-    key = runtime.counter_key(seed, "views", epoch)
-    return Batch(
-        images=augment.to_float(images, size),
-        views=augment.make_views(images, views, size=size, key=key, counters=indices, only=chosen),
-        labels=labels,
+    made = augment.make_views(
+        images,
+        views,
+        size=size,
+        key=runtime.counter_key(seed, "views", epoch),
+        counters=indices,
+        only=slice(only.start, only.stop) if only else slice(None),
+        compiled=compiled and size >= augment.LARGE,
     )
+    return Batch(images=augment.to_float(images, size), views=made, labels=labels)
 
 
 def step_bytes(
@@ -263,7 +268,8 @@ def compile_encoder(
 ) -> compiler.Compilation:
     """Compile the forward pass of an encoder, in place, for a training with these shapes.
 
-    Heads and teacher run as they are. The trial leaves their statistics as they were.
+    Heads and teacher run as they are. The trial leaves their statistics as they were. The colour
+    changes of large views are compiled, too, for `augment.make_views`.
 
     Args:
         net: network in train mode, on its device, with the precision of the training.
@@ -278,8 +284,14 @@ def compile_encoder(
         return compiler.report(compiler.Compilation(compiler.ON_CPU))
     exclude_from_graphs(encoder)
     batch = blank_batch(batch_size, views=views.count, size=size, device=device)
+    counters = torch.arange(batch_size, device=device)
 
     def trial() -> None:
+        if size >= augment.LARGE:
+            for compiled in (False, True):  # first imports what the compiler cannot trace
+                augment.make_views(
+                    batch.images, views, size=size, key=0, counters=counters, compiled=compiled
+                )
         starts = runtime.generator(device, "compile")
         exact = runtime.tf32(allowed=encoder.precision == "tf32")  # or the training would recompile
         with exact, attack_mode(net, "frozen"), attack_mode(net.teacher, "frozen"):

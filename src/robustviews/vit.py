@@ -17,8 +17,8 @@ DEPTH, HEADS, PATCH, SIDE = 12, {"vit_small": 6, "vit_base": 12}, 16, 224
 MISSING = "vision transformers need timm; type: pip install 'robustviews[vit]'"
 
 
-class MissingTimmError(ImportError):
-    """The optional package timm is not installed."""
+class TransformerError(ValueError):
+    """The optional package timm is missing, or images do not consist of whole patches."""
 
 
 class VisionTransformer(nn.Module):
@@ -40,7 +40,7 @@ class VisionTransformer(nn.Module):
             normalise: mean and std of R, G, B; None for none.
 
         Raises:
-            MissingTimmError: timm is not installed.
+            TransformerError: timm is not installed.
         """
         super().__init__()
         self.normalise = None if normalise is None else Normalise(*normalise)
@@ -62,7 +62,9 @@ class VisionTransformer(nn.Module):
         height, width = images.shape[2:]
         if height % PATCH or width % PATCH:
             expected = f"expected sides that are multiples of {PATCH}"
-            raise ValueError(f"{expected}, found {height} x {width}; set the size of the data set")
+            raise TransformerError(
+                f"{expected}, found {height} x {width}; set the size of the data set"
+            )
         x = images if self.normalise is None else self.normalise(images)
         features: Tensor = self.vit(x)
         return features
@@ -72,7 +74,7 @@ def _timm() -> Any:  # noqa: ANN401  # an optional module
     try:
         from timm.models import vision_transformer
     except ImportError as error:
-        raise MissingTimmError(f"{MISSING} ({error})") from None
+        raise TransformerError(f"{MISSING} ({error})") from None
     return vision_transformer
 
 

@@ -57,7 +57,7 @@ def test_paths_in_documents_exist():
     for document in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS.glob("*.md")):
         text = document.read_text(encoding="utf-8")
         for path in re.findall(rf"`((?:{folders})/[\w./-]+)`", text):
-            made = path.startswith(("results/", "data/", "studies/mine"))
+            made = path.startswith(("results/", "data/", "studies/mine", ".snakemake/"))
             assert made or (ROOT / path).exists(), f"{document.name}: {path}"
 
 
@@ -78,7 +78,9 @@ def test_what_github_and_pre_commit_run_exists():
         jobs = yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"].values()
         lines = [step["run"] for job in jobs for step in job["steps"] if "run" in step]
         assert lines, path.name
-        commands += [part.split() for line in lines for part in re.split(r"&&|\||\n", line)]
+        commands += [
+            part.split() for line in lines for part in re.split(r"(?: 2>&1)? \| |&&|\n", line)
+        ]
     for name, *arguments in filter(None, commands):
         assert name in ("make", "git", "grep", "tee", "test"), name
         for argument in arguments if name == "make" else []:

@@ -8,12 +8,7 @@ rule data:
         "logs/data/{prepared}.log",
     # Before any training: it may find that a data set is missing, or too small.
     priority: 20
-    threads:
-        lambda wildcards: (
-            16
-            if getattr(STUDY.datasets[PREPARED[wildcards.prepared]], "shard_images", None)
-            else 1
-        )
+    threads: request("cores", "data")
     resources:
         mem_mb=request("mem_mb", "data"),
         runtime=request("runtime", "data"),

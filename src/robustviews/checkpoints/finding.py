@@ -18,9 +18,8 @@ from torch import Tensor
 
 from robustviews.checkpoints import naming, transformers
 from robustviews.checkpoints.errors import CheckpointError
-from robustviews.checkpoints.found import Found, Stem, Table, finite_float
+from robustviews.checkpoints.found import Found, Stem, Table, finite_float, inside
 from robustviews.checkpoints.layouts import layout_of
-from robustviews.checkpoints.normalisations import Normalisation
 from robustviews.resnet import BACKBONES, ResNet
 
 _STEMS: dict[tuple[int, ...], Stem] = {(3, 3): "cifar", (7, 7): "imagenet"}
@@ -96,7 +95,7 @@ def find(
         weights=_weights(chosen, expected),
         matched=sum(chosen.tensor(name) is not None for name in expected),
         head=head,
-        inside=_inside(chosen),
+        inside=inside(chosen.tensor),
         dropped=naming.groups(
             (each for each in chosen.table.tensors if each not in used), chosen.prefix
         )
@@ -243,21 +242,6 @@ def _head(candidate: Candidate) -> tuple[Tensor, Tensor] | None:
         return None
     names = candidate.names
     return finite_float(weight, names["fc.weight"]), finite_float(bias, names["fc.bias"])
-
-
-def _inside(candidate: Candidate) -> Normalisation | None:
-    """Return mean and std that the network keeps, rounded to the digits that were typed."""
-    for word in ("normalise", "normalize"):
-        mean, std = (candidate.tensor(f"{word}.{part}") for part in ("mean", "std"))
-        if mean is not None and std is not None and mean.numel() == std.numel() == 3:
-            values = [[round(v, 6) for v in t.flatten().tolist()] for t in (mean, std)]
-            if not (mean.isfinite().all() and std.isfinite().all() and std.min() > 0):
-                raise CheckpointError(
-                    f"{candidate.names[f'{word}.std']}: no mean and std: {values}"
-                )
-            (r, g, b), (dr, dg, db) = values
-            return (r, g, b), (dr, dg, db)
-    return None
 
 
 def _used(candidate: Candidate, backbone: str, head: bool) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -64,3 +65,23 @@ def finite_float(tensor: Tensor, name: str) -> Tensor:
             "an earlier checkpoint, or download it again"
         )
     return values
+
+
+def inside(tensor: Callable[[str], Tensor | None]) -> Normalisation | None:
+    """Return mean and std that a network keeps, rounded to the digits that were typed.
+
+    Args:
+        tensor: returns the tensor of a name within the network, or None.
+
+    Raises:
+        CheckpointError: they are no mean and std.
+    """
+    for word in ("normalise", "normalize"):
+        mean, std = tensor(f"{word}.mean"), tensor(f"{word}.std")
+        if mean is not None and std is not None and mean.numel() == std.numel() == 3:
+            values = [[round(v, 6) for v in t.flatten().tolist()] for t in (mean, std)]
+            if not (mean.isfinite().all() and std.isfinite().all() and std.min() > 0):
+                raise CheckpointError(f"{word}.std: no mean and std: {values}")
+            (r, g, b), (dr, dg, db) = values
+            return (r, g, b), (dr, dg, db)
+    return None

@@ -17,12 +17,13 @@ from robustviews.checkpoints.normalisations import NORMALISATIONS, Normalisation
 from robustviews.checkpoints.reading import Contents, read, recognise
 from robustviews.encoder import Encoder, build_encoder, load_strictly
 from robustviews.resnet import Normalise
-from robustviews.vit import MissingTimmError
+from robustviews.vit import TransformerError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 PADDING = "padding"  # of the stem: the only option that weights do not imply, so kept beside them
+_PLACES = (":backbone.", ":backbone.vit.")  # of backbones in files of this project
 _OWN = ("backbone.", "prefeature.", "projector.", "classifier.")
 
 
@@ -147,7 +148,7 @@ def _imported(
 
 def _own_heads(contents: Contents, found: Found) -> dict[str, Tensor]:
     """Return pre-feature and projector, or classifier, of a file of this project; else nothing."""
-    if contents.container != "safetensors" or found.place != ":backbone.":
+    if contents.container != "safetensors" or found.place not in _PLACES:
         return {}
     if not all(name.startswith(_OWN) for name in contents.tree):
         return {}
@@ -170,7 +171,7 @@ def _check_whole(imported: Imported) -> None:
     try:
         with torch.device("meta"):
             network = build_encoder(**imported.options, classes=imported.classes)
-    except MissingTimmError as error:
+    except TransformerError as error:
         raise CheckpointError(str(error)) from None
     expected = {name: value.shape for name, value in network.state_dict().items()}
     actual = {name: value.shape for name, value in imported.weights.items()}

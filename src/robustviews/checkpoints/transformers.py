@@ -15,7 +15,7 @@ from torch import Tensor
 from robustviews import vit
 from robustviews.checkpoints import naming
 from robustviews.checkpoints.errors import CheckpointError
-from robustviews.checkpoints.found import Found, Table, finite_float
+from robustviews.checkpoints.found import Found, Table, finite_float, inside
 from robustviews.checkpoints.layouts import Layout, layout_of
 
 _MARK = "patch_embed.proj.weight"
@@ -67,6 +67,7 @@ def find(
         weights=found,
         matched=len(found),
         head=head,
+        inside=inside(lambda name: tensors.get(prefix.removesuffix(_OURS) + name)),
         dropped=naming.groups((name for name in tensors if name not in used), prefix)
         + naming.siblings(tree, table.keys),
     )

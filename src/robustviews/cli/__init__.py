@@ -203,7 +203,11 @@ VERBS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "data": ("stages", "prepare a data set as uint8 arrays", ("--dataset", *_COMPUTES)),
     "encoder": ("stages", "import one encoder of the study", ("--encoder", *_COMPUTES)),
     "pretrain": ("stages", "train one encoder", ("--run", *_COMPUTES)),
-    "probe": ("stages", "train one head on a frozen encoder", ("--run", "--probe", *_COMPUTES)),
+    "probe": (
+        "stages",
+        "train one head, on a frozen encoder or with it",
+        ("--run", "--probe", *_COMPUTES),
+    ),
     "attack": (
         "stages",
         "attack one classifier at every radius",

@@ -119,17 +119,18 @@ def fill(
     create(f"{split}_labels", labels.shape, np.int64)[:] = labels
     starts = range(0, len(files), shard)
     works = [Work(one, tuple(files[one : one + shard]), folder, frame) for one in starts]
-    sources, problems, images = dict[int, str](), list[str](), 0
+    sources, problems, images = dict[int, str](), dict[int, str](), 0
     for work, done in _decoded(array, works, processes or _cores()):
         images += len(work.files)
         log.info("split=%s images=%d/%d", split, images, len(files))
         if isinstance(done, Done):
             sources[work.first] = done.source
         else:
-            problems.append(done)
+            problems[work.first] = done
     if problems:
-        more = f"\nand in {len(problems) - _LISTED} more shards" if problems[_LISTED:] else ""
-        raise DataError("\n".join(problems[:_LISTED]) + more)
+        listed = [problems[first] for first in sorted(problems)]
+        more = f"\nand in {len(listed) - _LISTED} more shards" if listed[_LISTED:] else ""
+        raise DataError("\n".join(listed[:_LISTED]) + more)
     joined = "".join(sources[start] for start in starts)
     return len(files), hashlib.sha256(bytes.fromhex(joined)).hexdigest()
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 log = logging.getLogger(__name__)
 
@@ -16,6 +17,12 @@ EAGER_DEVICES = ("cpu",)
 BACKEND = "inductor"
 REASON = 200  # characters kept of a compiler's error message, which often has thousands
 ON_CPU = "eager: on a CPU compiling takes a minute and gains nothing"
+
+
+@functools.cache
+def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Return a function compiled as one graph, for each shape of its inputs."""
+    return torch.compile(function, backend=BACKEND, fullgraph=True, dynamic=False)
 
 
 class Compilation(NamedTuple):

@@ -62,9 +62,10 @@ def evaluate(study: Study, frame: list[Result]) -> list[Outcome]:
 LEGEND = (
     "Holds: every inequality of the claim is significant; fails: one is significant in the other "
     f"direction ({ALPHA:.0%} over all claims of the study, one-sided, after Holm). The tests cover "
-    "the spread between trainings and the choice of test images. One seed: no test. The published "
-    "numbers are compared as they are, without the rows that the paper does not have. States that "
-    "end in `for these networks` rest on one training each, and say nothing about methods."
+    "the spread between trainings and the choice of test images. One seed: no test. Minutes and "
+    "passes are compared as they are. So are the published numbers, without the rows that the "
+    "paper does not have. States that end in `for these networks` rest on one training each, and "
+    "say nothing about methods."
 )
 
 

@@ -34,6 +34,7 @@ _MACS = {"resnet18": 140, "resnet50": 320}
 _KEPT = {"resnet18": 75, "resnet50": 395}
 _KEPT_BY_STEM = 50  # more, with the one for ImageNet
 _SLACK = 1.5  # of memory: workspaces, and what the allocator does not give back
+_DECODERS = 16  # cores that decode a data set in shards
 _COMPILING = 8  # cores of torch.compile, which runs one compiler per core
 # ImageNet-100, which does not tell before it is prepared.
 _UNKNOWN_TRAIN, _UNKNOWN_TEST, _UNKNOWN_CLASSES = 130_000, 10_000, 100
@@ -83,7 +84,8 @@ def allocation(study: Study, rule: str, name: str, *, device: str, attempt: int 
         attempt: how often it will have been tried then.
     """
     if rule == "data":
-        megabytes, minutes = _preparation(_shape(study, name))
+        cores = _cores(study, rule, name, device=device)
+        megabytes, minutes = _preparation(_shape(study, name), _shard(study, name), cores)
     elif rule == "encoder":
         megabytes, minutes = 2 * _BASE_MB["cpu"], _SHORTEST
     else:
@@ -97,17 +99,25 @@ def allocation(study: Study, rule: str, name: str, *, device: str, attempt: int 
 
 def _cores(study: Study, rule: str, name: str, *, device: str) -> int:
     threads = study.runtime.threads
+    if rule == "data" and _shard(study, name):
+        return _DECODERS
     if rule != "pretrain":
         return threads
     compiles = device != "cpu" and study.runs[plan.pretrainings(study)[name].entry].compile
     return study.runtime.ranks * (max(threads, _COMPILING) if compiles else threads)
 
 
-def _preparation(shape: Shape) -> tuple[float, float]:
+def _shard(study: Study, dataset: str) -> int | None:
+    """Return how many images a process decodes at a time; None if one process decodes all."""
+    return getattr(study.datasets[dataset], "shard_images", None)
+
+
+def _preparation(shape: Shape, shard: int | None, cores: int) -> tuple[float, float]:
     """Return megabytes and minutes of the preparation of a data set."""
     images = shape.train + shape.test
-    minutes = _SHORTEST + images * _DECODING / 60
-    return _BASE_MB["cpu"] + images * shape.image / 1e6, minutes
+    held = min(images, cores * shard) if shard else images
+    minutes = _SHORTEST + images * _DECODING / 60 / (cores if shard else 1)
+    return _BASE_MB["cpu"] + held * shape.image / 1e6, minutes
 
 
 def _computation(study: Study, rule: str, name: str, *, device: str) -> tuple[float, float]:

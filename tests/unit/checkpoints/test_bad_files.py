@@ -79,7 +79,7 @@ def project(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def missing():
-        raise vit.MissingTimmError(vit.MISSING)
+        raise vit.TransformerError(vit.MISSING)
 
     monkeypatch.setattr(vit, "_timm", missing)
 

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from robustviews import vit
 from robustviews.checkpoints import CheckpointError, bring
@@ -93,6 +94,17 @@ def test_a_trained_classifier_is_kept_and_a_projector_is_not(small, tmp_path):
     assert bring(saved(small | head, tmp_path), normalise="imagenet", classifier=False).dropped == [
         "head.* (2)"
     ]
+
+
+@pytest.mark.parametrize("normalise", ["imagenet", "none"])
+def test_an_import_can_be_imported_again_without_a_question(normalise, small, tmp_path):
+    pytest.importorskip("timm.models.vision_transformer", reason="timm is optional")
+    head = {"head.weight": torch.randn(10, 384), "head.bias": torch.randn(10)}
+    first = bring(saved(small | head, tmp_path), normalise=normalise)
+    save_file(first.weights, tmp_path / "encoder.safetensors", first.metadata)
+    again = bring(tmp_path / "encoder.safetensors")
+    assert (again.options, again.classes, again.dropped) == (first.options, 10, [])
+    assert all(torch.equal(again.weights[name], value) for name, value in first.weights.items())
 
 
 def test_without_timm_the_message_says_what_to_type(small, tmp_path, monkeypatch):

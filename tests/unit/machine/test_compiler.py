@@ -11,12 +11,12 @@ import sys
 import pytest
 import torch
 
-from robustviews import step
+from robustviews import augment, step
 from robustviews.augment import Views
 from robustviews.machine import compiler
 from robustviews.methods import EmpSsl, SimClr
 from robustviews.network import build_network
-from robustviews.regimes import Free, Pgd
+from robustviews.regimes import Free, Pgd, Standard
 from tests.unit.tiny_models import SIZE, tiny_encoder, train
 
 IMAGES = torch.rand(4, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
@@ -162,3 +162,35 @@ print(counters["inductor"]["fxgraph_cache_hit"] > 0)
         for _ in range(2)
     ]
     assert hits == ["False", "True"]
+
+
+@pytest.mark.parametrize("large", [True, False])
+def test_changes_of_large_views_are_compiled_if_the_encoder_is(large, monkeypatch):
+    original, asked = augment.make_views, []
+
+    def noting(*arguments, compiled=False, **options):
+        asked.append(compiled)
+        return original(*arguments, compiled=compiled, **options)
+
+    monkeypatch.setattr(augment, "make_views", noting)
+    monkeypatch.setattr(augment, "LARGE", SIZE if large else SIZE + 1)
+    monkeypatch.setattr(compiler, "EAGER_DEVICES", ())
+    monkeypatch.setattr(compiler, "BACKEND", "aot_eager")
+    compiler.compiled.cache_clear()
+    views = Views(count=2, augmentation="emp_ssl")
+    for compiled in (True, False):
+        options = {"regime": Standard(), "compiled": compiled, "epochs": 1}
+        train(tiny_encoder(), method=EmpSsl(), views=views, **options)
+    trial = [False, True] if large else []
+    assert asked == [*trial, *[large] * 3, *[False] * 3]
+
+
+def test_compiled_views_are_the_same_but_for_rounding(monkeypatch):
+    monkeypatch.setattr(compiler, "BACKEND", "aot_eager")
+    compiler.compiled.cache_clear()
+    options = {"size": SIZE, "key": 5, "counters": torch.arange(len(IMAGES))}
+    views = Views(count=3, augmentation="emp_ssl")
+    eager = augment.make_views(IMAGES, views, **options)
+    compiled = augment.make_views(IMAGES, views, **options, compiled=True)
+    compiler.compiled.cache_clear()
+    torch.testing.assert_close(compiled, eager, rtol=0, atol=1e-6)

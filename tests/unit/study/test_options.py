@@ -40,7 +40,7 @@ STUDY = Path(__file__).parents[3] / "params.yaml"
 ROW = {"run": "planted", "probe": "planted"}
 TABLE = {"title": "planted", "columns": ["planted/minutes"], "rows": {"planted": ROW}}
 RUN = {"method": "emp_ssl", "regime": "standard", "datasets": ["planted"], "epochs": 1}
-REQUIRED = {"eps": [8], "root": "planted", "classes": [0, 1]}
+REQUIRED = {"eps": [8], "root": "planted", "classes": [0, 1], "num_classes": 2}
 OF = {"worst_case": ["planted", "other"], "subset": "digits"}
 
 
