@@ -9,6 +9,7 @@ from benchmarks import (
     augmentation,
     coding_rate,
     evaluation,
+    methods,
     precision,
     profile_step,
     record,
@@ -25,6 +26,7 @@ BENCHMARKS = {
     "evaluation": evaluation,
     "scaling": scaling,
     "profile_step": profile_step,
+    "methods": methods,
 }
 
 
