@@ -30,7 +30,7 @@ help: ## list the commands
 	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo '  PYTHON=python3.12       interpreter that `setup` builds .venv from, 3.11 or newer'
-	@echo '  STUDY=studies/x.yaml    study of `report`, by default params.yaml'
+	@echo '  STUDY=studies/x.yaml    study of `demo` and `report`, by default params.yaml'
 	@echo '  SNAKEMAKE_ARGS=...      more options of Snakemake, such as --dry-run or --cores 2'
 	@echo '  PYTEST_ARGS=...         more options of pytest, such as "-k attack -x"'
 	@echo '  BENCH_ARGS=...          instead of --quick for `bench`, such as --device=cuda'
@@ -42,9 +42,9 @@ help: ## list the commands
 
 setup: $(STAMP) ## create .venv with the exact versions of requirements.lock
 
-demo: setup ## run the small study of params.yaml; again: only what changed
-	$(SNAKEMAKE) $(SNAKEMAKE_ARGS)
-	@$(BIN)/robustviews summary --study params.yaml
+demo: setup ## run the small study of params.yaml, or STUDY; again: only what changed
+	$(SNAKEMAKE) $(addprefix --config study=,$(filter-out params.yaml,$(STUDY))) $(SNAKEMAKE_ARGS)
+	@$(BIN)/robustviews summary --study $(STUDY)
 
 reproduce: setup ## run the paper's whole study, studies/cf-amc-ssl.yaml (needs a GPU)
 	$(SNAKEMAKE) --config study=studies/cf-amc-ssl.yaml $(SNAKEMAKE_ARGS)
