@@ -223,7 +223,6 @@ def probe(
         seed: seed of the head, of orders and views.
         batch: views encoded or attacked at a time; only rounding depends on it.
         fold: whether batch norms are folded, see `encoder.restore_encoder`.
-        fold: whether batch norms are folded, see `encoder.restore_encoder`.
         start: weights of the head that training starts from; None for new weights.
         device: device of the training.
         checkpoint: saves the state, from which an interrupted fit resumes.
@@ -304,7 +303,6 @@ def attack(
         views: views of the pretraining, from which an n-crop probe draws.
         seed: seed of the choice of images, of views and of random starts.
         batch: views attacked at a time; random draws depend on it.
-        fold: whether batch norms are folded, see `encoder.restore_encoder`.
         fold: whether batch norms are folded, see `encoder.restore_encoder`.
         device: device of the attack.
         checkpoint: saves the flags so far, from which an interrupted attack resumes.
