@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from robustviews import artifacts
 from robustviews.artifacts import ArtifactError
 from robustviews.study import folders
-from robustviews.study.jobs import Job
+from robustviews.study.jobs import Job, without_unused
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from robustviews.datasets import Images
-
-_CLASSIFIER = "classifier."  # of a supervised network
 
 
 class Split(NamedTuple):
@@ -46,17 +44,12 @@ def load_split(job: Job) -> Split:
 
 
 def load_weights(job: Job, file: str) -> dict[str, Tensor] | None:
-    """Return the weights that a job reads from `ENCODER` or `HEAD`; None without such an input.
-
-    A job that trains or attacks another head on a supervised network leaves out its classifier.
-    """
+    """Return the weights that a job reads from `ENCODER` or `HEAD`; None without such an input."""
     path = _inputs(job).get(file)
     if path is None:
         return None
     weights = artifacts.read_tensors(path)
-    if file == folders.ENCODER and job.arguments.get("supervised") is False:
-        weights = {name: one for name, one in weights.items() if not name.startswith(_CLASSIFIER)}
-    return weights
+    return without_unused(weights, job) if file == folders.ENCODER else weights
 
 
 def load_heads(job: Job) -> dict[str, dict[str, Tensor]]:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from robustviews.datasets.evaluation import EvaluationFolder
 from robustviews.datasets.names import CLASS_NAMES
 from robustviews.datasets.protocol import Accuracy, Dataset
 from robustviews.datasets.splits import Create, DataError, fill
@@ -25,18 +26,21 @@ class Subset:
     Attributes:
         of: the data set. Numbers of images that it keeps are numbers before the choice of classes.
         classes: names, or labels in the data set.
-        accuracy: as in `digits`.
+        accuracy: as in `digits`. Default: as the data set says.
     """
 
     of: Dataset
     classes: tuple[int | str, ...] = option(..., ge=0)
-    accuracy: Accuracy = reporting("top1")
+    accuracy: Accuracy = reporting(None)
     counts: ClassVar[None] = None
 
     def __post_init__(self) -> None:
         """Refuse a data set with `classes` of its own, and classes that it does not have."""
+        if isinstance(self.of, EvaluationFolder):
+            raise DataError("of: has only test images; leave the other classes out of its `labels`")
         if hasattr(self.of, "classes"):
             raise DataError("of: this kind has an option `classes`; choose the classes there")
+        object.__setattr__(self, "accuracy", _stated(self.accuracy) or self.of.accuracy)
         count = self.of.num_classes
         if count is not None:
             _numbers(self.classes, CLASS_NAMES.get(type(self.of).__name__), count)
@@ -96,6 +100,10 @@ class Subset:
 
 def _shown(subset: Subset, numbers: Sequence[int]) -> str:
     return ", ".join(str(subset.classes[number]) for number in numbers[:_SHOWN])
+
+
+def _stated(accuracy: Accuracy | None) -> Accuracy | None:
+    return accuracy  # the default is None, which no study may state
 
 
 def _numbers(classes: Sequence[int | str], names: Sequence[str] | None, count: int) -> list[int]:

@@ -24,7 +24,7 @@ from robustviews.provenance.disk import Disk
 from robustviews.provenance.findings import Finding, State
 from robustviews.provenance.values import Flags, read_flags
 from robustviews.study import folders
-from robustviews.study.jobs import Job, completed_arguments
+from robustviews.study.jobs import Job, completed_arguments, without_unused
 
 if TYPE_CHECKING:
     import torch
@@ -119,7 +119,7 @@ def _load(disk: Disk, job: Job) -> dict[str, Any]:
     images, labels = open_split(data, "test")
     head = paths.get(folders.HEAD)
     return {
-        "weights": artifacts.read_tensors(paths[folders.ENCODER]),
+        "weights": without_unused(artifacts.read_tensors(paths[folders.ENCODER]), job),
         "head": artifacts.read_tensors(head) if head else None,
         "images": images,
         "labels": torch.tensor(labels),

@@ -46,6 +46,11 @@ def count(row: Result, correct: Array, labels: Array, accuracy: Accuracy) -> Non
     row["low"], row["high"] = wilson(share * n if "weighs" in row else row["correct"], n)
 
 
+def weighs(result: Result) -> int:
+    """Return the number of images of equal weight that have the same error."""
+    return result.get("weighs", result["n"])
+
+
 def counted(result: Result) -> tuple[float, int]:
     """Return (correct, n); a mean over classes as of so many images of equal weight."""
     if "weighs" not in result:

@@ -55,7 +55,7 @@ def evaluate(study: Study, frame: list[Result]) -> list[Outcome]:
     tested = [number for number, one in enumerate(outcomes) if one.state == UNDECIDED]
     adjusted = statistics.holm([outcomes[number].smallest for number in tested])
     for number, p in zip(tested, adjusted, strict=True):
-        outcomes[number] = outcomes[number].decided(p)
+        outcomes[number] = outcomes[number].decided(p, len(tested))
     return [_against_paper(outcome) for outcome in outcomes]
 
 
@@ -181,7 +181,7 @@ def _tested(part: Part, inequality: Inequality, left: CellValue, right: CellValu
     difference = contrasts.welch(
         first,
         second,
-        images=min(run.n for cell in (left, right) for run in cell.evidence),
+        images=min(run.weighs for cell in (left, right) for run in cell.evidence),
         image_variance=_of_images(left, right, inequality.factor),
         factor=inequality.factor,
     )

@@ -107,8 +107,13 @@ class Outcome:
             return min(self.parts, key=lambda part: part.p_fails)
         return max(self.parts, key=lambda part: part.p_holds)
 
-    def decided(self, p: float) -> Outcome:
-        """Return the outcome with the first state that is significant, given the adjusted p."""
-        times = p / self.smallest if self.smallest else 1.0
+    def decided(self, p: float, claims: int) -> Outcome:
+        """Return the outcome with the first state that is significant.
+
+        Args:
+            p: p-value, adjusted for the claims of the study.
+            claims: number of claims that are tested.
+        """
+        times = p / self.smallest if self.smallest else claims
         significant = (state for state, own in self.tests if own * times < ALPHA)
         return replace(self, p=p, state=next(significant, UNDECIDED))

@@ -104,7 +104,7 @@ def _advantage(tables: Sequence[Rows], claim: Claim) -> tuple[list[Part], Tests]
     worse = statistics.holm([one.below() for one in known])
     most, against = (math.ceil(share * len(known)) for share in (_MOST, _AGAINST))
     enough = sum(p < ALPHA for p in better) >= most and min(worse) >= ALPHA
-    p_fails = min(below, sorted(worse)[against - 1])
+    p_fails = min(1.0, 2 * min(below, sorted(worse)[against - 1]))  # either of two tests
     tests = [(HOLDS, above if enough else 1.0), (FAILS, p_fails)]
     other = halving.difference if halving else None
     if other is not None and other.mean * mean.difference.mean < 0:
@@ -163,19 +163,22 @@ def estimate(tables: Sequence[Rows], weights: Weights, statistic: str) -> Estima
     """
     runs: dict[str, dict[int, float]] = {}  # by entry and seed: rows of one network pair up
     draws, images, scale = np.zeros(1), math.inf, 1
+    columns = (cell.column for rows in tables for cell in next(iter(rows.values())).cells)
+    names = dict.fromkeys(column.dataset for column in columns)
+    shifts = {dataset: _SHIFT * place for place, dataset in enumerate(names)}
     for (number, name), weight in weights.items():
         row = tables[number][name]
         cells = [cell for cell in row.cells if cell.column.statistic == statistic]
         missing = next(_missing(cells), "")
         if missing:
             return Estimate(None, missing=missing)
-        for place, cell in enumerate(cells):
+        for cell in cells:
             share, scale = weight / len(cells), cell.column.scale
             seeds = runs.setdefault(row.entry, {})
             for run in cell.evidence:
                 seeds[run.seed] = seeds.get(run.seed, 0.0) + scale * share * run.value
                 images = min(images, run.n)
-            draws = draws + scale * share * np.roll(cell.replicates, _SHIFT * place)
+            draws = draws + scale * share * np.roll(cell.replicates, shifts[cell.column.dataset])
     groups = [list(seeds.values()) for seeds in runs.values()]
     if min(map(len, groups)) < 2:
         total = sum(map(fmean, groups))

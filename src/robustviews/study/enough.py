@@ -113,4 +113,10 @@ def lacks(study: Study, numbers: Mapping[str, Numbers]) -> Iterator[Lack]:
         if classes is not None and classes < least:
             text = f"needs {least} classes, `{dataset}` has {classes}; {fix}"
             found[Lack("attacks", name, "kind", text)] = None
+    for name, options in study.datasets.items():
+        source = getattr(options, "classes_of", "")
+        ours, theirs = (numbers.get(one, Numbers()).classes for one in (name, source))
+        if None not in (ours, theirs) and ours != theirs:
+            text = f"{ours} classes, but `{source}` has {theirs}; correct one"
+            found[Lack("datasets", name, "classes_of", text)] = None
     yield from found

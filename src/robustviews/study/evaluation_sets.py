@@ -16,12 +16,19 @@ def check_classes_of(study: Study, name: str, node: LocatedDict, add: Add) -> No
         return
     place, source = node.at["classes_of"], study.datasets[options.classes_of]
     if isinstance(source, EvaluationFolder):
-        add(
-            place, f"`{options.classes_of}` has only test images; name a data set that trains heads"
-        )
-    elif source.num_classes not in (None, options.num_classes):
+        text = f"`{options.classes_of}` has only test images; name a data set that trains heads"
+        add(place, text)
+        return
+    if source.num_classes not in (None, options.num_classes):
         found = f"`{options.classes_of}` has {source.num_classes} classes"
         add(place, f"expected {options.num_classes} classes (num_classes), {found}; correct one")
+    if source.size != options.size:
+        found = f"`{options.classes_of}` has images of {source.size} pixels"
+        add(place, f"expected {options.size} pixels (size), {found}; correct one")
+    ordered = getattr(source, "classes", None) or getattr(source, "class_list", "")
+    if ordered and not options.labels:
+        text = f"`{options.classes_of}` has an order of classes of its own, folders here have that"
+        add(place, f"{text} of their names; name the label of each file in a CSV: labels")
 
 
 def check_run(study: Study, run: Run, node: LocatedDict, add: Add) -> None:

@@ -87,6 +87,16 @@ def jobs(study: Study) -> dict[Key, Job]:
     return computing | {job.key: job for job in _reporting(study, computing)}
 
 
+def without_unused(weights: Mapping[str, Any], job: Job) -> dict[str, Any]:
+    """Return the weights of an encoder that a job reads.
+
+    A job that trains or attacks another head on a supervised network leaves out its classifier.
+    """
+    if job.arguments.get("supervised") is not False:
+        return dict(weights)
+    return {name: one for name, one in weights.items() if not name.startswith("classifier.")}
+
+
 def completed_arguments(job: Job, root: Path = Path()) -> dict[str, Any]:
     """Return the options of a job's stage; the record beside an imported encoder states its own.
 

@@ -5,7 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from robustviews.datasets import Cifar10, Cifar100, DataError, Digits, Folder, Subset
+from robustviews.datasets import (
+    Cifar10,
+    Cifar100,
+    DataError,
+    Digits,
+    EvaluationFolder,
+    Folder,
+    Pets,
+    Subset,
+)
 from robustviews.datasets.names import CLASS_NAMES
 from tests.unit.datasets.test_photographs import prepared
 
@@ -40,11 +49,17 @@ def test_two_halves_are_the_whole():
         (DIGITS, (3, "3"), "at least 2, each once, found class 3 twice"),
         (Folder("x"), ("a", "b"), "this kind has an option `classes`; choose the classes there"),
         (Subset(DIGITS, (1, 2)), (0, 1), "this kind has an option `classes`"),
+        (EvaluationFolder("x", num_classes=10), (0, 1), "has only test images"),
     ],
 )
 def test_wrong_classes_are_refused_before_anything_runs(of, classes, message):
     with pytest.raises(DataError, match=message):
         Subset(of, classes)
+
+
+def test_a_subset_is_scored_as_its_data_set_unless_it_says_otherwise():
+    assert Subset(Pets(), (0, 1)).accuracy == "mean_per_class"
+    assert Subset(Pets(), (0, 1), accuracy="top1").accuracy == "top1"
 
 
 def test_names_of_classes_are_those_of_the_official_files():

@@ -43,6 +43,7 @@ runs:
 probes:
   central: {{kind: linear, epochs: 20}}
   crops: {{kind: ncrop, n: 2, epochs: 20}}
+  head: {{kind: linear, epochs: 20, feature: backbone}}
 attacks:
   pgd: {{kind: pgd, eps: [4, 16], steps: 3, step_size: 6, images: {IMAGES}}}
 tables:
@@ -53,9 +54,10 @@ tables:
       central: {{run: emp, probe: central}}
       crops: {{run: emp, probe: crops}}
       own: {{run: supervised, probe: own}}
+      head: {{run: supervised, probe: head}}
 figures: {{}}
 """
-HEADS = {"central": "emp", "crops": "emp", "own": "supervised"}
+HEADS = {"central": "emp", "crops": "emp", "own": "supervised", "head": "supervised"}
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from robustviews.reporting import claims, contrasts, robustness
+from robustviews.reporting.outcomes import Outcome
 from robustviews.reporting.tables.values import CellValue, Evidence, RowValues
 from robustviews.study import factors, load_study
 from robustviews.study.claims import Column
@@ -27,7 +28,9 @@ def row(name, retained, *, seeds=3, halving=None, spread=0.004):
     cells = []
     for column, value in zip(COLUMNS, (retained, halving or 8 * retained), strict=True):
         values = [value + spread * (seed - (seeds - 1) / 2) for seed in range(seeds)]
-        evidence = [Evidence(name, s, v, 0.0, 1.0, 1000, "cpu", "") for s, v in enumerate(values)]
+        evidence = [
+            Evidence(name, s, v, 0.0, 1.0, 1000, 1000, "cpu", "") for s, v in enumerate(values)
+        ]
         cells.append(
             CellValue(
                 Column.parse(column),
@@ -85,6 +88,11 @@ MOST = Claim("SSL retains more", "table0", most=METHODS, over="sup")
 )
 def test_most_rows_and_their_mean_have_to_retain_more(monkeypatch, gaps, state):
     assert outcome(monkeypatch, MOST, table(gaps)).state == state
+
+
+def test_a_claim_that_holds_only_before_the_correction_is_undecided():
+    found = Outcome("a", "", "", "holds", (), (("holds", 0.03), ("narrows", 0.0)))
+    assert found.decided(0.0, 9).state == "narrows"
 
 
 def test_networks_of_one_training_say_nothing_about_methods(monkeypatch):

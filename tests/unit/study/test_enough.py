@@ -117,6 +117,19 @@ def test_what_prepared_data_reveal_is_refused_by_check_and_by_the_workflow(capsy
     assert "runs.supervised.batch_size: 100 is more" in capsys.readouterr().err
 
 
+def test_heads_for_other_classes_than_those_of_test_images_are_refused():
+    photos = "{kind: evaluation_folder, root: x, num_classes: 10, classes_of: digits, size: 8}"
+    write(("{kind: digits, test: 500}", UNSAID), ("other: digits", f"other: {photos}"))
+    study = load_study("params.yaml")
+    counts = {"train": 600, "test": 600, "size": 8}
+    for name, classes in (("digits", 9), ("other", 10)):
+        summary = folders.data_folder(study, name) / folders.SUMMARY
+        artifacts.write_json(summary, {**counts, "classes": classes})
+    lacks = [str(lack) for lack in enough.lacks(study, enough.prepared(study))]
+    text = "datasets.other.classes_of: 10 classes, but `digits` has 9; correct one"
+    assert text in lacks
+
+
 def test_check_and_the_workflow_name_source_data_that_is_not_here(capsys):
     write(("{kind: digits, test: 500}", UNSAID))
     images("ab")

@@ -11,7 +11,7 @@ from tests.unit.study.mistakes import BASE
 from tests.unit.study.test_load import mistakes, write
 
 DATA = """\
-  photos: {kind: evaluation_folder, root: photos, num_classes: 10, classes_of: digits}
+  photos: {kind: evaluation_folder, root: photos, num_classes: 10, classes_of: digits, size: 32}
   alone: {kind: evaluation_folder, root: photos, num_classes: 10}
 """
 SHA = 64 * "a"
@@ -110,7 +110,19 @@ def test_a_study_of_imported_encoders_alone_has_jobs_and_no_training_curves(tmp_
             "10, classes_of: digits",
             "10, classes_of: digits, resize: 9",
             "datasets.photos.resize",
-            "resize: expected at least size, 224, found 9",
+            "resize: expected at least size, 32, found 9",
+        ),
+        (
+            "size: 32",
+            "size: 64",
+            "datasets.photos.classes_of",
+            "expected 64 pixels (size), `digits` has images of 32 pixels; correct one",
+        ),
+        (
+            "classes_of: digits, size: 32}\n",
+            "classes_of: some}\n  some: {kind: folder, root: photos, class_list: names.txt}\n",
+            "datasets.photos.classes_of",
+            "`some` has an order of classes of its own, folders here have that of their names",
         ),
         (
             "datasets: [digits]",

@@ -39,6 +39,7 @@ class Evidence:
         low: lower end of the accuracy's 95 % interval (test images); None for minutes.
         high: upper end of it.
         n: test images; 0 for minutes.
+        weighs: images of equal weight with the same error.
         device: device of the pretraining.
         record: path of the record that states the value, relative to the project.
     """
@@ -49,6 +50,7 @@ class Evidence:
     low: float | None
     high: float | None
     n: int
+    weighs: int
     device: str
     record: str
 
@@ -338,13 +340,5 @@ def _minutes(study: Study, cell: Cell, results: list[Result]) -> CellValue:
 def _evidence(
     result: Result, value: float, low: float | None = None, high: float | None = None
 ) -> Evidence:
-    return Evidence(
-        run=result["run"],
-        seed=result["seed"],
-        value=value,
-        low=low,
-        high=high,
-        n=result["n"],
-        device=result["device"],
-        record=result["record"],
-    )
+    named, counts = (result["run"], result["seed"]), (result["n"], by_class.weighs(result))
+    return Evidence(*named, value, low, high, *counts, result["device"], result["record"])
