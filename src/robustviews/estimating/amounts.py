@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from robustviews.study.jobs import REPORTING, Job
 from robustviews.study.schema import Run, Study
 from robustviews.study.shapes import Shape, shape_of
 from robustviews.study.work import Evaluation, Examination, Fit, Training, seen_run
+from robustviews.workflow.resources import held
 
 Answer = dict[str, float]  # seconds, bytes and counts, by name
 About = dict[str, Any]  # everything that the amount of work depends on, as options
@@ -50,7 +50,7 @@ class UnknownError(Exception):
     """What a job takes cannot be told yet; the message says why."""
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Question:
     """Something to measure.
 
@@ -86,7 +86,7 @@ class Question:
 Ask = Callable[[Question], Answer]
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Amount:
     """What a job takes.
 
@@ -172,7 +172,7 @@ def _data(study: Study, dataset: str, shape: Shape, ask: Callable[..., Answer]) 
     disk = (shape.train + shape.test) * (shape.image + 8)
     counted = study.datasets[dataset].root is None  # as the set that the start is measured with
     note = "" if counted else f"downloading and decoding `{dataset}` is not counted"
-    return Amount(start["seconds"], start["bytes"] + disk, disk, note)
+    return Amount(start["seconds"], start["bytes"] + held(study, dataset, shape), disk, note)
 
 
 def _pretrain(

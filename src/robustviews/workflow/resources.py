@@ -84,8 +84,7 @@ def allocation(study: Study, rule: str, name: str, *, device: str, attempt: int 
         attempt: how often it will have been tried then.
     """
     if rule == "data":
-        cores = _cores(study, rule, name, device=device)
-        megabytes, minutes = _preparation(_shape(study, name), _shard(study, name), cores)
+        megabytes, minutes = _preparation(study, name, _cores(study, rule, name, device=device))
     elif rule == "encoder":
         megabytes, minutes = 2 * _BASE_MB["cpu"], _SHORTEST
     else:
@@ -112,12 +111,18 @@ def _shard(study: Study, dataset: str) -> int | None:
     return getattr(study.datasets[dataset], "shard_images", None)
 
 
-def _preparation(shape: Shape, shard: int | None, cores: int) -> tuple[float, float]:
+def held(study: Study, dataset: str, shape: Shape) -> int:
+    """Return the bytes of images that the preparation of a data set holds in memory."""
+    images, shard = shape.train + shape.test, _shard(study, dataset)
+    return shape.image * (min(images, _DECODERS * shard) if shard else images)
+
+
+def _preparation(study: Study, dataset: str, cores: int) -> tuple[float, float]:
     """Return megabytes and minutes of the preparation of a data set."""
-    images = shape.train + shape.test
-    held = min(images, cores * shard) if shard else images
-    minutes = _SHORTEST + images * _DECODING / 60 / (cores if shard else 1)
-    return _BASE_MB["cpu"] + held * shape.image / 1e6, minutes
+    shape = _shape(study, dataset)
+    decoders = cores if _shard(study, dataset) else 1
+    minutes = _SHORTEST + (shape.train + shape.test) * _DECODING / 60 / decoders
+    return _BASE_MB["cpu"] + held(study, dataset, shape) / 1e6, minutes
 
 
 def _computation(study: Study, rule: str, name: str, *, device: str) -> tuple[float, float]:
