@@ -12,7 +12,7 @@ from tests.unit.study.test_load import mistakes, write
 
 DATA = """\
   photos: {kind: evaluation_folder, root: photos, num_classes: 10, classes_of: digits, size: 32}
-  alone: {kind: evaluation_folder, root: photos, num_classes: 10}
+  alone: {kind: evaluation_folder, root: photos, num_classes: 10, size: 32}
 """
 SHA = 64 * "a"
 ENCODERS = f"""\
