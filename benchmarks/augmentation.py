@@ -115,7 +115,7 @@ def ours(images: Tensor, recipe: Recipe) -> Tensor:
 def pil(images: Tensor, recipe: Recipe) -> Tensor:
     """Return views (B V, 3, S, S), as a published script makes them."""
     transform = published.pil_transform(recipe.size)
-    made = []
+    made: list[Tensor] = []
     for array in images.permute(0, 2, 3, 1).numpy():
         image = Image.fromarray(array)
         made.extend(transform(image) for _ in range(recipe.crops))

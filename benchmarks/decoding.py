@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,7 @@ def main(arguments: list[str] | None = None) -> None:
         hashes: set[str] = set()
         seconds = rounds.interleave(
             {
-                str(count): lambda count=count: hashes.add(_decode(files, Path(name), count))
+                str(count): partial(_add, hashes, files, Path(name), count)
                 for count in options.processes
             },
             rounds=ROUNDS,
@@ -53,6 +54,10 @@ def main(arguments: list[str] | None = None) -> None:
         median = sorted(times)[ROUNDS // 2]
         rate = options.images / median
         sys.stdout.write(f"{count:>9}  {median:>7.2f}  {rate:>8.0f}  {first / median:>5.2f}\n")
+
+
+def _add(hashes: set[str], files: list[Path], folder: Path, processes: int) -> None:
+    hashes.add(_decode(files, folder, processes))
 
 
 def _decode(files: list[Path], folder: Path, processes: int) -> str:

@@ -14,6 +14,7 @@ import importlib.util
 import sys
 import types
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -65,7 +66,7 @@ def measure(options: argparse.Namespace, device: torch.device) -> dict[str, Any]
         skipped += [{"work": work, "rival": rival, "reason": text} for rival, text in reasons]
         if not losses:
             continue
-        losses = {"ours": lambda net, one, m=method: m.train_loss(net, one, one.views[1]), **losses}
+        losses = {"ours": partial(of_ours, method), **losses}
         sides = {
             side: step(method, loss, batch, width=options.width, device=device)
             for side, loss in losses.items()
@@ -113,6 +114,11 @@ def rivals(name: str, method: Method) -> tuple[dict[str, Loss], list[tuple[str, 
         else:
             found[program] = loss
     return found, missing
+
+
+def of_ours(method: Method, net: Network, batch: Batch) -> Tensor:
+    """Return our loss."""
+    return method.train_loss(net, batch, batch.views[1])
 
 
 def of_lightly(name: str, method: Any) -> Loss | None:  # noqa: ANN401  # options differ

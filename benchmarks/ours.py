@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -42,7 +44,7 @@ class OurStep:
         self.recipe, self.device, self.precision = recipe, device, precision
         self.images = images.to(device)
         self.used = recipe.batch * (minibatches or len(images) // recipe.batch)  # images of a turn
-        self.net = build_encoder(
+        self.net: Any = build_encoder(  # without heads, an encoder is its own network
             width=recipe.width, hidden=recipe.hidden, projection=recipe.projection
         )
         self.net.to(device).train()

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch.autograd import DeviceType
+from torch.autograd import DeviceType  # type: ignore[attr-defined]
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import record, rounds
@@ -34,7 +34,7 @@ def measure(options: argparse.Namespace, device: torch.device) -> dict[str, Any]
     recipe = replace(Recipe(), batch=options.batch, replays=1)
     images = random_images(recipe.batch, recipe.size)
     precision = best_precision(device)
-    sides = {
+    sides: dict[str, rounds.Work] = {
         "published": PublishedStep(images, recipe, device=device, workers=0),
         "ours": OurStep(images, recipe, device=device, precision=precision),
     }
@@ -49,7 +49,7 @@ def measure(options: argparse.Namespace, device: torch.device) -> dict[str, Any]
     return {"recipe": recipe.settings(), "precision": precision, "operators": found}
 
 
-def profiled(side: rounds.Work, device: torch.device) -> profile:
+def profiled(side: rounds.Work, device: torch.device) -> Any:  # noqa: ANN401  # a profile
     """Return torch's profile of one call."""
     activities = [ProfilerActivity.CPU]
     if device.type == "cuda":

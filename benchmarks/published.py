@@ -81,6 +81,7 @@ class PublishedStep:
             self.lap("backward")
             self.optimizer.step()
             self.lap("optimizer")
+            assert noise.grad is not None
             self.delta += recipe.step_size * noise.grad.sign().cpu()
             self.delta.clamp_(-recipe.eps, recipe.eps)
             self.delta = (images + self.delta).clamp(0, 1) - images
@@ -192,6 +193,7 @@ class LarsLoop:
             group["weight_decay"] = decay
 
     def _rescale(self, parameter: Tensor, lr: float, decay: float) -> None:
+        assert parameter.grad is not None
         norm, grad_norm = torch.norm(parameter), torch.norm(parameter.grad)
         if norm != 0 and grad_norm != 0:  # waits for the device
             rate = self.eta * norm / (grad_norm + decay * norm + self.eps)

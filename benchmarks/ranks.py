@@ -168,7 +168,7 @@ def clock_sums(seconds: list[float]) -> None:
         seconds.append(time.perf_counter() - begin)
         return done
 
-    processes.all_reduce = timed  # type: ignore[assignment]
+    processes.all_reduce = timed
 
 
 def main(argv: list[str] | None = None) -> None:

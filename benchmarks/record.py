@@ -78,10 +78,11 @@ def comparison(
         bar: ratio that is aimed at.
         note: what one must know to read the ratio.
     """
-    row = {"work": work, "ours": ours, "rival": rival, "bar": bar, "note": note}
-    row["seconds"] = {ours: seconds[ours], rival: seconds[rival]}
-    row["ratio"] = ratio(seconds[rival], seconds[ours])
-    return row
+    return {
+        **{"work": work, "ours": ours, "rival": rival, "bar": bar, "note": note},
+        "seconds": {ours: seconds[ours], rival: seconds[rival]},
+        "ratio": ratio(seconds[rival], seconds[ours]),
+    }
 
 
 def write(

@@ -37,7 +37,7 @@ def turns(sides: Mapping[str, Work], *, rounds: int, device: torch.device) -> It
         once(work, device)
     yield seconds
     for turn in range(rounds):
-        names = list(sides) if turn % 2 == 0 else list(reversed(sides))
+        names = list(sides) if turn % 2 == 0 else list(sides)[::-1]
         for name in names:
             seconds[name].append(once(sides[name], device))
         yield seconds

@@ -49,7 +49,7 @@ def measure(options: argparse.Namespace, device: torch.device) -> dict[str, Any]
     images = random_images(recipe.batch * options.minibatches, recipe.size)
     published = PublishedStep(images, recipe, device=device, workers=options.workers)
     ours = OurStep(images, recipe, device=device, precision=precision, compiled=True)
-    sides = {"published": published, "ours": ours}
+    sides: dict[str, Any] = {"published": published, "ours": ours}
     seconds = rounds.interleave(sides, rounds=options.rounds, device=device)
     split = {name: parts.split(side, device) for name, side in sides.items()}
     row = record.comparison(

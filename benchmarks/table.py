@@ -11,8 +11,10 @@ from typing import Any
 
 Record = dict[str, Any]
 RESULTS = Path(__file__).parent / "results"
-ORDER = ("step", "augmentation", "coding_rate", "precision", "evaluation", "scaling")
-ORDER += ("profile_step", "methods", "ranks")
+ORDER = (
+    *("step", "augmentation", "coding_rate", "precision", "evaluation", "scaling"),
+    *("profile_step", "methods", "ranks"),
+)
 PARTS = ("data", "forward", "loss", "backward", "optimizer", "perturbation")
 
 
@@ -64,7 +66,7 @@ def rates(records: list[Record]) -> str:
 
 def operators(records: list[Record]) -> str:
     """Return the five dearest operators of a step of each side."""
-    rows = []
+    rows: list[list[str]] = []
     for record in records:
         for side, found in record.get("operators", {}).items():
             rows.extend(

@@ -7,6 +7,7 @@ import dataclasses
 import statistics
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -63,7 +64,7 @@ def copy_rate(device: torch.device) -> float:
 def agreement(setting: Setting, report: Report) -> None:
     """a1: the device computes what the CPU computes; every rule of a small study works on it."""
     configure(setting, deterministic=True)
-    cases = {
+    cases: dict[str, tuple[Callable[[torch.device], list[Tensor]], float]] = {
         "views": (random_views, VIEWS_BAR),
         "losses, gradients in fp64": (losses_of, EXACT_BAR),
     }
@@ -110,16 +111,18 @@ def random_views(device: torch.device) -> list[Tensor]:
 def losses_of(device: torch.device) -> list[Tensor]:
     """Return each loss of random unit vectors (V, B, D) in float64, and its gradient."""
     drawn = torch.randn(2, 16, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    results = []
-    for loss in (
-        lambda z: losses.nt_xent(z, temperature=0.07),
-        lambda z: losses.invariance(z, kind="cosine"),
-        lambda z: losses.invariance(z, kind="trace"),
-        lambda z: losses.total_coding_rate(z, eps=0.2),
-    ):
+    results: list[Tensor] = []
+    kinds: tuple[Callable[[Tensor], Tensor], ...] = (
+        partial(losses.nt_xent, temperature=0.07),
+        partial(losses.invariance, kind="cosine"),
+        partial(losses.invariance, kind="trace"),
+        partial(losses.total_coding_rate, eps=0.2),
+    )
+    for loss in kinds:
         z = torch.nn.functional.normalize(drawn, dim=-1).to(device).requires_grad_()
         value = loss(z)
         value.backward()
+        assert z.grad is not None
         results += [value.detach(), z.grad]
     return results
 
@@ -212,10 +215,10 @@ def attacks(setting: Setting, report: Report) -> None:
     """a2: every attack and the resizing run under algorithms that must be deterministic."""
     configure(setting, deterministic=True)
     names = ("apgd-ce", "apgd-t", "fab-t", "square")
-    short = {"eps": (8.0,), "version": "custom", "apgd_steps": 5, "fab_steps": 5}
+    short: dict[str, Any] = {"eps": (8.0,), "version": "custom", "apgd_steps": 5, "fab_steps": 5}
+    attack: Callable[..., AutoAttack] = partial(AutoAttack, **short, square_queries=5)
     cases: dict[str, Callable[[], object]] = {
-        name: _attacked(setting, AutoAttack(**short, attacks=(name,), square_queries=5))
-        for name in names
+        name: _attacked(setting, attack(attacks=(name,))) for name in names
     }
     cases["n-crop PGD"] = _attacked(setting, PgdAttack(eps=(8.0,), steps=3), NcropProbe(n=2))
     cases["resizing"] = lambda: augment.to_float(random_images(8, 24).to(setting.device), 32)
@@ -232,7 +235,8 @@ def _attacked(
 
     AutoAttack leaves images alone that are misclassified anyway.
     """
-    size, options = 8 if setting.small else 32, {"width": 4, "hidden": 64, "projection": 32}
+    size = 8 if setting.small else 32
+    options: dict[str, Any] = {"width": 4, "hidden": 64, "projection": 32}
     images, encoder = random_images(8, size), build_encoder(**options).eval()
     weight = torch.randn(CLASSES, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():

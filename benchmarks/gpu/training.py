@@ -149,7 +149,7 @@ def profiled(setting: Setting, report: Report) -> None:
     for row in profile_step.own_rows(averages, setting.device):
         kinds[kind_of(row.key)] = kinds.get(kind_of(row.key), 0.0) + getattr(row, own) * 1e-3
     report.numbers["ms by kind"] = {
-        kind: kinds[kind] for kind in sorted(kinds, key=kinds.get)[::-1]
+        kind: kinds[kind] for kind in sorted(kinds, key=kinds.__getitem__)[::-1]
     }
     report.numbers["ms of the views"] = 1e3 * views_seconds(setting)
     waits = sum(row.count for row in averages if row.key == "cudaStreamSynchronize")
