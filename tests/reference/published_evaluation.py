@@ -59,13 +59,14 @@ class Head:
 
     def logits(self, features: Array) -> Array:
         """Return the logits (N, C)."""
-        return features @ self.weight.T + self.bias
+        logits: Array = features @ self.weight.T + self.bias
+        return logits
 
 
 def to_logits(logits: Array, labels: Labels) -> Array:
     """Return the gradient (N, C) of the cross-entropy of each image: softmax minus one-hot."""
     odds = np.exp(logits - logits.max(axis=1, keepdims=True))
-    gradient = odds / odds.sum(axis=1, keepdims=True)
+    gradient: Array = odds / odds.sum(axis=1, keepdims=True)
     gradient[np.arange(len(labels)), labels] -= 1.0
     return gradient
 
@@ -73,7 +74,9 @@ def to_logits(logits: Array, labels: Labels) -> Array:
 def ncrop_features(net: Network, stacks: Array) -> Array:
     """Return the mean features (N, F) of stacks of n views (N, n, 3, S, S)."""
     images, views = stacks.shape[:2]
-    return net.features(stacks.reshape(-1, *stacks.shape[2:])).reshape(images, views, -1).mean(1)
+    features = net.features(stacks.reshape(-1, *stacks.shape[2:]))
+    mean: Array = features.reshape(images, views, -1).mean(1)
+    return mean
 
 
 def ncrop_attack(

@@ -37,7 +37,8 @@ class TinyNetwork(nn.Module):
         features = self.bn0(self.conv(images)).relu().mean(dim=(2, 3))  # (N, 4)
         features = self.bn1(self.fc1(features)).relu()  # (N, 8), the pre-feature
         z = self.fc3(self.bn2(self.fc2(features)).relu())  # (N, 6)
-        return z / torch.linalg.vector_norm(z, dim=1, keepdim=True)
+        unit: Tensor = z / torch.linalg.vector_norm(z, dim=1, keepdim=True)
+        return unit
 
 
 def recorded_name(name: str) -> str:

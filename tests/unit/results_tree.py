@@ -50,7 +50,7 @@ ROWS = {
 
 def small_study(**changes: Any) -> Study:
     """Return a study of three runs, one with three seeds, two tables, three figures, a claim."""
-    figure = {"title": "A figure", "columns": COLUMNS[:3], "rows": ROWS}
+    figure: dict[str, Any] = {"title": "A figure", "columns": COLUMNS[:3], "rows": ROWS}
     options: dict[str, Any] = {
         "study": "tiny",
         "title": "A tiny study",
@@ -205,15 +205,18 @@ def write_sanity(root: Path, study: Study, run: str, **changes: float) -> None:
         changes: other measures than those of a head that passes.
     """
     job, options = jobs.jobs(study)["sanity", run], study.sanity
+    assert job.folder is not None
     right = {f"pgd_{radius:g}": max(0, 20 - int(radius)) for radius in options.radii}
     right |= {"fgsm": 16, "square": 12, "margin": 11, "transfer": 12}
     right |= {f"restarts/{number}": 12 for number in range(options.restarts)}
     right |= {f"noise/{draw}": 19 for draw in range(10)}
-    values = {"zero_gradients": 0, "infinite_gradients": 0, "wrong_gradients": 0}
+    values: dict[str, float] = {"zero_gradients": 0, "infinite_gradients": 0, "wrong_gradients": 0}
     values |= {"repeat_difference": 0.0, "batch_difference": 0.0}
     values |= {"training_mode": 0.0, "probabilities": 0.0}
     index = np.arange(20, dtype=np.int64)
-    flags = {name: (index < count).astype(np.uint8) for name, count in right.items()}
+    flags: dict[str, Any] = {
+        name: (index < count).astype(np.uint8) for name, count in right.items()
+    }
     flags |= {"index": index, "labels": index % 10}
     measures = sanity.measures_of(flags) | values | changes
     result = {"measures": measures, "failed": sanity.failed(measures, options)}

@@ -93,7 +93,7 @@ class Project:
 
     def is_clean(self) -> bool:
         """Return whether DVC finds all results, sources and parameters as dvc.lock names them."""
-        return self.dvc("status", "--json").json() == {}
+        return not self.dvc("status", "--json").json()
 
     def git(self, *arguments: str) -> str:
         """Run git, which must succeed; return what it said."""

@@ -22,6 +22,7 @@ import time
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from robustviews import artifacts
 from robustviews.study import load_study
@@ -112,7 +113,7 @@ class Torture:
         }
 
     def start(self, command: list[str]) -> subprocess.Popen[bytes]:
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         return subprocess.Popen(
             command,
             cwd=self.project.folder,

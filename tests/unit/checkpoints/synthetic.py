@@ -43,7 +43,7 @@ def randomise(network: nn.Module, seed: int) -> nn.Module:
 
 def source(seed: int = 1, **options: Any) -> nn.Module:
     """Return a narrow network of other weights than any other seed."""
-    options = {"width": WIDTH, "stem": "imagenet"} | options
+    options = {"width": WIDTH, "stem": "imagenet", **options}
     return randomise(ResNet(*BACKBONES[options.pop("backbone", "resnet18")], **options), seed)
 
 
@@ -132,7 +132,8 @@ class Case:
     def features(self, network: nn.Module, images: Tensor) -> Tensor:
         """Return the features as the network's own program computes them."""
         with torch.no_grad():
-            return network(normalize(images, *self.outside) if self.outside else images)
+            features: Tensor = network(normalize(images, *self.outside) if self.outside else images)
+            return features
 
 
 def _counterless(state: State) -> State:
