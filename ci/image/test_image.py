@@ -179,7 +179,7 @@ def test_the_compiler_that_torch_calls_on_a_gpu_is_inside(image):
 
 def test_the_demonstration_ends_with_its_table(demo):
     assert "steps (100%) done" in demo.said
-    assert "## Clean and robust accuracy" in demo.said
+    assert "Clean and robust accuracy (digits)\n" in demo.said
 
 
 def test_results_belong_to_the_user_who_called(demo):
