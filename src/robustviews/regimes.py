@@ -282,23 +282,4 @@ def passes_over_data(epochs: int, meaning: str, replays: int, views: int) -> int
     return max(1, round(epochs / divisor))
 
 
-@dataclass(frozen=True)
-class Length:
-    """Length of a training; the last, smaller minibatch of a pass is dropped."""
-
-    images: int  # in the training set
-    batch_size: int
-    passes: int
-
-    @property
-    def minibatches(self) -> int:
-        """Minibatches of one pass."""
-        return self.images // self.batch_size
-
-    @property
-    def steps(self) -> int:
-        """Minibatches of the whole training."""
-        return self.passes * self.minibatches
-
-
 REGIMES: dict[str, type[Regime]] = {"standard": Standard, "pgd": Pgd, "free": Free}

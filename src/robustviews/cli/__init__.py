@@ -68,9 +68,9 @@ def check(options: argparse.Namespace) -> int:
         try:
             study = load_study(path)
             lacking = [f"{path}: {lack}\n" for lack in enough.lacks(study, enough.prepared(study))]
-            lacking += [
-                f"{path}: dvc.yaml reads {name}; add: {name}: {{}}\n" for name in dvc.unstated(path)
-            ]
+            for name in dvc.unstated(path):
+                value = "[0]" if name == "seeds" else "{}"
+                lacking.append(f"{path}: dvc.yaml reads {name}; add: {name}: {value}\n")
         except (StudyError, ArtifactError) as error:
             sys.stderr.write(f"{error}\n")
             status = 2

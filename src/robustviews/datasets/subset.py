@@ -103,7 +103,8 @@ def _shown(subset: Subset, numbers: Sequence[int]) -> str:
 
 
 def _stated(accuracy: Accuracy | None) -> Accuracy | None:
-    return accuracy  # the default is None, which no study may state
+    """Return an accuracy as what it may be: its default is None, which no study may state."""
+    return accuracy
 
 
 def _numbers(classes: Sequence[int | str], names: Sequence[str] | None, count: int) -> list[int]:

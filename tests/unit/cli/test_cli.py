@@ -733,3 +733,15 @@ def test_data_are_prepared_as_bytes(finished):
     images = np.load(folder / folders.data_folder(study, "digits") / "train_images.npy")
     assert images.dtype == np.uint8
     assert images.shape == (797, 3, 8, 8)
+
+
+def test_check_says_what_to_add_for_dvc(tmp_path, capsys):
+    study = BASE.replace("seeds: [0, 1]\n", "", 1)
+    (tmp_path / "params.yaml").write_text(study, encoding="utf-8")
+    stages = "stages: {a: {params: [datasets, seeds, encoders]}}"
+    (tmp_path / "dvc.yaml").write_text(stages, encoding="utf-8")
+    assert main(["check", str(tmp_path / "params.yaml")]) == 2
+    told = capsys.readouterr().err
+    assert "dvc.yaml reads seeds; add: seeds: [0]\n" in told
+    assert "dvc.yaml reads encoders; add: encoders: {}\n" in told
+    assert "reads datasets" not in told
