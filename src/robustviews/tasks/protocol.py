@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 VOID = 255  # label of pixels that do not count
-CLASSIFICATION = "classification"
 
 
 class Maps(NamedTuple):
@@ -73,8 +72,14 @@ class Task(Protocol):
     def class_weights(self, labels: Tensor, classes: int) -> Tensor | None:
         """Return weights (K,) of the classes in training; None if all count alike."""
 
-    def truth(self, labels: Tensor, classes: int) -> Tensor:
-        """Return what results store of the labels (n, ...)."""
+    def flipped(self, labels: Tensor, width: int) -> Tensor:
+        """Return the labels of images that are mirrored from left to right, `width` pixels wide."""
+
+    def check(self, outputs: Tensor, labels: Tensor) -> None:
+        """Raise ValueError if outputs do not have the form of the task, or labels do not fit."""
+
+    def truth(self, labels: Tensor, answers: Tensor) -> Tensor:
+        """Return what results store of the labels (n, ...), beside answers about their images."""
 
     def answers(self, outputs: Tensor, labels: Tensor, size: tuple[int, int]) -> Tensor:
         """Return what results store of a batch's outputs, (B, ...), given labels and image size."""

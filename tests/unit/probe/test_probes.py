@@ -67,7 +67,7 @@ def flat(head):
 
 
 def test_every_probe_of_the_table_is_tested_here():
-    others = {OwnHead, KnnProbe, LogisticProbe, FinetuneProbe}  # each has tests of its own
+    others = {OwnHead, KnnProbe, LogisticProbe, FinetuneProbe, SegmentationProbe}  # each has tests of its own
     assert {type(probe) for probe in TRAINED.values()} | others == set(PROBES.values())
 
 
