@@ -76,7 +76,9 @@ def encoders(images):
 
 def accuracies(encoder, probe, attack, images):
     """Train a head, then return the fraction of right predictions, clean and under an attack."""
-    training = Training(images.train, images.train_labels, classes=10, views=VIEWS, size=SIZE, seed=SEED)
+    training = Training(
+        images.train, images.train_labels, classes=10, views=VIEWS, size=SIZE, seed=SEED
+    )
     head, _ = probe.train(encoder, training)
     flags = evaluate(
         Classifier(encoder, head, probe),
