@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
+VOID = 255  # label of pixels that do not count
 
 
 class Create(Protocol):
@@ -25,11 +26,13 @@ class DataError(ValueError):
     """Data is missing, damaged, or not as requested; the message names it and the fix."""
 
 
-def open_split(folder: Path, split: str) -> tuple[Images, Labels]:
+def open_split(folder: Path, split: str) -> tuple[Images, NDArray[Any]]:
     """Open a split, `train` or `test`, of a prepared data set.
 
     Returns:
-        Images (N, 3, S, S) uint8 and labels (N,) int64, mapped from their files, read-only.
+        Images (N, 3, S, S) uint8 and labels, mapped from their files, read-only. Labels are (N,)
+        int64 classes of images; (N, S, S) uint8 classes of pixels, or VOID; or (N, M, 5) float32
+        objects: x1, y1, x2, y2 in pixels and the class, -1 in rows without an object.
 
     Raises:
         DataError: a file is missing, damaged, or of another shape.
@@ -41,8 +44,16 @@ def open_split(folder: Path, split: str) -> tuple[Images, Labels]:
     if not square or images.dtype != np.uint8:
         mismatch = f"expected (N, 3, S, S) uint8, found {images.shape} {images.dtype}"
         raise DataError(f"{folder / split}_images.npy: {mismatch}; {fix}")
-    if labels.shape != images.shape[:1] or labels.dtype != np.int64:
-        mismatch = f"expected ({len(images)},) int64, found {labels.shape} {labels.dtype}"
+    count, side = len(images), images.shape[-1]
+    objects = labels.shape[1] if labels.ndim == 3 else 0
+    forms = {
+        np.dtype(np.int64): (count,),
+        np.dtype(np.uint8): (count, side, side),
+        np.dtype(np.float32): (count, objects, 5),
+    }
+    if labels.shape != forms.get(labels.dtype):
+        expected = f"({count},) int64, ({count}, {side}, {side}) uint8 or ({count}, M, 5) float32"
+        mismatch = f"expected {expected}, found {labels.shape} {labels.dtype}"
         raise DataError(f"{folder / split}_labels.npy: {mismatch}; {fix}")
     return images, labels
 
