@@ -108,8 +108,8 @@ def evaluate(
                 checkpoint.save(_joined(flags), {"batches": done, "flags": list(flags)})
             bar.show(min(done * at_once, len(index)))
     answers = _joined(flags)
-    truth = classifier.probe.task.truth(labels[index], answers[flag_name(0.0)])
-    return {"index": index, "labels": truth, **answers}
+    truth = classifier.probe.task.truth(labels[index].numpy(), answers[flag_name(0.0)].numpy())
+    return {"index": index, "labels": torch.from_numpy(truth), **answers}
 
 
 def choose_images(count: int, requested: int | None) -> Tensor:

@@ -1,6 +1,7 @@
 """Attacks: the projected-gradient primitive, and the attacks of an evaluation."""
 
 from robustviews.attacks.autoattack import AutoAttack
+from robustviews.attacks.detection import DetectionPgd
 from robustviews.attacks.primitive import Judged, Norm, ascend, length, pgd
 from robustviews.attacks.projected_gradient import ATTACKS, PgdAttack
 from robustviews.attacks.protocol import Attack, Model, Precision
@@ -12,6 +13,7 @@ __all__ = [
     "ATTACKS",
     "Attack",
     "AutoAttack",
+    "DetectionPgd",
     "Judged",
     "Model",
     "Norm",

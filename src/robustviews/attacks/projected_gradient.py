@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from robustviews.attacks.autoattack import AutoAttack
+from robustviews.attacks.detection import DetectionPgd
 from robustviews.attacks.objectives import DISTANCES, LOSSES, SAME, Name
 from robustviews.attacks.primitive import Judged, Loss, Norm, pgd
 from robustviews.attacks.protocol import Precision, crafted_in
@@ -168,4 +169,5 @@ ATTACKS: dict[str, type[Attack]] = {
     "worst_case": WorstOf,
     "segmentation_pgd": SegmentationPgd,
     "sea": Sea,
+    "detection_pgd": DetectionPgd,
 }

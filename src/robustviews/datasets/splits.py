@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
-VOID = 255  # label of pixels that do not count
 
 
 class Create(Protocol):

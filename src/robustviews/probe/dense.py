@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from robustviews.options import LazyModule, option, plan_only
+from robustviews.tasks.detection import DETECTION
 from robustviews.tasks.segmentation import SEGMENTATION
 
 if TYPE_CHECKING:
@@ -108,3 +109,12 @@ class SegmentationProbe(DenseProbe):
     """A feature pyramid with a class for each pixel; options as in `DenseProbe`."""
 
     task: ClassVar[Task] = SEGMENTATION
+
+
+@dataclass(frozen=True)
+class DetectionProbe(DenseProbe):
+    """A detector without anchors (FCOS) of one level; options as in `DenseProbe`."""
+
+    lr: float = option(0.005, gt=0)
+    warmup: int = option(15, ge=0)
+    task: ClassVar[Task] = DETECTION

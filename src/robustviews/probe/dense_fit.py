@@ -122,7 +122,7 @@ class DenseFit:
                 inputs, labels = self._mirrored(inputs, labels, index, epoch)
             with torch.set_grad_enabled(self.probe.tuned):
                 read = self.encoder.maps(inputs)
-        loss = task.loss(self.head(read), labels, self.weights).mean()
+        loss = task.loss(self.head(read), labels, self.weights, read.size).mean()
         for group in self.optimizer.param_groups:
             group["lr"] = group["base"] * self._share()
         self.optimizer.zero_grad()

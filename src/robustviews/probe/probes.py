@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from robustviews.attacks import fraction, in_pixels, pgd
 from robustviews.options import LazyModule, option, plan_only, remark, switch
-from robustviews.probe.dense import SegmentationProbe
+from robustviews.probe.dense import DetectionProbe, SegmentationProbe
 from robustviews.probe.finetune import FinetuneProbe
 from robustviews.probe.knn import KnnProbe
 from robustviews.probe.logistic import LogisticProbe
@@ -301,5 +301,6 @@ PROBES: dict[str, type[Probe]] = {
     "knn": KnnProbe,
     "finetune": FinetuneProbe,
     "segmentation": SegmentationProbe,
+    "detection": DetectionProbe,
     "own": OwnHead,
 }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
 
 from robustviews.options import LazyModule
 
@@ -26,7 +28,9 @@ class Classification:
         """Raise ValueError: probes have heads of their own, which read features."""
         raise ValueError(f"a classifier of {classes} classes reads features, not {channels} maps")
 
-    def loss(self, outputs: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
+    def loss(
+        self, outputs: Tensor, labels: Tensor, weights: Tensor | None, size: tuple[int, int]
+    ) -> Tensor:
         """Return the cross-entropy (B,) of logits (B, K) and labels (B,)."""
         return nn.functional.cross_entropy(outputs, labels, weight=weights, reduction="none")
 
@@ -51,9 +55,16 @@ class Classification:
                 f"found labels from {low} to {high}"
             )
 
-    def truth(self, labels: Tensor, answers: Tensor) -> Tensor:
+    def truth(self, labels: Array, answers: Array) -> Array:
         """Return the labels (n,)."""
         return labels
+
+    def wrong(self, answers: Array, truth: Array) -> Iterator[str]:
+        """Yield a line unless answers are zeros and ones (n,)."""
+        if answers.shape != truth.shape:
+            yield f"expected one flag per image, {truth.shape}; found {answers.shape}"
+        elif not np.isin(answers, (0, 1)).all():
+            yield "holds values other than 0 and 1"
 
     def answers(self, outputs: Tensor, labels: Tensor, size: tuple[int, int]) -> Tensor:
         """Return 1 where the largest logit is that of the label, (B,) uint8."""

@@ -19,7 +19,7 @@ compare images alike.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 if TYPE_CHECKING:
@@ -60,13 +60,16 @@ class Task(Protocol):
         Its initial weights come from torch's global generator.
         """
 
-    def loss(self, outputs: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
+    def loss(
+        self, outputs: Tensor, labels: Tensor, weights: Tensor | None, size: tuple[int, int]
+    ) -> Tensor:
         """Return the loss (B,) of each image that trains a head.
 
         Args:
             outputs: of the network.
             labels: of the images, as the data set has them.
             weights: (K,) of the classes, from `class_weights`.
+            size: height and width of the images in pixels.
         """
 
     def class_weights(self, labels: Tensor, classes: int) -> Tensor | None:
@@ -78,8 +81,11 @@ class Task(Protocol):
     def check(self, outputs: Tensor, labels: Tensor) -> None:
         """Raise ValueError if outputs do not have the form of the task, or labels do not fit."""
 
-    def truth(self, labels: Tensor, answers: Tensor) -> Tensor:
+    def truth(self, labels: Array, answers: Array) -> Array:
         """Return what results store of the labels (n, ...), beside answers about their images."""
+
+    def wrong(self, answers: Array, truth: Array) -> Iterator[str]:
+        """Yield why stored answers cannot be answers about images of a stored truth."""
 
     def answers(self, outputs: Tensor, labels: Tensor, size: tuple[int, int]) -> Tensor:
         """Return what results store of a batch's outputs, (B, ...), given labels and image size."""

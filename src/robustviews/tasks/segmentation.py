@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -36,7 +36,9 @@ class Segmentation:
         """Return a feature pyramid of the three coarsest levels with logits (B, K, H, W)."""
         return pyramid.Pyramid(channels, classes)
 
-    def loss(self, outputs: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
+    def loss(
+        self, outputs: Tensor, labels: Tensor, weights: Tensor | None, size: tuple[int, int]
+    ) -> Tensor:
         """Return the cross-entropy (B,), a weighted mean over the pixels that are not void."""
         valid, target = labels != VOID, labels.long()
         target = torch.where(valid, target, 0)
@@ -46,7 +48,7 @@ class Segmentation:
 
     def class_weights(self, labels: Tensor, classes: int) -> Tensor:
         """Return (all pixels / pixels of the class)^0.5 for each class, 1 on average."""
-        pixels = _labelled(labels, classes).sum(dim=0).clamp_min(1)
+        pixels = _pixels(labels.long(), labels != VOID, classes).sum(dim=0).clamp_min(1)
         weights = (pixels.sum() / pixels).sqrt()
         return weights / weights.mean()
 
@@ -65,9 +67,22 @@ class Segmentation:
             expected = f"expected labels from 0 to {classes - 1}, or {VOID} for void pixels"
             raise ValueError(f"{expected}; found {highest}")
 
-    def truth(self, labels: Tensor, answers: Tensor) -> Tensor:
+    def truth(self, labels: Array, answers: Array) -> Array:
         """Return how many pixels of each image have each class as their label, (n, K) int32."""
-        return _labelled(labels, answers.shape[1])
+        classes = answers.shape[1]
+        counts = [np.bincount(each[each != VOID], minlength=classes) for each in labels]
+        return np.stack(counts).astype(np.int32)
+
+    def wrong(self, answers: Array, truth: Array) -> Iterator[str]:
+        """Yield a line unless right pixels are part of those of the answer and of the labels."""
+        if answers.shape != (*truth.shape, 2):
+            yield f"expected counts of pixels {(*truth.shape, 2)}, found {answers.shape}"
+            return
+        right, found = answers[..., 0], answers[..., 1]
+        if (right < 0).any() or (right > np.minimum(found, truth)).any():
+            yield "says of a class that more pixels are right than have it"
+        if (found.sum(axis=1) != truth.sum(axis=1)).any():
+            yield "does not give each labelled pixel one class"
 
     def answers(self, outputs: Tensor, labels: Tensor, size: tuple[int, int]) -> Tensor:
         """Return how many pixels are right, and have each class in the answer, (B, K, 2) int32."""
@@ -96,10 +111,6 @@ class Segmentation:
         union = np.maximum(found + labelled - right, 1)
         mean: Array = (right / union)[:, present].mean(axis=1)
         return mean
-
-
-def _labelled(labels: Tensor, classes: int) -> Tensor:
-    return _pixels(labels.long(), labels != VOID, classes)
 
 
 def _pixels(classes_of: Tensor, counted: Tensor, classes: int) -> Tensor:
