@@ -41,6 +41,11 @@ def split_files(split: str) -> tuple[str, ...]:
     return f"{split}_images.npy", f"{split}_labels.npy", SUMMARY
 
 
+def pictures(task: str) -> str:
+    """Return the name, without ending, of the adversarial images of a task, within the results."""
+    return f"examples/{'adversarial' if task == 'classification' else task}"
+
+
 def results_folder(study: Study) -> Path:
     """Return results/<study>."""
     return Path("results") / study.study

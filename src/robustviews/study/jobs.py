@@ -223,9 +223,11 @@ def _reporting(study: Study, computing: dict[Key, Job]) -> Iterator[Job]:
     if example := plan.example_run(study):
         viewed = _split(study, plan.pretrainings(study)[example].dataset, "train")
         viewed[folders.pretrain_folder(study, example) / folders.ENCODER] = "pretrain", example
+    pictured = plan.examples(study)
     attacked = {
         file: source
-        for cell in plan.example_attacks(study)
+        for shown in pictured.values()
+        for cell in shown
         for file, source in computing["attack", attack_of(cell)].reads.items()
     }
     cells = written(_cells(study))
@@ -244,7 +246,7 @@ def _reporting(study: Study, computing: dict[Key, Job]) -> Iterator[Job]:
             "",
             viewed | attacked,
             *(_named("examples/views", _DRAWN) if viewed else ()),
-            *(_named("examples/adversarial", _DRAWN) if attacked else ()),
+            *(file for task in pictured for file in _named(folders.pictures(task), _DRAWN)),
         ),
     ]
     yield job("frame", "", cells, "frame.csv")
