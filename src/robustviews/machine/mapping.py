@@ -48,7 +48,7 @@ class Shards:
             return rows
         number = operator.index(index)
         if not 0 <= number < len(self):
-            raise IndexError(f"expected a row below {len(self)}, found {number}")
+            raise IndexError(f"index {number} is out of bounds, below 0 or above {len(self) - 1}")
         row: NDArray[np.uint8] = self._map(self.files[number // self.in_file])[
             number % self.in_file
         ]
