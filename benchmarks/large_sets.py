@@ -2,9 +2,9 @@
 
     python -m benchmarks.large_sets [--images 1000 4000 16000] [--shard 500]
 
-Each file is one of 100 JPEG photographs of 500 x 375 pixels, so that a large set takes no disk. The
-processes are new for each number of images. `decode` is the process that starts the others, `worker`
-the largest of the two that decode, `read` one that reads every image once in a random order.
+Each file is a link to one of 100 JPEG photographs of 500 x 375 pixels. The processes are new for
+each number of images. `decode` is the process that starts the others, `worker` the largest of the
+two that decode, `read` one that reads every image once in a random order.
 """
 
 from __future__ import annotations

@@ -12,6 +12,8 @@ from PIL import Image
 from robustviews import cli, load_images
 from robustviews.datasets import open_split
 from robustviews.provenance import history
+from robustviews.provenance.disk import Disk
+from robustviews.study import load_study
 from tests.workflow.project import NOTHING, Project
 
 STUDY = """\
@@ -102,6 +104,8 @@ def test_results_are_verified_and_images_in_shards_are_those_of_the_files(projec
         assert np.abs(image.mean(axis=(1, 2)) - COLOURS[label]).max() < 10
     floats, _ = load_images(data, "train")
     assert np.array_equal((floats * 255).numpy().round(), images[:])
+    owners = Disk(load_study("params.yaml"), project.folder).owners  # what a manifest lists
+    assert f"data/{data.name}/{SHARD}" in owners
     (data,) = project.folder.glob("data/photographs-*")
     assert open_split(data, "test")[1].tolist() == [number % 3 for number in range(10)]
 
