@@ -275,11 +275,11 @@ def _attack_batch(
     eps: float,
     seed: int,
 ) -> Attacked:
-    clean = evaluate.correct(model, images, labels, title="attack")
+    clean = evaluate.answer(model, images, labels, title="attack")
     adversarial, robust = evaluate.attack_once(
         model, adversary, images, labels, radius=eps, seed=seed, title="attack"
     )
-    return Attacked(adversarial, clean, robust)
+    return Attacked(adversarial, clean.bool(), robust.bool())
 
 
 def _frozen(encoder: Encoder, head: nn.Module, probe: Probe) -> nn.Module:

@@ -236,7 +236,7 @@ def probe(
             finite.
     """
     from robustviews.probe import heads
-    from robustviews.probe.protocol import Task
+    from robustviews.probe.protocol import Training
 
     network = encoders.restore_encoder(
         weights, encoder, classes=classes if supervised else None, device=device, fold=fold
@@ -247,7 +247,7 @@ def probe(
     head = None
     if start is not None:
         head = probe.restore(start, network, classes=classes)
-    task = Task(
+    training = Training(
         images=feed.choose(images, device),
         labels=labels.to(device),
         classes=classes,
@@ -259,9 +259,9 @@ def probe(
         checkpoint=checkpoint,
     )
     with memory.explained(title, memory.SMALLER_BATCH), runtime.tf32(allowed=False):
-        heads.check_finite(probe, network, task)
-        trained, history = probe.train(network, task, start=head)
-        heads.check_finite(probe, network, task, head=trained)
+        heads.check_finite(probe, network, training)
+        trained, history = probe.train(network, training, start=head)
+        heads.check_finite(probe, network, training, head=trained)
     return trained.state_dict(), history
 
 

@@ -1,7 +1,8 @@
 """Data sets: how each is read, verified, split, and stored as plain arrays."""
 
+from robustviews.datasets.digits import Digits
 from robustviews.datasets.evaluation import EvaluationFolder
-from robustviews.datasets.kinds import DATASETS, Cifar10, Cifar100, Digits, Folder
+from robustviews.datasets.kinds import DATASETS, Cifar10, Cifar100, Folder
 from robustviews.datasets.photographs import Aircraft, Flowers102, Food101, Pets, Textures
 from robustviews.datasets.protocol import Dataset
 from robustviews.datasets.splits import (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -43,35 +43,50 @@ def images_name(split: str, number: int) -> str:
     return f"{split}_images-{number:05}" if number else f"{split}_images"
 
 
-def open_split(folder: Path, split: str) -> tuple[Rows, Labels]:
+def open_split(folder: Path, split: str) -> tuple[Rows, NDArray[Any]]:
     """Open a split, `train` or `test`, of a prepared data set.
 
     Returns:
-        Images (N, 3, S, S) uint8 and labels (N,) int64, mapped from their files, read-only.
+        Images (N, 3, S, S) uint8 and labels, mapped from their files, read-only. Labels are (N,)
+        int64 classes of images; (N, S, S) uint8 classes of pixels, or VOID; or (N, M, 5) float32
+        objects: x1, y1, x2, y2 in pixels and the class, -1 in rows without an object.
 
     Raises:
         DataError: a file is missing, damaged, or of another shape.
     """
     path, of_labels = folder / f"{images_name(split, 0)}.npy", folder / f"{split}_labels.npy"
     images, labels = _open_images(path), _open_array(of_labels)
-    fewer = labels.ndim == 1 and len(labels) < len(images)
-    if labels.ndim != 1 or labels.dtype != np.int64 or fewer or len(images) == 0 < len(labels):
-        mismatch = f"expected ({len(images)},) int64, found {labels.shape} {labels.dtype}"
+    count, side = len(images), images.shape[-1]
+    if 0 < count < labels.size:
+        count = max(count, len(labels))  # the other images are in further files
+    objects = labels.shape[1] if labels.ndim == 3 else 0
+    forms = {
+        np.dtype(np.int64): (count,),
+        np.dtype(np.uint8): (count, side, side),
+        np.dtype(np.float32): (count, objects, 5),
+    }
+    if labels.shape != forms.get(labels.dtype):
+        expected = f"({count},) int64, ({count}, {side}, {side}) uint8 or ({count}, M, 5) float32"
+        mismatch = f"expected {expected}, found {labels.shape} {labels.dtype}"
         raise DataError(f"{of_labels}: {mismatch}; {_again(folder)}")
-    if len(labels) == len(images):
+    if count == len(images):
         return images, labels
-    files, shape = [path], images.shape[1:]
-    for first in range(len(images), len(labels), len(images)):
-        files.append(folder / f"{images_name(split, len(files))}.npy")
-        if not files[-1].is_file():
-            text = f"no such file, though {of_labels} has {len(labels)} labels"
-            raise DataError(f"{files[-1]}: {text}; restore it, or {_again(folder)}")
-        found = _open_images(files[-1]).shape
-        expected = (min(len(images), len(labels) - first), *shape)
+    files = [path, *_further(folder, split, images, count)]
+    return Shards(files, (count, *images.shape[1:]), len(images)), labels
+
+
+def _further(folder: Path, split: str, images: Images, count: int) -> Iterator[Path]:
+    """Yield the files of the images that do not fit in their first file."""
+    for number, first in enumerate(range(len(images), count, len(images)), start=1):
+        path = folder / f"{images_name(split, number)}.npy"
+        if not path.is_file():
+            text = f"no such file, though {split}_labels.npy has {count} labels"
+            raise DataError(f"{path}: {text}; restore it, or {_again(folder)}")
+        found = _open_images(path).shape
+        expected = (min(len(images), count - first), *images.shape[1:])
         if found != expected:
-            text = f"expected {expected}, found {found}"
-            raise DataError(f"{files[-1]}: {text}; {_again(folder)}")
-    return Shards(files, (len(labels), *shape), len(images)), labels
+            raise DataError(f"{path}: expected {expected}, found {found}; {_again(folder)}")
+        yield path
 
 
 def _open_images(path: Path) -> Images:

@@ -38,6 +38,8 @@ class Subset:
 
     def __post_init__(self) -> None:
         """Refuse a data set with `classes` of its own, and classes that it does not have."""
+        if getattr(self.of, "task", "classification") != "classification":
+            raise DataError("of: its images have no class, their pixels or objects have")
         if isinstance(self.of, EvaluationFolder):
             raise DataError("of: has only test images; leave the other classes out of its `labels`")
         if hasattr(self.of, "classes"):

@@ -25,7 +25,7 @@ from robustviews.evaluate import Classifier
 from robustviews.machine import runtime
 from robustviews.pretrain import pretrain
 from robustviews.probe import OWN_HEAD, LinearProbe
-from robustviews.probe.protocol import Task
+from robustviews.probe.protocol import Training
 
 _CLASSES = 10  # where the number does not matter
 _MORE, _MOST = 10, 3000  # growth of the number of epochs, and its limit
@@ -176,7 +176,7 @@ def head(about: About, device: torch.device, seconds: float) -> Iterator[Answer]
     end = time.monotonic() + seconds
 
     def fit(images: int, epochs: int) -> float:
-        task = Task(
+        training = Training(
             images=timing.noise(images, about["size"]).to(device),
             labels=(torch.arange(images) % about["classes"]).to(device),
             classes=about["classes"],
@@ -191,7 +191,7 @@ def head(about: About, device: torch.device, seconds: float) -> Iterator[Answer]
             variant = replace(probe, epochs=epochs)
         if tunes:  # one training, of one update per epoch
             variant = replace(probe, updates=epochs, lr=(_RATE,), weight_decay=(0.0,))
-        return timing.seconds_of(lambda: variant.train(encoder, task), device)
+        return timing.seconds_of(lambda: variant.train(encoder, training), device)
 
     fit(timing.FEW, 1)  # warms up
     one_epoch: timing.Points = []

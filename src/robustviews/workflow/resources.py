@@ -112,8 +112,10 @@ def _cores(study: Study, rule: str, name: str, *, device: str) -> int:
 
 def _decoders(study: Study, dataset: str, shape: Shape) -> int:
     """Return how many processes can decode the larger split of a data set, each a file."""
-    in_file = getattr(study.datasets[dataset], "shard_images", None)
-    images = max(shape.train, shape.test)
+    options = study.datasets[dataset]
+    if getattr(options, "task", "classification") != "classification":
+        return 1
+    in_file, images = getattr(options, "shard_images", None), max(shape.train, shape.test)
     return min(_DECODERS, math.ceil(images / (in_file or images_in_file(shape.size))))
 
 

@@ -1,0 +1,1 @@
+"""Tasks: what is asked about an image, which head answers, and how answers are scored."""
