@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from robustviews.options import LazyModule, option, plan_only
 from robustviews.tasks.detection import DETECTION
+from robustviews.tasks.protocol import Task
 from robustviews.tasks.segmentation import SEGMENTATION
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from robustviews.encoder import Encoder
     from robustviews.probe import dense_fit
     from robustviews.probe.protocol import History, Training
-    from robustviews.tasks.protocol import Maps, Task
+    from robustviews.tasks.protocol import Maps
 else:
     augment, encoders = LazyModule("robustviews.augment"), LazyModule("robustviews.encoder")
     dense_fit = LazyModule("robustviews.probe.dense_fit")

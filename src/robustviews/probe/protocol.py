@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from robustviews.options import LazyModule
 from robustviews.tasks.classification import CLASSIFICATION
+from robustviews.tasks.protocol import Task
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from robustviews.encoder import Encoder, Feature
     from robustviews.machine.feed import Feed
     from robustviews.probe import heads
-    from robustviews.tasks.protocol import Maps, Task
+    from robustviews.tasks.protocol import Maps
 else:
     augment, heads = LazyModule("robustviews.augment"), LazyModule("robustviews.probe.heads")
 

@@ -13,9 +13,11 @@ from typing import Literal
 
 from robustviews.attacks import Attack, AutoAttack, PgdAttack, WorstOf
 from robustviews.datasets import EvaluationFolder
+from robustviews.study import tasks
 from robustviews.study.columns import CLEAN, Column
 from robustviews.study.networks import Network, Pretraining, examination
 from robustviews.study.schema import Figure, Imported, Row, Run, Study, Table
+from robustviews.tasks.table import task_of
 
 
 @dataclass(frozen=True)
@@ -313,7 +315,9 @@ def _attack_of_clean(study: Study, table: Table | Figure, dataset: str) -> str:
     for measure in map(Column.parse, table.columns):
         if measure.dataset == dataset and measure.attack:
             return measure.attack
-    return next(iter(study.attacks))
+    task = task_of(study.datasets.get(dataset))
+    fitting = (name for name in study.attacks if tasks.of_attack(study, name) is task)
+    return next(fitting, next(iter(study.attacks)))
 
 
 def cells_of(study: Study, *blocks: Table | Figure) -> Iterator[Cell]:
