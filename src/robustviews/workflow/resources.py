@@ -21,6 +21,8 @@ LONGEST = 24 * 60
 
 Many partitions allow no more, and some let a job that asks for more wait for ever.
 """
+MOST_IMAGES = 64_000_000_000
+"""Bytes of images at most that a job asks memory for: it reads from files what does not fit."""
 _SHORTEST = 30  # minutes, for what counts in no formula: starting, loading, a busy file system
 _BASE_MB = {"cpu": 2_000, "cuda": 8_000}  # Python, torch, and CUDA's libraries
 _DECODING = 0.02  # seconds an image file takes
@@ -38,7 +40,6 @@ _SLACK = 1.5  # of memory: workspaces, and what the allocator does not give back
 _DECODERS = 16  # at most: cores that decode a data set in shards
 _DECODER = 100_000_000  # bytes per decoding process (`python -m benchmarks.large_sets`: 52e6)
 _LISTED = 700  # bytes per image: its path, and the hash of its pixels
-_MOST_IMAGES = 64_000_000_000  # bytes; a training reads from files what does not fit
 _COMPILING = 8  # cores of torch.compile, which runs one compiler per core
 # ImageNet-100, which does not tell before it is prepared.
 _UNKNOWN_TRAIN, _UNKNOWN_TEST, _UNKNOWN_CLASSES = 130_000, 10_000, 100
@@ -166,7 +167,7 @@ def _minutes(study: Study, run: Run, work: _Work, *, shape: Shape, device: str) 
 
 
 def _megabytes(run: Run, work: _Work, *, shape: Shape, device: str, processes: int) -> float:
-    images = min((shape.train + shape.test) * shape.image, _MOST_IMAGES)
+    images = min((shape.train + shape.test) * shape.image, MOST_IMAGES)
     if device != "cpu":
         return images / 1e6
     images *= processes  # each holds them all

@@ -161,6 +161,22 @@ def test_a_preparation_asks_for_a_core_per_file_of_images_and_not_for_the_memory
     assert memory[2] > 20_000
 
 
+def test_a_training_asks_for_no_more_memory_than_machines_have_however_large_its_data_set(paper):
+    name, asked = "emp-crop16-free3-stem7-imagenet100-s0", []
+    for count in (130_000, 1_281_167):
+        large = dataclasses.replace(
+            paper.datasets["imagenet100"],
+            classes=("a", "b"),
+            class_list="",
+            train_images=count,
+            test_images=5_000,
+        )
+        study = dataclasses.replace(paper, datasets=paper.datasets | {"imagenet100": large})
+        asked.append(allocation(study, "pretrain", name, device=GPU).mem_mb)
+    assert 20_000 < asked[0] < 30_000
+    assert 64_000 < asked[1] < 75_000
+
+
 def test_a_preparation_asks_for_what_decoding_its_images_takes(paper):
     small, large = (
         allocation(paper, "data", name, device=GPU) for name in ("cifar10", "imagenet100")
