@@ -146,8 +146,7 @@ def amount(study: Study, job: Job, context: dict[str, Any], ask: Ask) -> Amount:
 
 
 def _size(file: str) -> int:
-    path = Path(file)
-    return path.stat().st_size if path.is_file() else 2**27
+    return path.stat().st_size if (path := Path(file)).is_file() else 2**27
 
 
 def _dataset_of(study: Study, job: Job) -> str:
