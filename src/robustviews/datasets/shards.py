@@ -116,7 +116,7 @@ def fill(
         source = hashlib.sha256()
         decoded = pictures.decoded(files, folder, size, source, frame=frame)
         return splits.fill(create, split, decoded, labels, size=size), source.hexdigest()
-    works = []
+    works, found, images = list[Work](), dict[int, Done | str](), 0
     for number, first in enumerate(range(0, len(files), in_file)):
         chosen = tuple(files[first : first + in_file])
         name = splits.images_name(split, number)
@@ -124,20 +124,25 @@ def fill(
         mapped = getattr(array, "filename", None)
         works.append(Work(number, Path(mapped) if mapped else array, chosen, folder, frame))
     create(f"{split}_labels", labels.shape, np.int64)[:] = labels
-    sources, problems, images = dict[int, str](), dict[int, str](), 0
     for work, done in _decoded(works, processes or _cores()):
+        found[work.number] = done
         images += len(work.files)
         log.info("split=%s images=%d/%d", split, images, len(files))
-        if isinstance(done, Done):
-            sources[work.number] = done.source
-        else:
-            problems[work.number] = done
+    return len(files), _source([found[work.number] for work in works])
+
+
+def _source(found: Sequence[Done | str]) -> str:
+    """Return a hash of the hashes of the files of shards.
+
+    Raises:
+        DataError: a shard has damaged files.
+    """
+    problems = [done for done in found if isinstance(done, str)]
     if problems:
-        listed = [problems[number] for number in sorted(problems)]
-        more = f"\nand in {len(listed) - _LISTED} more shards" if listed[_LISTED:] else ""
-        raise DataError("\n".join(listed[:_LISTED]) + more)
-    joined = "".join(sources[number] for number in sorted(sources))
-    return len(files), hashlib.sha256(bytes.fromhex(joined)).hexdigest()
+        more = f"\nand in {len(problems) - _LISTED} more shards" if problems[_LISTED:] else ""
+        raise DataError("\n".join(problems[:_LISTED]) + more)
+    sources = (done.source for done in found if isinstance(done, Done))
+    return hashlib.sha256(bytes.fromhex("".join(sources))).hexdigest()
 
 
 def copy(create: Create, split: str, images: Rows, chosen: Labels, *, labels: Labels) -> int:

@@ -216,6 +216,7 @@ def test_the_verb_data_resumes_and_writes_the_bytes_of_a_single_process(
     assert "further" not in read_json(one / "summary.json")
 
 
+@pytest.mark.slow
 def test_files_of_images_that_are_no_longer_there_are_removed(source, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     copy = shutil.copytree(source, tmp_path / "copy")
