@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from robustviews import artifacts, stages
 from robustviews.artifacts.resume import Resume
 from robustviews.attacks import WorstOf, flag_name
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
     from numpy.typing import NDArray
+
+    from robustviews.tasks.protocol import Task
 
 
 def data(options: argparse.Namespace) -> None:
@@ -265,7 +269,7 @@ def attack(options: argparse.Namespace) -> None:
                 environment=environment,
                 seconds=state.seconds(),
                 resumed=state.resumed,
-                result=_accuracies(flags, arguments["attack"].eps),
+                result=_accuracies(flags, arguments["attack"].eps, arguments["probe"].task),
             )
         state.discard()
 
@@ -330,8 +334,15 @@ def sanity(options: argparse.Namespace) -> None:
         state.discard()
 
 
-def _accuracies(flags: dict[str, torch.Tensor], radii: Iterable[float]) -> dict[str, Any]:
-    """Return the number of attacked images, clean accuracy, and robust accuracy by radius."""
-    accuracy = {name: value.float().mean().item() for name, value in flags.items()}
-    by_radius = {f"{eps:g}": accuracy[flag_name(eps)] for eps in radii}
-    return {"n": len(flags["index"]), "clean": accuracy[flag_name(0.0)], "eps": by_radius}
+def _accuracies(
+    flags: dict[str, torch.Tensor], radii: Iterable[float], task: Task
+) -> dict[str, Any]:
+    """Return the number of attacked images, and the task's metric, clean and by radius."""
+    truth = flags["labels"].numpy()
+
+    def score(eps: float) -> float:
+        once = np.ones((1, len(truth)))
+        return float(task.score(flags[flag_name(eps)].numpy(), truth, once)[0])
+
+    by_radius = {f"{eps:g}": score(eps) for eps in radii}
+    return {"n": len(flags["index"]), "clean": score(0.0), "eps": by_radius}
