@@ -15,13 +15,13 @@ from robustviews.study.jobs import Job, without_unused
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from robustviews.datasets import Images
+    from robustviews.datasets import Rows
 
 
 class Split(NamedTuple):
     """One split of a prepared data set, with memory-mapped images."""
 
-    images: Images
+    images: Rows
     labels: Tensor
     classes: int
     size: int

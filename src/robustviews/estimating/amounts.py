@@ -25,7 +25,7 @@ from robustviews.study.jobs import REPORTING, Job
 from robustviews.study.schema import Run, Study
 from robustviews.study.shapes import Shape, shape_of
 from robustviews.study.work import Evaluation, Examination, Fit, Training, seen_run
-from robustviews.workflow.resources import held
+from robustviews.workflow.resources import MOST_IMAGES, held
 
 Answer = dict[str, float]  # seconds, bytes and counts, by name
 About = dict[str, Any]  # everything that the amount of work depends on, as options
@@ -146,8 +146,7 @@ def amount(study: Study, job: Job, context: dict[str, Any], ask: Ask) -> Amount:
 
 
 def _size(file: str) -> int:
-    path = Path(file)
-    return path.stat().st_size if path.is_file() else 2**27
+    return path.stat().st_size if (path := Path(file)).is_file() else 2**27
 
 
 def _dataset_of(study: Study, job: Job) -> str:
@@ -207,7 +206,7 @@ def _pretrain(
     ranks, places = study.runtime.ranks, min(study.runtime.ranks, at_once)
     faster = ranks if own else places
     seconds = start["seconds"] + minibatches * step["seconds"] / faster + step.get("compiling", 0.0)
-    memory = start["bytes"] + shape.train * shape.image  # of each process
+    memory = start["bytes"] + min(shape.train * shape.image, MOST_IMAGES)  # of each process
     memory = memory + step["step_bytes"] / ranks if own else ranks * memory + step["step_bytes"]
     notes = [_NOT_COMPILED] * (about["compile"] and "compiling" not in step)
     if ranks > 1:
@@ -223,7 +222,8 @@ def _probe(study: Study, job: Job, shape: Shape, ask: Callable[..., Answer]) -> 
     fit = ask("probe", **(_seen(study, run, probe, shape) | {"probe": _without(probe, "epochs")}))
     seconds = start["seconds"] + shape.train * fit["image_seconds"]
     seconds += work.updates * fit["update_seconds"]
-    memory = start["bytes"] + shape.train * (shape.image + 4 * fit["width"]) + fit["work_bytes"]
+    images = min(shape.train * shape.image, MOST_IMAGES)
+    memory = start["bytes"] + images + shape.train * 4 * fit["width"] + fit["work_bytes"]
     passes = work.passes  # of each image in each epoch, the last one only forward
     forwards = shape.train * ((probe.epochs or 1) * passes or probe.stack)
     counted = Passes(forwards, forwards * (passes - 1) / passes if passes else 0.0)

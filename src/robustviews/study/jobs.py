@@ -281,7 +281,8 @@ def _is_done(job: Job, all_jobs: dict[Key, Job]) -> bool:
             record = Record.read(job.record, whole=False)
         except ArtifactError:  # damaged: the workflow reruns the job
             return False
-        return record.spec == job.spec and all(file.is_file() for file in job.writes)
+        files = (*job.writes, *(job.folder / name for name in folders.further(job.folder)))
+        return record.spec == job.spec and all(file.is_file() for file in files)
     if not all(file.is_file() for file in job.writes):
         return False
     written = min(file.stat().st_mtime for file in job.writes)
