@@ -142,7 +142,7 @@ def _targets(goal: Goal, clean: Tensor, labels: Tensor, size: tuple[int, int]) -
         return fcos.assign(labels, clean, size)
     if goal == "mislabelling":
         return fcos.assign(_mislabelled(clean, size), clean, size)
-    boxes = fcos.anchors(clean, size).expand(len(clean), -1, -1)  # any boxes would do
+    boxes = fcos.cells(clean, size).expand(len(clean), -1, -1)  # any boxes would do
     likely = clean[..., :-5].argmax(dim=2)
     return fcos.Targets(likely if goal == "fabrication" else likely.fill_(-1), boxes)
 

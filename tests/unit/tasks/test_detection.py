@@ -70,12 +70,13 @@ def test_each_image_of_a_batch_has_the_loss_that_torchvision_gives_it_alone(publ
     out = outputs(6, seed=seed, dtype=torch.float64).requires_grad_()
     rows = labels(6, 3, seed=seed)
     parts = fcos.losses(out, fcos.assign(rows, out, SIZE), SIZE)
+    assert (parts.box[1:] > 0).any()
     [own] = torch.autograd.grad(parts.total().sum(), out, retain_graph=True)
-    anchors = [fcos.anchors(out, SIZE)]
+    cells = [fcos.cells(out, SIZE)]
     expected = []
     for image in range(6):
         answers, target = as_dicts(out[image], rows[image])
-        found = published.compute_loss([target], answers, anchors, [GRID**2])
+        found = published.compute_loss([target], answers, cells, [GRID**2])
         expected.append(torch.stack([found[name] for name in PARTS]))
     torch.testing.assert_close(torch.stack(parts, dim=1), torch.stack(expected), rtol=0, atol=1e-6)
     [reference] = torch.autograd.grad(sum(one.sum() for one in expected), out)
@@ -171,7 +172,7 @@ def test_detections_are_those_of_torchvision_inside_the_image(published):
     for image in range(3):
         answers, _ = as_dicts(out[image], labels(3, 2)[image])
         [expected] = published.postprocess_detections(
-            {name: [part] for name, part in answers.items()}, [[fcos.anchors(out, SIZE)]], [SIZE]
+            {name: [part] for name, part in answers.items()}, [[fcos.cells(out, SIZE)]], [SIZE]
         )
         own = found[image][found[image, :, 5] >= 0]
         columns = expected["boxes"], expected["scores"][:, None], expected["labels"][:, None]
