@@ -14,8 +14,9 @@ from robustviews import artifacts
 from robustviews.attacks import AutoAttack, PgdAttack
 from robustviews.datasets import Cifar10, Digits, Folder
 from robustviews.estimating import amounts, estimate
-from robustviews.estimating.amounts import Amount, Question, UnknownError
+from robustviews.estimating.amounts import Amount
 from robustviews.estimating.estimate import Estimate
+from robustviews.estimating.question import Question, UnknownError
 from robustviews.machine.humanize import duration, size
 from robustviews.probe import FinetuneProbe
 from robustviews.study import folders, plan, shapes
