@@ -19,6 +19,7 @@ import argparse
 import hashlib
 import json
 import multiprocessing
+import os
 import random
 import shutil
 import signal
@@ -154,6 +155,7 @@ class Torture:
         """Start commands and kill them at a random moment; return whether they still ran."""
         started = [Started(self.project, command) for command in COMMANDS[name]]
         time.sleep(self.chance.uniform(0.1, 0.8 * self.seconds))
+        ran = any(one.process.poll() is None for one in started)
         number, victim = self.chance.choice(victims.SIGNALS), self.chance.choice(started)
         kind, there = self.chance.choice(victims.KINDS), victims.running(self.root)
         hit = victims.chosen(kind, there, victim.process.pid, self.chance)
@@ -168,7 +170,7 @@ class Torture:
             self.end(one)
         if self.chance.random() < 0.5:  # else the same command meets what is left of the last one
             victims.wait_for_none(self.root, PATIENCE)
-        return sent > 0
+        return ran
 
     def end(self, started: Started) -> tuple[int, str]:
         """Return status and output of a command; a command that hangs is killed and counted."""
@@ -233,8 +235,8 @@ class Torture:
         print(f"  {kind}: {path.relative_to(self.root)}", flush=True)  # noqa: T201
 
 
-def _busy() -> None:
-    while True:
+def _busy(parent: int) -> None:
+    while os.getppid() == parent:
         pass
 
 
@@ -247,10 +249,11 @@ def main() -> None:
     options = parser.parse_args()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a background process ignores it
     began, rounds = time.monotonic(), 0
-    for _ in range(options.load):
-        multiprocessing.Process(target=_busy, daemon=True).start()
     with tempfile.TemporaryDirectory() as folder:
         torture = Torture(Path(folder).resolve() / "project", random.Random(options.seed))
+        print(f"undisturbed: {torture.seconds:.0f} s", flush=True)  # noqa: T201
+        for _ in range(options.load):
+            multiprocessing.Process(target=_busy, args=(os.getpid(),), daemon=True).start()
         while torture.kills < options.kills:
             torture.round(min(KILLS, options.kills - torture.kills))
             rounds += 1
