@@ -23,6 +23,7 @@ import os
 import random
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -97,7 +98,7 @@ class Torture:
         self.project, self.chance = create(folder), chance
         self.root = self.project.folder
         self.counts: Counter[str] = Counter(dict.fromkeys(FAILURES, 0))
-        self.kills = 0
+        self.kills, self.loads = 0, [os.getloadavg()[0]]
         self.expected = self.undisturbed()
 
     def undisturbed(self) -> dict[str, str]:
@@ -142,11 +143,13 @@ class Torture:
         self.check(finished)
 
     def remove_some(self) -> None:
-        """Remove the results of random jobs and of all jobs after them, as if none had run."""
+        """Remove the results of jobs of a random rule and of all jobs after them."""
+        everything = jobs(load_study(self.root / "params.yaml")).values()
+        rule = self.chance.choice(sorted({job.rule for job in everything}))
         removed: set[Path] = set()
-        share = self.chance.choice((0.05, 0.3, 1))
-        for job in jobs(load_study(self.root / "params.yaml")).values():
-            if removed.intersection(job.reads) or self.chance.random() < share:
+        for job in everything:
+            chosen = job.rule == rule and self.chance.random() < 0.7
+            if chosen or removed.intersection(job.reads):
                 removed.update(job.writes)
         for path in removed:
             (self.root / path).unlink(missing_ok=True)
@@ -154,7 +157,7 @@ class Torture:
     def kill(self, name: str) -> bool:
         """Start commands and kill them at a random moment; return whether they still ran."""
         started = [Started(self.project, command) for command in COMMANDS[name]]
-        time.sleep(self.chance.uniform(0.1, 0.8 * self.seconds))
+        self.wait_for_a_moment(started)
         ran = any(one.process.poll() is None for one in started)
         number, victim = self.chance.choice(victims.SIGNALS), self.chance.choice(started)
         kind, there = self.chance.choice(victims.KINDS), victims.running(self.root)
@@ -165,12 +168,25 @@ class Torture:
             for key in (f"of {name}", f"by {number.name}", f"during {victims.stage(there)}"):
                 self.counts[f"kills {key}"] += 1
             self.counts[f"kills that hit {kind}"] += 1
+            self.loads.append(os.getloadavg()[0])
             print(f"{self.kills}: {number.name} to {kind} of {name}", flush=True)  # noqa: T201
         for one in started:
             self.end(one)
         if self.chance.random() < 0.5:  # else the same command meets what is left of the last one
             victims.wait_for_none(self.root, PATIENCE)
         return ran
+
+    def wait_for_a_moment(self, started: list[Started]) -> None:
+        """Wait until a job runs, except one time in four, and then a random while."""
+        deadline, early = time.monotonic() + PATIENCE, self.chance.random() < 0.25
+        while (
+            not early
+            and time.monotonic() < deadline
+            and any(one.process.poll() is None for one in started)
+            and not any(one.verb in victims.VERBS for one in victims.running(self.root))
+        ):
+            time.sleep(0.1)
+        time.sleep(self.chance.expovariate(1 / 2))
 
     def end(self, started: Started) -> tuple[int, str]:
         """Return status and output of a command; a command that hangs is killed and counted."""
@@ -260,7 +276,8 @@ def main() -> None:
             failures = {name: torture.counts[name] for name in FAILURES}
             print(f"round {rounds}: {failures}", flush=True)  # noqa: T201
     minutes = (time.monotonic() - began) / 60
-    print(f"{torture.kills} kills in {rounds} rounds and {minutes:.0f} minutes")  # noqa: T201
+    load = statistics.median(torture.loads)
+    print(f"{torture.kills} kills, {rounds} rounds, {minutes:.0f} minutes, load {load:.0f}")  # noqa: T201
     for name, count in sorted(torture.counts.items()):
         print(f"{count:6d} {name}")  # noqa: T201
     raise SystemExit(any(torture.counts[name] for name in FAILURES))
