@@ -32,7 +32,9 @@ from robustviews.study.jobs import Job, completed_arguments
 from robustviews.workflow import locks
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
 
     from robustviews.tasks.protocol import Task
 
@@ -43,27 +45,42 @@ def data(options: argparse.Namespace) -> None:
     known(options.dataset, study.datasets, "data set")
     folder = folders.data_folder(study, options.dataset)
     job = Job("data", folder.name, {}, (), specs.data_spec(study, options.dataset))
-    sharded = getattr(study.datasets[options.dataset], "shard_images", None) is not None
-    array = artifacts.array_again if sharded else artifacts.new_array
-    with (
-        locks.acquire(folder, f"data {folder.name}"),
-        artifacts.atomic_folder(folder, resumes=sharded) as into,
-    ):
-        summary = stages.prepare(
-            study.datasets[options.dataset],
-            lambda name, shape, dtype: array(into / f"{name}.npy", shape, dtype),
-        )
-        _check_enough(study, options.dataset, summary)
-        # Jobs read this file, since the record's time and commit must not make them stale.
-        artifacts.write_json(into / folders.SUMMARY, summary)
-        equal = equal_images(into)
-        _report_equal(options.dataset, equal, summary)
-        shards.discard_journals(into)
-        Work(study, job, folder, started, commit).write_record(
-            into,
-            environment={"python": sys.version.split()[0]},
-            result={**summary, "equal_images": equal},
-        )
+    with locks.acquire(folder, f"data {folder.name}"):
+        with artifacts.atomic_folder(folder, resumes=shards.JOURNALS) as into:
+            summary = _prepare(study, options.dataset, into)
+            equal = equal_images(into)
+            _report_equal(options.dataset, equal, summary)
+            shards.discard_journals(into)
+            Work(study, job, folder, started, commit).write_record(
+                into,
+                environment={"python": sys.version.split()[0]},
+                result={**summary, "equal_images": equal},
+            )
+            arrays = {path.name for path in into.glob("*.npy")}
+        for path in folder.glob("*.npy"):
+            if path.name not in arrays:  # of an earlier preparation, with more images
+                path.unlink()
+
+
+def _prepare(study: Study, dataset: str, into: Path) -> dict[str, Any]:
+    """Write the arrays of a data set and their summary, which is returned."""
+    created = set[Path]()
+
+    def create(name: str, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
+        path = into / f"{name}.npy"
+        created.add(path)
+        return artifacts.array_again(path, shape, dtype)
+
+    summary = stages.prepare(study.datasets[dataset], create)
+    _check_enough(study, dataset, summary)
+    for path in {*into.glob("*.npy")} - created:  # of an interrupted start with more images
+        path.unlink()
+    further = sorted({path.name for path in created}.difference(folders.OUTPUTS["data"]))
+    if further:
+        summary[folders.FURTHER] = {name: artifacts.sha256(into / name) for name in further}
+    # Jobs read this file, since the record's time and commit must not make them stale.
+    artifacts.write_json(into / folders.SUMMARY, summary)
+    return summary
 
 
 def _check_enough(study: Study, dataset: str, summary: dict[str, Any]) -> None:

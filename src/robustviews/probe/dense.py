@@ -28,6 +28,9 @@ else:
     augment, encoders = LazyModule("robustviews.augment"), LazyModule("robustviews.encoder")
     dense_fit = LazyModule("robustviews.probe.dense_fit")
 
+KEPT = 2**30
+"""Bytes of maps of a frozen encoder, at most, that are computed once and kept."""
+
 
 @dataclass(frozen=True)
 class DenseProbe:

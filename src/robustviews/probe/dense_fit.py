@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from robustviews import augment, finite, optim
 from robustviews.machine import feed, runtime
+from robustviews.probe import dense
 from robustviews.probe.tuning import Position, Tuned, orders
 from robustviews.tasks.protocol import Maps
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _SHARE = 1 / 3  # of the head's learning rate, for a tuned encoder
-_KEPT = 2**30  # bytes of maps of a frozen encoder that are computed once
 _FLIP = 0.5  # probability
 
 
@@ -106,7 +106,7 @@ class DenseFit:
                 maps = self.encoder.maps(augment.to_float(chosen, self.training.size))
                 found.append(maps)
                 share = len(chosen) / self.count
-                if sum(level.nbytes for level in maps.levels) > _KEPT * share:
+                if sum(level.nbytes for level in maps.levels) > dense.KEPT * share:
                     return None
         levels = zip(*(maps.levels for maps in found), strict=True)
         return Maps(tuple(map(torch.cat, levels)), found[0].size)
