@@ -210,7 +210,6 @@ def test_a_job_that_sigkill_ends_is_explained_by_the_workflow(tmp_path):
     project = Project.create(tmp_path / "project", TINY.with_name("bare.yaml"))
     verb = "def pretrain(options: argparse.Namespace) -> None:\n"
     project.edit("src/robustviews/cli/stages.py", verb, f"{verb}    os.kill(os.getpid(), 9)\n")
-    project.edit()
     ended = project.snakemake()
     assert ended.status == 1
     assert "A job was ended by SIGKILL" in ended.text

@@ -130,7 +130,7 @@ class Torture:
             most: kills.
         """
         self.remove_some()
-        (name,) = self.chance.choices(list(COMMANDS), weights=(3, 1, 1))
+        (name,) = self.chance.choices(list(COMMANDS), weights=(6, 1, 1))
         finished = self.finished()
         for _ in range(most):
             if not self.kill(name):
@@ -159,9 +159,11 @@ class Torture:
         ran = any(one.process.poll() is None for one in started)
         number, victim = self.chance.choice(victims.SIGNALS), self.chance.choice(started)
         kind, there = self.chance.choice(victims.KINDS), victims.running(self.root)
+        hit = victims.chosen(kind, there, victim.process.pid, self.chance)
+        if not hit:
+            kind, hit = "all processes", there
         if kind == victims.SERVER:
             number = signal.SIGKILL  # it ignores the others
-        hit = victims.chosen(kind, there, victim.process.pid, self.chance)
         sent = victims.send(number, hit)
         if sent:
             self.kills += 1
@@ -186,7 +188,7 @@ class Torture:
             and not any(one.verb in victims.VERBS for one in victims.running(self.root))
         ):
             time.sleep(0.1)
-        time.sleep(self.chance.expovariate(1 / 2))
+        time.sleep(self.chance.expovariate(1))
 
     def end(self, started: Started) -> tuple[int, str]:
         """Return status and output of a command; a command that hangs is killed and counted."""
