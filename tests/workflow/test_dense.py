@@ -40,7 +40,7 @@ sanity: {images: 4, radii: [0, 8, 64], steps: 20, restarts: 1, queries: 10, pixe
 tables:
   masks:
     title: Segmentation
-    columns: [scenes/clean, "scenes/clean:pixel-accuracy", scenes/pixels/8, scenes/sea/8, scenes/worst/8]
+    columns: [scenes/clean, "scenes/clean:pixel-accuracy", scenes/pixels/8, scenes/worst/8]
     rows: {tuned: {run: simclr, probe: segment, pretrained_on: digits}}
   boxes:
     title: Detection

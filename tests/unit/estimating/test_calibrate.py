@@ -16,7 +16,7 @@ from robustviews.augment import Views
 from robustviews.cli import main
 from robustviews.estimating import calibrate, estimate, measure, start_up, tally, timing
 from robustviews.estimating.question import Question
-from robustviews.machine import runtime
+from robustviews.machine import memory, runtime
 from robustviews.methods import METHODS, EmpSsl, Supervised
 from robustviews.probe import (
     FinetuneProbe,
@@ -445,6 +445,20 @@ def test_the_verb_lists_every_job_on_request(capsys):
     output = capsys.readouterr().out
     for rule, name in pending.jobs(load_study("params.yaml")):
         assert f"{rule} {name}".strip() in output
+
+
+@pytest.mark.usefixtures("project")
+@pytest.mark.parametrize(
+    ("left", "line"),
+    [(10**4, " needs "), (350_000, "- jobs need "), (10**9, "")],
+    ids=["one job", "jobs together", "enough"],
+)
+def test_the_verb_says_what_to_change_if_memory_is_too_small(left, line, capsys, monkeypatch):
+    monkeypatch.setattr(memory, "available", lambda _: left)
+    assert main(["estimate", "--device", "cpu", "--jobs", "2"]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("- ") == bool(line), last
+    assert line in last
 
 
 @pytest.mark.usefixtures("project")
