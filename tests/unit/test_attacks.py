@@ -66,7 +66,8 @@ def attacked(attack, net, x, *, seed=0, eps=EPS):
 
 
 def test_every_entry_of_the_table_that_attacks_has_an_example_here():
-    assert {type(attack) for attack in EXAMPLES.values()} == {*ATTACKS.values()} - {WorstOf}
+    of_labels = {cls for cls in ATTACKS.values() if not hasattr(cls, "task")}
+    assert {type(attack) for attack in EXAMPLES.values()} == of_labels - {WorstOf}
 
 
 def test_a_worst_case_is_right_where_all_attacks_leave_the_image_right():

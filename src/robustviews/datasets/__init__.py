@@ -8,7 +8,15 @@ from robustviews.datasets.masks import Camvid, SegmentationFolder, VocSegmentati
 from robustviews.datasets.photographs import Aircraft, Flowers102, Food101, Pets, Textures
 from robustviews.datasets.protocol import Dataset
 from robustviews.datasets.scenes import ScenesDetection, ScenesSegmentation
-from robustviews.datasets.splits import Create, DataError, Images, Labels, equal_images, open_split
+from robustviews.datasets.splits import (
+    Create,
+    DataError,
+    Images,
+    Labels,
+    Rows,
+    equal_images,
+    open_split,
+)
 from robustviews.datasets.subset import Subset
 
 __all__ = [
@@ -29,6 +37,7 @@ __all__ = [
     "Images",
     "Labels",
     "Pets",
+    "Rows",
     "ScenesDetection",
     "ScenesSegmentation",
     "SegmentationFolder",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from robustviews.datasets.splits import VOID
+from robustviews.tasks.protocol import VOID
 
 if TYPE_CHECKING:
     from PIL.Image import Image

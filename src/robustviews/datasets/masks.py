@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from robustviews.datasets import dense, framing, pictures, voc
-from robustviews.datasets.splits import VOID, Create, DataError, Images
+from robustviews.datasets.splits import Create, DataError, Images
 from robustviews.options import option, plan_only
+from robustviews.tasks.protocol import VOID
 
 if TYPE_CHECKING:
     from PIL.Image import Image

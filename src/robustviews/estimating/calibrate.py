@@ -27,7 +27,7 @@ import torch
 from robustviews import artifacts
 from robustviews.artifacts import ArtifactError
 from robustviews.estimating import measure, start_up, tally
-from robustviews.estimating.amounts import About, Answer, Question
+from robustviews.estimating.question import About, Answer, Question
 from robustviews.machine import gpus, runtime
 from robustviews.study import fingerprint, specs
 
@@ -221,6 +221,7 @@ def _end_with(parent: BaseProcess) -> None:
 
 
 STAGES: dict[str, Callable[[About, torch.device, float], Iterator[Answer]]] = {
+    "scenes": measure.scenes,
     "pretrain": measure.training_step,
     "probe": measure.head,
     "network": measure.network,

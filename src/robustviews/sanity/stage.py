@@ -11,15 +11,14 @@ from robustviews.sanity.flags import measures_of
 from robustviews.sanity.information import INFORMATION
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
-    from numpy.typing import NDArray
     from torch import Tensor
 
     from robustviews import encoder as encoders
     from robustviews import evaluate
     from robustviews.augment import Views
     from robustviews.checkpoint import Checkpoint
+    from robustviews.datasets import Rows
     from robustviews.evaluate import Classifier
     from robustviews.machine import feed, memory, runtime
     from robustviews.probe import Probe
@@ -51,7 +50,7 @@ class Examined(NamedTuple):
 def sanity(
     weights: Weights,
     heads: Mapping[str, Weights],
-    images: Tensor | NDArray[np.uint8],
+    images: Tensor | Rows,
     labels: Tensor,
     *,
     classes: int,

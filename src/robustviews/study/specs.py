@@ -196,7 +196,8 @@ def report_spec(study: Study, block: str = "", *, rule: str = "report") -> Spec:
             for name, table in study.tables.items()
         }
     elif rule == "examples":
-        content = [_example(study, cell) for cell in plan.example_attacks(study)]
+        pictured = plan.examples(study).values()
+        content = [_example(study, cell) for shown in pictured for cell in shown]
     spec = {"block": content, "labels": labels, "titles": titles, "code": code}
     if shown or rule == "report":
         blocks = [shown] if shown else []

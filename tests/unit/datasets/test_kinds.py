@@ -671,6 +671,28 @@ def test_array_of_another_kind_is_refused(part, array, words, prepared):
         open_split(prepared, "test")
 
 
+def test_images_go_on_in_further_files_as_long_as_there_are_labels(prepared):
+    np.save(prepared / "test_labels.npy", np.arange(12))
+    with pytest.raises(
+        DataError, match=r"test_images-00001.npy: no such file, though .* 12 labels"
+    ):
+        open_split(prepared, "test")
+    np.save(prepared / "test_images-00001.npy", np.ones((5, 3, 4, 4), np.uint8))
+    np.save(prepared / "test_images-00002.npy", np.full((3, 3, 4, 4), 2, np.uint8))
+    with pytest.raises(
+        DataError, match=r"00002.npy: expected \(2, 3, 4, 4\), found \(3, 3, 4, 4\)"
+    ):
+        open_split(prepared, "test")
+    np.save(prepared / "test_images-00002.npy", np.full((2, 3, 4, 4), 2, np.uint8))
+    images, _ = open_split(prepared, "test")
+    assert (len(images), images.shape, images.nbytes) == (12, (12, 3, 4, 4), 12 * 48)
+    assert [image.max() for image in images] == [0] * 5 + [1] * 5 + [2] * 2
+    assert images[np.array([11, 4])].max(axis=(1, 2, 3)).tolist() == [2, 0]
+    assert images[3:7].max(axis=(1, 2, 3)).tolist() == [0, 0, 1, 1]
+    with pytest.raises(IndexError):
+        images[12]
+
+
 def test_pickle_under_the_name_of_an_array_is_not_loaded(prepared):
     (prepared / "test_labels.npy").write_bytes(pickle.dumps(np.arange(5)))
     with pytest.raises(DataError, match=r"test_labels.npy: expected a whole array"):

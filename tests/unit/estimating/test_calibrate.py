@@ -15,7 +15,7 @@ from robustviews.attacks import AutoAttack, PgdAttack
 from robustviews.augment import Views
 from robustviews.cli import main
 from robustviews.estimating import calibrate, estimate, measure, start_up, tally, timing
-from robustviews.estimating.amounts import Question
+from robustviews.estimating.question import Question
 from robustviews.machine import runtime
 from robustviews.methods import METHODS, EmpSsl, Supervised
 from robustviews.probe import (

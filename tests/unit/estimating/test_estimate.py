@@ -14,8 +14,9 @@ from robustviews import artifacts
 from robustviews.attacks import AutoAttack, PgdAttack
 from robustviews.datasets import Cifar10, Digits, Folder
 from robustviews.estimating import amounts, estimate
-from robustviews.estimating.amounts import Amount, Question, UnknownError
+from robustviews.estimating.amounts import Amount
 from robustviews.estimating.estimate import Estimate
+from robustviews.estimating.question import Question, UnknownError
 from robustviews.machine.humanize import duration, size
 from robustviews.probe import FinetuneProbe
 from robustviews.study import folders, plan, shapes
@@ -345,6 +346,17 @@ def test_the_size_of_a_prepared_data_set_is_known():
 def test_the_size_of_cifar_is_known_before_it_is_prepared():
     study = small_study(datasets={"digits": Cifar10(train_images=300)})
     assert shapes.shape_of(study, "digits") == shapes.Shape(300, 10_000, 10, 32)
+
+
+def test_a_preparation_in_shards_holds_those_of_its_processes_and_not_all_images():
+    folder = Folder(root="x", size=64, classes=("a", "b"), train_images=9000, test_images=1000)
+    held = []
+    for shard in (None, 100, 5000):
+        datasets = {"digits": replace(folder, shard_images=shard)}
+        study = small_study(datasets=datasets)
+        (job,) = (one for one in pending.jobs(study).values() if one.rule == "data")
+        held.append((amount_of(study, "data", job.name).memory - 100) / (3 * 64**2))
+    assert held == [10_000, 16 * 100, 10_000]  # 16 processes, and never more than there are
 
 
 def test_an_estimate_from_a_scaled_answer_is_rough():
