@@ -279,7 +279,7 @@ def _flags(
 ) -> dict[str, torch.Tensor]:
     """Attack a classifier, or combine the flags of finished attacks."""
     if isinstance(arguments["attack"], WorstOf):
-        return combine(load_flags(job), arguments["attack"].eps)
+        return combine(load_flags(job), arguments["attack"].eps, arguments["probe"].task)
     split = load_split(job)
     encoder = load_weights(job, folders.ENCODER)
     assert encoder is not None
