@@ -173,10 +173,11 @@ def load_images(folder: str | Path, split: str = "test") -> tuple[Tensor, Tensor
     if record.stage != "data":
         folder = _input(folder, record, folders.SUMMARY).parent
         record = _record(folder, "data")
-    for name in folders.split_files(split):
+    further = (name for name in folders.further(folder) if name.startswith(f"{split}_"))
+    for name in (*folders.split_files(split), *further):
         _covered(folder / name, record.outputs)
     images, labels = open_split(folder, split)
-    pixels = torch.tensor(images)
+    pixels = torch.tensor(images[:])
     return augment.to_float(pixels, pixels.shape[-1]), torch.tensor(labels)
 
 

@@ -17,9 +17,7 @@ from robustviews.sanity.stage import sanity
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import numpy as np
     import torch
-    from numpy.typing import NDArray
     from torch import Tensor
 
     from robustviews import augment, checkpoints, evaluate, step
@@ -30,7 +28,7 @@ if TYPE_CHECKING:
     from robustviews.augment import Views
     from robustviews.checkpoint import Checkpoint
     from robustviews.checkpoints import Imported
-    from robustviews.datasets import Create, Dataset
+    from robustviews.datasets import Create, Dataset, Rows
     from robustviews.machine import distributed, feed, memory, runtime
     from robustviews.methods import Method
     from robustviews.pretrain import Progress
@@ -38,7 +36,7 @@ if TYPE_CHECKING:
     from robustviews.probe.protocol import History
     from robustviews.regimes import Regime
 
-    Images = Tensor | NDArray[np.uint8]
+    Images = Tensor | Rows
     Weights = Mapping[str, Tensor]
 else:
     torch = LazyModule("torch")

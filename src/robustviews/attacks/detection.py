@@ -33,7 +33,7 @@ class DetectionPgd:
             `mislabelling` that of the detector's own detections of the clean image, each with its
             most likely other class.
         losses: `all` parts of the loss, or `classification` alone, which can be the stronger one
-            at small radii: combine both with `kind: worst_case`.
+            at small radii. `vanishing` has no other part, and `fabrication` needs no certain box.
         steps: gradient steps; 10 in TOG.
         relative_step: size of a step as a fraction of each radius; 0.25 in TOG, 2/255 of 8/255.
         random_start: start at a uniform point in the ball, as TOG.
@@ -122,7 +122,8 @@ class DetectionPgd:
 
         def judge(adversarial: Tensor) -> Judged:
             parts = fcos.losses(model(adversarial), targets, size)
-            loss = parts.total() if self.losses == "all" else parts.classification
+            alone = self.losses == "classification" or self.goal == "fabrication"
+            loss = parts.classification if alone else parts.total()
             return Judged(sign * loss, torch.zeros_like(loss, dtype=torch.bool))
 
         return judge
@@ -141,7 +142,7 @@ def _targets(goal: Goal, clean: Tensor, labels: Tensor, size: tuple[int, int]) -
         return fcos.assign(labels, clean, size)
     if goal == "mislabelling":
         return fcos.assign(_mislabelled(clean, size), clean, size)
-    boxes = fcos.anchors(clean, size).expand(len(clean), -1, -1)  # an object at each location
+    boxes = fcos.cells(clean, size).expand(len(clean), -1, -1)  # any boxes would do
     likely = clean[..., :-5].argmax(dim=2)
     return fcos.Targets(likely if goal == "fabrication" else likely.fill_(-1), boxes)
 

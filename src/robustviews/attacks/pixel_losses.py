@@ -10,8 +10,8 @@ Of a pixel with logits z, label y, prediction c = argmax z, p = softmax z and cr
 - `jensen_shannon` (JS): the Jensen-Shannon divergence of p and the one-hot label.
 - `masked_spherical` (MSL): -z_y / ||z||_2 if c = y, otherwise 0.
 
-The last three are those of SEA (Croce, Singh, Hein 2024, section 3), which has SegPGD's, too. No
-gradient passes through c, w and s.
+The last three are those of SEA (Croce, Singh, Hein 2024), which has SegPGD's, too. No gradient
+passes through c, w and s.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def cross_entropy(pixels: Pixels) -> Tensor:
 def segpgd(pixels: Pixels) -> Tensor:
     """Return the weighted cross-entropy (B, H, W): of right pixels at first, later of all alike.
 
-    Source: Gu et al. 2022, equation 4, as sums over both sets of pixels. A mean over each set, as
+    Source: Gu et al. 2022, as sums over both sets of pixels. A mean over each set, as
     in layer6ai-labs/ssl-robustness, is not a number once a set is empty.
     """
     losses, weight = cross_entropy(pixels), pixels.progress / 2

@@ -77,6 +77,7 @@ def report(options: argparse.Namespace) -> None:
         return path.read_bytes() if path.exists() else None
 
     pictures = {name: picture(f"figures/{name}") for name in study.figures}
+    pictured = {task: picture(folders.pictures(task)) for task in plan.examples(study)}
     # While the workflow runs, its last outputs do not exist yet.
     result = audit(study, settled=False)
     rows = results.frame(study, partial=options.partial)
@@ -89,7 +90,7 @@ def report(options: argparse.Namespace) -> None:
         audited=result,
         claims=claims.evaluate(study, rows),
         curves=picture("training/curves"),
-        adversarial=picture("examples/adversarial"),
+        adversarial={name: data for name, data in pictured.items() if data is not None},
         examples=picture("examples/views"),
     )
     artifacts.write_text(folder / page.NAME, sealed(page.render(study, result)))

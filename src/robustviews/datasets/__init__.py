@@ -5,7 +5,15 @@ from robustviews.datasets.evaluation import EvaluationFolder
 from robustviews.datasets.kinds import DATASETS, Cifar10, Cifar100, Folder
 from robustviews.datasets.photographs import Aircraft, Flowers102, Food101, Pets, Textures
 from robustviews.datasets.protocol import Dataset
-from robustviews.datasets.splits import Create, DataError, Images, Labels, equal_images, open_split
+from robustviews.datasets.splits import (
+    Create,
+    DataError,
+    Images,
+    Labels,
+    Rows,
+    equal_images,
+    open_split,
+)
 from robustviews.datasets.subset import Subset
 
 __all__ = [
@@ -24,6 +32,7 @@ __all__ = [
     "Images",
     "Labels",
     "Pets",
+    "Rows",
     "Subset",
     "Textures",
     "equal_images",

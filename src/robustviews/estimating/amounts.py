@@ -26,7 +26,7 @@ from robustviews.study.schema import Run, Study
 from robustviews.study.shapes import Shape, shape_of
 from robustviews.study.work import Evaluation, Examination, Fit, Training, seen_run
 from robustviews.tasks.classification import CLASSIFICATION
-from robustviews.workflow.resources import held
+from robustviews.workflow.resources import MOST_IMAGES, held
 
 SURVIVORS = 0.5
 """Part of the attacked images that an attack which drops fooled ones has to go on with.
@@ -106,8 +106,7 @@ def amount(study: Study, job: Job, context: dict[str, Any], ask: Ask) -> Amount:
 
 
 def _size(file: str) -> int:
-    path = Path(file)
-    return path.stat().st_size if path.is_file() else 2**27
+    return path.stat().st_size if (path := Path(file)).is_file() else 2**27
 
 
 def _dataset_of(study: Study, job: Job) -> str:
@@ -170,7 +169,7 @@ def _pretrain(
     ranks, places = study.runtime.ranks, min(study.runtime.ranks, at_once)
     faster = ranks if own else places
     seconds = start["seconds"] + minibatches * step["seconds"] / faster + step.get("compiling", 0.0)
-    memory = start["bytes"] + shape.train * shape.image  # of each process
+    memory = start["bytes"] + min(shape.train * shape.image, MOST_IMAGES)  # of each process
     memory = memory + step["step_bytes"] / ranks if own else ranks * memory + step["step_bytes"]
     notes = [_NOT_COMPILED] * (about["compile"] and "compiling" not in step)
     if ranks > 1:
@@ -191,7 +190,8 @@ def _probe(study: Study, job: Job, shape: Shape, ask: Callable[..., Answer]) -> 
             once, kept = seen, 4 * fit["width"] * min(work.images, study.runtime.evaluation_batch)
         kept *= 2  # minibatches, and all together
     seconds = start["seconds"] + once * fit["image_seconds"] + work.updates * fit["update_seconds"]
-    memory = start["bytes"] + shape.train * shape.example + kept + fit["work_bytes"]
+    images = min(shape.train * shape.example, MOST_IMAGES)
+    memory = start["bytes"] + images + kept + fit["work_bytes"]
     if probe.network_updates:
         counted = Passes(seen, seen, seen)
     elif isinstance(probe, DenseProbe):

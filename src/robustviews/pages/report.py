@@ -16,7 +16,7 @@ from robustviews.pages.rendering import environment
 from robustviews.reporting.claims import LEGEND
 from robustviews.reporting.tables import CellValue, Evidence, TableData
 from robustviews.reporting.tables.writers import cell_text, minutes, number
-from robustviews.study import plan
+from robustviews.study import folders, plan
 from robustviews.study.jobs import Job, Key, jobs
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def render(
     audited: Audit,
     claims: Sequence[Outcome] = (),
     curves: bytes | None = None,
-    adversarial: bytes | None = None,
+    adversarial: Mapping[str, bytes] | None = None,
     examples: bytes | None = None,
 ) -> str:
     """Render the report.
@@ -100,7 +100,7 @@ def render(
         audited: audit of all cells.
         claims: outcomes of the claims of the study.
         curves: SVG or PNG of the training curves.
-        adversarial: SVG or PNG of adversarial images.
+        adversarial: SVG or PNG of the adversarial images of each task.
         examples: SVG or PNG of the example views.
 
     Returns:
@@ -127,7 +127,7 @@ def render(
         claims_legend=LEGEND,
         figures=[_figure(study, name, data) for name, data in figures.items()],
         curves=curves and _curves(curves),
-        adversarial=adversarial and _adversarial(study, adversarial),
+        adversarial=[_adversarial(study, task, data) for task, data in (adversarial or {}).items()],
         examples=examples and _examples(examples),
         examined=_examined(study, every, records),
         entries=_entries(study, every, records),
@@ -281,6 +281,18 @@ def _hover(cell: CellValue) -> str:
     return "\n".join(f"{one.run}: {_evidence_text(one, cell.column)}" for one in cell.evidence)
 
 
+_CLASSIFIED = (
+    "Two test images for each row of the main table (first seed): clean, adversarial, and the "
+    "perturbation times 10 on grey. Above each image: the predicted class and its probability; "
+    "a cross marks a wrong prediction."
+)
+_DENSE = (
+    "Two test images for each row of the task's first table (first seed): the image with its "
+    "labels, the network's answer, the attacked image, and the answer about it. Boxes have a score "
+    "of .3 or more."
+)
+
+
 def _figure(study: Study, name: str, data: bytes) -> Picture:
     figure = study.figures[name]
     rows = ", ".join(row.label or plan.label(study, row.run) for row in figure.rows.values())
@@ -304,16 +316,16 @@ def _curves(data: bytes) -> Picture:
     )
 
 
-def _adversarial(study: Study, data: bytes) -> Picture:
-    rows = ", ".join(cell.label for cell in plan.example_attacks(study))
+def _adversarial(study: Study, task: str, data: bytes) -> Picture:
+    rows = ", ".join(cell.label for cell in plan.examples(study)[task])
+    dense = task != "classification"
+    what = "answers about them" if dense else "perturbations"
     return Picture(
         _uri(data),
-        f"clean test images, adversarial images and perturbations, one line per classifier: {rows}",
-        "Adversarial images",
-        "Two test images for each row of the main table (first seed): clean, adversarial, and the "
-        "perturbation times 10 on grey. Above each image: the predicted class and its probability; "
-        "a cross marks a wrong prediction.",
-        "examples/adversarial.svg",
+        f"clean test images, adversarial images and {what}, one line per network: {rows}",
+        f"Adversarial images of {task}" if dense else "Adversarial images",
+        _DENSE if dense else _CLASSIFIED,
+        f"{folders.pictures(task)}.svg",
     )
 
 

@@ -22,6 +22,8 @@ from torchvision.ops import (
     sigmoid_focal_loss,
 )
 
+from robustviews.machine import runtime
+
 if TYPE_CHECKING:
     from robustviews.tasks.protocol import Maps
 
@@ -30,8 +32,7 @@ DETECTIONS = 50  # kept for each image
 _LEVELS = 2  # of the encoder, the coarsest
 _WIDTH = 32  # channels between encoder and answers; GroupNorm of FCOSHead needs a multiple of 32
 _PRIOR = 0.05  # initial probability of each class: with .01, as published, short trainings stall
-_ANCHOR = 2  # unit of the distances, in strides
-_RADIUS = 1.5  # how far a location may be from the centre of its object, in units of the distances
+_RADIUS = 1.5  # how far a location may be from the centre of its object, in sides of a cell
 _LEAST_SCORE = 0.05
 _CANDIDATES = 1000  # of an image, before non-maximum suppression
 _MOST_OVERLAP = 0.5  # of two detections of a class
@@ -60,7 +61,7 @@ class Head(nn.Module):
             fine = fine + functional.interpolate(level, fine.shape[2:], mode="nearest")
         answers = self.towers([fine])
         parts = answers["cls_logits"], answers["bbox_regression"], answers["bbox_ctrness"]
-        return torch.cat(parts, dim=2)
+        return runtime.float_or_wider(torch.cat(parts, dim=2))
 
 
 class Targets(NamedTuple):
@@ -87,10 +88,10 @@ class Losses(NamedTuple):
         return self.classification + self.box + self.centre
 
 
-def anchors(outputs: Tensor, size: Size) -> Tensor:
-    """Return the square (A, 4) around each location, whose side is the unit of the distances.
+def cells(outputs: Tensor, size: Size) -> Tensor:
+    """Return the cell (A, 4) around each location, whose side is the unit of the distances.
 
-    Locations are the centres of g x g equal cells of the image, row by row.
+    The image has g x g equal cells, row by row; locations are their centres.
 
     Raises:
         ValueError: the number of locations is no square.
@@ -102,7 +103,7 @@ def anchors(outputs: Tensor, size: Size) -> Tensor:
     stride = size[0] / grid
     steps = (torch.arange(grid, device=outputs.device, dtype=outputs.dtype) + 0.5) * stride
     y, x = torch.meshgrid(steps, steps, indexing="ij")
-    half = _ANCHOR * stride / 2
+    half = stride / 2
     return torch.stack([x - half, y - half, x + half, y + half], dim=-1).view(-1, 4)
 
 
@@ -117,21 +118,21 @@ def assign(labels: Tensor, outputs: Tensor, size: Size) -> Targets:
     Source: `FCOS.compute_loss` of torchvision, which compares areas at a resolution of 8 square
     pixels, that of float32 at 1e8; here the smallest area decides.
     """
-    squares = anchors(outputs, size)
+    around = cells(outputs, size)
     labels = functional.pad(labels.to(outputs.dtype), (0, 0, 0, 1), value=-1)  # at least one row
     boxes, classes = labels[..., :4], labels[..., 4]  # (B, M, 4), (B, M)
-    points = (squares[:, None, :2] + squares[:, None, 2:]) / 2  # (A, 1, 2)
+    points = _centres(around)[:, None]  # (A, 1, 2)
     first, last = boxes[:, None, :, :2], boxes[:, None, :, 2:]  # (B, 1, M, 2)
     inside = torch.minimum(points - first, last - points).amin(dim=-1) > 0  # (B, A, M)
-    unit = squares[0, 2] - squares[0, 0]
-    near = (points - (first + last) / 2).abs().amax(dim=-1) < _RADIUS * unit
+    side = around[0, 2] - around[0, 0]
+    near = (points - (first + last) / 2).abs().amax(dim=-1) < _RADIUS * side
     areas = (last - first).prod(dim=-1).expand(inside.shape)
     areas = areas.masked_fill(~(inside & near & (classes >= 0)[:, None]), torch.inf)
     least, chosen = areas.min(dim=2)  # (B, A)
     found = least < torch.inf
     return Targets(
         torch.where(found, classes.gather(1, chosen), -1).long(),
-        torch.where(found[..., None], boxes.take_along_dim(chosen[..., None], dim=1), squares),
+        torch.where(found[..., None], boxes.take_along_dim(chosen[..., None], dim=1), around),
     )
 
 
@@ -147,13 +148,13 @@ def losses(outputs: Tensor, targets: Targets, size: Size) -> Losses:
     image in a batch changes nothing.
     """
     logits, distances, centre = _parts(outputs)
-    squares = anchors(outputs, size)
+    around = cells(outputs, size)
     objects = (targets.classes >= 0).to(outputs.dtype)  # (B, A)
     count = objects.sum(dim=1).clamp_min(1)
     hot = functional.one_hot(targets.classes.clamp_min(0), logits.shape[2]) * objects[..., None]
     focal = sigmoid_focal_loss(logits, hot, reduction="none").sum(dim=(1, 2))
-    box = generalized_box_iou_loss(_decoded(distances, squares), targets.boxes)  # (B, A)
-    points = (squares[:, :2] + squares[:, 2:]) / 2
+    box = generalized_box_iou_loss(_decoded(distances, around), targets.boxes)  # (B, A)
+    points = _centres(around)
     sides = torch.stack([points - targets.boxes[..., :2], targets.boxes[..., 2:] - points])
     goal = (sides.amin(dim=0) / sides.amax(dim=0)).prod(dim=-1).sqrt()
     centre = functional.binary_cross_entropy_with_logits(centre, goal, reduction="none")
@@ -170,7 +171,7 @@ def detect(outputs: Tensor, size: Size) -> tuple[Tensor, Tensor]:
         detection are 0, and have class -1. Locations (B, 50) int64.
     """
     logits, distances, centre = _parts(outputs.detach().float())
-    boxes = clip_boxes_to_image(_decoded(distances, anchors(distances, size)), size)
+    boxes = clip_boxes_to_image(_decoded(distances, cells(distances, size)), size)
     scores = (logits.sigmoid() * centre.sigmoid()[..., None]).sqrt()  # (B, A, K)
     found = boxes.new_zeros(len(boxes), DETECTIONS, 6)
     found[..., 5] = -1
@@ -191,8 +192,12 @@ def _parts(outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return outputs[..., :-5], outputs[..., -5:-1], outputs[..., -1]
 
 
-def _decoded(distances: Tensor, squares: Tensor) -> Tensor:
-    """Return boxes (B, A, 4) in pixels whose sides are so far from the centres of the squares."""
-    points = (squares[:, :2] + squares[:, 2:]) / 2
-    distances = distances * (squares[0, 2] - squares[0, 0])
+def _decoded(distances: Tensor, around: Tensor) -> Tensor:
+    """Return boxes (B, A, 4) in pixels whose sides have these distances from the locations."""
+    points, distances = _centres(around), distances * (around[0, 2] - around[0, 0])
     return torch.cat([points - distances[..., :2], points + distances[..., 2:]], dim=-1)
+
+
+def _centres(boxes: Tensor) -> Tensor:
+    """Return the centres (A, 2) of boxes (A, 4)."""
+    return (boxes[:, :2] + boxes[:, 2:]) / 2

@@ -82,7 +82,12 @@ class Task(Protocol):
         """Raise ValueError if outputs do not have the form of the task, or labels do not fit."""
 
     def truth(self, labels: Array, answers: Array) -> Array:
-        """Return what results store of the labels (n, ...), beside answers about their images."""
+        """Return what results store of the labels (n, ...).
+
+        Args:
+            labels: (n, ...), as the data set has them.
+            answers: stored answers or truth of as many classes.
+        """
 
     def wrong(self, answers: Array, truth: Array) -> Iterator[str]:
         """Yield why stored answers cannot be answers about images of a stored truth."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from robustviews import artifacts
 from robustviews.artifacts import RECORD, ArtifactError, Record
-from robustviews.study import differences, enough, folders, jobs, plan, specs
+from robustviews.study import differences, enough, evaluation_sets, folders, jobs, plan, specs
 from robustviews.workflow import dvc
 from robustviews.workflow.metadata import MetadataEntry, ProjectMetadata
 
@@ -72,12 +72,22 @@ def _missing_files(study: Study, root: Path) -> list[str]:
 
 
 def check_data(study: Study) -> None:
-    """Refuse prepared data sets that have too few images or classes for the study.
+    """Refuse prepared data sets that are not whole, or have too little for the study.
 
     Raises:
-        CheckoutError: a job on them would fail, perhaps after hours of training.
+        CheckoutError: a job on them would fail, perhaps after hours of training; or would use
+            labels that were corrected since.
     """
     lacking = [f"{study.file}: {lack}" for lack in enough.lacks(study, enough.prepared(study))]
+    for name, options in study.datasets.items():
+        folder = folders.data_folder(study, name)
+        lacking += [
+            f"{folder / file}: missing; type: dvc checkout   or remove it: rm -r {folder}"
+            for file in folders.further(folder)
+            if not (folder / file).is_file()
+        ]
+        changed = evaluation_sets.changed_labels(options, folder / RECORD)
+        lacking += [": ".join(changed)] if changed else []
     if lacking:
         raise CheckoutError("\n".join(lacking))
 

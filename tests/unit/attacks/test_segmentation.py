@@ -217,7 +217,7 @@ def test_a_larger_ball_makes_more_pixels_wrong() -> None:
 
 def test_checkpoints_are_those_of_apgd() -> None:
     steps = [step for step, _ in apgd._checkpoints(100)]
-    assert steps == [22, 41, 57, 70, 80, 87, 93, 99]  # Croce, Hein 2020, section 3.3
+    assert steps == [22, 41, 57, 70, 80, 87, 93, 99]  # Croce, Hein 2020
 
 
 # SegmentationPgd
@@ -239,6 +239,20 @@ def test_a_loss_knows_the_step_of_every_try(monkeypatch: pytest.MonkeyPatch) -> 
         noted.clear()
         EXAMPLES[name].perturb(net, x, labels_of(net, x), eps=EPS, seed=0)
         assert noted == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [({"steps": 20}, 0.125), ({"steps": 1}, 2.0), ({"steps": 20, "relative_step": 0.1}, 0.1)],
+)
+def test_a_step_is_a_fraction_of_the_radius(
+    options: Any, expected: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted = {}
+    monkeypatch.setattr(segmentation, "pgd", lambda *_, **options: noted.update(options))
+    labels = torch.zeros(5, 6, 7, dtype=torch.uint8)
+    SegmentationPgd(eps=(8,), **options).perturb(segmenter(), images(), labels, eps=0.03, seed=0)
+    assert noted["step_size"] == pytest.approx(expected * 0.03)
 
 
 def test_the_worst_iterate_has_at_least_as_many_wrong_pixels_as_the_last_one() -> None:

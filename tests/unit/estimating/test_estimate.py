@@ -356,6 +356,17 @@ def test_the_size_of_cifar_is_known_before_it_is_prepared():
     assert shapes.shape_of(study, "digits") == shapes.Shape(300, 10_000, 10, 32)
 
 
+def test_a_preparation_in_shards_holds_those_of_its_processes_and_not_all_images():
+    folder = Folder(root="x", size=64, classes=("a", "b"), train_images=9000, test_images=1000)
+    held = []
+    for shard in (None, 100, 5000):
+        datasets = {"digits": replace(folder, shard_images=shard)}
+        study = small_study(datasets=datasets)
+        (job,) = (one for one in pending.jobs(study).values() if one.rule == "data")
+        held.append((amount_of(study, "data", job.name).memory - 100) / (3 * 64**2))
+    assert held == [10_000, 16 * 100, 10_000]  # 16 processes, and never more than there are
+
+
 def test_an_estimate_from_a_scaled_answer_is_rough():
     study = small_study()
     measured = answers(study)

@@ -128,6 +128,13 @@ def test_few_images_decide_less():
     assert outcome(frame(0.53, 0.50, n=500), "left > right on clean").state == "undecided"
 
 
+def test_a_mean_over_classes_decides_no_more_than_the_images_that_it_weighs_as():
+    rows = frame(0.53, 0.50)
+    assert outcome(rows, "left > right on clean").state == "holds"
+    weighed = [{**row, "accuracy": row["correct"] / row["n"], "weighs": 500} for row in rows]
+    assert outcome(weighed, "left > right on clean").state == "undecided"
+
+
 def test_one_seed_is_no_test():
     result = outcome(frame(0.60, 0.50, seeds=(0,)), "left > right")
     assert (result.state, result.decisive.missing) == ("undecided", "one seed")

@@ -14,6 +14,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure as Drawing
 
 from robustviews.reporting.figures.charts import bars, cost, tradeoff
+from robustviews.reporting.figures.dense import Shown, dense_images
 from robustviews.reporting.figures.factor import factor
 from robustviews.reporting.figures.radius import radius
 from robustviews.reporting.figures.style import GREY, STYLE, to_png, to_svg
@@ -41,7 +42,9 @@ FIGURES: dict[str, Callable[[list[RowValues], str], Drawing]] = {
 __all__ = [
     "FIGURES",
     "Attacked",
+    "Shown",
     "adversarial_images",
+    "dense_images",
     "draw",
     "example_views",
     "to_png",
