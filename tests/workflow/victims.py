@@ -67,7 +67,8 @@ def stage(processes: list[Process]) -> str:
     return next((verb for verb in VERBS if verb in verbs), "between jobs")
 
 
-KINDS = ("a session", "all processes", "the command", "a job", "the server of jobs")
+SERVER = "the server of jobs"
+KINDS = ("a session", "all processes", "the command", "a job", SERVER)
 
 
 def chosen(
@@ -90,7 +91,7 @@ def chosen(
     if kind == "a job":
         jobs = [one for one in processes if one.parent in servers or one.verb in VERBS]
         return chance.sample(jobs, min(len(jobs), 1))
-    if kind == "the server of jobs":
+    if kind == SERVER:
         return [one for one in processes if one.pid in servers and one.parent not in servers]
     return processes
 

@@ -1,10 +1,13 @@
 """Data sets: how each is read, verified, split, and stored as plain arrays."""
 
+from robustviews.datasets.boxes import CocoDetection, VocDetection
 from robustviews.datasets.digits import Digits
 from robustviews.datasets.evaluation import EvaluationFolder
 from robustviews.datasets.kinds import DATASETS, Cifar10, Cifar100, Folder
+from robustviews.datasets.masks import Camvid, SegmentationFolder, VocSegmentation
 from robustviews.datasets.photographs import Aircraft, Flowers102, Food101, Pets, Textures
 from robustviews.datasets.protocol import Dataset
+from robustviews.datasets.scenes import ScenesDetection, ScenesSegmentation
 from robustviews.datasets.splits import (
     Create,
     DataError,
@@ -19,8 +22,10 @@ from robustviews.datasets.subset import Subset
 __all__ = [
     "DATASETS",
     "Aircraft",
+    "Camvid",
     "Cifar10",
     "Cifar100",
+    "CocoDetection",
     "Create",
     "DataError",
     "Dataset",
@@ -33,8 +38,13 @@ __all__ = [
     "Labels",
     "Pets",
     "Rows",
+    "ScenesDetection",
+    "ScenesSegmentation",
+    "SegmentationFolder",
     "Subset",
     "Textures",
+    "VocDetection",
+    "VocSegmentation",
     "equal_images",
     "open_split",
 ]

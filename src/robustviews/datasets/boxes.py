@@ -85,10 +85,10 @@ class Detection(dense.Photographs):
         whole = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
         empty = [one.objects[number][1:] for number in np.flatnonzero(~whole)]
         if empty:
-            text = f"{one.file}: {len(empty)} boxes without width or height within {one.image.name}"
+            text = f"{one.file}: boxes without width or height within {one.image.name}: {empty}"
             if self.degenerate == "refuse":
-                raise DataError(f"{text}, {empty[0]}; correct them, or: `degenerate: drop`")
-            log.warning("%s dropped: %s", text, empty)
+                raise DataError(f"{text}; correct them, or drop them: `degenerate: drop`")
+            log.warning("%s; dropped", text)
         dropped["degenerate"] += len(empty)
         dropped[self.left_out] += one.left_out
         return dense.pixels(image, self.size), boxes[whole]

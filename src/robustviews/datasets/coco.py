@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -18,6 +17,7 @@ _KEYS = {
     "annotations": ("image_id", "category_id", "bbox"),
 }
 _KINDS = {"file_name": str, "name": str, "bbox": list}  # the others are whole numbers
+_FAR = 1e9  # pixels; further, and not a number, is no place in an image
 Row = dict[str, Any]
 
 
@@ -65,7 +65,7 @@ def annotated(path: Path, folder: Path, source: Any) -> list[Annotated]:  # noqa
 
 def _corners(where: str, box: Sequence[Any]) -> tuple[float, ...]:
     """Return x1, y1, x2, y2 of a box that is stated as x1, y1, width, height."""
-    numbers = [isinstance(value, int | float) and math.isfinite(value) for value in box]
+    numbers = [isinstance(value, int | float) and abs(value) < _FAR for value in box]
     if len(box) != 4 or not all(numbers):
         raise DataError(f"{where}: bbox: expected x, y, width, height, found {box}; correct it")
     left, top, width, height = box

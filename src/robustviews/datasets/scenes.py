@@ -34,7 +34,7 @@ class Scene(NamedTuple):
 class Scenes:
     """White digits on black, of 11 to 16 pixels, 1 to 4 in a scene, which do not overlap.
 
-    Source: own, as shared by both tasks. Pixels brighter than .35 belong to a digit, and its box is
+    Source: own. Pixels brighter than .35 belong to a digit, and its box is
     the extent of these pixels. Test scenes have the digits of the test split of `digits` with
     `test: 597`, which are among those of every larger test split.
 

@@ -93,13 +93,18 @@ def annotated(image: Path, path: Path, source: Any, *, difficult: bool) -> Annot
         difficult: keep objects that are marked as difficult.
     """
     root = _parse(path, source)
-    sides = [root.findtext(f"size/{name}", "").strip() for name in ("width", "height")]
-    stated = all(side.isascii() and side.isdigit() and int(side) for side in sides)
+    width, height = (_side(root.findtext(f"size/{name}", "")) for name in ("width", "height"))
     found = root.findall("object")
     kept = [one for one in found if difficult or one.findtext("difficult", "").strip() != "1"]
     objects = [(one.findtext("name", "").strip(), *_corners(path, one)) for one in kept]
-    size = (int(sides[0]), int(sides[1])) if stated else None
-    return Annotated(image, path, size, objects, len(found) - len(kept))
+    sides = (width, height) if width and height else None
+    return Annotated(image, path, sides, objects, len(found) - len(kept))
+
+
+def _side(text: str) -> int:
+    """Return a stated number of pixels; 0 if it is none, as some tools write."""
+    text = text.strip()
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
 
 
 def _parse(path: Path, source: Any) -> ElementTree.Element:  # noqa: ANN401

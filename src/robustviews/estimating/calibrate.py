@@ -10,6 +10,7 @@ import io
 import logging
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -148,7 +149,10 @@ def answer(
             try:
                 question, measured = worker.recv()
             except EOFError:
-                workers.pop(worker).join()
+                process = workers.pop(worker)
+                process.join()
+                if process.exitcode == -signal.SIGKILL:
+                    log.warning("calibration: a measurement was killed; perhaps memory ran out")
                 continue
             if measured is None:
                 send_next(worker)

@@ -329,11 +329,14 @@ def _view_bytes(classifier: Classifier, about: About) -> float:
     def bytes_for(count: int) -> int:
         images = torch.zeros(count, 3, size, size, device=device, requires_grad=True)
         labels = timing.labels(task, torch.zeros(count, dtype=torch.int64, device=device), size)
+        outputs = classifier(images).detach()
         with runtime.frozen(classifier):
             activations = step.kept_bytes(
                 lambda: task.loss(classifier(images), labels, None, (size, size))
             )
-        return activations + 4 * images.nbytes  # perturbation, gradient, and their sums
+        # Perturbation, gradient, and their sums; outputs and their gradient
+        pixels, answers = int(images.nbytes), int(outputs.nbytes)
+        return activations + 4 * pixels + 2 * answers
 
     return (bytes_for(2 * timing.FEW) - bytes_for(timing.FEW)) / timing.FEW
 

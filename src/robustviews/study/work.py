@@ -13,10 +13,11 @@ from robustviews.methods import SimClr
 from robustviews.probe import Probe
 from robustviews.probe.dense import DenseProbe
 from robustviews.regimes import Standard, passes_over_data
-from robustviews.sanity import Sanity, effort
+from robustviews.sanity import Sanity, dense, effort
 from robustviews.study import plan
 from robustviews.study.schema import Encoder, Run, Study
 from robustviews.study.shapes import Shape
+from robustviews.tasks.classification import CLASSIFICATION
 
 # Of an imported encoder whose architecture no study file states.
 _ASSUMED = Encoder(backbone="resnet50", stem="imagenet")
@@ -149,7 +150,8 @@ class Examination:
         """Count the work of the checks of a head, `batch` views at a time."""
         images = min(options.images_of(probe.stack), shape.test)
         at_once = min(images, max(1, batch // probe.stack))
-        passes, forwards = effort(options, images=images)
+        counted = effort if probe.task is CLASSIFICATION else dense.effort
+        passes, forwards = counted(options, images=images)
         return cls(images, probe.stack, at_once, passes, forwards)
 
     @property

@@ -7,6 +7,7 @@ find nothing to be done. Records describe the results, so the comparison needs n
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,8 +15,8 @@ from typing import TYPE_CHECKING
 from robustviews import artifacts
 from robustviews.artifacts import RECORD, ArtifactError, Record
 from robustviews.study import differences, enough, evaluation_sets, folders, jobs, plan, specs
-from robustviews.workflow import dvc
-from robustviews.workflow.metadata import MetadataEntry, ProjectMetadata
+from robustviews.workflow import dvc, locks
+from robustviews.workflow.metadata import FOLDER, MetadataEntry, ProjectMetadata
 
 if TYPE_CHECKING:
     from robustviews.study.schema import Study
@@ -39,6 +40,7 @@ def check(study: Study, root: Path = Path(), *, dry_run: bool = False) -> None:
         CheckoutError: by its metadata Snakemake takes results for up to date, but their records
             state other options or other inputs. Or a checkpoint to import is missing.
     """
+    _refuse_other_users(study, root)
     missing = [f"  {line}" for line in _missing_files(study, root)]
     if missing and not dry_run:
         text = "Save these files there, or change the paths; docs/import.md names their sources"
@@ -60,6 +62,19 @@ def check(study: Study, root: Path = Path(), *, dry_run: bool = False) -> None:
             ]
         )
     )
+
+
+def _refuse_other_users(study: Study, root: Path) -> None:
+    """Refuse a project of another user: Snakemake writes metadata that only its user can read."""
+    paths = sorted((root / FOLDER).rglob("*"))
+    unreadable = next((path for path in paths if not os.access(path, os.R_OK)), None)
+    if unreadable is not None:
+        number = unreadable.stat().st_uid
+        text = (
+            f"{unreadable}: only user {number}, who ran Snakemake here, can read it. "
+            f"Work in a folder of your own: git clone {root.resolve()} FOLDER"
+        )
+        raise CheckoutError("\n".join([text, *locks.notice(study, root).splitlines()]))
 
 
 def _missing_files(study: Study, root: Path) -> list[str]:

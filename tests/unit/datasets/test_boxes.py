@@ -92,7 +92,7 @@ EMPTY = {
 @pytest.mark.parametrize("empty", EMPTY)
 def test_a_box_without_area_is_refused_or_dropped_by_name(empty, tmp_path, caplog):
     objects = [WHOLE, ("green", EMPTY[empty])]
-    where = f"{tmp_path}/cells/Annotations/000000.xml: 1 boxes without width or height"
+    where = f"{tmp_path}/cells/Annotations/000000.xml: boxes without width or height"
     assert message(own(tmp_path / "refused", objects)).startswith(
         where.replace("/cells", "/refused/cells")
     )
@@ -145,6 +145,8 @@ WRONG_XML = {
     "no name": (xml([("", (1, 1, 5, 5))]).encode(), "found ''"),
     "no number": (xml([("red", (1, "x", 5, 5))]).encode(), "expected a bndbox with numbers xmin"),
     "not finite": (xml([("red", (1, "nan", 5, 5))]).encode(), "expected a bndbox with numbers"),
+    "no size": (xml([("red", (1, "", 5, 5))], ("9" * 5000, 0)).encode(), "expected a bndbox"),
+    "deep": (b"<a>" * 300_000, "no XML ("),
     "no box": (b"<annotation><object><name>red</name></object></annotation>", "expected a bndbox"),
     "of another image": (xml([WHOLE], (64, 48)).encode(), "expected the size of 000000.png, (24,"),
 }  # fmt: skip
@@ -175,6 +177,9 @@ WRONG_JSON = {
     "no image": (lambda content: content["annotations"].append(row(image=9)), "no image 9; add"),
     "no category": (
         lambda content: content["annotations"].append(row(category=9)), "there is no category 9"
+    ),
+    "a far corner": (
+        lambda content: content["annotations"].append(row(box=(1, 2, 3, 10**400))), "bbox: expected"
     ),
     "three numbers": (
         lambda content: content["annotations"].append(row(box=(1, 2, 3))),
@@ -278,7 +283,7 @@ def test_classes_that_are_not_each_once_are_refused(classes):
 def test_real_cells_have_two_boxes_without_area(dense_photographs):
     options = {"folder": "BCCD", "train": "trainval", "classes": ("RBC", "WBC", "Platelets")}
     dataset = DATASETS["voc_detection"](str(dense_photographs), size=64, **options)
-    assert "Annotations/BloodImage_00338.xml: 1 boxes without width or height" in message(dataset)
+    assert "Annotations/BloodImage_00338.xml: boxes without width or height" in message(dataset)
     summary, arrays = prepared(dataclasses.replace(dataset, degenerate="drop"))
     assert (summary["train"], summary["test"]) == (292, 72)
     assert summary["dropped_boxes"]["degenerate"] == 2

@@ -31,6 +31,7 @@ from robustviews.datasets import (
     splits,
 )
 from robustviews.datasets.scenes import ScenesDetection, ScenesSegmentation
+from robustviews.tasks.protocol import VOID
 from tests.unit.datasets import dense_files, photographs
 
 CIFAR = {
@@ -118,7 +119,7 @@ MAKERS = {
 }
 FORMS = {  # of labels by task: type, and the values that are no class
     "classification": (np.int64, set()),
-    "segmentation": (np.uint8, {splits.VOID}),
+    "segmentation": (np.uint8, {VOID}),
     "detection": (np.float32, {-1}),
 }
 

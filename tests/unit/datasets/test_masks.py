@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from robustviews.datasets import DATASETS, DataError, Subset
-from robustviews.datasets.masks import SegmentationFolder
+from robustviews.datasets import DATASETS, DataError, SegmentationFolder, Subset
 from tests.unit.datasets import dense_files
 from tests.unit.datasets.dense_files import HIGH, WIDE, fake, mask, picture, stripes
 from tests.unit.datasets.preparing import message, prepared

@@ -188,7 +188,13 @@ def answers(study, **changes):
     numbers = {
         "start": {"seconds": 3.0, "bytes": 100.0},
         "pretrain": {"seconds": 0.5, "step_bytes": 1000.0, "disk": 77.0},
-        "probe": {"image_seconds": 0.01, "update_seconds": 0.1, "width": 8, "work_bytes": 50.0},
+        "probe": {
+            "image_seconds": 0.01,
+            "update_seconds": 0.1,
+            "width": 8,
+            "work_bytes": 50.0,
+            "disk": 320.0,
+        },
         "network": {
             "forward_call_seconds": 0.0,
             "forward_image_seconds": 0.01,
@@ -202,7 +208,9 @@ def answers(study, **changes):
             for unit in ("call", "image")
             for what in ("seconds", "forwards", "backwards")
         }
-        | {"alive_image_forwards": 20.0, "alive_image_backwards": 10.0},
+        | {"alive_image_forwards": 20.0, "alive_image_backwards": 10.0}
+        | {"stored_once": 17.0, "stored_per_radius": 1.0},
+        "scenes": {"image_seconds": 0.001},
     }
     return {
         q.key: numbers[q.stage] | changes.get(q.stage, {}) | {"weight": 1.0}
@@ -290,10 +298,10 @@ def test_a_tuned_imported_encoder_takes_its_updates_and_its_checks():
         figures={},
         claims={},
     )
-    taken = amount_of(study, "probe", "brought-digits/tuned", probe={"encoder_bytes": 70.0})
+    taken = amount_of(study, "probe", "brought-digits/tuned", probe={"disk": 390.0})
     assert taken.seconds == pytest.approx(3 + 1200 * 0.01 + 40 * 0.1)  # three rates, then the best
     assert taken.passes == 40 * 50
-    assert taken.disk == 4 * 8 * 10 + 70
+    assert taken.disk == 390
     assert amount_of(study, "attack", "brought-digits/tuned/pgd20").passes > 0
     assert amount_of(study, "sanity", "brought-digits--tuned").passes > 0
     for rule, name in pending.jobs(study):

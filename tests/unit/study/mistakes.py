@@ -233,13 +233,13 @@ ONE_MISTAKE = {
         "{kind: linear, epochs: 2}",
         "{kind: 1, epochs: 2}",
         "probes.central.kind",
-        "unknown kind 1; known: finetune, knn, linear, logistic, ncrop, own, robust_linear",
+        "unknown kind 1; known: detection, finetune, knn, linear, logistic, ncrop, own, ",
     ),
     "missing kind": (
         "{kind: pgd, eps: [4, 8]}",
         "{eps: [4, 8]}",
         "attacks.pgd20.kind",
-        "this key is missing; known: autoattack, pgd",
+        "this key is missing; known: autoattack, detection_pgd, pgd",
     ),
     "missing key at the top": (
         "study: small\ntitle: A small study\n",
