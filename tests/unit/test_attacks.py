@@ -87,8 +87,8 @@ def test_a_worst_case_is_right_where_all_attacks_leave_the_image_right():
     assert {name: flag.dtype for name, flag in worst.items()} == {
         name: flag.dtype for name, flag in first.items()
     }
+    other = second | {"index": torch.tensor([1, 2, 3, 7])}
     with pytest.raises(ValueError, match="other images; run them again"):
-        other = second | {"index": torch.tensor([1, 2, 3, 7])}
         combine([first, other], [8.0], CLASSIFICATION)
     with pytest.raises(ValueError, match="combines flags; attack with each"):
         attacked(WorstOf(of=("a", "b"), eps=(8,)), classifier(), images())

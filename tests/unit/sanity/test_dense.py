@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from robustviews import sanity
+from robustviews import sanity, stages
 from robustviews.artifacts import read_tensors, write_tensors
 from robustviews.attacks import detection, pgd, segmentation
 from robustviews.augment import Views
@@ -17,6 +17,7 @@ from robustviews.datasets import DATASETS
 from robustviews.encoder import build_encoder
 from robustviews.evaluate import Classifier
 from robustviews.machine import feed
+from robustviews.optim import with_prefix
 from robustviews.probe import PROBES
 from robustviews.probe.protocol import Training
 from robustviews.sanity import Sanity, dense
@@ -26,7 +27,8 @@ from tests.unit.sanity.test_controls import Wrapped
 from tests.unit.tiny_models import inventory
 
 TASKS = ("segmentation", "detection")
-OPTIONS = Sanity(images=16, radii=(0.0, 16.0, 128.0), eps=16.0, steps=20, restarts=1, pixels=6)
+OPTIONS = Sanity(images=8, radii=(0.0, 16.0, 128.0), eps=16.0, steps=20, restarts=1, pixels=6)
+NETWORK = {"width": 4, "hidden": None}
 CHECKS = dense.DenseChecks()
 SEGMENTATION = {
     "n": 500,
@@ -82,7 +84,7 @@ class Heads:
 
     def network(self, task, *, trained=True):
         """Return a new network in eval mode."""
-        probe, encoder = PROBES[task](), build_encoder(width=4, hidden=None)
+        probe, encoder = PROBES[task](), build_encoder(**NETWORK)
         head = probe.task.head(encoder.backbone.channels, self.classes[task])
         found = Classifier(encoder, head, probe)
         if trained:
@@ -115,7 +117,7 @@ def heads(once):
 
     def fill(folder):
         for task, (arrays, classes) in data.items():
-            encoder = build_encoder(width=4, hidden=None)
+            encoder = build_encoder(**NETWORK)
             train = arrays["train_images"], arrays["train_labels"]
             probe = PROBES[task](tuned=True, updates=60, images=300)
             tuned, _ = probe.train(encoder, Training(*train, classes, Views(), 32, 0))
@@ -161,7 +163,7 @@ def moving(network, inputs):
 
 
 BROKEN = {
-    "gradient cut at the transform": (cut, "AS9", "the gradient of 16 of 16 images is zero"),
+    "gradient cut at the transform": (cut, "AS9", "the gradient of 8 of 8 images is zero"),
     "gradient cut in part": (partly_cut, "AS13", "images are not derivatives"),
     "sampling without a seed": (sampling, "AS10", "two passes give"),
     "other answers each time": (sampling, "AS3", "a radius of 0 changes the answers"),
@@ -188,7 +190,7 @@ def test_probabilities_of_pixels_are_no_logits(heads):
 def test_boxes_that_are_not_clipped_leave_the_image(heads, monkeypatch):
     network = heads.network("detection")
     assert fault(heads.subject(network), "DS2") == ""
-    monkeypatch.setattr(fcos, "clip_boxes_to_image", lambda boxes, size: boxes)
+    monkeypatch.setattr(fcos, "clip_boxes_to_image", lambda boxes, _: boxes)
     assert "boxes leave" in fault(heads.subject(network), "DS2")
 
 
@@ -209,16 +211,17 @@ def wide_pgd(loss, images, *, eps, **options):
     return pgd(loss, images, eps=2 * eps, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_broken_attacks_fail_their_checks(task, heads, monkeypatch):
-    subject = heads.subject(heads.network(task))
+    subject = heads.subject(heads.network(task), images=24)
 
     def attack_with(function):
         for module in (segmentation, detection):
             monkeypatch.setattr(module, "pgd", function)
 
     attack_with(reversed_pgd)
-    assert "withstands 128/255" in fault(subject, "AS3") or " and " in fault(subject, "AS3")
+    assert fault(subject, "AS3").endswith(("withstands 128/255", "at less"))
     attack_with(stuck_pgd)
     subject.rows["pgd_16"] = subject.rows["clean"]  # what 20 steps that do not move leave
     assert "one step lowers" in fault(subject, "AS4")
@@ -243,26 +246,37 @@ def test_an_ensemble_that_takes_its_first_attack_is_weaker_than_its_parts(heads,
 
 @pytest.mark.parametrize("task", TASKS)
 def test_an_honest_head_passes_and_its_rows_give_its_measures(task, heads):
-    network = heads.network(task)
-    before, subject = inventory(network), heads.subject(network)
-    result = CHECKS.examine(subject)
-    assert result["failed"] == {}
-    assert inventory(network) == before
-    rows = {name: row.numpy() for name, row in subject.rows.items()}
-    assert {len(row) for row in rows.values()} == {OPTIONS.images}
-    assert all(
-        not list(network.probe.task.wrong(row, rows["labels"]))
-        for name, row in rows.items()
-        if name not in ("index", "labels")
+    network, weights = heads.network(task), heads.weights[task]
+    examined = stages.sanity(
+        with_prefix("encoder.", weights),
+        {"tuned": with_prefix("head.", weights)},
+        heads.images[task],
+        heads.labels[task],
+        classes=heads.classes[task],
+        size=32,
+        encoder=NETWORK,
+        supervised=False,
+        probes={"tuned": network.probe},
+        sanity=OPTIONS,
+        dense=CHECKS,
+        views=Views(),
+        device=torch.device("cpu"),
     )
+    result = examined.heads["tuned"]
+    assert result["failed"] == {}
+    rows = sanity.of_head({name: row.numpy() for name, row in examined.flags.items()}, "tuned")
+    assert {len(row) for row in rows.values()} == {OPTIONS.images}
+    answers = [row for name, row in rows.items() if name not in ("index", "labels")]
+    assert not [fault for row in answers for fault in network.probe.task.wrong(row, rows["labels"])]
     measures = sanity.measures_of(rows)
     assert measures.items() <= result["measures"].items()
     assert sanity.failed(result["measures"], OPTIONS) == {}
     metric = network.probe.task.metrics[0]
     assert sanity.described(measures, OPTIONS)["clean"] == f"{metric} {measures[metric]:.3f}"
-    again = heads.subject(network)
-    torch.rand(3)
-    assert CHECKS.examine(again) == result
+    before, again = inventory(network), heads.subject(network)
+    tries = dense.CHECKS["AS5"].measure(again)
+    assert np.array_equal(tries["restarts/0"].numpy(), rows["restarts/0"])
+    assert inventory(network) == before
 
 
 def test_a_head_that_knows_nothing_establishes_no_attack(heads):
