@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
+
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from robustviews import sanity
+from robustviews import sanity, stages
 from robustviews.attacks.segmentation import SegmentationPgd
 from robustviews.datasets import Digits, ScenesSegmentation
 from robustviews.probe.dense import SegmentationProbe
@@ -132,6 +134,15 @@ def test_better_answers_at_a_larger_radius_than_chance_gives_are_a_doubt(right, 
     [finding] = plausible.check(disk, job)
     assert finding.state is state
     assert not list(plausible.remarks(disk))
+
+
+def test_the_job_of_dense_heads_names_their_checks_and_one_of_classifiers_does_not(study):
+    job = jobs.jobs(study)["sanity", RUN]
+    assert job.spec["dense"] == {}
+    names = inspect.signature(stages.sanity).parameters
+    assert {*job.arguments} <= {*names}
+    other = jobs.jobs(small_study())["sanity", "emp-free3-digits-s0"]
+    assert "dense" not in {*other.spec, *other.arguments}
 
 
 def test_a_dense_head_that_fails_is_reported(root, study):
