@@ -346,6 +346,19 @@ def test_every_checked_head_shows_what_each_attack_leaves_and_which_checks_it_fa
     assert len(lines) == sum(map(len, plan.attacked(study).values()))
 
 
+def test_heads_of_another_task_have_columns_of_their_own(study, other, monkeypatch):
+    images, metric = {"PGD-20": "12 of 20"}, {"clean": "mIoU 0.590", "PGD-20": "mIoU 0.140"}
+    lines = [("a", images), ("b", images), ("c", metric), ("d", metric), ("e", images)]
+    monkeypatch.setattr(report, "_examined", lambda *_: lines)
+    html = render(other, study)
+    part = html[html.index("Checks of attacks") :].partition("</table>")[0]
+    assert re.findall('<th scope="(?:col|row)">(.*?)</th>', part) == [
+        *("run / probe", "PGD-20", "a", "b"),
+        *("run / probe", "clean", "PGD-20", "c", "d"),
+        *("run / probe", "PGD-20", "e"),
+    ]
+
+
 # The audit
 
 
