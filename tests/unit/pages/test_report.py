@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shutil
 from html.parser import HTMLParser
 from urllib.parse import unquote
@@ -11,7 +12,7 @@ import pytest
 
 from robustviews import artifacts
 from robustviews.pages import audit as audit_page
-from robustviews.pages import report
+from robustviews.pages import pictures, report
 from robustviews.pages.graph import graph
 from robustviews.pages.overview import overview
 from robustviews.probe import FinetuneProbe
@@ -73,7 +74,7 @@ def render(root, study, *, partial=False):
         claims=claims.evaluate(study, frame),
         curves=SVG,
         adversarial={"classification": SVG},
-        examples=report.PNG + b"...",
+        examples=pictures.PNG + b"...",
     )
 
 
