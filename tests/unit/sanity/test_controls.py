@@ -36,8 +36,9 @@ def fault(subject, name):
     check = CHECKS[name]
     found = check.measure(subject)
     numbers = {key: value for key, value in found.items() if isinstance(value, int | float)}
-    rows = {key: value.numpy() for key, value in found.items() if key not in numbers}
-    counts = sanity.measures_of({"index": subject.rows["index"].numpy(), **rows})
+    rows = {key: value for key, value in found.items() if key not in numbers}
+    rows |= {key: subject.rows[key] for key in ("index", "labels")}
+    counts = sanity.measures_of({key: row.numpy() for key, row in rows.items()})
     return check.fault(counts | numbers, subject.options)
 
 
