@@ -85,6 +85,13 @@ def test_examples_are_in_the_ball_and_repeat_with_the_seed(untrained, goal):
     assert not torch.equal(first, other)
 
 
+def test_a_step_is_a_fraction_of_the_radius(untrained):
+    images, labels = squares(2)
+    attack = DetectionPgd(eps=(8,), steps=1, relative_step=0.25, random_start=False)
+    moved = attack.perturb(untrained, images, labels, eps=EPS, seed=0)
+    assert (moved - images).abs().max().item() == pytest.approx(EPS / 4, abs=1e-6)
+
+
 @goals
 def test_an_attack_changes_no_mode_no_buffer_and_no_gradient(untrained, goal):
     images, labels = squares(4)
