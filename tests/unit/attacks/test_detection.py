@@ -141,6 +141,18 @@ def test_untargeted_steps_increase_the_named_loss_of_the_labels(untrained, losse
     assert same == (losses == "all")
 
 
+def test_objects_become_less_likely_or_more_likely(untrained):
+    images, labels = squares(4)
+    likely = {}
+    for goal in ("vanishing", "fabrication"):
+        moved = GOALS[goal].perturb(untrained, images, labels, eps=EPS, seed=0)
+        with torch.no_grad():
+            likely[goal] = untrained(moved)[..., :CLASSES].sigmoid().mean()
+    with torch.no_grad():
+        clean = untrained(images)[..., :CLASSES].sigmoid().mean()
+    assert likely["vanishing"] < clean < likely["fabrication"]
+
+
 def test_more_tries_leave_each_image_with_no_smaller_loss(untrained):
     images, labels = squares(4)
     found = []
