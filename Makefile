@@ -79,6 +79,7 @@ check: setup ## format, lint, types, spelling, and every shipped study
 	$(BIN)/snakefmt --check workflow
 	$(BIN)/snakemake --lint --software-deployment-method apptainer # only this method names the image
 	sh -n workflow/stage
+	sh -n workflow/killed
 	bash -n docker/entrypoint
 	$(BIN)/codespell . .ci
 	@if [ -x $(BIN)/hadolint ]; then $(BIN)/hadolint Dockerfile; else echo 'no hadolint for this machine'; fi

@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as name:
-        folder = options.folder or _photographs(Path(name) / "photographs")
+        folder = options.folder or photographs(Path(name) / "photographs")
         found = sorted(path for path in folder.iterdir() if path.suffix.lower() != ".csv")
         files = [found[number % len(found)] for number in range(options.images)]
         hashes: set[str] = set()
@@ -77,7 +77,8 @@ def _decode(files: list[Path], folder: Path, processes: int) -> str:
     return sha256(folder / "train_images.npy")
 
 
-def _photographs(folder: Path) -> Path:
+def photographs(folder: Path) -> Path:
+    """Write 100 JPEG files of 500 x 375 pixels into a new folder, which is returned."""
     folder.mkdir()
     random = np.random.default_rng(0)
     for number in range(100):

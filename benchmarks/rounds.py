@@ -9,20 +9,33 @@ from collections.abc import Callable, Iterator, Mapping
 import torch
 
 Work = Callable[[], object]
+Clock = Callable[[], float]
 Seconds = dict[str, list[float]]
 
 
-def interleave(sides: Mapping[str, Work], *, rounds: int, device: torch.device) -> Seconds:
+def interleave(
+    sides: Mapping[str, Work],
+    *,
+    rounds: int,
+    device: torch.device,
+    clock: Clock = time.perf_counter,
+) -> Seconds:
     """Run every side once unmeasured, then all of them in turns; arguments as in `turns`.
 
     Returns:
         For each side the seconds of its turns, in the order of the rounds.
     """
-    *_, seconds = turns(sides, rounds=rounds, device=device)
+    *_, seconds = turns(sides, rounds=rounds, device=device, clock=clock)
     return seconds
 
 
-def turns(sides: Mapping[str, Work], *, rounds: int, device: torch.device) -> Iterator[Seconds]:
+def turns(
+    sides: Mapping[str, Work],
+    *,
+    rounds: int,
+    device: torch.device,
+    clock: Clock = time.perf_counter,
+) -> Iterator[Seconds]:
     """Yield the seconds so far after a warm-up and after each round, so that a cut loses one round.
 
     Every second round goes backwards, so that no side always follows the same other one.
@@ -31,6 +44,7 @@ def turns(sides: Mapping[str, Work], *, rounds: int, device: torch.device) -> It
         sides: what to time, by name.
         rounds: measured turns of each side.
         device: that the work runs on; its queue is empty before and after each measurement.
+        clock: returns seconds.
     """
     seconds: Seconds = {name: [] for name in sides}
     for work in sides.values():
@@ -39,17 +53,17 @@ def turns(sides: Mapping[str, Work], *, rounds: int, device: torch.device) -> It
     for turn in range(rounds):
         names = list(sides) if turn % 2 == 0 else list(sides)[::-1]
         for name in names:
-            seconds[name].append(once(sides[name], device))
+            seconds[name].append(once(sides[name], device, clock))
         yield seconds
 
 
-def once(work: Work, device: torch.device) -> float:
+def once(work: Work, device: torch.device, clock: Clock = time.perf_counter) -> float:
     """Return the seconds that one call takes until the device has finished it."""
     synchronize(device)
-    start = time.perf_counter()
+    start = clock()
     work()
     synchronize(device)
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def synchronize(device: torch.device) -> None:

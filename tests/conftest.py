@@ -59,15 +59,25 @@ def raw(once):
 @pytest.fixture(scope="session")
 def photographs(once):
     """Folders of real photographs, `clothing` and `sign-digits`, where their packs are named."""
-    packs = os.environ.get("ROBUSTVIEWS_CIFAR_PACKS")
-    tars = sorted(Path(packs or os.devnull).glob("*_subset.tar"))
-    tars = [tar for tar in tars if tar.name.startswith(("clothing", "sign"))]
-    if not tars:
-        pytest.skip("ROBUSTVIEWS_CIFAR_PACKS names no folder with packs of photographs")
+    return _unpacked(once, "photographs", ("clothing", "sign"))
 
-    def unpack(folder):
+
+@pytest.fixture(scope="session")
+def dense_photographs(once):
+    """Real photographs with masks, `camvid`, and with boxes, `BCCD`, where packs are named."""
+    return _unpacked(once, "dense-photographs", ("camvid", "bccd"))
+
+
+def _unpacked(once, name, packs):
+    folder = os.environ.get("ROBUSTVIEWS_CIFAR_PACKS")
+    tars = sorted(Path(folder or os.devnull).glob("*.tar"))
+    tars = [tar for tar in tars if tar.name.startswith(packs)]
+    if len(tars) < len(packs):
+        pytest.skip(f"ROBUSTVIEWS_CIFAR_PACKS names no folder with packs of {' and '.join(packs)}")
+
+    def unpack(into):
         for tar in tars:
             with tarfile.open(tar) as file:
-                file.extractall(folder, filter="data")
+                file.extractall(into, filter="data")
 
-    return once("photographs", unpack)
+    return once(name, unpack)

@@ -173,10 +173,11 @@ def load_images(folder: str | Path, split: str = "test") -> tuple[Tensor, Tensor
     if record.stage != "data":
         folder = _input(folder, record, folders.SUMMARY).parent
         record = _record(folder, "data")
-    for name in folders.split_files(split):
+    further = (name for name in folders.further(folder) if name.startswith(f"{split}_"))
+    for name in (*folders.split_files(split), *further):
         _covered(folder / name, record.outputs)
     images, labels = open_split(folder, split)
-    pixels = torch.tensor(images)
+    pixels = torch.tensor(images[:])
     return augment.to_float(pixels, pixels.shape[-1]), torch.tensor(labels)
 
 
@@ -274,11 +275,11 @@ def _attack_batch(
     eps: float,
     seed: int,
 ) -> Attacked:
-    clean = evaluate.correct(model, images, labels, title="attack")
+    clean = evaluate.answer(model, images, labels, title="attack")
     adversarial, robust = evaluate.attack_once(
         model, adversary, images, labels, radius=eps, seed=seed, title="attack"
     )
-    return Attacked(adversarial, clean, robust)
+    return Attacked(adversarial, clean.bool(), robust.bool())
 
 
 def _frozen(encoder: Encoder, head: nn.Module, probe: Probe) -> nn.Module:

@@ -17,6 +17,7 @@ from torch.nn.utils import fusion
 from robustviews import finite
 from robustviews.machine import runtime
 from robustviews.resnet import BACKBONES, Layout, Normalisation, ResNet
+from robustviews.tasks.protocol import Maps
 from robustviews.vit import WIDTHS, VisionTransformer
 
 Feature = Literal["prefeature", "backbone"]
@@ -111,6 +112,12 @@ class Encoder(nn.Module):
                 kind = "an imported backbone" if self.classifier is None else "a supervised network"
                 raise ValueError(f"{kind} has no pre-feature; probe feature: backbone")
             return runtime.float_or_wider(self.prefeature(h))
+
+    def maps(self, images: Tensor) -> Maps:
+        """Map images (N, 3, H, W) in [0, 1] to what dense heads read."""
+        levels = map(runtime.float_or_wider, self.backbone.maps(images))
+        height, width = images.shape[2:]
+        return Maps(tuple(levels), (height, width))
 
     def width_of(self, feature: Feature) -> int:
         """Return the dimension of a feature."""

@@ -1,4 +1,4 @@
-"""Evaluation: which test images a classifier predicts correctly, clean and under an attack."""
+"""Evaluation: what a network answers about test images, clean and under an attack."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from robustviews.encoder import Encoder
 from robustviews.machine import feed, runtime
 from robustviews.machine.feed import Feed
 from robustviews.probe import Probe
-from robustviews.probe.heads import represent
+from robustviews.tasks.classification import CLASSIFICATION
 
 if TYPE_CHECKING:
     from robustviews.checkpoint import Checkpoint
+    from robustviews.tasks.protocol import Maps, Task
 
 log = logging.getLogger(__name__)
 
@@ -29,21 +30,22 @@ ROUNDING = 1e-6  # tolerance for float32 perturbations
 
 
 class Classifier(nn.Module):
-    """Encoder and head as one network, from the inputs of the probe to logits."""
+    """Encoder and head as one network, from the inputs of the probe to the outputs of its task."""
 
     def __init__(self, encoder: Encoder, head: nn.Module, probe: Probe) -> None:
         super().__init__()
         self.encoder, self.head, self.probe = encoder, head, probe
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Map inputs (B, 3, H, W) or (B, n, 3, H, W) in [0, 1] to logits (B, classes)."""
+        """Map inputs (B, 3, H, W) or (B, n, 3, H, W) in [0, 1] to outputs: logits (B, K)."""
         h = self.features(inputs)
-        with torch.autocast(h.device.type, enabled=False):  # a craft_precision is the encoder's
+        # A craft_precision is the encoder's.
+        with torch.autocast(inputs.device.type, enabled=False):
             return self.head(h)  # type: ignore[no-any-return]
 
-    def features(self, inputs: Tensor) -> Tensor:
-        """Map the same inputs to the features (B, F) that the head reads."""
-        return represent(self.encoder, self.probe.feature, inputs)
+    def features(self, inputs: Tensor) -> Tensor | Maps:
+        """Map the same inputs to what the head reads: features (B, F), or maps of the encoder."""
+        return self.probe.features(self.encoder, inputs)
 
 
 def evaluate(
@@ -65,7 +67,7 @@ def evaluate(
         classifier: network, set to eval mode; parameters and their gradients are not changed.
         attack: options of the attack.
         images: (N, 3, H, W) uint8, the whole test set, or a feed of it.
-        labels: (N,) int64.
+        labels: of all images, as the task has them: (N,) int64 for classification.
         views: views of the pretraining, for an n-crop probe.
         size: side of the images in pixels.
         seed: seed of the choice of images, of n-crop views and of random starts.
@@ -74,8 +76,9 @@ def evaluate(
         title: title of the progress bar and of log lines.
 
     Returns:
-        `index` (n,) int64, positions of the attacked images in the test set; `labels` (n,) int64;
-        `clean` and one `eps_<radius>` per radius (n,) uint8, 1 where the prediction is correct.
+        `index` (n,) int64, positions of the attacked images in the test set; `labels` (n, ...),
+        what the task stores of their labels; `clean` and one `eps_<radius>` per radius (n, ...),
+        what it stores of answers: of classification (n,) uint8, 1 where the prediction is correct.
 
     Raises:
         NonFiniteError: a logit of a clean or attacked image is not finite.
@@ -104,7 +107,9 @@ def evaluate(
             if checkpoint is not None and checkpoint.due():
                 checkpoint.save(_joined(flags), {"batches": done, "flags": list(flags)})
             bar.show(min(done * at_once, len(index)))
-    return {"index": index, "labels": labels[index], **_joined(flags)}
+    answers = _joined(flags)
+    truth = classifier.probe.task.truth(labels[index].numpy(), answers[flag_name(0.0)].numpy())
+    return {"index": index, "labels": torch.from_numpy(truth), **answers}
 
 
 def choose_images(count: int, requested: int | None) -> Tensor:
@@ -135,20 +140,18 @@ def _resume(checkpoint: Checkpoint | None, title: str) -> tuple[int, dict[str, l
 
 
 def _joined(flags: dict[str, list[Tensor]]) -> dict[str, Tensor]:
-    """Return flags of all batches as (n,) uint8 on the CPU."""
-    return {
-        name: torch.cat([part.to("cpu", torch.uint8) for part in parts])
-        for name, parts in flags.items()
-    }
+    """Return the answers of all batches on the CPU."""
+    return {name: torch.cat([part.cpu() for part in parts]) for name, parts in flags.items()}
 
 
 def _flags(
     classifier: Classifier, attack: Attack, inputs: Tensor, labels: Tensor, seed: int, title: str
 ) -> dict[str, Tensor]:
-    flags = {flag_name(0.0): correct(classifier, inputs, labels, title=title)}
+    task = classifier.probe.task
+    flags = {flag_name(0.0): answer(classifier, inputs, labels, task=task, title=title)}
     for radius in attack.eps:
         _, robust = attack_once(
-            classifier, attack, inputs, labels, radius=radius, seed=seed, title=title
+            classifier, attack, inputs, labels, radius=radius, seed=seed, task=task, title=title
         )
         flags[flag_name(radius)] = robust
     return flags
@@ -162,25 +165,28 @@ def attack_once(
     *,
     radius: float,
     seed: int,
+    task: Task = CLASSIFICATION,
     title: str,
 ) -> tuple[Tensor, Tensor]:
     """Attack inputs at one radius, without trust in the attack.
 
     Args:
-        model: maps inputs (B, ...) in [0, 1] to logits (B, classes).
+        model: maps inputs (B, ...) in [0, 1] to outputs of the task, such as logits (B, classes).
         attack: options of the attack.
         inputs: clean inputs.
-        labels: (B,) int64.
+        labels: of the inputs, (B,) int64 for classification.
         radius: in the unit of the attack's norm.
         seed: seed of random starts.
+        task: what is asked about the inputs.
         title: job, for messages.
 
     Returns:
-        Perturbed inputs, and which of them are classified correctly, (B,) bool.
+        Perturbed inputs, and what the task stores of the answers: of classification (B,) uint8, 1
+        where the prediction is correct.
 
     Raises:
-        NonFiniteError: a logit is not finite, also of inputs that the attack tried and discarded.
-        ValueError: the attack left its ball or [0, 1], or as `correct`.
+        NonFiniteError: an output is not finite, also of inputs that the attack tried and discarded.
+        ValueError: the attack left its ball or [0, 1], or as `answer`.
     """
     eps, watched = to_pixels(radius, attack.norm), _Watched(model, attack.craft_precision)
     with runtime.tf32(allowed=attack.craft_precision == "tf32"):
@@ -191,7 +197,7 @@ def attack_once(
             f"{title}, {flag_name(radius)}: logits are not finite during the attack; {_LOWER}"
         )
     check_ball(adversarial, inputs, eps, radius, norm=attack.norm)
-    return adversarial, correct(model, adversarial, labels, title=title, radius=radius)
+    return adversarial, answer(model, adversarial, labels, task=task, title=title, radius=radius)
 
 
 class _Watched:
@@ -219,45 +225,46 @@ class _Watched:
         return self._finite is not None and not self._finite.item()
 
 
-def correct(
-    model: Model, inputs: Tensor, labels: Tensor, *, title: str, radius: float = 0.0
+def answer(
+    model: Model,
+    inputs: Tensor,
+    labels: Tensor,
+    *,
+    task: Task = CLASSIFICATION,
+    title: str,
+    radius: float = 0.0,
 ) -> Tensor:
-    """Return which inputs a classifier predicts correctly.
+    """Return what a task stores of a network's answers about some inputs.
 
     Args:
-        model: maps inputs (B, ...) to logits (B, classes).
+        model: maps inputs (B, ...) to outputs of the task, such as logits (B, classes).
         inputs: clean or attacked.
-        labels: (B,) int64.
+        labels: of the inputs, (B,) int64 for classification.
+        task: what is asked.
         title: job, for messages.
         radius: of the attack on the inputs, in 1/255; 0 for clean inputs.
 
     Returns:
-        (B,) bool.
+        (B, ...): of classification (B,) uint8, 1 where the prediction is correct.
 
     Raises:
-        NonFiniteError: a logit is not finite: NaN would count as a prediction.
-        ValueError: logits of another shape, or a label that is none of the classes.
+        NonFiniteError: an output is not finite: NaN would count as a prediction.
+        ValueError: outputs of another form, or a label that is none of the classes.
     """
     with torch.no_grad():
-        logits = model(inputs)
-    if logits.dim() != 2 or len(logits) != len(labels):
-        raise ValueError(
-            f"{title}, {flag_name(radius)}: expected logits (B, classes), found "
-            f"{tuple(logits.shape)} for {len(labels)} images"
-        )
-    broken = int((~logits.isfinite()).any(dim=1).sum())
+        outputs = model(inputs)
+    try:
+        task.check(outputs, labels)
+    except ValueError as error:
+        raise ValueError(f"{title}, {flag_name(radius)}: {error}") from None
+    broken = int((~outputs.isfinite()).flatten(1).any(dim=1).sum())
     if broken:
         raise finite.NonFiniteError(
-            f"{title}, {flag_name(radius)}: the logits of {broken} of {len(logits)} images are not "
-            f"finite; {_LOWER}"
+            f"{title}, {flag_name(radius)}: the logits of {broken} of {len(outputs)} images are "
+            f"not finite; {_LOWER}"
         )
-    low, high, classes = labels.min().item(), labels.max().item(), logits.shape[1]
-    if low < 0 or high >= classes:
-        raise ValueError(
-            f"{title}, {flag_name(radius)}: expected labels from 0 to {classes - 1}, as the "
-            f"classifier has {classes} logits; found labels from {low} to {high}"
-        )
-    return logits.argmax(dim=1) == labels
+    height, width = inputs.shape[-2:]
+    return task.answers(outputs, labels, (height, width))
 
 
 def check_ball(

@@ -29,6 +29,12 @@ class Adam(_Eager, torch.optim.Adam):
     step = torch.no_grad()(inspect.unwrap(torch.optim.Adam.step))
 
 
+class AdamW(_Eager, torch.optim.AdamW):
+    """torch's AdamW, with a fast first step."""
+
+    step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
+
+
 class Sgd(_Eager, torch.optim.SGD):
     """torch's SGD, with a fast first step."""
 

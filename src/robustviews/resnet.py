@@ -140,13 +140,30 @@ class ResNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (N, 3, H, W) to backbone features (N, 8 x width x expansion)."""
-        x = images if self.normalise is None else self.normalise(images)
-        x = x.contiguous(memory_format=self.memory_format)
-        x = self.maxpool(functional.relu(self.bn1(self.conv1(x)), inplace=True))
+        x = self._stem(images)
         for stage in range(self.stages):
             x = self.get_submodule(f"layer{stage + 1}")(x)
         features: Tensor = x.mean(dim=(2, 3))
         return features
+
+    def maps(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Map images (N, 3, H, W) to the output (N, C, h, w) of each stage, from fine to coarse."""
+        x, found = self._stem(images), []
+        for stage in range(self.stages):
+            x = self.get_submodule(f"layer{stage + 1}")(x)
+            found.append(x)
+        return tuple(found)
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Channels of each stage."""
+        return tuple(self.features // 2**stage for stage in reversed(range(self.stages)))
+
+    def _stem(self, images: Tensor) -> Tensor:
+        x = images if self.normalise is None else self.normalise(images)
+        x = x.contiguous(memory_format=self.memory_format)
+        pooled: Tensor = self.maxpool(functional.relu(self.bn1(self.conv1(x)), inplace=True))
+        return pooled
 
 
 def _conv(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Conv2d:

@@ -17,9 +17,7 @@ from robustviews.sanity.stage import sanity
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import numpy as np
     import torch
-    from numpy.typing import NDArray
     from torch import Tensor
 
     from robustviews import augment, checkpoints, evaluate, step
@@ -30,7 +28,7 @@ if TYPE_CHECKING:
     from robustviews.augment import Views
     from robustviews.checkpoint import Checkpoint
     from robustviews.checkpoints import Imported
-    from robustviews.datasets import Create, Dataset
+    from robustviews.datasets import Create, Dataset, Rows
     from robustviews.machine import distributed, feed, memory, runtime
     from robustviews.methods import Method
     from robustviews.pretrain import Progress
@@ -38,7 +36,7 @@ if TYPE_CHECKING:
     from robustviews.probe.protocol import History
     from robustviews.regimes import Regime
 
-    Images = Tensor | NDArray[np.uint8]
+    Images = Tensor | Rows
     Weights = Mapping[str, Tensor]
 else:
     torch = LazyModule("torch")
@@ -238,7 +236,7 @@ def probe(
             finite.
     """
     from robustviews.probe import heads
-    from robustviews.probe.protocol import Task
+    from robustviews.probe.protocol import Training
 
     network = encoders.restore_encoder(
         weights, encoder, classes=classes if supervised else None, device=device, fold=fold
@@ -249,7 +247,7 @@ def probe(
     head = None
     if start is not None:
         head = probe.restore(start, network, classes=classes)
-    task = Task(
+    training = Training(
         images=feed.choose(images, device),
         labels=labels.to(device),
         classes=classes,
@@ -261,9 +259,9 @@ def probe(
         checkpoint=checkpoint,
     )
     with memory.explained(title, memory.SMALLER_BATCH), runtime.tf32(allowed=False):
-        heads.check_finite(probe, network, task)
-        trained, history = probe.train(network, task, start=head)
-        heads.check_finite(probe, network, task, head=trained)
+        heads.check_finite(probe, network, training)
+        trained, history = probe.train(network, training, start=head)
+        heads.check_finite(probe, network, training, head=trained)
     return trained.state_dict(), history
 
 

@@ -59,15 +59,29 @@ class VisionTransformer(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (N, 3, H, W), sides multiples of 16, to class tokens (N, features)."""
+        features: Tensor = self.vit(self._checked(images))
+        return features
+
+    def maps(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Map images to the last tokens of their patches, one level (N, features, H/16, W/16)."""
+        tokens: Tensor = self.vit.forward_features(self._checked(images))
+        height, width = (side // PATCH for side in images.shape[2:])
+        return (tokens[:, 1:].transpose(1, 2).unflatten(2, (height, width)),)
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Channels of the only level."""
+        return (self.features,)
+
+    def _checked(self, images: Tensor) -> Tensor:
+        """Return normalised images; refuse those that do not consist of whole patches."""
         height, width = images.shape[2:]
         if height % PATCH or width % PATCH:
             expected = f"expected sides that are multiples of {PATCH}"
             raise TransformerError(
                 f"{expected}, found {height} x {width}; set the size of the data set"
             )
-        x = images if self.normalise is None else self.normalise(images)
-        features: Tensor = self.vit(x)
-        return features
+        return images if self.normalise is None else self.normalise(images)
 
 
 def _timm() -> Any:  # noqa: ANN401  # an optional module

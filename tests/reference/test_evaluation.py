@@ -19,7 +19,7 @@ from robustviews.augment import Views
 from robustviews.evaluate import Classifier, evaluate
 from robustviews.machine import runtime
 from robustviews.probe import LinearProbe, NcropProbe, Probe, RobustLinearProbe
-from robustviews.probe.protocol import Task
+from robustviews.probe.protocol import Training
 
 from . import published_evaluation
 from .published_evaluation import Array, Head, Labels, Network, robust_linear_evaluation
@@ -138,7 +138,7 @@ def test_flags_of_an_n_crop_probe_are_those_of_the_attacked_mean(eps: float) -> 
 
 def trained(probe: RobustLinearProbe, images: Array, labels: Labels, *, seed: int) -> nn.Module:
     """Return the product's head after one pass over the images, from `new_head`."""
-    task = Task(
+    training = Training(
         torch.tensor(images),
         torch.tensor(labels),
         classes=CLASSES,
@@ -147,7 +147,7 @@ def trained(probe: RobustLinearProbe, images: Array, labels: Labels, *, seed: in
         seed=seed,
     )
     encoder = OneLayer(network())
-    head, _ = probe.train(encoder, task, start=in_torch(new_head()))
+    head, _ = probe.train(encoder, training, start=in_torch(new_head()))
     return head
 
 

@@ -22,6 +22,7 @@ from benchmarks import (
     published,
     ranks,
     record,
+    rivals,
     rounds,
     scaling,
     step,
@@ -216,22 +217,44 @@ def test_an_estimate_is_shown_beside_what_each_rule_and_the_whole_took(tmp_path)
 
 
 def test_a_method_learns_if_its_loss_falls_nothing_collapses_and_features_beat_pixels():
-    good = learning.Learned("SimCLR", 2.0, 1.0, 0.9, 0.5, 0.4)
+    good = learning.Learned("SimCLR", 2.0, 1.0, 0.9, (0.5,), 0.4)
     assert good.passes
-    for wrong in ({"last": 2.5}, {"spread": 0.2}, {"features": 0.3}):
+    for wrong in ({"last": 2.5}, {"spread": 0.2}, {"features": (0.3,)}):
         assert not good._replace(**wrong).passes
     assert good._replace(spread=None).passes
     (row,) = learning.markdown("work", [good]).splitlines()[2:]
     assert row == "| SimCLR | 2.000 | 1.000 | 0.90 | 50.0 | 40.0 | yes |"
+    both = learning.joined([good, good._replace(last=2.0, spread=0.2, features=(0.26,))])
+    assert not both.passes
+    (row,) = learning.markdown("work", [both]).splitlines()[2:]
+    assert row == "| SimCLR | 2.000 | 1.500 | 0.20 | 38.0 (26.0-50.0) | 40.0 | no |"
 
 
-def test_other_programs_lose_the_same_on_the_outputs_of_our_network():
-    pytest.importorskip("lightly", reason="uv pip install --no-deps lightly")
+@pytest.mark.parametrize("name", methods.OPTIONS)
+def test_other_programs_lose_the_same_on_the_outputs_of_our_network(name):
+    method = METHODS[name](**methods.OPTIONS[name])
+    sides, _ = rivals.rivals(name, method)
+    if not sides:
+        pytest.skip(rivals.INSTALL)
     views = torch.rand(2, 8, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     batch = Batch(views[0], views, torch.zeros(8, dtype=torch.int64))
-    for name, options in methods.OPTIONS.items():
-        method = METHODS[name](**options)
-        net = build_network(build_encoder(width=4, hidden=None), method).train()
-        ours = method.train_loss(net, batch, views[1]).item()
-        for loss in methods.rivals(name, method)[0].values():
-            assert loss(net, batch).item() == pytest.approx(ours, rel=1e-4, abs=1e-5)
+    net = build_network(build_encoder(width=4, hidden=None), method).train()
+    ours = method.train_loss(net, batch, views[1]).item()
+    for side in sides.values():
+        assert side.loss(net, batch).item() == pytest.approx(ours, rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("program", ["lightly", "solo-learn"])
+def test_teachers_of_other_programs_move_as_ours(program):
+    method = METHODS["byol"]()
+    side = rivals.rivals("byol", method)[0].get(program)
+    if side is None:
+        pytest.skip(rivals.INSTALL)
+    nets = [build_network(build_encoder(width=4, hidden=None), method) for _ in range(2)]
+    for net in nets:
+        with torch.no_grad():
+            net.encoder.backbone.conv1.weight.add_(1)
+    nets[0].follow(0.75)
+    methods.move(nets[1], side, tau=0.75)
+    for name, value in nets[0].teacher.state_dict().items():
+        torch.testing.assert_close(nets[1].teacher.state_dict()[name], value)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from robustviews.attacks import AutoAttack, PgdAttack
+from robustviews.attacks import ATTACKS, AutoAttack, PgdAttack, WorstOf
 from robustviews.augment import Views
 from robustviews.evaluate import Classifier, choose_images, evaluate
 from robustviews.probe import LinearProbe, NcropProbe, OwnHead
@@ -262,10 +262,17 @@ def test_minibatches_have_different_random_starts():
 RANDOM = PgdAttack(eps=(16.0, 4.0), steps=2, step_size=6, random_start=True)
 INTERRUPTED = {  # attack, probe, batches of the 24 images or of the chosen ones
     "pgd": (RANDOM, LinearProbe(), 5),
+    "pgd, restarts": (replace(RANDOM, restarts=2), LinearProbe(), 5),
+    "pgd, L2": (replace(RANDOM, norm="l2"), LinearProbe(), 5),
     "chosen": (replace(RANDOM, images=11), LinearProbe(), 3),
     "autoattack": (replace(APGD, eps=(16.0,), images=11), LinearProbe(), 3),
     "n crops": (replace(RANDOM, images=11), NcropProbe(n=2), 6),
 }
+
+
+def test_every_kind_of_attack_is_interrupted_except_those_without_batches():
+    interrupted = {type(attack) for attack, *_ in INTERRUPTED.values()}
+    assert set(ATTACKS.values()) == interrupted | {WorstOf}
 
 
 @pytest.mark.parametrize("name", INTERRUPTED)

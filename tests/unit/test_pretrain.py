@@ -26,10 +26,9 @@ from robustviews.machine.compiler import Compilation
 from robustviews.methods import METHODS, EmpSsl, SimClr
 from robustviews.optim import Adam, Lars, Sgd, build_optimizer, learning_rate
 from robustviews.pretrain import Progress, TrainingError
-from robustviews.regimes import Free, Pgd, Standard, passes_over_data
+from robustviews.regimes import REGIMES, Free, Pgd, Standard, passes_over_data
 from tests.unit.tiny_models import (
     SIZE,
-    SMALL,
     Noting,
     encoder_for,
     noise_images,
@@ -449,11 +448,21 @@ CASES = {
     ),
     "pgd, bf16": Case({"name": "lars"}, SimClr(), Pgd(steps=1), "bf16"),
 }
+SHORT = {"standard": Standard(), "pgd": Pgd(steps=1), "free": Free(2)}
+PAIRS = {f"{method}, {regime}": (method, regime) for method in METHODS for regime in REGIMES}
 CASES |= {
-    name: Case({"name": "lars"}, small_method(name), regime)
-    for name, regime in zip(SMALL, itertools.cycle([Free(2), Pgd(steps=1)]), strict=False)
+    name: Case({"name": "lars"}, small_method(method), SHORT[regime])
+    for name, (method, regime) in PAIRS.items()
 }
-cases = pytest.mark.parametrize("case", CASES)
+# Each method once, with the regimes in turn; the other pairs only in the slow tier.
+QUICK = {f"{method}, {regime}" for method, regime in zip(METHODS, itertools.cycle(REGIMES))}
+cases = pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in PAIRS.keys() - QUICK else ())
+        for name in CASES
+    ],
+)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from robustviews.augment import Views
 from robustviews.encoder import Encoder, build_encoder
 from robustviews.methods import METHODS, Batch, Method, SimClr
 from robustviews.pretrain import Progress, pretrain
-from robustviews.probe.protocol import Task
+from robustviews.probe.protocol import Training
 
 SIZE = 8  # pixels
 CLASSES = 4
@@ -144,10 +144,10 @@ def note(
     return progress, regime
 
 
-def probe_task(images: Tensor, labels: Tensor, **options: Any) -> Task:
-    """Return the task of a head on images (N, 3, S, S) uint8."""
+def probe_task(images: Tensor, labels: Tensor, **options: Any) -> Training:
+    """Return the training of a head on images (N, 3, S, S) uint8."""
     settings: dict[str, Any] = {"classes": CLASSES, "views": Views(), "seed": 0} | options
-    return Task(images, labels, size=images.shape[-1], **settings)
+    return Training(images, labels, size=images.shape[-1], **settings)
 
 
 class Pixels(nn.Module):

@@ -18,7 +18,7 @@ from robustviews.evaluate import Classifier, evaluate
 from robustviews.methods import EmpSsl
 from robustviews.pretrain import pretrain
 from robustviews.probe import LinearProbe, NcropProbe
-from robustviews.probe.protocol import Task
+from robustviews.probe.protocol import Training
 from robustviews.regimes import Free, Standard
 from robustviews.study.schema import Optimizer
 
@@ -76,8 +76,10 @@ def encoders(images):
 
 def accuracies(encoder, probe, attack, images):
     """Train a head, then return the fraction of right predictions, clean and under an attack."""
-    task = Task(images.train, images.train_labels, classes=10, views=VIEWS, size=SIZE, seed=SEED)
-    head, _ = probe.train(encoder, task)
+    training = Training(
+        images.train, images.train_labels, classes=10, views=VIEWS, size=SIZE, seed=SEED
+    )
+    head, _ = probe.train(encoder, training)
     flags = evaluate(
         Classifier(encoder, head, probe),
         attack,

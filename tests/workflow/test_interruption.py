@@ -21,7 +21,7 @@ from robustviews import artifacts
 from robustviews.cli import main
 from robustviews.study import load_study
 from robustviews.study.jobs import jobs
-from tests.workflow.project import SOURCES
+from tests.workflow.project import SOURCES, TINY, Project
 
 RUN = "emp-free-digits-s0"
 # Its state is more than the weights: momentum, a carried perturbation, and a loss summed so far.
@@ -204,3 +204,13 @@ def without_times(row):
     """Return what two jobs with the same result have in common."""
     times = ("seconds", "images_per_second", "compile_seconds")
     return {name: value for name, value in row.items() if name not in times}
+
+
+def test_a_job_that_sigkill_ends_is_explained_by_the_workflow(tmp_path):
+    project = Project.create(tmp_path / "project", TINY.with_name("bare.yaml"))
+    verb = "def pretrain(options: argparse.Namespace) -> None:\n"
+    project.edit("src/robustviews/cli/stages.py", verb, f"{verb}    os.kill(os.getpid(), 9)\n")
+    ended = project.snakemake()
+    assert ended.status == 1
+    assert "A job was ended by SIGKILL" in ended.text
+    assert "runtime.evaluation_batch" in ended.text

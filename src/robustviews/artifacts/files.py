@@ -69,14 +69,15 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def atomic_folder(path: Path, *, resumes: bool = False) -> Iterator[Path]:
+def atomic_folder(path: Path, *, resumes: str = "") -> Iterator[Path]:
     """Yield a temporary folder; move its files to the folder `path` when the block succeeds.
 
     The record comes last: it covers the other files with checksums.
 
     Args:
         path: the folder.
-        resumes: keep the temporary folder if the block does not succeed, and yield it again.
+        resumes: pattern of files. If the block does not succeed and left such a file, the temporary
+            folder is kept, and yielded again next time. Empty: it is never kept.
     """
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -85,10 +86,10 @@ def atomic_folder(path: Path, *, resumes: bool = False) -> Iterator[Path]:
             temporary.mkdir(exist_ok=True)
         else:
             temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-        keep = resumes
+        finished = False
         try:
             yield temporary
-            keep = False
+            finished = True
             path.mkdir(exist_ok=True)
             files = sorted(temporary.iterdir(), key=lambda file: file.name == RECORD)
             for file in files:
@@ -100,7 +101,7 @@ def atomic_folder(path: Path, *, resumes: bool = False) -> Iterator[Path]:
             _sync(path)
             _sync(path.parent)
         finally:
-            if not keep:
+            if finished or not resumes or not any(temporary.glob(resumes)):
                 shutil.rmtree(temporary, ignore_errors=True)
 
 

@@ -6,6 +6,7 @@ from robustviews.attacks.primitive import Judged, Norm, ascend, length, pgd
 from robustviews.attacks.projected_gradient import ATTACKS, PgdAttack
 from robustviews.attacks.protocol import Attack, Model, Precision
 from robustviews.attacks.radii import flag_name, fraction, in_pixels, to_pixels
+from robustviews.attacks.segmentation import Sea, SegmentationPgd
 from robustviews.attacks.worst_case import WorstOf
 
 __all__ = [
@@ -18,6 +19,8 @@ __all__ = [
     "Norm",
     "PgdAttack",
     "Precision",
+    "Sea",
+    "SegmentationPgd",
     "WorstOf",
     "ascend",
     "flag_name",

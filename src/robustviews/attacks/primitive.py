@@ -49,7 +49,8 @@ def pgd(
 
     Args:
         loss: maps perturbed images to a scalar or to one value per image (B,). To choose among
-            several tries or iterates, it must return `Judged`.
+            several tries or iterates, it must return `Judged`. A try calls it once per step, in
+            order, and a choice once more at the end of the try.
         images: (B, ...) in [0, 1]; any floating dtype and device. For L2 (B, C, H, W), or
             (B, n, C, H, W) whose views each have a ball of their own.
         eps: radius of the ball in pixel units: 8/255 for Linf, 0.5 for L2.

@@ -11,6 +11,7 @@ from robustviews.attacks.objectives import DISTANCES, LOSSES, SAME, Name
 from robustviews.attacks.primitive import Judged, Loss, Norm, pgd
 from robustviews.attacks.protocol import Precision, crafted_in
 from robustviews.attacks.radii import fraction, to_pixels
+from robustviews.attacks.segmentation import Sea, SegmentationPgd
 from robustviews.attacks.worst_case import WorstOf
 from robustviews.options import LazyModule, option, plan_only, remark, switch
 
@@ -166,5 +167,7 @@ ATTACKS: dict[str, type[Attack]] = {
     "pgd": PgdAttack,
     "autoattack": AutoAttack,
     "worst_case": WorstOf,
+    "segmentation_pgd": SegmentationPgd,
+    "sea": Sea,
     "detection_pgd": DetectionPgd,
 }

@@ -1,10 +1,15 @@
-"""The worst case over several attacks: an image is right only if it is right under each of them."""
+"""The worst case over several attacks: of each image, the answers of the lowest quality count.
+
+A classified image is so right only if it is right under each of them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
 
 from robustviews.attacks.primitive import Norm
 from robustviews.attacks.protocol import Precision
@@ -16,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from robustviews.attacks.protocol import Model
+    from robustviews.tasks.protocol import Array, Task
 else:
     torch = LazyModule("torch")
 
@@ -59,13 +65,29 @@ class WorstOf:
         raise ValueError("kind: worst_case combines flags; attack with each of its attacks")
 
 
-def combine(parts: Sequence[Mapping[str, Tensor]], eps: Sequence[float]) -> dict[str, Tensor]:
+def worst(answers: Sequence[Array], truth: Array, task: Task) -> Array:
+    """Return, for each image, those answers (n, ...) whose quality is lowest, the first of equals.
+
+    Args:
+        answers: about the same images, one array per attack.
+        truth: stored of their labels.
+        task: what was asked.
+    """
+    chosen = np.argmin([task.quality(one, truth) for one in answers], axis=0)
+    lowest: Array = np.stack(answers)[chosen, np.arange(len(chosen))]
+    return lowest
+
+
+def combine(
+    parts: Sequence[Mapping[str, Tensor]], eps: Sequence[float], task: Task
+) -> dict[str, Tensor]:
     """Return the flags of the worst case on the images that all attacks share.
 
     Args:
         parts: flags of each attack on one classifier, as `evaluate.evaluate` returns them; the
             images of one with fewer are among those of the others.
         eps: radii.
+        task: of the classifier.
 
     Raises:
         ValueError: the attacks did not attack the same images.
@@ -75,8 +97,9 @@ def combine(parts: Sequence[Mapping[str, Tensor]], eps: Sequence[float]) -> dict
     for part, row in zip(parts, rows, strict=True):
         if not torch.equal(part["index"][row], index):
             raise ValueError("the attacks of a worst case have other images; run them again")
-    flags = {
-        name: torch.stack([part[name][row] for part, row in zip(parts, rows, strict=True)]).amin(0)
-        for name in map(flag_name, (0.0, *eps))
-    }
-    return {"index": index, "labels": parts[0]["labels"][rows[0]], **flags}
+    labels = parts[0]["labels"][rows[0]]
+    flags = {}
+    for name in map(flag_name, (0.0, *eps)):
+        answers = [part[name][row].numpy() for part, row in zip(parts, rows, strict=True)]
+        flags[name] = torch.from_numpy(worst(answers, labels.numpy(), task))
+    return {"index": index, "labels": labels, **flags}

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def estimate(options: argparse.Namespace) -> None:
     """Estimate time, memory and disk of the jobs that are still to run."""
     from robustviews.estimating import calibrate
-    from robustviews.machine import runtime
+    from robustviews.machine import memory, runtime
 
     study = load_study(options.study)
     device = runtime.choose_device(options.device)
@@ -61,7 +61,13 @@ def estimate(options: argparse.Namespace) -> None:
         [json.dumps(_as_json(study, results, calibration, at_once), indent=1)]
         if options.json
         else _lines(
-            study, results, calibration, at_once=at_once, finished=finished, every_job=options.each
+            study,
+            results,
+            calibration,
+            at_once=at_once,
+            finished=finished,
+            every_job=options.each,
+            left=memory.available(device),
         )
     )
     for line in lines:
@@ -85,8 +91,9 @@ def _lines(
     at_once: int,
     finished: int,
     every_job: bool,
+    left: float,
 ) -> Iterator[str]:
-    """Yield the lines of the report."""
+    """Yield the lines of the report; `left` are the available bytes of memory."""
     if not estimates:
         yield f"{study.study}: all {finished} jobs are done"
         return
@@ -103,6 +110,21 @@ def _lines(
         yield ""
     yield _total(estimates, at_once)
     yield from _remarks(estimates)
+    yield from _shortages(estimates, at_once, left)
+
+
+def _shortages(estimates: list[Estimate], at_once: int, left: float) -> Iterator[str]:
+    """Yield what to change if jobs need more memory than there is."""
+    known = [(one.amount.memory, one.job) for one in estimates if one.amount is not None]
+    most, job = max(known, key=lambda pair: pair[0], default=(0.0, None))
+    together = schedule(estimates, at_once=at_once)[1]
+    if job is not None and most > left:
+        fix = {"pretrain": "lower batch_size or views.count", "data": "use another machine"}
+        todo = fix.get(job.rule, "lower runtime.evaluation_batch")
+        name = " ".join(part for part in job.key if part)
+        yield f"- {name} needs {size(most)} of memory, here are {size(left)}: {todo}"
+    elif together > left:
+        yield f"- jobs need {size(together)} of memory together, here are {size(left)}: run fewer"
 
 
 def _by_rule(estimates: list[Estimate]) -> Iterator[tuple[str, list[Estimate]]]:

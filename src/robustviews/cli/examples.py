@@ -1,11 +1,13 @@
-"""The verb `examples`: pictures of perturbed views, and of adversarial images of the main table."""
+"""The verb `examples`: pictures of perturbed views, and of adversarial images of each task."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from robustviews import artifacts
 from robustviews.cli.loading import fitting, load_split, load_weights
@@ -13,6 +15,7 @@ from robustviews.cli.working import set_up
 from robustviews.machine import gpus
 from robustviews.study import folders, load_study, plan
 from robustviews.study.jobs import attack_of, completed_arguments, jobs
+from robustviews.tasks.classification import CLASSIFICATION
 
 if TYPE_CHECKING:
     import torch
@@ -21,12 +24,13 @@ if TYPE_CHECKING:
 
     from robustviews.encoder import Encoder
     from robustviews.methods import Batch, Loss, Method
-    from robustviews.reporting.figures import Attacked
+    from robustviews.reporting.figures import Attacked, Shown
     from robustviews.study import Study
     from robustviews.study.plan import Cell
 
 IMAGES = 4  # in the picture of views
 ATTACKED = 2  # images of each row in the picture of adversarial images
+SCORE = 0.3  # least score of a drawn box
 STEPS = 10
 EPS = 8.0  # in 1/255, for encoders that were trained without an adversary
 
@@ -42,12 +46,17 @@ def _draw(study: Study, device: torch.device) -> None:
     from robustviews.reporting import figures
 
     drawings = [_views(study, device)] if plan.example_run(study) else []
-    cells = plan.example_attacks(study)
-    if cells:
-        attacked = {cell.label: list(_attacked(study, cell, device)) for cell in cells}
+    for task, cells in plan.examples(study).items():
         shown = cells[0].measure
         title = f"{shown.label}: {study.attacks[shown.metric].describe()}"
-        drawings.append(figures.adversarial_images(attacked, title=title))
+        attacked = {cell.label: _attacked(study, cell, device) for cell in cells}
+        if task == CLASSIFICATION.name:
+            images = {name: list(_classified(one)) for name, one in attacked.items()}
+            drawings.append(figures.adversarial_images(images, title=title))
+        else:
+            names = next(iter(attacked.values())).names
+            answers = {name: list(_answered(one, task)) for name, one in attacked.items()}
+            drawings.append(figures.dense_images(answers, names, title=title))
     files = iter(jobs(study)["examples", ""].writes)
     for drawing in drawings:
         artifacts.write_bytes(next(files), figures.to_svg(drawing))
@@ -108,14 +117,22 @@ def _views(study: Study, device: torch.device) -> Drawing:
     )
 
 
-def _attacked(study: Study, cell: Cell, device: torch.device) -> Iterator[Attacked]:
-    """Attack the first images of a cell's attack again, on its first seed; yield one per image."""
+class _Pairs(NamedTuple):
+    """Clean and adversarial inputs of a network, and its outputs for both."""
+
+    labels: Tensor
+    inputs: tuple[Tensor, Tensor]
+    outputs: tuple[Tensor, Tensor]
+    names: Sequence[str]  # of the classes
+
+
+def _attacked(study: Study, cell: Cell, device: torch.device) -> _Pairs:
+    """Attack the first images of a cell's attack again, on its first seed."""
     import torch
 
     from robustviews import evaluate
     from robustviews.encoder import restore_encoder
     from robustviews.machine import runtime
-    from robustviews.reporting.figures import Attacked
 
     job = jobs(study)["attack", attack_of(cell)]
     options, split = completed_arguments(job), load_split(job)
@@ -139,17 +156,46 @@ def _attacked(study: Study, cell: Cell, device: torch.device) -> Iterator[Attack
             labels,
             radius=cell.eps or 0.0,
             seed=runtime.counter_key(options["seed"], "attack", 0) & 0x7FFFFFFF,
+            task=probe.task,
             title=job.name,
         )
-        stacks = [(inputs, classifier(inputs).softmax(dim=1)) for inputs in (clean, found)]
-    for number, label in enumerate(labels.tolist()):
-        pictures = [inputs[number].reshape(-1, *inputs.shape[-3:])[0] for inputs, _ in stacks]
-        guesses = [shares[number].max(dim=0) for _, shares in stacks]
+        outputs = classifier(clean), classifier(found)
+    return _Pairs(labels, (clean, found), outputs, split.names)
+
+
+def _classified(pairs: _Pairs) -> Iterator[Attacked]:
+    """Yield the predicted class of each image, clean and attacked."""
+    from robustviews.reporting.figures import Attacked
+
+    shares = [outputs.softmax(dim=1) for outputs in pairs.outputs]
+    for number, label in enumerate(pairs.labels.tolist()):
+        views = [inputs[number].reshape(-1, *inputs.shape[-3:])[0] for inputs in pairs.inputs]
+        guesses = [one[number].max(dim=0) for one in shares]
         yield Attacked(
             label,
-            tuple(picture.cpu().numpy() for picture in pictures),
+            tuple(view.cpu().numpy() for view in views),
             tuple((int(guess.indices), float(guess.values)) for guess in guesses),
         )
+
+
+def _answered(pairs: _Pairs, task: str) -> Iterator[Shown]:
+    """Yield masks or boxes of each image: its labels, and the answers, clean and attacked."""
+    from robustviews.reporting.figures import Shown
+    from robustviews.tasks.table import TASKS
+
+    size = (pairs.inputs[0].shape[-2], pairs.inputs[0].shape[-1])
+
+    def answers(outputs: Tensor, number: int) -> np.ndarray[Any, Any]:
+        if outputs.dim() == 4:
+            return outputs[number].argmax(dim=0).cpu().numpy()
+        found = TASKS[task].answers(outputs, pairs.labels, size)[number].cpu().numpy()
+        return found[(found[:, 5] >= 0) & (found[:, 4] >= SCORE)]
+
+    for number, labels in enumerate(pairs.labels.cpu().numpy()):
+        clean, attacked = (inputs[number].cpu().numpy() for inputs in pairs.inputs)
+        first, second = (answers(outputs, number) for outputs in pairs.outputs)
+        objects = labels if labels.dtype == np.uint8 else labels[labels[:, 4] >= 0]
+        yield Shown((clean, attacked), objects, (first, second))
 
 
 def _adversary(encoder: Encoder, method: Method, batch: Batch) -> tuple[str, Loss]:

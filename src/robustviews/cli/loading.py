@@ -15,16 +15,17 @@ from robustviews.study.jobs import Job, without_unused
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from robustviews.datasets import Images
+    from robustviews.datasets import Rows
 
 
 class Split(NamedTuple):
     """One split of a prepared data set, with memory-mapped images."""
 
-    images: Images
+    images: Rows
     labels: Tensor
     classes: int
     size: int
+    names: tuple[str, ...] = ()  # of the classes
 
 
 def load_split(job: Job) -> Split:
@@ -40,7 +41,8 @@ def load_split(job: Job) -> Split:
     (arrays,) = (path for path in job.reads if path.name.endswith("_images.npy"))
     summary = artifacts.read_json(arrays.parent / folders.SUMMARY)
     images, labels = open_split(arrays.parent, arrays.name.removesuffix("_images.npy"))
-    return Split(images, torch.tensor(labels), summary["classes"], summary["size"])
+    names = summary.get("class_names") or map(str, range(summary["classes"]))
+    return Split(images, torch.tensor(labels), summary["classes"], summary["size"], tuple(names))
 
 
 def load_weights(job: Job, file: str) -> dict[str, Tensor] | None:

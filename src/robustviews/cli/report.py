@@ -77,6 +77,7 @@ def report(options: argparse.Namespace) -> None:
         return path.read_bytes() if path.exists() else None
 
     pictures = {name: picture(f"figures/{name}") for name in study.figures}
+    pictured = {task: picture(folders.pictures(task)) for task in plan.examples(study)}
     # While the workflow runs, its last outputs do not exist yet.
     result = audit(study, settled=False)
     rows = results.frame(study, partial=options.partial)
@@ -88,12 +89,23 @@ def report(options: argparse.Namespace) -> None:
         records=results.records(study),
         audited=result,
         claims=claims.evaluate(study, rows),
+        gaps=_gaps(study, rows),
         curves=picture("training/curves"),
-        adversarial=picture("examples/adversarial"),
+        adversarial={name: data for name, data in pictured.items() if data is not None},
         examples=picture("examples/views"),
     )
     artifacts.write_text(folder / page.NAME, sealed(page.render(study, result)))
     artifacts.write_text(folder / "report.html", sealed(rendered))
+
+
+def _gaps(study: Study, rows: list[results.Result]) -> bytes | None:
+    """Draw the advantages of the rows that claims compare; None if there are none."""
+    from robustviews.reporting import figures, robustness
+
+    found = robustness.advantages(study, rows)
+    if not any(part.ours is not None for parts in found.values() for part in parts.values()):
+        return None
+    return figures.to_svg(figures.gaps(found, title="Advantages under attack"))
 
 
 def summary(options: argparse.Namespace) -> int:

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from robustviews import artifacts, stages
 from robustviews.artifacts.resume import Resume
 from robustviews.attacks import WorstOf, flag_name
@@ -30,7 +32,11 @@ from robustviews.study.jobs import Job, completed_arguments
 from robustviews.workflow import locks
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
+
+    from robustviews.tasks.protocol import Task
 
 
 def data(options: argparse.Namespace) -> None:
@@ -39,27 +45,42 @@ def data(options: argparse.Namespace) -> None:
     known(options.dataset, study.datasets, "data set")
     folder = folders.data_folder(study, options.dataset)
     job = Job("data", folder.name, {}, (), specs.data_spec(study, options.dataset))
-    sharded = getattr(study.datasets[options.dataset], "shard_images", None) is not None
-    array = artifacts.array_again if sharded else artifacts.new_array
-    with (
-        locks.acquire(folder, f"data {folder.name}"),
-        artifacts.atomic_folder(folder, resumes=sharded) as into,
-    ):
-        summary = stages.prepare(
-            study.datasets[options.dataset],
-            lambda name, shape, dtype: array(into / f"{name}.npy", shape, dtype),
-        )
-        _check_enough(study, options.dataset, summary)
-        # Jobs read this file, since the record's time and commit must not make them stale.
-        artifacts.write_json(into / folders.SUMMARY, summary)
-        equal = equal_images(into)
-        _report_equal(options.dataset, equal, summary)
-        shards.discard_journals(into)
-        Work(study, job, folder, started, commit).write_record(
-            into,
-            environment={"python": sys.version.split()[0]},
-            result={**summary, "equal_images": equal},
-        )
+    with locks.acquire(folder, f"data {folder.name}"):
+        with artifacts.atomic_folder(folder, resumes=shards.JOURNALS) as into:
+            summary = _prepare(study, options.dataset, into)
+            equal = equal_images(into)
+            _report_equal(options.dataset, equal, summary)
+            shards.discard_journals(into)
+            Work(study, job, folder, started, commit).write_record(
+                into,
+                environment={"python": sys.version.split()[0]},
+                result={**summary, "equal_images": equal},
+            )
+            arrays = {path.name for path in into.glob("*.npy")}
+        for path in folder.glob("*.npy"):
+            if path.name not in arrays:  # of an earlier preparation, with more images
+                path.unlink()
+
+
+def _prepare(study: Study, dataset: str, into: Path) -> dict[str, Any]:
+    """Write the arrays of a data set and their summary, which is returned."""
+    created = set[Path]()
+
+    def create(name: str, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
+        path = into / f"{name}.npy"
+        created.add(path)
+        return artifacts.array_again(path, shape, dtype)
+
+    summary = stages.prepare(study.datasets[dataset], create)
+    _check_enough(study, dataset, summary)
+    for path in {*into.glob("*.npy")} - created:  # of an interrupted start with more images
+        path.unlink()
+    further = sorted({path.name for path in created}.difference(folders.OUTPUTS["data"]))
+    if further:
+        summary[folders.FURTHER] = {name: artifacts.sha256(into / name) for name in further}
+    # Jobs read this file, since the record's time and commit must not make them stale.
+    artifacts.write_json(into / folders.SUMMARY, summary)
+    return summary
 
 
 def _check_enough(study: Study, dataset: str, summary: dict[str, Any]) -> None:
@@ -248,7 +269,7 @@ def attack(options: argparse.Namespace) -> None:
                 environment=environment,
                 seconds=state.seconds(),
                 resumed=state.resumed,
-                result=_accuracies(flags, arguments["attack"].eps),
+                result=_accuracies(flags, arguments["attack"].eps, arguments["probe"].task),
             )
         state.discard()
 
@@ -258,7 +279,7 @@ def _flags(
 ) -> dict[str, torch.Tensor]:
     """Attack a classifier, or combine the flags of finished attacks."""
     if isinstance(arguments["attack"], WorstOf):
-        return combine(load_flags(job), arguments["attack"].eps)
+        return combine(load_flags(job), arguments["attack"].eps, arguments["probe"].task)
     split = load_split(job)
     encoder = load_weights(job, folders.ENCODER)
     assert encoder is not None
@@ -313,8 +334,15 @@ def sanity(options: argparse.Namespace) -> None:
         state.discard()
 
 
-def _accuracies(flags: dict[str, torch.Tensor], radii: Iterable[float]) -> dict[str, Any]:
-    """Return the number of attacked images, clean accuracy, and robust accuracy by radius."""
-    accuracy = {name: value.float().mean().item() for name, value in flags.items()}
-    by_radius = {f"{eps:g}": accuracy[flag_name(eps)] for eps in radii}
-    return {"n": len(flags["index"]), "clean": accuracy[flag_name(0.0)], "eps": by_radius}
+def _accuracies(
+    flags: dict[str, torch.Tensor], radii: Iterable[float], task: Task
+) -> dict[str, Any]:
+    """Return the number of attacked images, and the task's metric, clean and by radius."""
+    truth = flags["labels"].numpy()
+
+    def score(eps: float) -> float:
+        once = np.ones((1, len(truth)))
+        return float(task.score(flags[flag_name(eps)].numpy(), truth, once)[0])
+
+    by_radius = {f"{eps:g}": score(eps) for eps in radii}
+    return {"n": len(flags["index"]), "clean": score(0.0), "eps": by_radius}

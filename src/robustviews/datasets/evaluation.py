@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from robustviews.datasets import framing, pictures
+from robustviews.datasets import framing, pictures, shards
 from robustviews.datasets.protocol import Accuracy
 from robustviews.datasets.splits import Create, DataError, Labels, choose, fill
 from robustviews.options import option, plan_only, reporting
@@ -80,12 +80,17 @@ class EvaluationFolder:
                 raise DataError(f"{root}: {expected}, found {len(names)}; {fix}")
             files, labels = pictures.find_images(root, names)
         chosen = choose(labels, self.test_images, f"{root}: test_images")
-        source, kept = hashlib.sha256(), [files[number] for number in chosen]
-        frame = partial(framing.resize_then_centre, resize=self.resize)
-        images = pictures.decoded(kept, root, self.size, source, frame=frame)
-        test = fill(create, "test", images, labels[chosen], size=self.size)
+        test, source = shards.fill(
+            create,
+            "test",
+            [files[number] for number in chosen],
+            labels[chosen],
+            folder=root,
+            size=self.size,
+            frame=partial(framing.resize_then_centre, resize=self.resize),
+        )
         train = fill(create, "train", [], labels[:0], size=self.size)
-        hashes["test"] = f"sha256:{source.hexdigest()}"
+        hashes["test"] = f"sha256:{source}"
         counts = {"train": train, "test": test, "classes": self.num_classes, "size": self.size}
         return {**counts, "source_hashes": hashes}
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from robustviews.tasks.protocol import VOID
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -29,6 +31,32 @@ def resize_then_centre(image: Image, size: int, *, resize: int) -> Image:
 def squeeze(image: Image, size: int) -> Image:
     """Scale both sides to `size`: nothing is cut off, and the proportions change."""
     return _scaled(image, size, size)
+
+
+def pad(image: Image, size: int) -> Image:
+    """Scale the longer side to `size`, then pad at right and bottom with black."""
+    return _padded(_scaled(image, *fitted(image.size, size)), size, 0)
+
+
+def pad_mask(mask: Image, size: int) -> Image:
+    """Scale and pad a mask (mode L) as `pad` its image: pixels are the nearest, padding is void."""
+    from PIL.Image import Resampling
+
+    return _padded(mask.resize(fitted(mask.size, size), Resampling.NEAREST), size, VOID)
+
+
+def fitted(sides: tuple[int, int], size: int) -> tuple[int, int]:
+    """Return width and height after the longer one is scaled to `size`."""
+    width, height = (max(1, round(side * size / max(sides))) for side in sides)
+    return width, height
+
+
+def _padded(image: Image, size: int, fill: int) -> Image:
+    from PIL.Image import new
+
+    square = new(image.mode, (size, size), (fill,) * len(image.getbands()))
+    square.paste(image)
+    return square
 
 
 def _scaled(image: Image, width: int, height: int) -> Image:

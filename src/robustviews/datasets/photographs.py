@@ -7,17 +7,16 @@ training split, from which probes hold out their own images. Custom decides how 
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from robustviews.datasets import pictures
+from robustviews.datasets import shards
 from robustviews.datasets.protocol import Accuracy
 from robustviews.datasets.sources import ENVIRONMENT, source_folder
-from robustviews.datasets.splits import Create, DataError, choose, fill
+from robustviews.datasets.splits import Create, DataError, choose
 from robustviews.options import option, plan_only, reporting
 
 
@@ -62,11 +61,11 @@ class Photographs:
             labels = np.concatenate([np.array(one._labels, dtype=np.int64) for one in sources])
             folder = Path(sources[0].root) / self.files[0]
             chosen = choose(labels, requested[split], f"{folder}: {split}_images")
-            content = hashlib.sha256()
             kept = [files[number] for number in chosen]
-            images = pictures.decoded(kept, folder, self.size, content)
-            counts[split] = fill(create, split, images, labels[chosen], size=self.size)
-            hashes[split] = f"sha256:{content.hexdigest()}"
+            counts[split], sha256 = shards.fill(
+                create, split, kept, labels[chosen], folder=folder, size=self.size
+            )
+            hashes[split] = f"sha256:{sha256}"
             if hasattr(sources[0], "classes"):
                 summary["class_names"] = list(sources[0].classes)
         return {**summary, **counts, "source_hashes": hashes}

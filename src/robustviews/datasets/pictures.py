@@ -12,7 +12,7 @@ import os
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from robustviews.datasets.splits import DataError, Images, Labels
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+T = TypeVar("T")
 Frame = Callable[["Image", int], "Image"]  # makes a square of a size from a picture
 
 # What tools for files leave beside the data, in lower case; hidden files are left out as well.
@@ -42,7 +43,7 @@ def class_names(class_list: str, train: Path, test: Path) -> Sequence[str]:
             other class folders.
     """
     if class_list:
-        names = _read_list(Path(class_list).expanduser())
+        names = read_list(Path(class_list).expanduser(), "no such class list; correct `class_list`")
         check_names(names, class_list)
         return names
     names = _class_folders(train)
@@ -109,7 +110,7 @@ def decoded(
     problems = []
     for path in files:
         try:
-            pixels = frame(_read(path, source), size)
+            pixels = frame(read(path, source), size)
             image = np.asarray(pixels).transpose(2, 0, 1)
         except DataError as error:
             problems.append(str(error))
@@ -121,20 +122,13 @@ def decoded(
         raise DataError(f"{folder}: replace or remove, found {len(problems)}:\n{listed}{more}")
 
 
-def _read(path: Path, source: Any) -> Image:  # noqa: ANN401
-    from PIL import Image, UnidentifiedImageError
+def read(path: Path, source: Any) -> Image:  # noqa: ANN401
+    """Return an image file as RGB, and add its name and content to a hash.
 
-    try:
-        content = path.read_bytes()
-        source.update(f"{path.parent.name}/{path.name}:{len(content)}:".encode() + content)
-        with Image.open(io.BytesIO(content), formats=_FORMATS) as file:
-            mode, image = file.mode, file.convert("RGB")
-            alpha = file.convert("RGBA").getchannel("A") if file.has_transparency_data else None
-    except UnidentifiedImageError:  # its message names the object in memory
-        reason = f"none of {', '.join(_FORMATS)}"
-        raise DataError(f"{path}: damaged, or no image ({reason})") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: damaged, or no image ({error})") from None
+    Raises:
+        DataError: it is damaged, no image, has more than 8 bits per value, or is transparent.
+    """
+    mode, image, alpha = load(path, source, _opaque)
     if mode.startswith(_DEEP):
         raise DataError(f"{path}: more than 8 bits per value (mode {mode}); convert it to 8")
     if alpha is not None and min(alpha.tobytes()) < 255:
@@ -143,15 +137,63 @@ def _read(path: Path, source: Any) -> Image:  # noqa: ANN401
     return image
 
 
-def _read_list(path: Path) -> list[str]:
+def load(
+    path: Path,
+    source: Any,  # noqa: ANN401
+    decode: Callable[[Image], T],
+    formats: tuple[str, ...] = _FORMATS,
+) -> T:
+    """Return what a function makes of an opened image file, and hash its name and content."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        content = path.read_bytes()
+        source.update(f"{path.parent.name}/{path.name}:{len(content)}:".encode() + content)
+        with Image.open(io.BytesIO(content), formats=formats) as file:
+            return decode(file)
+    except UnidentifiedImageError:  # its message names the object in memory
+        reason = f"none of {', '.join(formats)}"
+        raise DataError(f"{path}: damaged, or no image ({reason})") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path}: damaged, or no image ({error})") from None
+
+
+def _opaque(file: Image) -> tuple[str, Image, Image | None]:
+    """Return the mode of a file, its RGB image, and its alpha channel if it has transparency."""
+    mode, image = file.mode, file.convert("RGB")
+    alpha = file.convert("RGBA").getchannel("A") if file.has_transparency_data else None
+    return mode, image, alpha
+
+
+def read_list(path: Path, missing: str) -> list[str]:
+    """Return the lines of a text file, without comments and blank lines.
+
+    Args:
+        path: the file.
+        missing: what a message says if there is no such file.
+    """
     if not path.is_file():
-        raise DataError(f"{path}: no such class list; correct `class_list`")
+        raise DataError(f"{path}: {missing}")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
     lines = [line.strip() for line in text.splitlines()]
     return [line for line in lines if line and not line.startswith("#")]
+
+
+def by_stem(folder: Path) -> dict[str, Path]:
+    """Return the files in a folder by their names without endings, sorted."""
+    files, problems = dict[str, Path](), dict[str, list[str]]()
+    for path in _entries(folder):
+        _check(path, problems)
+        if path.stem in files:
+            text = "names that differ in their endings only; remove one of both"
+            problems.setdefault(text, []).append(path.name)
+        if path.is_file():
+            files[path.stem] = path
+    _refuse(folder, problems)
+    return files
 
 
 def _class_folders(folder: Path) -> list[str]:

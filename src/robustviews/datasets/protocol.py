@@ -10,7 +10,12 @@ Accuracy = Literal["top1", "mean_per_class"]
 
 
 class Dataset(Protocol):
-    """What a data set must offer; a row in `DATASETS` makes it a name for study files."""
+    """What a data set must offer; a row in `DATASETS` makes it a name for study files.
+
+    Its labels are of the form that `splits.open_split` describes. A class for segmentation or
+    detection has `task: ClassVar[str]`, "segmentation" or "detection"; another is for
+    classification.
+    """
 
     @property
     def size(self) -> int:
@@ -44,5 +49,5 @@ class Dataset(Protocol):
 
         Returns:
             `train` and `test` (numbers of images), `classes`, `size`, and `source_hashes` by name;
-            `class_names` if the files have them.
+            `class_names` if the files have them; for detection `dropped_boxes`, numbers by reason.
         """

@@ -1,9 +1,9 @@
-"""Decode many image files in shards: by several processes, and resumed after an interruption.
+"""Decode many image files by several processes, into several files, resumed after an interruption.
 
-A shard is a range of rows of the array of a split, which is mapped from its file, so that no
-process holds more than a shard. A journal beside the array has a line with the hash of each shard
-that is on the disk. Whoever prepares the array again keeps the shards that still have this hash and
-whose image files did not change. The number of processes changes no byte.
+Each shard, a file of images in their order, is decoded by one process, which holds a few images at
+a time. A journal beside the files has a line with the hash of each shard that is on the disk.
+Whoever prepares the data set again keeps the shards that still have this hash and whose image files
+did not change. The number of processes changes no byte.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ from typing import Any
 
 import numpy as np
 
-from robustviews.datasets import pictures, splits
-from robustviews.datasets.splits import Create, DataError, Images, Labels
+from robustviews.datasets import framing, pictures, splits
+from robustviews.datasets.splits import Create, DataError, Images, Labels, Rows
+from robustviews.machine.mapping import drop_pages
 
 log = logging.getLogger(__name__)
 
-_JOURNAL = ".{}.journal"
+JOURNALS = ".*_images.journal"
 _LISTED = 3  # shards with damaged files that a message lists
 
 
@@ -36,21 +37,18 @@ class Work:
     """A shard to decode.
 
     Attributes:
-        first: its first row.
+        number: which of the files of its split it is.
+        rows: array to fill, or the file of the array.
         files: image files of its rows.
         folder: folder that a message names.
         frame: makes a square from a picture.
     """
 
-    first: int
+    number: int
+    rows: Images | Path
     files: tuple[Path, ...]
     folder: Path
     frame: pictures.Frame
-
-    @property
-    def rows(self) -> slice:
-        """Rows of the array."""
-        return slice(self.first, self.first + len(self.files))
 
     def state(self) -> str:
         """Return a hash of the names, lengths and times of the files."""
@@ -67,13 +65,13 @@ class Done:
     """A decoded shard, a line of the journal.
 
     Attributes:
-        first: its first row.
+        number: as in `Work`.
         state: of the files, as in `Work`, before they were read.
-        sha256: hash of the rows.
+        sha256: hash of the file of the array; empty for an array in memory.
         source: hash of the names and contents of the files.
     """
 
-    first: int
+    number: int
     state: str
     sha256: str
     source: str
@@ -87,21 +85,22 @@ def fill(
     *,
     folder: Path,
     size: int,
-    frame: pictures.Frame,
-    shard: int | None,
+    frame: pictures.Frame = framing.centre,
+    shard: int | None = None,
     processes: int | None = None,
 ) -> tuple[int, str]:
     """Write the images of some files and their labels.
 
     Args:
-        create: creates the arrays; several processes decode if that of images is a mapped file.
+        create: creates the arrays; several processes decode if they are mapped files.
         split: `train` or `test`.
         files: image files.
         labels: (N,) int64.
         folder: folder that a message names.
         size: height and width, in pixels.
         frame: makes a square from a picture.
-        shard: images in a shard; None for one process without shards.
+        shard: images in a file. None: as many as `splits.FILE_BYTES` holds; one process decodes a
+            split that needs no second file.
         processes: that decode; None for one per core that this process may use.
 
     Returns:
@@ -111,33 +110,70 @@ def fill(
     Raises:
         DataError: at the end, with the files that are damaged or no images.
     """
-    if shard is None:
+    in_file = shard or splits.images_in_file(size)
+    if shard is None and len(files) <= in_file:
         source = hashlib.sha256()
         decoded = pictures.decoded(files, folder, size, source, frame=frame)
         return splits.fill(create, split, decoded, labels, size=size), source.hexdigest()
-    array = create(f"{split}_images", (len(files), 3, size, size), np.uint8)
+    works, found, images = list[Work](), dict[int, Done | str](), 0
+    for number, first in enumerate(range(0, len(files), in_file)):
+        chosen = tuple(files[first : first + in_file])
+        name = splits.images_name(split, number)
+        array = create(name, (len(chosen), 3, size, size), np.uint8)
+        mapped = getattr(array, "filename", None)
+        works.append(Work(number, Path(mapped) if mapped else array, chosen, folder, frame))
     create(f"{split}_labels", labels.shape, np.int64)[:] = labels
-    starts = range(0, len(files), shard)
-    works = [Work(one, tuple(files[one : one + shard]), folder, frame) for one in starts]
-    sources, problems, images = dict[int, str](), dict[int, str](), 0
-    for work, done in _decoded(array, works, processes or _cores()):
+    for work, done in _decoded(works, processes or _cores()):
+        found[work.number] = done
         images += len(work.files)
         log.info("split=%s images=%d/%d", split, images, len(files))
-        if isinstance(done, Done):
-            sources[work.first] = done.source
-        else:
-            problems[work.first] = done
+    return len(files), _source([found[work.number] for work in works])
+
+
+def _source(found: Sequence[Done | str]) -> str:
+    """Return a hash of the hashes of the files of shards.
+
+    Raises:
+        DataError: a shard has damaged files.
+    """
+    problems = [done for done in found if isinstance(done, str)]
     if problems:
-        listed = [problems[first] for first in sorted(problems)]
-        more = f"\nand in {len(listed) - _LISTED} more shards" if listed[_LISTED:] else ""
-        raise DataError("\n".join(listed[:_LISTED]) + more)
-    joined = "".join(sources[start] for start in starts)
-    return len(files), hashlib.sha256(bytes.fromhex(joined)).hexdigest()
+        more = f"\nand in {len(problems) - _LISTED} more shards" if problems[_LISTED:] else ""
+        raise DataError("\n".join(problems[:_LISTED]) + more)
+    sources = (done.source for done in found if isinstance(done, Done))
+    return hashlib.sha256(bytes.fromhex("".join(sources))).hexdigest()
+
+
+def copy(create: Create, split: str, images: Rows, chosen: Labels, *, labels: Labels) -> int:
+    """Write some images of a prepared data set, and new labels, into the files that they need.
+
+    Args:
+        create: creates the arrays.
+        split: `train` or `test`.
+        images: (N, 3, size, size).
+        chosen: (n,) positions of the images to write.
+        labels: (n,) int64.
+
+    Returns:
+        The number of written images.
+    """
+    in_file = splits.images_in_file(images.shape[-1])
+    for number, first in enumerate(range(0, len(chosen), in_file)):
+        positions = chosen[first : first + in_file]
+        name, shape = splits.images_name(split, number), (len(positions), *images.shape[1:])
+        array = create(name, shape, np.uint8)
+        for row, position in enumerate(positions):
+            array[row] = images[position]
+            if row % splits.PAGED == 0:
+                drop_pages(array)
+                drop_pages(images)
+    create(f"{split}_labels", labels.shape, np.int64)[:] = labels
+    return len(labels)
 
 
 def discard_journals(folder: Path) -> None:
     """Remove the journals of a folder, whose arrays are finished."""
-    for path in folder.glob(_JOURNAL.format("*")):
+    for path in folder.glob(JOURNALS):
         path.unlink()
 
 
@@ -146,25 +182,22 @@ def _cores() -> int:
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
-def _decoded(
-    array: Images, works: Sequence[Work], processes: int
-) -> Iterator[tuple[Work, Done | str]]:
+def _decoded(works: Sequence[Work], processes: int) -> Iterator[tuple[Work, Done | str]]:
     """Yield each shard, in any order, with its hashes, or with what is wrong with its files."""
-    name = getattr(array, "filename", None)
-    if name is None:  # in memory
-        yield from ((work, _decode(array[work.rows], work)) for work in works)
+    path = works[0].rows
+    if not isinstance(path, Path):  # in memory
+        yield from ((work, _decode(work)) for work in works)
         return
-    path = Path(name)
-    journal = path.with_name(_JOURNAL.format(path.stem))
-    kept = dict(_kept(path, works, journal))
-    yield from kept.items()
-    waiting = [work for work in works if work not in kept]
+    journal = path.with_name(f".{path.stem}.journal")
+    kept = {work.number: done for work, done in _kept(works, journal)}
+    yield from ((works[number], done) for number, done in kept.items())
+    waiting = [work for work in works if work.number not in kept]
     context = multiprocessing.get_context("spawn")  # a fork would copy the locks of threads
     with (
         journal.open("a", encoding="utf-8") as lines,
         ProcessPoolExecutor(processes, context, _end_with_parent) as pool,
     ):
-        futures = {pool.submit(_decode, path, work): work for work in waiting}
+        futures = {pool.submit(_decode, work): work for work in waiting}
         try:
             for future in as_completed(futures):
                 done = future.result()
@@ -177,12 +210,13 @@ def _decoded(
             pool.shutdown(cancel_futures=True)
 
 
-def _kept(path: Path, works: Sequence[Work], journal: Path) -> Iterator[tuple[Work, Done]]:
+def _kept(works: Sequence[Work], journal: Path) -> Iterator[tuple[Work, Done]]:
     """Yield the shards that are on the disk as the journal says."""
-    noted = {done.first: done for done in _noted(journal)}
+    noted = {done.number: done for done in _noted(journal)}
     for work in works:
-        done = noted.get(work.first)
-        if done and done.state == work.state() and done.sha256 == _hash(_rows(path, work)):
+        done, path = noted.get(work.number), work.rows
+        assert isinstance(path, Path)
+        if done and done.state == work.state() and done.sha256 == _hash(path):
             yield work, done
 
 
@@ -197,31 +231,28 @@ def _noted(journal: Path) -> Iterator[Done]:
             continue
 
 
-def _rows(path: Path, work: Work) -> Images:
-    """Return the rows of a shard, mapped from their part of the file of an array."""
-    whole: Any = np.load(path, mmap_mode="r")
-    shape = (len(work.files), *whole.shape[1:])
-    offset = whole.offset + work.first * whole[0].nbytes
-    return np.memmap(path, dtype=np.uint8, mode="r+", offset=offset, shape=shape)
-
-
-def _decode(rows: Images | Path, work: Work) -> Done | str:
-    """Decode a shard into its rows, or those in a file, and wait until they are on the disk."""
-    rows = _rows(rows, work) if isinstance(rows, Path) else rows
+def _decode(work: Work) -> Done | str:
+    """Decode a shard into its array, and wait until it is on the disk."""
+    path = work.rows if isinstance(work.rows, Path) else None
+    rows: Any = work.rows if path is None else np.load(path, mmap_mode="r+")
     state, source = work.state(), hashlib.sha256()
     images = pictures.decoded(work.files, work.folder, rows.shape[-1], source, frame=work.frame)
     try:
         for number, image in enumerate(images):
             rows[number] = image
+            if number % splits.PAGED == 0:
+                drop_pages(rows)
     except DataError as error:
         return str(error)
-    if isinstance(rows, np.memmap):
-        rows.flush()
-    return Done(work.first, state, _hash(rows), source.hexdigest())
+    if path is None:
+        return Done(work.number, state, "", source.hexdigest())
+    rows.flush()
+    return Done(work.number, state, _hash(path), source.hexdigest())
 
 
-def _hash(rows: Images) -> str:
-    return hashlib.sha256(np.ascontiguousarray(rows).data).hexdigest()
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _end_with_parent() -> None:

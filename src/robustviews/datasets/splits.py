@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from robustviews.machine.mapping import Shards, drop_pages
+
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
+Rows = Images | Shards
+
+# Bytes of the images in a file, 7,133 of 224 pixels: ImageNet takes 180 files for training, and a
+# process decodes a file in minutes.
+FILE_BYTES = 2**30
+PAGED = 64  # images whose pages of a mapped file may be in memory
 
 
 class Create(Protocol):
@@ -25,26 +33,69 @@ class DataError(ValueError):
     """Data is missing, damaged, or not as requested; the message names it and the fix."""
 
 
-def open_split(folder: Path, split: str) -> tuple[Images, Labels]:
+def images_in_file(size: int) -> int:
+    """Return how many images of a size, in pixels, a file of a prepared data set may hold."""
+    return max(1, FILE_BYTES // (3 * size**2))
+
+
+def images_name(split: str, number: int) -> str:
+    """Return the name, without `.npy`, of a file of images; most splits have only number 0."""
+    return f"{split}_images-{number:05}" if number else f"{split}_images"
+
+
+def open_split(folder: Path, split: str) -> tuple[Rows, NDArray[Any]]:
     """Open a split, `train` or `test`, of a prepared data set.
 
     Returns:
-        Images (N, 3, S, S) uint8 and labels (N,) int64, mapped from their files, read-only.
+        Images (N, 3, S, S) uint8 and labels, mapped from their files, read-only. Labels are (N,)
+        int64 classes of images; (N, S, S) uint8 classes of pixels, or VOID; or (N, M, 5) float32
+        objects: x1, y1, x2, y2 in pixels and the class, -1 in rows without an object.
 
     Raises:
         DataError: a file is missing, damaged, or of another shape.
     """
-    images = _open_array(folder / f"{split}_images.npy")
-    labels = _open_array(folder / f"{split}_labels.npy")
-    fix = f"delete {folder} and prepare the data set again"
+    path, of_labels = folder / f"{images_name(split, 0)}.npy", folder / f"{split}_labels.npy"
+    images, labels = _open_images(path), _open_array(of_labels)
+    count, side = len(images), images.shape[-1]
+    if 0 < count < labels.size:
+        count = max(count, len(labels))  # the other images are in further files
+    objects = labels.shape[1] if labels.ndim == 3 else 0
+    forms = {
+        np.dtype(np.int64): (count,),
+        np.dtype(np.uint8): (count, side, side),
+        np.dtype(np.float32): (count, objects, 5),
+    }
+    if labels.shape != forms.get(labels.dtype):
+        expected = f"({count},) int64, ({count}, {side}, {side}) uint8 or ({count}, M, 5) float32"
+        mismatch = f"expected {expected}, found {labels.shape} {labels.dtype}"
+        raise DataError(f"{of_labels}: {mismatch}; {_again(folder)}")
+    if count == len(images):
+        return images, labels
+    files = [path, *_further(folder, split, images, count)]
+    return Shards(files, (count, *images.shape[1:]), len(images)), labels
+
+
+def _further(folder: Path, split: str, images: Images, count: int) -> Iterator[Path]:
+    """Yield the files of the images that do not fit in their first file."""
+    for number, first in enumerate(range(len(images), count, len(images)), start=1):
+        path = folder / f"{images_name(split, number)}.npy"
+        if not path.is_file():
+            text = f"no such file, though {split}_labels.npy has {count} labels"
+            raise DataError(f"{path}: {text}; restore it, or {_again(folder)}")
+        found = _open_images(path).shape
+        expected = (min(len(images), count - first), *images.shape[1:])
+        if found != expected:
+            raise DataError(f"{path}: expected {expected}, found {found}; {_again(folder)}")
+        yield path
+
+
+def _open_images(path: Path) -> Images:
+    images = _open_array(path)
     square = images.ndim == 4 and images.shape[1] == 3 and images.shape[2] == images.shape[3]
     if not square or images.dtype != np.uint8:
         mismatch = f"expected (N, 3, S, S) uint8, found {images.shape} {images.dtype}"
-        raise DataError(f"{folder / split}_images.npy: {mismatch}; {fix}")
-    if labels.shape != images.shape[:1] or labels.dtype != np.int64:
-        mismatch = f"expected ({len(images)},) int64, found {labels.shape} {labels.dtype}"
-        raise DataError(f"{folder / split}_labels.npy: {mismatch}; {fix}")
-    return images, labels
+        raise DataError(f"{path}: {mismatch}; {_again(path.parent)}")
+    return images
 
 
 def _open_array(path: Path) -> NDArray[Any]:
@@ -53,9 +104,13 @@ def _open_array(path: Path) -> NDArray[Any]:
     try:
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
-        fix = f"delete {path.parent} and prepare the data set again"
-        raise DataError(f"{path}: expected a whole array, found: {error}; {fix}") from None
+        text = f"expected a whole array, found: {error}"
+        raise DataError(f"{path}: {text}; {_again(path.parent)}") from None
     return array
+
+
+def _again(folder: Path) -> str:
+    return f"delete {folder} and prepare the data set again"
 
 
 def fill(create: Create, split: str, images: Iterable[Images], labels: Labels, *, size: int) -> int:
@@ -74,13 +129,18 @@ def equal_images(folder: Path) -> dict[str, int]:
         Training images that repeat an earlier one under `train`, the same under `test`, and test
         images that are also training images under `shared`.
     """
-    digests = {
-        split: [hashlib.sha256(image).digest() for image in open_split(folder, split)[0]]
-        for split in ("train", "test")
-    }
-    repeated = {split: len(values) - len(set(values)) for split, values in digests.items()}
-    known = set(digests["train"])
-    return {**repeated, "shared": sum(digest in known for digest in digests["test"])}
+    train, test = (_digests(open_split(folder, split)[0]) for split in ("train", "test"))
+    repeated = {"train": len(train) - len(set(train)), "test": len(test) - len(set(test))}
+    known = set(train)
+    return {**repeated, "shared": sum(digest in known for digest in test)}
+
+
+def _digests(images: Rows) -> list[bytes]:
+    digests = []
+    for first in range(0, len(images), PAGED):
+        digests += [hashlib.sha256(image).digest() for image in images[first : first + PAGED]]
+        drop_pages(images)
+    return digests
 
 
 def choose(labels: Labels, count: int | None, what: str) -> Labels:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, cast
 
 import numpy as np
+from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
+from robustviews.datasets import shards
 from robustviews.datasets.evaluation import EvaluationFolder
 from robustviews.datasets.names import CLASS_NAMES
 from robustviews.datasets.protocol import Accuracy, Dataset
-from robustviews.datasets.splits import Create, DataError, fill
+from robustviews.datasets.splits import Create, DataError, open_split
 from robustviews.options import option, reporting
 
 _SHOWN = 10  # class names that a message lists
@@ -36,11 +39,14 @@ class Subset:
 
     def __post_init__(self) -> None:
         """Refuse a data set with `classes` of its own, and classes that it does not have."""
+        if getattr(self.of, "task", "classification") != "classification":
+            raise DataError("of: its images have no class, their pixels or objects have")
         if isinstance(self.of, EvaluationFolder):
             raise DataError("of: has only test images; leave the other classes out of its `labels`")
         if hasattr(self.of, "classes"):
             raise DataError("of: this kind has an option `classes`; choose the classes there")
-        object.__setattr__(self, "accuracy", _stated(self.accuracy) or self.of.accuracy)
+        stated = cast("Accuracy | None", self.accuracy)  # None, the default, in no study file
+        object.__setattr__(self, "accuracy", stated or self.of.accuracy)
         count = self.of.num_classes
         if count is not None:
             _numbers(self.classes, CLASS_NAMES.get(type(self.of).__name__), count)
@@ -67,19 +73,23 @@ class Subset:
 
     def prepare(self, create: Create) -> dict[str, Any]:
         """Prepare the whole data set in temporary files, then write the chosen classes."""
-        whole: dict[str, NDArray[Any]] = {}
+        with tempfile.TemporaryDirectory() as folder:
+            whole = Path(folder)
 
-        def keep(name: str, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
-            with tempfile.TemporaryFile() as file:  # the array keeps its content
-                whole[name] = np.memmap(file, dtype=dtype, mode="w+", shape=shape)
-            return whole[name]
+            def keep(name: str, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
+                path = whole / f"{name}.npy"
+                return open_memmap(path, mode="w+", dtype=dtype, shape=shape)
 
-        summary = self.of.prepare(keep)
+            summary = self.of.prepare(keep)
+            return self._write(create, whole, summary)
+
+    def _write(self, create: Create, whole: Path, summary: dict[str, Any]) -> dict[str, Any]:
+        """Write the chosen classes of a prepared data set."""
         names = summary.get("class_names") or CLASS_NAMES.get(type(self.of).__name__)
         numbers = _numbers(self.classes, names, summary["classes"])
         counts = {}
         for split in ("train", "test"):
-            images, labels = whole[f"{split}_images"], whole[f"{split}_labels"]
+            images, labels = open_split(whole, split)
             rows = np.flatnonzero(np.isin(labels, numbers))
             new = np.full(summary["classes"], -1, dtype=np.int64)
             new[numbers] = np.arange(len(numbers))
@@ -87,8 +97,7 @@ class Subset:
             empty = sorted(set(range(len(numbers))) - set(renumbered.tolist()))
             if empty:
                 raise DataError(f"classes: the {split} split has no image of {_shown(self, empty)}")
-            chosen = (images[row] for row in rows)
-            counts[split] = fill(create, split, chosen, renumbered, size=self.size)
+            counts[split] = shards.copy(create, split, images, rows, labels=renumbered)
         return {
             **counts,
             "classes": len(numbers),
@@ -100,11 +109,6 @@ class Subset:
 
 def _shown(subset: Subset, numbers: Sequence[int]) -> str:
     return ", ".join(str(subset.classes[number]) for number in numbers[:_SHOWN])
-
-
-def _stated(accuracy: Accuracy | None) -> Accuracy | None:
-    """Return an accuracy as what it may be: its default is None, which no study may state."""
-    return accuracy
 
 
 def _numbers(classes: Sequence[int | str], names: Sequence[str] | None, count: int) -> list[int]:

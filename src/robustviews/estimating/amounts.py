@@ -9,26 +9,24 @@ and every number that is no whole number: radii, rates, scales of crops) ask the
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from robustviews.attacks import WorstOf
+from robustviews.datasets.scenes import Scenes
 from robustviews.estimating import operations
 from robustviews.estimating.operations import Passes
-from robustviews.options import deciding
-from robustviews.probe import Probe
+from robustviews.estimating.question import Answer, Ask, Question, UnknownError
+from robustviews.probe import Probe, dense
+from robustviews.probe.dense import DenseProbe
 from robustviews.study import folders, networks, plan
 from robustviews.study.jobs import REPORTING, Job
 from robustviews.study.schema import Run, Study
 from robustviews.study.shapes import Shape, shape_of
 from robustviews.study.work import Evaluation, Examination, Fit, Training, seen_run
-from robustviews.workflow.resources import held
-
-Answer = dict[str, float]  # seconds, bytes and counts, by name
-About = dict[str, Any]  # everything that the amount of work depends on, as options
+from robustviews.tasks.classification import CLASSIFICATION
+from robustviews.workflow.resources import MOST_IMAGES, held
 
 SURVIVORS = 0.5
 """Part of the attacked images that an attack which drops fooled ones has to go on with.
@@ -43,47 +41,9 @@ _SURVIVING = (
 _NOT_COMPILED = "no time was left to compile: what that takes and gains is not counted"
 _OWN_DEVICE = "each is taken to have a GPU of its own, whose memory is told"
 _ROWS = 14  # flags of AS4, AS6, AS8 and of the information for each image
+_INPUTS = ("task", "size", "classes", "probe", "views", "batch")  # that an attack depends on
+_LENGTHS = {"epochs": 1, "updates": 1, "images": None}  # of a probe or an attack
 _NO_WORK = {"label", "seeds", "datasets", "epochs", "epochs_meaning"}  # of a run
-
-
-class UnknownError(Exception):
-    """What a job takes cannot be told yet; the message says why."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Question:
-    """Something to measure.
-
-    Attributes:
-        stage: kind of measurement, a row in `calibrate.STAGES`.
-        about: everything that the amount of work depends on, as the options that the job has.
-    """
-
-    stage: str
-    about: About
-
-    @cached_property
-    def key(self) -> str:
-        """Sorted JSON of what decides the amount of work: `about`, without all floats."""
-        return json.dumps([self.stage, _shape(self.about)], sort_keys=True, separators=(",", ":"))
-
-    @property
-    def weight(self) -> float:
-        """Roughly how much work it is beside others: convolutions go with pixels and width^2.
-
-        Of an attack, the whole numbers in its options: steps, restarts, queries.
-        """
-        if self.stage == "attack":
-            return float(sum(v for v in vars(self.about["attack"]).values() if type(v) is int))
-        weight = float(self.about.get("size", 1)) ** 2
-        if "encoder" in self.about:
-            weight *= self.about["encoder"].width ** 2
-        if self.stage == "pretrain":
-            weight *= self.about["views"].count * self.about["batch_size"]
-        return weight
-
-
-Ask = Callable[[Question], Answer]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,8 +106,7 @@ def amount(study: Study, job: Job, context: dict[str, Any], ask: Ask) -> Amount:
 
 
 def _size(file: str) -> int:
-    path = Path(file)
-    return path.stat().st_size if path.is_file() else 2**27
+    return path.stat().st_size if (path := Path(file)).is_file() else 2**27
 
 
 def _dataset_of(study: Study, job: Job) -> str:
@@ -169,10 +128,13 @@ def _reporting(job: Job, ask: Callable[..., Answer]) -> Amount:
 
 def _data(study: Study, dataset: str, shape: Shape, ask: Callable[..., Answer]) -> Amount:
     start = ask("start", kind="data")
-    disk = (shape.train + shape.test) * (shape.image + 8)
-    counted = study.datasets[dataset].root is None  # as the set that the start is measured with
+    options, count = study.datasets[dataset], shape.train + shape.test
+    seconds, memory = start["seconds"], start["bytes"] + held(study, dataset, shape)
+    counted = options.root is None  # as the set that the start is measured with
     note = "" if counted else f"downloading and decoding `{dataset}` is not counted"
-    return Amount(start["seconds"], start["bytes"] + held(study, dataset, shape), disk, note)
+    if isinstance(options, Scenes):
+        seconds += count * ask("scenes", dataset=options)["image_seconds"]
+    return Amount(seconds, memory, count * shape.example, note)
 
 
 def _pretrain(
@@ -207,7 +169,7 @@ def _pretrain(
     ranks, places = study.runtime.ranks, min(study.runtime.ranks, at_once)
     faster = ranks if own else places
     seconds = start["seconds"] + minibatches * step["seconds"] / faster + step.get("compiling", 0.0)
-    memory = start["bytes"] + shape.train * shape.image  # of each process
+    memory = start["bytes"] + min(shape.train * shape.image, MOST_IMAGES)  # of each process
     memory = memory + step["step_bytes"] / ranks if own else ranks * memory + step["step_bytes"]
     notes = [_NOT_COMPILED] * (about["compile"] and "compiling" not in step)
     if ranks > 1:
@@ -220,34 +182,44 @@ def _pretrain(
 def _probe(study: Study, job: Job, shape: Shape, ask: Callable[..., Answer]) -> Amount:
     run, probe = seen_run(study, job.parts[0]), study.probes[job.parts[1]]
     start, work = ask("start", kind="train"), Fit.of(probe, shape)
-    fit = ask("probe", **(_seen(study, run, probe, shape) | {"probe": _without(probe, "epochs")}))
-    seconds = start["seconds"] + shape.train * fit["image_seconds"]
-    seconds += work.updates * fit["update_seconds"]
-    memory = start["bytes"] + shape.train * (shape.image + 4 * fit["width"]) + fit["work_bytes"]
-    passes = work.passes  # of each image in each epoch, the last one only forward
-    forwards = shape.train * ((probe.epochs or 1) * passes or probe.stack)
-    counted = Passes(forwards, forwards * (passes - 1) / passes if passes else 0.0)
+    fit = ask("probe", **(_seen(study, run, probe, shape) | {"probe": _plain(probe)}))
+    kept = 4 * fit["width"] * work.images
+    once, seen = work.images, work.updates * work.batch
+    if isinstance(probe, DenseProbe):
+        if kept > dense.KEPT:  # then each update computes what it reads
+            once, kept = seen, 4 * fit["width"] * min(work.images, study.runtime.evaluation_batch)
+        kept *= 2  # minibatches, and all together
+    seconds = start["seconds"] + once * fit["image_seconds"] + work.updates * fit["update_seconds"]
+    images = min(shape.train * shape.example, MOST_IMAGES)
+    memory = start["bytes"] + images + kept + fit["work_bytes"]
     if probe.network_updates:
-        counted = Passes(1.0, 1.0, 1.0).times(work.updates * work.batch)
-    flop = counted.flop(_forward_flop(run, probe, shape))
-    disk = 4 * fit["width"] * shape.classes + fit.get("encoder_bytes", 0)
-    return Amount(seconds, memory, disk, passes=counted.forwards, flop=flop)
+        counted = Passes(seen, seen, seen)
+    elif isinstance(probe, DenseProbe):
+        counted = Passes(seen if probe.flip else once)
+    else:  # passes of each image in each epoch, the last one only forward
+        forwards = once * ((probe.epochs or 1) * work.passes or probe.stack)
+        counted = Passes(forwards, forwards * (work.passes - 1) / work.passes if work.passes else 0)
+    encoder, head = _forward_flop(run, probe, shape)
+    flop = counted.flop(encoder) + Passes(seen, seen, seen).flop(head)
+    return Amount(seconds, memory, fit["disk"], passes=counted.forwards, flop=flop)
 
 
 def _attack(study: Study, job: Job, shape: Shape, ask: Callable[..., Answer]) -> Amount:
     run, probe = seen_run(study, job.parts[0]), study.probes[job.parts[1]]
     attack = plan.attack_on(study, *job.parts[1:])
     counted = Evaluation.of(attack, probe, shape, batch=study.runtime.evaluation_batch)
-    disk = counted.images * (17 + counted.radii)  # index and label 8 bytes each, a flag 1
-    if isinstance(attack, WorstOf):
-        start = ask("start", kind="train")
-        return Amount(start["seconds"], start["bytes"], disk)
-    options = dataclasses.replace(_without(attack, "images"), eps=attack.eps[:1])
     seen = _seen(study, run, probe, shape)
     start = ask("start", kind="train")
-    network = _network(seen, ask)
-    inputs = {k: seen[k] for k in ("size", "classes", "probe", "views", "batch") if k in seen}
+    inputs = {name: seen[name] for name in _INPUTS if name in seen}
+    if head := _dense_head(run, probe, shape):
+        inputs["outputs"] = head.outputs
+    measured = study.attacks[attack.of[0]] if isinstance(attack, WorstOf) else attack
+    options = dataclasses.replace(_plain(measured), eps=measured.eps[:1])
     work = ask("attack", **inputs, attack=options)
+    disk = counted.images * (work["stored_once"] + counted.radii * work["stored_per_radius"])
+    if isinstance(attack, WorstOf):
+        return Amount(start["seconds"], start["bytes"], disk)
+    network = _network(seen, ask)
 
     def seconds(part: str, unit: str) -> float:
         """Return what an image, or a minibatch besides its images, costs."""
@@ -260,7 +232,7 @@ def _attack(study: Study, job: Job, shape: Shape, ask: Callable[..., Answer]) ->
     calls = counted.calls * seconds("alive", "call")
     images = counted.radii * counted.images
     alive, fallen = (images * seconds(part, "image") for part in ("alive", "fallen"))
-    memory = start["bytes"] + shape.test * shape.image
+    memory = start["bytes"] + shape.test * shape.example
 
     def of_views(way: str) -> float:
         """Return how many views pass the network, of images that survive or not."""
@@ -270,7 +242,7 @@ def _attack(study: Study, job: Job, shape: Shape, ask: Callable[..., Answer]) ->
     passes = Passes(of_views("forward"), of_views("backward"))
     return Amount(
         passes=passes.forwards,
-        flop=passes.flop(_forward_flop(run, probe, shape)),
+        flop=passes.flop(sum(_forward_flop(run, probe, shape))),
         seconds=start["seconds"] + calls + SURVIVORS * alive + (1 - SURVIVORS) * fallen,
         memory=memory + counted.at_once * probe.stack * network["view_bytes"],
         disk=disk,
@@ -295,17 +267,28 @@ def _sanity(study: Study, job: Job, shape: Shape, ask: Callable[..., Answer]) ->
         images += work.images
         passes = Passes(work.passes + work.forwards, work.passes).times(work.images * work.stack)
         views += passes.forwards
-        flop += passes.flop(_forward_flop(run, probe, shape))
+        flop += passes.flop(sum(_forward_flop(run, probe, shape)))
         work_bytes = max(work_bytes, work.at_once * work.stack * network["view_bytes"])
     rows = len(study.sanity.radii) + study.sanity.restarts + _ROWS
-    memory = start["bytes"] + shape.test * shape.image + 2 * work_bytes  # float64
+    memory = start["bytes"] + shape.test * shape.example + 2 * work_bytes  # float64
     return Amount(seconds, memory, images * (16 + rows), passes=views, flop=flop)
 
 
-def _forward_flop(run: Run, probe: Probe, shape: Shape) -> float:
+def _forward_flop(run: Run, probe: Probe, shape: Shape) -> tuple[float, float]:
+    """Return the operations of a view's forward pass, in the encoder and in a dense head."""
     classes = shape.classes if run.method.supervised else None
-    return operations.forward_flop(
+    encoder = operations.forward_flop(
         run.encoder, size=shape.size, classes=classes, feature=probe.feature
+    )
+    head = _dense_head(run, probe, shape)
+    return encoder, head.flop if head else 0.0
+
+
+def _dense_head(run: Run, probe: Probe, shape: Shape) -> operations.DenseHead | None:
+    if probe.task is CLASSIFICATION:
+        return None
+    return operations.dense_head(
+        run.encoder, task=probe.task.name, size=shape.size, classes=shape.classes
     )
 
 
@@ -321,30 +304,20 @@ def _seen(study: Study, run: Run, probe: Probe, shape: Shape) -> dict[str, Any]:
     about = {
         "encoder": dataclasses.replace(run.encoder, projection=1),  # no probe runs the projector
         "supervised": run.method.supervised,
+        "task": probe.task.name,
         "feature": probe.feature,
         "size": shape.size,
         "classes": shape.classes,
         "batch": study.runtime.evaluation_batch,
     }
     if probe.stack > 1:
-        about |= {"probe": _without(probe, "epochs"), "views": run.views}
+        about |= {"probe": _plain(probe), "views": run.views}
+    if isinstance(probe, DenseProbe):
+        about["probe"] = type(probe)()  # however it was trained
     return about
 
 
-def _without(options: Any, name: str) -> Any:  # noqa: ANN401  # options of any kind
-    """Return options of which the field `epochs` or `images`, if they have it, says nothing."""
-    if name not in {f.name for f in dataclasses.fields(options)}:
-        return options
-    return dataclasses.replace(options, **{name: 1 if name == "epochs" else None})
-
-
-def _shape(value: Any) -> Any:  # noqa: ANN401  # options of any kind
-    """Return options as plain JSON without floats, since none of them changes the work."""
-    if dataclasses.is_dataclass(value):
-        fields = {name: getattr(value, name) for name in deciding(value)}
-        return {"kind": type(value).__name__, **_shape(fields)}
-    if isinstance(value, dict):
-        return {k: _shape(v) for k, v in value.items() if not isinstance(v, float)}
-    if isinstance(value, list | tuple):  # how many there are may matter
-        return [None if isinstance(each, float) else _shape(each) for each in value]
-    return value
+def _plain(options: Any) -> Any:  # noqa: ANN401  # options of any kind
+    """Return options without their lengths and numbers of images, which are counted."""
+    named = {field.name for field in dataclasses.fields(options)} & _LENGTHS.keys()
+    return dataclasses.replace(options, **{name: _LENGTHS[name] for name in named})

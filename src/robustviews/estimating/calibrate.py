@@ -10,6 +10,7 @@ import io
 import logging
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -27,7 +28,7 @@ import torch
 from robustviews import artifacts
 from robustviews.artifacts import ArtifactError
 from robustviews.estimating import measure, start_up, tally
-from robustviews.estimating.amounts import About, Answer, Question
+from robustviews.estimating.question import About, Answer, Question
 from robustviews.machine import gpus, runtime
 from robustviews.study import fingerprint, specs
 
@@ -148,7 +149,10 @@ def answer(
             try:
                 question, measured = worker.recv()
             except EOFError:
-                workers.pop(worker).join()
+                process = workers.pop(worker)
+                process.join()
+                if process.exitcode == -signal.SIGKILL:
+                    log.warning("calibration: a measurement was killed; perhaps memory ran out")
                 continue
             if measured is None:
                 send_next(worker)
@@ -221,6 +225,7 @@ def _end_with(parent: BaseProcess) -> None:
 
 
 STAGES: dict[str, Callable[[About, torch.device, float], Iterator[Answer]]] = {
+    "scenes": measure.scenes,
     "pretrain": measure.training_step,
     "probe": measure.head,
     "network": measure.network,

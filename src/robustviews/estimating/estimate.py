@@ -8,13 +8,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from robustviews.estimating.amounts import Amount, Answer, Question, UnknownError, amount
+from robustviews.estimating.amounts import Amount, amount
+from robustviews.estimating.question import Answer, Question, UnknownError
 from robustviews.study.jobs import Job, Key
 from robustviews.study.schema import Study
 
-_SAME = ("/0", "/1/attack/kind")  # paths of the stage and of the attack's class in a key
+# Paths in a key, of what decides the kind of work: no answer is scaled from one kind to another.
+_SAME = ("/0", "/1/attack/kind", "/1/task", "/1/probe/tuned")
 _NAMES = {
     "start": "the start of a job",
+    "scenes": "the composition of scenes",
     "pretrain": "a training",
     "probe": "a probe",
     "network": "a network",
@@ -93,10 +96,9 @@ def _ordered(unordered: list[Question]) -> list[Question]:
 
     Whichever questions are answered in time, the others can then be scaled from a similar one.
     """
-    kinds: dict[tuple[str, type], list[Question]] = {}
+    kinds: dict[tuple[Any, ...], list[Question]] = {}
     for question in sorted(unordered, key=lambda question: question.weight):
-        kind = question.stage, type(question.about.get("attack"))  # as in `_SAME`
-        kinds.setdefault(kind, []).append(question)
+        kinds.setdefault(_kind(_leaves(json.loads(question.key))), []).append(question)
     ranked = [pair for group in kinds.values() for pair in enumerate(group)]
     return [question for _, question in sorted(ranked, key=lambda pair: pair[0])]
 
@@ -128,14 +130,14 @@ def nearest(question: Question, measured: dict[str, Answer]) -> Answer:
     """Scale the answer to the most similar question by the rough work of both questions.
 
     Raises:
-        UnknownError: no question of this stage was measured; or none on this kind of attack, since
-            one kind may take a hundred times the passes of another.
+        UnknownError: no question of this stage was measured; or none on this kind of attack, task
+            or probe, since one kind may take a hundred times the passes of another.
     """
     target = _leaves(json.loads(question.key))
     common: dict[str, int] = {}
     for key in measured:
         leaves = _leaves(json.loads(key))
-        if all(leaves.get(path) == target.get(path) for path in _SAME):
+        if _kind(leaves) == _kind(target):
             common[key] = len(target.items() & leaves.items())
     if not common:
         name = _NAMES[question.stage]
@@ -143,6 +145,10 @@ def nearest(question: Question, measured: dict[str, Answer]) -> Answer:
     answer = measured[max(common, key=lambda key: common[key])]
     ratio = 1.0 if question.stage == "attack" else question.weight / answer["weight"]
     return {k: v * ratio if k.endswith(("seconds", "bytes")) else v for k, v in answer.items()}
+
+
+def _kind(leaves: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(leaves.get(path) for path in _SAME)
 
 
 def _leaves(value: Any, path: str = "") -> dict[str, Any]:  # noqa: ANN401  # JSON

@@ -12,6 +12,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,17 +21,31 @@ from robustviews import step
 from robustviews.augment import Views
 from robustviews.encoder import Encoder, build_encoder
 from robustviews.estimating import timing
-from robustviews.estimating.amounts import About, Answer
+from robustviews.estimating.question import About, Answer
 from robustviews.evaluate import Classifier
 from robustviews.machine import runtime
 from robustviews.pretrain import pretrain
-from robustviews.probe import OWN_HEAD, LinearProbe
-from robustviews.probe.protocol import Task
+from robustviews.probe import OWN_HEAD, LinearProbe, Probe
+from robustviews.probe.dense import DenseProbe
+from robustviews.probe.protocol import Training
+from robustviews.tasks.classification import CLASSIFICATION
+from robustviews.tasks.protocol import Task
+from robustviews.tasks.table import TASKS
 
 _CLASSES = 10  # where the number does not matter
 _MORE, _MOST = 10, 3000  # growth of the number of epochs, and its limit
 _QUICK = 4.0  # seconds that a measurement may take even without time left
+_SCENES = 200  # of a data set, at most, that are composed
 _RATE = 1e-6  # learning rate: small, so that training on noise does not diverge
+
+
+def scenes(about: About, device: torch.device, seconds: float) -> Iterator[Answer]:
+    """Answer `scenes`: seconds of composing a scene. Arguments as in `training_step`."""
+    del device, seconds
+    splits, _ = about["dataset"].scenes()
+    begun = time.monotonic()
+    count = sum(1 for _ in itertools.islice(splits["train"], _SCENES))
+    yield {"image_seconds": (time.monotonic() - begun) / count}
 
 
 def training_step(about: About, device: torch.device, seconds: float) -> Iterator[Answer]:
@@ -53,7 +68,7 @@ def training_step(about: About, device: torch.device, seconds: float) -> Iterato
         device=device,
         title="a minibatch",
     )
-    encoder = _encoder(about, classes=about["classes"] or None).to(device)
+    encoder = build_encoder(**asdict(about["encoder"]), classes=about["classes"] or None).to(device)
     full: Views = about["views"]
     full_size = about["batch_size"] * full.count
     points: timing.Points = []
@@ -168,17 +183,19 @@ def head(about: About, device: torch.device, seconds: float) -> Iterator[Answer]
     Arguments as in `training_step`.
     """
     probe = about["probe"]
-    encoder = _encoder(about, classes=_classes(about)).to(device).eval()
+    encoder, task = _encoder(about).to(device).eval(), _task(about)
     largest: int = probe.batch_size or about["batch"]
-    tunes = probe.network_updates > 0
-    by_epochs = probe.epochs is not None or tunes
+    trains = "epochs" in vars(probe) or "updates" in vars(probe)
     views = about.get("views", Views())
     end = time.monotonic() + seconds
 
+    trained: list[nn.Module] = []
+
     def fit(images: int, epochs: int) -> float:
-        task = Task(
+        kinds = torch.arange(images, device=device) % about["classes"]
+        training = Training(
             images=timing.noise(images, about["size"]).to(device),
-            labels=(torch.arange(images) % about["classes"]).to(device),
+            labels=timing.labels(task, kinds, about["size"]),
             classes=about["classes"],
             views=views,
             size=about["size"],
@@ -186,14 +203,14 @@ def head(about: About, device: torch.device, seconds: float) -> Iterator[Answer]
             batch=about["batch"],
             title="calibration",
         )
-        variant = probe
-        if probe.epochs is not None:
-            variant = replace(probe, epochs=epochs)
-        if tunes:  # one training, of one update per epoch
-            variant = replace(probe, updates=epochs, lr=(_RATE,), weight_decay=(0.0,))
-        return timing.seconds_of(lambda: variant.train(encoder, task), device)
+        variant = _of_length(probe, epochs)
+        return timing.seconds_of(
+            lambda: trained.append(variant.train(encoder, training)[0]), device
+        )
 
     fit(timing.FEW, 1)  # warms up
+    work_bytes = _view_bytes(_classifier(about, device), about)
+    work_bytes *= min(largest * probe.stack, about["batch"])
     one_epoch: timing.Points = []
     for images in timing.grown(timing.FEW, largest):
         one_epoch.append((images, fit(images, 1)))
@@ -204,16 +221,38 @@ def head(about: About, device: torch.device, seconds: float) -> Iterator[Answer]
     quick = [point for point in one_epoch if point[1] < _QUICK] or one_epoch[:1]
     for count, once in quick[-1:] if quick[-1][0] == largest else quick[-2:]:
         several = functools.partial(fit, int(count))
-        updates.append((count, _epoch_seconds(several, once, end) if by_epochs else 0.0))
+        updates.append((count, _epoch_seconds(several, once, end) if trains else 0.0))
         fixed, slope = timing.line(updates)
         size, one = one_epoch[-1]
         yield {
             "image_seconds": max(0.0, one - fixed - slope * size) / size,
             "update_seconds": fixed + slope * largest,
-            "width": encoder.width_of(probe.feature),
-            "encoder_bytes": sum(x.nbytes for x in encoder.state_dict().values()) if tunes else 0,
-            "work_bytes": _view_bytes(encoder, about) * min(largest * probe.stack, about["batch"]),
+            "width": _kept_of_image(encoder, probe, about["size"]),
+            "disk": sum(x.nbytes for x in trained[-1].state_dict().values()),
+            "work_bytes": work_bytes,
         }
+
+
+def _of_length(probe: Any, epochs: int) -> Any:  # noqa: ANN401  # of any table
+    """Return a probe that trains for so many epochs; or updates, each of all its few images."""
+    if "epochs" in vars(probe):
+        return replace(probe, epochs=epochs)
+    if isinstance(probe, DenseProbe):
+        return replace(probe, updates=epochs, lr=_RATE, encoder_lr=_RATE)
+    if "updates" in vars(probe):  # one training
+        return replace(probe, updates=epochs, lr=(_RATE,), weight_decay=(0.0,))
+    return probe
+
+
+def _kept_of_image(encoder: Encoder, probe: Probe, size: int) -> int:
+    """Return how many numbers a probe computes of a training image once, and keeps."""
+    if not isinstance(probe, DenseProbe):
+        return encoder.width_of(probe.feature)
+    if probe.tuned or probe.flip:
+        return 0
+    with torch.no_grad():
+        maps = encoder.maps(torch.zeros(1, 3, size, size, device=next(encoder.parameters()).device))
+    return sum(level.numel() for level in maps.levels)
 
 
 def _epoch_seconds(fit: Callable[[int], float], one: float, end: float) -> float:
@@ -238,10 +277,7 @@ def network(about: About, device: torch.device, seconds: float) -> Iterator[Answ
 
     Arguments as in `training_step`.
     """
-    encoder = _encoder(about, classes=_classes(about)).to(device).eval()
-    probe = OWN_HEAD if about["supervised"] else LinearProbe(feature=about["feature"])
-    linear = nn.Linear(encoder.width_of(probe.feature), about["classes"]).to(device)
-    classifier = Classifier(encoder, linear, probe).eval()
+    classifier = _classifier(about, device)
     forward: timing.Points = []
     both: timing.Points = []
     end = time.monotonic() + seconds
@@ -251,7 +287,7 @@ def network(about: About, device: torch.device, seconds: float) -> Iterator[Answ
         torch.autograd.grad(classifier(inputs).sum(), inputs)
 
     with runtime.frozen(classifier):
-        view_bytes = _view_bytes(encoder, about)
+        view_bytes = _view_bytes(classifier, about)
         for count in timing.grown(timing.FEW, about["batch"]):
             images = torch.rand(count, 3, about["size"], about["size"], device=device)
             if not both:
@@ -271,22 +307,40 @@ def network(about: About, device: torch.device, seconds: float) -> Iterator[Answ
                 break
 
 
-def _view_bytes(encoder: Encoder, about: About) -> float:
-    """Return the bytes of a gradient with respect to one view, without weights."""
+def _classifier(about: About, device: torch.device) -> Classifier:
+    """Return an encoder with a head as it is attacked, in eval mode."""
+    encoder, task = _encoder(about), _task(about)
+    if task is not CLASSIFICATION:
+        head = task.head(encoder.backbone.channels, about["classes"])
+        return Classifier(encoder, head, DenseProbe()).to(device).eval()
+    probe = OWN_HEAD if about["supervised"] else LinearProbe(feature=about["feature"])
+    linear = nn.Linear(encoder.width_of(probe.feature), about["classes"])
+    return Classifier(encoder, linear, probe).to(device).eval()
+
+
+def _task(about: About) -> Task:
+    return TASKS[about.get("task", CLASSIFICATION.name)]
+
+
+def _view_bytes(classifier: Classifier, about: About) -> float:
+    """Return the bytes of the gradient of a loss with respect to one view, without weights."""
+    device, size, task = next(classifier.parameters()).device, about["size"], _task(about)
 
     def bytes_for(count: int) -> int:
-        shape = (count, 3, about["size"], about["size"])
-        images = torch.zeros(shape, device=next(encoder.parameters()).device, requires_grad=True)
-        with runtime.frozen(encoder):
-            activations = step.kept_bytes(lambda: encoder.represent(images, about["feature"]))
-        return activations + 4 * images.nbytes  # perturbation, gradient, and their sums
+        images = torch.zeros(count, 3, size, size, device=device, requires_grad=True)
+        labels = timing.labels(task, torch.zeros(count, dtype=torch.int64, device=device), size)
+        outputs = classifier(images).detach()
+        with runtime.frozen(classifier):
+            activations = step.kept_bytes(
+                lambda: task.loss(classifier(images), labels, None, (size, size))
+            )
+        # Perturbation, gradient, and their sums; outputs and their gradient
+        pixels, answers = int(images.nbytes), int(outputs.nbytes)
+        return activations + 4 * pixels + 2 * answers
 
     return (bytes_for(2 * timing.FEW) - bytes_for(timing.FEW)) / timing.FEW
 
 
-def _classes(about: About) -> int | None:
-    return about["classes"] if about["supervised"] else None
-
-
-def _encoder(about: About, *, classes: int | None) -> Encoder:
+def _encoder(about: About) -> Encoder:
+    classes = about["classes"] if about.get("supervised") else None
     return build_encoder(**asdict(about["encoder"]), classes=classes)

@@ -1,4 +1,4 @@
-"""Counted, not measured: passes of views through an encoder, and their floating-point operations.
+"""Counted, not measured: passes of views through a network, and their floating-point operations.
 
 Each of three takes as many operations as a forward pass: the forward pass, the gradient of what
 leads to its inputs, and the gradient of its weights (within 0.1 %; the first layer has no input
@@ -23,6 +23,7 @@ from robustviews.network import build_network
 from robustviews.regimes import Regime
 from robustviews.step import blank_batch
 from robustviews.study.schema import Encoder
+from robustviews.tasks.table import TASKS
 
 _SIDE = 2  # pixels of a view that only counts
 
@@ -67,6 +68,37 @@ def forward_flop(
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(view) if feature is None else network.represent(view, feature)
     return float(counter.get_total_flops())
+
+
+class DenseHead(NamedTuple):
+    """What a dense head makes of one view.
+
+    Attributes:
+        flop: operations of its forward pass, without the encoder.
+        outputs: their shape.
+    """
+
+    flop: float
+    outputs: tuple[int, ...]
+
+
+@functools.cache
+def dense_head(encoder: Encoder, *, task: str, size: int, classes: int) -> DenseHead:
+    """Count the floating-point operations of a dense head.
+
+    Args:
+        encoder: options.
+        task: of the head, a row in `tasks.table`.
+        size: side of the view in pixels.
+        classes: of the head.
+    """
+    with torch.device("meta"), torch.no_grad():
+        network = build_encoder(**asdict(encoder)).eval()
+        head = TASKS[task].head(network.backbone.channels, classes).eval()
+        maps = network.maps(torch.empty(1, 3, size, size))
+        with FlopCounterMode(display=False) as counter:
+            outputs = head(maps)
+    return DenseHead(float(counter.get_total_flops()), tuple(outputs.shape[1:]))
 
 
 @functools.cache

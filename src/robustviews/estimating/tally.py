@@ -6,6 +6,7 @@ number does not depend on the network, but on how many images survive.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,11 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from robustviews.attacks import flag_name
 from robustviews.augment import Views
 from robustviews.estimating import timing
-from robustviews.estimating.amounts import About, Answer
+from robustviews.estimating.question import About, Answer
 from robustviews.evaluate import evaluate
-from robustviews.probe import OWN_HEAD
+from robustviews.probe import OWN_HEAD, Probe
 
 
 class _Counter(torch.autograd.Function):
@@ -37,7 +39,7 @@ class _Counter(torch.autograd.Function):
 
 
 class Tally(nn.Module):
-    """A classifier of negligible cost that always predicts class 0 and counts its passes.
+    """A network of negligible cost that always answers class 0 and counts its passes.
 
     Attributes:
         calls: numbers of forward and backward passes.
@@ -45,19 +47,23 @@ class Tally(nn.Module):
         probe: the probe, which decides the shape of the inputs.
     """
 
-    def __init__(self, probe: Any, classes: int) -> None:  # noqa: ANN401  # of any table
+    def __init__(self, probe: Probe, outputs: tuple[int, ...]) -> None:
         super().__init__()
-        self.probe, self.classes = probe, classes
-        self.bias = nn.Parameter(10 * torch.eye(classes)[0])
+        self.probe, self.outputs = probe, outputs
+        bias = torch.full(outputs, -10.0)
+        bias[0] = 0  # of a class, or of all that one location of a detector answers
+        self.bias = nn.Parameter(bias)
         self.calls = {"forward": 0, "backward": 0}
         self.images = {"forward": 0, "backward": 0}
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Map inputs (B, ..., 3, H, W) to logits (B, classes): a few pixels, and class 0 wins."""
+        """Map inputs (B, ..., 3, H, W) to outputs (B, ...): pixels, and class 0 wins."""
         self._count("forward", inputs)
-        pixels = inputs.flatten(1)[:, : self.classes]
+        count = math.prod(self.outputs)
+        pixels = inputs.flatten(1)[:, :count]
         counted: Tensor = _Counter.apply(pixels, lambda grad: self._count("backward", grad))  # type: ignore[no-untyped-call]
-        return nn.functional.pad(1e-3 * counted, (0, self.classes - pixels.shape[1])) + self.bias
+        filled = nn.functional.pad(1e-3 * counted, (0, count - pixels.shape[1]))
+        return filled.view(-1, *self.outputs) + self.bias
 
     def _count(self, direction: str, inputs: Tensor) -> None:
         self.calls[direction] += 1
@@ -74,15 +80,15 @@ def attack(about: About, device: torch.device, seconds: float) -> Iterator[Answe
     largest = max(1, about["batch"] // probe.stack)
     end = time.monotonic() + seconds
 
-    def run(images: int, label: int) -> tuple[float, Tally]:
+    def run(images: int, label: int) -> tuple[float, Tally, Answer]:
         return evaluation(about, device, images=images, label=label)
 
     few = min(timing.FEW, largest)
-    _, fallen = run(few, 1)
+    _, fallen, stored = run(few, 1)
     passes = _passes("fallen", fallen, few)
     alive: timing.Points = []
     for images in timing.grown(few, largest):
-        took, tally = run(images, 0)
+        took, tally, _ = run(images, 0)
         alive.append((images, took))
         passes |= _passes("alive", tally, images)
         call, image = (
@@ -90,14 +96,14 @@ def attack(about: About, device: torch.device, seconds: float) -> Iterator[Answe
         )  # with one size, a call costs all
         share = passes["fallen_image_forwards"] / passes["alive_image_forwards"]
         own = {"alive_call_seconds": call, "alive_image_seconds": image}
-        yield passes | own | {"fallen_image_seconds": share * image}
+        yield passes | own | stored | {"fallen_image_seconds": share * image}
         if timing.is_enough(alive, end, calls=1, least=1):
             break
 
 
 def evaluation(
     about: About, device: torch.device, *, images: int, label: int
-) -> tuple[float, Tally]:
+) -> tuple[float, Tally, Answer]:
     """Evaluate a network that only counts its passes, on one minibatch of noise.
 
     Args:
@@ -107,23 +113,28 @@ def evaluation(
         label: label of all images; the network predicts 0.
 
     Returns:
-        Seconds, and the network with its counts.
+        Seconds, the network with its counts, and bytes that results store of an image: once, and
+        of each radius.
     """
     probe = about.get("probe", OWN_HEAD)
-    tally = Tally(probe, about["classes"]).to(device)
+    tally = Tally(probe, about.get("outputs", (about["classes"],))).to(device)
+    kinds = torch.full((images,), min(label, about["classes"] - 1))
     before = timing.now(device)
-    evaluate(
+    results = evaluate(
         tally,  # type: ignore[arg-type]  # has all that an evaluation uses of a classifier
         about["attack"],
         timing.noise(images, about["size"]),
-        torch.full((images,), label),
+        timing.labels(probe.task, kinds, about["size"]),
         views=about.get("views", Views()),
         size=about["size"],
         seed=0,
         batch=images * probe.stack,
         title="calibration",
     )
-    return timing.now(device) - before, tally
+    took = timing.now(device) - before
+    stored = {name: values.nbytes / images for name, values in results.items()}
+    each = stored.pop(flag_name(about["attack"].eps[0]))
+    return took, tally, {"stored_once": sum(stored.values()), "stored_per_radius": each}
 
 
 def _passes(part: str, tally: Tally, images: int) -> Answer:

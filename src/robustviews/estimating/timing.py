@@ -8,6 +8,10 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from robustviews.tasks.classification import CLASSIFICATION
+from robustviews.tasks.protocol import Task
+from robustviews.tasks.segmentation import SEGMENTATION
+
 ENOUGH = 1.0  # seconds of a call that can be measured precisely
 SHORT = 0.05  # seconds below which a call is repeated
 FEW = 2  # images at first: batch norm needs two
@@ -83,3 +87,19 @@ def noise(count: int, size: int) -> Tensor:
     """Return reproducible random images (count, 3, size, size) uint8."""
     generator = torch.Generator().manual_seed(count)
     return torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=generator)
+
+
+def labels(task: Task, kinds: Tensor, size: int) -> Tensor:
+    """Return labels of images of one class each: the class of all pixels, or of one box.
+
+    Args:
+        task: decides their form.
+        kinds: (N,) int64, classes.
+        size: side of the images in pixels.
+    """
+    if task is CLASSIFICATION:
+        return kinds
+    if task is SEGMENTATION:
+        return kinds.to(torch.uint8).view(-1, 1, 1).repeat(1, size, size)
+    box = torch.tensor([0.25, 0.25, 0.75, 0.75], device=kinds.device) * size
+    return torch.cat([box.expand(len(kinds), 4), kinds[:, None]], dim=1)[:, None]

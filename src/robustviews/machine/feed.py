@@ -1,4 +1,4 @@
-"""Feeds: minibatches of the images of a data set, from memory or from a file.
+"""Feeds: minibatches of the images of a data set, from memory or from files.
 
 Both give the same bytes; the free memory of the machine decides between them.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import mmap
 from collections import deque
 from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from robustviews.machine import humanize, memory
+from robustviews.machine.mapping import Shards, drop_pages
 
 log = logging.getLogger(__name__)
 
@@ -66,17 +66,19 @@ class Resident:
 
 
 class Mapped:
-    """Rows that stay in their file; threads read the next minibatches, each thread one.
+    """Rows that stay in their files; threads read the next minibatches, each thread one.
 
     Attributes:
-        rows: (N, ...) uint8, mapped from a file.
+        rows: (N, ...) uint8, mapped from a file or from several.
         device: device of the minibatches.
         depth: number of minibatches read ahead.
         readers: number of threads. A GPU waits for one alone; on a CPU more would take the cores of
             the training.
     """
 
-    def __init__(self, rows: NDArray[np.uint8], device: torch.device, *, depth: int = 3) -> None:
+    def __init__(
+        self, rows: NDArray[np.uint8] | Shards, device: torch.device, *, depth: int = 3
+    ) -> None:
         self.rows, self.device, self.depth = rows, device, depth
         self.readers = _READERS if device.type == "cuda" else 1
 
@@ -103,10 +105,10 @@ class Mapped:
         pinned = self.device.type == "cuda"  # asynchronous copies need pinned memory
         shape = (len(order), *self.rows.shape[1:])
         rows = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
-        array, source = rows.numpy(), np.asarray(self.rows)
+        array = rows.numpy()
         for position in order.argsort().tolist():
-            array[position] = source[order[position]]
-        _drop_pages(self.rows)
+            array[position] = self.rows[int(order[position])]
+        drop_pages(self.rows)
         return rows
 
     def _arrived(self, order: Tensor, read: Future[Tensor]) -> tuple[Tensor, Tensor]:
@@ -114,11 +116,13 @@ class Mapped:
         return _sent(order, self.device), rows
 
 
-def choose(images: Tensor | NDArray[np.uint8], device: torch.device, *, needed: int = 0) -> Feed:
-    """Copy images to a device if they fit; otherwise leave them in their file.
+def choose(
+    images: Tensor | NDArray[np.uint8] | Shards, device: torch.device, *, needed: int = 0
+) -> Feed:
+    """Copy images to a device if they fit; otherwise leave them in their files.
 
     Args:
-        images: (N, 3, S, S), mapped from their file; or a tensor, which is copied whole.
+        images: (N, 3, S, S), mapped from their files; or a tensor, which is copied whole.
         device: device of the minibatches.
         needed: bytes on the device that the job needs besides the images.
     """
@@ -134,7 +138,7 @@ def choose(images: Tensor | NDArray[np.uint8], device: torch.device, *, needed: 
     step = max(1, _PIECE // max(1, images.nbytes // max(1, len(images))))
     for first in range(0, len(images), step):
         rows[first : first + step] = torch.from_numpy(np.array(images[first : first + step]))
-        _drop_pages(images)
+        drop_pages(images)
     return Resident(rows)
 
 
@@ -154,10 +158,3 @@ def _sent(order: Tensor, device: torch.device) -> Tensor:
     """Send row numbers to a device; from pinned memory, so that the host does not wait."""
     pinned = order.pin_memory() if device.type == "cuda" else order
     return pinned.to(device, non_blocking=True)
-
-
-def _drop_pages(rows: NDArray[np.uint8]) -> None:
-    """Drop the pages read from a file, so that they do not count as memory of this process."""
-    file: object = rows.base
-    if isinstance(file, mmap.mmap):
-        file.madvise(mmap.MADV_DONTNEED)

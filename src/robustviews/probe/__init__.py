@@ -1,5 +1,6 @@
 """Probes: how an encoder becomes a classifier, and the heads that they train."""
 
+from robustviews.probe.dense import DetectionProbe, SegmentationProbe
 from robustviews.probe.finetune import FinetuneProbe
 from robustviews.probe.knn import KnnProbe
 from robustviews.probe.logistic import LogisticProbe
@@ -10,6 +11,7 @@ from robustviews.probe.protocol import Probe
 __all__ = [
     "OWN_HEAD",
     "PROBES",
+    "DetectionProbe",
     "FinetuneProbe",
     "KnnProbe",
     "LinearProbe",
@@ -18,4 +20,5 @@ __all__ = [
     "OwnHead",
     "Probe",
     "RobustLinearProbe",
+    "SegmentationProbe",
 ]

@@ -13,21 +13,21 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from robustviews.augment import Views
 from robustviews.options import LazyModule, option, plan_only
+from robustviews.probe.protocol import WholeImages
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from robustviews import augment
     from robustviews.encoder import Encoder
     from robustviews.probe import heads, tuning
-    from robustviews.probe.protocol import History, Task
+    from robustviews.probe.protocol import History, Training
 else:
-    augment, heads = LazyModule("robustviews.augment"), LazyModule("robustviews.probe.heads")
+    heads = LazyModule("robustviews.probe.heads")
     tuning = LazyModule("robustviews.probe.tuning")
 
 
 @dataclass(frozen=True)
-class FinetuneProbe:
+class FinetuneProbe(WholeImages):
     """A linear head, and the encoder trained with it; batch norm is in train mode.
 
     Attributes:
@@ -54,9 +54,6 @@ class FinetuneProbe:
     padding: int = option(4, ge=0)
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     feature: Literal["prefeature", "backbone"] = "backbone"
-    stack: ClassVar[int] = 1
-    trained: ClassVar[bool] = True
-    draws_views: ClassVar[bool] = False
     starts_from: ClassVar[None] = None
     epochs: ClassVar[None] = None
     steps: ClassVar[int] = 0
@@ -99,17 +96,11 @@ class FinetuneProbe:
             return f"{text}, lr {self.lr[0]:g}, weight decay {self.weight_decay[0]:g}"
         return f"{text}, best of {len(self.pairs)} rates and decays on a held-out tenth"
 
-    def inputs(
-        self, images: Tensor, counters: Tensor, views: Views, *, size: int, seed: int
-    ) -> Tensor:
-        """Return whole images (B, 3, H, W)."""
-        return augment.to_float(images, size)
-
     def train(
-        self, encoder: Encoder, task: Task, *, start: nn.Module | None = None
+        self, encoder: Encoder, training: Training, *, start: nn.Module | None = None
     ) -> tuple[nn.Module, History]:
         """Train encoder and head; the returned head holds the encoder, too."""
-        return tuning.Tuning(self, encoder, task).run()
+        return tuning.Tuning(self, encoder, training).run()
 
     def restore(
         self, weights: Mapping[str, Tensor], encoder: Encoder, *, classes: int

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from robustviews import finite, optim
 from robustviews.encoder import load_strictly
 from robustviews.machine import feed, runtime
+from robustviews.tasks.protocol import Maps
 
 if TYPE_CHECKING:
     from robustviews.checkpoint import Checkpoint
     from robustviews.encoder import Encoder, Feature
     from robustviews.machine.feed import Feed
-    from robustviews.probe.protocol import History, Probe, Task
+    from robustviews.probe.protocol import History, Probe, Training
 
 log = logging.getLogger(__name__)
 
@@ -29,12 +30,12 @@ _CHECKED = 16  # training images that must have finite features and logits
 FeaturesOf = Callable[[Tensor, Tensor], Tensor]
 
 
-def new_head(encoder: Encoder, feature: Feature, task: Task) -> nn.Linear:
+def new_head(encoder: Encoder, feature: Feature, training: Training) -> nn.Linear:
     """Return a linear head whose initial weights depend only on the seed."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(runtime.counter_key(task.seed, "head") & (2**63 - 1))
-        head = nn.Linear(encoder.width_of(feature), task.classes)
-    return head.to(task.labels.device)
+        torch.manual_seed(runtime.counter_key(training.seed, "head") & (2**63 - 1))
+        head = nn.Linear(encoder.width_of(feature), training.classes)
+    return head.to(training.labels.device)
 
 
 def restore_head(
@@ -66,23 +67,23 @@ class Fit:
         self,
         head: nn.Module,
         optimizer: torch.optim.Optimizer,
-        task: Task,
+        training: Training,
         *,
         lr_at: Callable[[int], float] | None = None,
     ) -> None:
-        """Begin, or resume from the task's checkpoint.
+        """Begin, or resume from the training's checkpoint.
 
         Args:
             head: head to train.
             optimizer: optimizer of the head's parameters.
-            task: labels, seed, and the checkpoint.
+            training: labels, seed, and the checkpoint.
             lr_at: learning rate of each update, counted from 0; None keeps the optimizer's rate.
         """
-        self.head, self.optimizer, self.task, self.lr_at = head, optimizer, task, lr_at
+        self.head, self.optimizer, self.training, self.lr_at = head, optimizer, training, lr_at
         self.progress = Position()
         self._clear()
-        if task.checkpoint is not None:
-            self._resume(task.checkpoint)
+        if training.checkpoint is not None:
+            self._resume(training.checkpoint)
 
     def run(
         self,
@@ -104,24 +105,24 @@ class Fit:
         Returns:
             Loss and training accuracy of each epoch.
         """
-        task, progress = self.task, self.progress
-        rows, count = feed.of(rows, task.labels.device), len(task.labels)
-        bar = runtime.ProgressBar(epochs, "epoch", task.title)
+        training, progress = self.training, self.progress
+        rows, count = feed.of(rows, training.labels.device), len(training.labels)
+        bar = runtime.ProgressBar(epochs, "epoch", training.title)
         bar.begin_at(progress.epoch)
         while progress.epoch < epochs:
-            order = runtime.permutation(count, task.seed, "probe", progress.epoch)
+            order = runtime.permutation(count, training.seed, "probe", progress.epoch)
             orders = order.split(batch_size)
             with contextlib.closing(rows.batches(orders[progress.position :])) as batches:
                 for index, chosen in batches:
                     if self.lr_at is not None:
                         update = progress.epoch * len(orders) + progress.position
                         self.optimizer.param_groups[0]["lr"] = self.lr_at(update)
-                    self._update(features_of, chosen, task.labels[index])
+                    self._update(features_of, chosen, training.labels[index])
                     progress.position += 1
                     if progress.position == len(orders):
                         self._close_epoch()
-                    if task.checkpoint is not None and task.checkpoint.due():
-                        self._save(task.checkpoint)
+                    if training.checkpoint is not None and training.checkpoint.due():
+                        self._save(training.checkpoint)
             bar.show(progress.epoch)
         return progress.history
 
@@ -136,12 +137,12 @@ class Fit:
 
     def _close_epoch(self) -> None:
         """Add a line of history; raise NonFiniteError if the loss is no longer finite."""
-        progress, count = self.progress, len(self.task.labels)
+        progress, count = self.progress, len(self.training.labels)
         progress.epoch, progress.position = progress.epoch + 1, 0
         loss = self.loss_sum.item() / count
         if not math.isfinite(loss):
             raise finite.NonFiniteError(
-                f"{self.task.title}: the loss is {loss} after epoch {progress.epoch}; "
+                f"{self.training.title}: the loss is {loss} after epoch {progress.epoch}; "
                 "lower lr of the probe"
             )
         progress.history.append(
@@ -152,12 +153,12 @@ class Fit:
                 "lr": self.optimizer.param_groups[0]["lr"],
             }
         )
-        log.info("probe=%s %s", self.task.title, _listed(progress.history[-1]))
+        log.info("probe=%s %s", self.training.title, _listed(progress.history[-1]))
         self._clear()
 
     def _clear(self) -> None:
         """Reset the sums of an epoch: losses, and correctly classified images."""
-        device = self.task.labels.device
+        device = self.training.labels.device
         self.loss_sum = torch.zeros((), device=device)
         self.correct = torch.zeros((), dtype=torch.int64, device=device)
 
@@ -179,7 +180,7 @@ class Fit:
         self.correct.copy_(tensors["correct"])
         self.progress = Position(**position)
         done = self.progress.epoch, self.progress.position
-        log.info("probe=%s resumed after epoch %d, minibatch %d", self.task.title, *done)
+        log.info("probe=%s resumed after epoch %d, minibatch %d", self.training.title, *done)
 
 
 def _listed(row: dict[str, float]) -> str:
@@ -195,54 +196,61 @@ def represent(encoder: Encoder, feature: Feature, inputs: Tensor) -> Tensor:
 
 
 def frozen_features(
-    probe: Probe, encoder: Encoder, task: Task, *, key: str, count: int | None = None
+    probe: Probe, encoder: Encoder, training: Training, *, key: str, count: int | None = None
 ) -> Tensor:
     """Return the features (N, F) of all training images, or the first ones, without gradient.
 
     Args:
         probe: makes the inputs of the encoder from an image.
         encoder: network in eval mode.
-        task: images and how they are encoded.
+        training: images and how they are encoded.
         key: makes views of training images differ from views of test images.
         count: number of images; None for all.
     """
-    seed = runtime.counter_key(task.seed, key)
-    images = feed.of(task.images, task.labels.device)
+    return torch.cat(list(_features(probe, encoder, training, key=key, count=count)))
+
+
+def _features(
+    probe: Probe, encoder: Encoder, training: Training, *, key: str, count: int | None
+) -> Iterator[Any]:
+    """Yield what the head reads of training images, batch by batch, without gradient."""
+    seed = runtime.counter_key(training.seed, key)
+    images = feed.of(training.images, training.labels.device)
     index = torch.arange(len(images))[:count]
-    orders = index.split(max(1, task.batch // probe.stack))
-    features = []
+    orders = index.split(max(1, training.batch // probe.stack))
     with torch.no_grad(), contextlib.closing(images.batches(orders)) as batches:
         for index, chosen in batches:
-            inputs = probe.inputs(chosen, index, task.views, size=task.size, seed=seed)
-            features.append(represent(encoder, probe.feature, inputs))
-    return torch.cat(features)
+            inputs = probe.inputs(chosen, index, training.views, size=training.size, seed=seed)
+            yield probe.features(encoder, inputs)
 
 
 def check_finite(
-    probe: Probe, encoder: Encoder, task: Task, *, head: nn.Module | None = None
+    probe: Probe, encoder: Encoder, training: Training, *, head: nn.Module | None = None
 ) -> None:
     """Refuse an encoder or a trained head that has diverged; a few training images are tried.
 
     Args:
         probe: makes the inputs of the encoder from an image.
         encoder: network in eval mode.
-        task: images and how they are encoded.
+        training: images and how they are encoded.
         head: trained head; None checks the encoder.
 
     Raises:
         NonFiniteError: a feature of the encoder, or a weight or a logit of the head is not finite.
     """
-    h = frozen_features(probe, encoder, task, key="train", count=_CHECKED)
-    if finite.first_nonfinite({"features": h}):
+    found = list(_features(probe, encoder, training, key="train", count=_CHECKED))
+    levels = [level for h in found for level in (h.levels if isinstance(h, Maps) else [h])]
+    if finite.first_nonfinite({str(number): level for number, level in enumerate(levels)}):
         raise finite.NonFiniteError(
-            f"{task.title}: the features of training images are not finite; train the encoder "
+            f"{training.title}: the features of training images are not finite; train the encoder "
             "again with a lower optimizer.lr"
         )
     if head is None:
         return
     with torch.no_grad():
-        part = finite.first_nonfinite({**head.state_dict(), "logits": head(h)})
+        outputs = torch.cat([head(h) for h in found])
+    part = finite.first_nonfinite({**head.state_dict(), "logits": outputs})
     if part:
         raise finite.NonFiniteError(
-            f"{task.title}: not finite after training: {part}; lower lr of the probe"
+            f"{training.title}: not finite after training: {part}; lower lr of the probe"
         )

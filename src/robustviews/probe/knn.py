@@ -10,22 +10,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from robustviews.options import LazyModule, option, plan_only
+from robustviews.probe.protocol import WholeImages
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from robustviews import augment
-    from robustviews.augment import Views
     from robustviews.encoder import Encoder
     from robustviews.probe import heads, neighbours
-    from robustviews.probe.protocol import History, Task
+    from robustviews.probe.protocol import History, Training
 else:
-    augment, heads = LazyModule("robustviews.augment"), LazyModule("robustviews.probe.heads")
+    heads = LazyModule("robustviews.probe.heads")
     neighbours = LazyModule("robustviews.probe.neighbours")
 
 
 @dataclass(frozen=True)
-class KnnProbe:
+class KnnProbe(WholeImages):
     """Weighted k-nearest neighbours among the features of all training images.
 
     Attributes:
@@ -37,9 +36,6 @@ class KnnProbe:
     k: int = option(20, ge=1)
     temperature: float = option(0.07, gt=0)
     feature: Literal["prefeature", "backbone"] = "backbone"
-    stack: ClassVar[int] = 1
-    trained: ClassVar[bool] = True
-    draws_views: ClassVar[bool] = False
     starts_from: ClassVar[None] = None
     epochs: ClassVar[None] = None
     batch_size: ClassVar[None] = None
@@ -51,19 +47,13 @@ class KnnProbe:
         """Return the number of neighbours."""
         return f"{self.k} nearest neighbours, temperature {self.temperature:g}"
 
-    def inputs(
-        self, images: Tensor, counters: Tensor, views: Views, *, size: int, seed: int
-    ) -> Tensor:
-        """Return whole images (B, 3, H, W)."""
-        return augment.to_float(images, size)
-
     def train(
-        self, encoder: Encoder, task: Task, *, start: nn.Module | None = None
+        self, encoder: Encoder, training: Training, *, start: nn.Module | None = None
     ) -> tuple[nn.Module, History]:
         """Keep the normalised features of all training images."""
-        h = heads.frozen_features(self, encoder, task, key="train")
+        h = heads.frozen_features(self, encoder, training, key="train")
         return neighbours.Neighbours.of(
-            h, task.labels, classes=task.classes, k=self.k, temperature=self.temperature
+            h, training.labels, classes=training.classes, k=self.k, temperature=self.temperature
         ), []
 
     def restore(

@@ -11,24 +11,24 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from robustviews.options import LazyModule, option, plan_only
+from robustviews.probe.protocol import WholeImages
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from robustviews import augment, optim
-    from robustviews.augment import Views
+    from robustviews import optim
     from robustviews.encoder import Encoder
     from robustviews.probe import heads, holdout
-    from robustviews.probe.protocol import History, Task
+    from robustviews.probe.protocol import History, Training
 else:
     torch, nn = LazyModule("torch"), LazyModule("torch.nn")
-    augment, heads = LazyModule("robustviews.augment"), LazyModule("robustviews.probe.heads")
-    holdout, optim = LazyModule("robustviews.probe.holdout"), LazyModule("robustviews.optim")
+    heads, optim = LazyModule("robustviews.probe.heads"), LazyModule("robustviews.optim")
+    holdout = LazyModule("robustviews.probe.holdout")
 
 
 @dataclass(frozen=True)
-class LogisticProbe:
+class LogisticProbe(WholeImages):
     """A linear head on frozen features of whole images, fitted by L-BFGS in float64.
 
     Attributes:
@@ -42,9 +42,6 @@ class LogisticProbe:
     regularisation: tuple[float, ...] = option((0.01, 0.1, 1.0, 10.0, 100.0, 1e3, 1e4), gt=0)
     iterations: int = option(1000, ge=1)
     feature: Literal["prefeature", "backbone"] = "backbone"
-    stack: ClassVar[int] = 1
-    trained: ClassVar[bool] = True
-    draws_views: ClassVar[bool] = False
     starts_from: ClassVar[None] = None
     epochs: ClassVar[None] = None
     batch_size: ClassVar[None] = None
@@ -63,27 +60,21 @@ class LogisticProbe:
         chosen = f"C of {values} chosen on a held-out tenth" if values[1:] else f"C = {values}"
         return f"linear head, L-BFGS, {chosen}"
 
-    def inputs(
-        self, images: Tensor, counters: Tensor, views: Views, *, size: int, seed: int
-    ) -> Tensor:
-        """Return whole images (B, 3, H, W)."""
-        return augment.to_float(images, size)
-
     def train(
-        self, encoder: Encoder, task: Task, *, start: nn.Module | None = None
+        self, encoder: Encoder, training: Training, *, start: nn.Module | None = None
     ) -> tuple[nn.Module, History]:
         """Choose the penalty, then fit all training images; the history has a line per fit."""
-        h = heads.frozen_features(self, encoder, task, key="train").double()
-        head = heads.new_head(encoder, self.feature, task).double()
+        h = heads.frozen_features(self, encoder, training, key="train").double()
+        head = heads.new_head(encoder, self.feature, training).double()
         chosen, history = self.regularisation[0], []
         if len(self.regularisation) > 1:
-            kept, held = (part.to(h.device) for part in holdout.hold_out(task.labels))
+            kept, held = (part.to(h.device) for part in holdout.hold_out(training.labels))
             for c in self.regularisation:
-                row = self._fit(head, h[kept], task.labels[kept], c=c)
-                history.append({**row, "held_out": _accuracy(head, h[held], task.labels[held])})
+                row = self._fit(head, h[kept], training.labels[kept], c=c)
+                history.append({**row, "held_out": _accuracy(head, h[held], training.labels[held])})
             chosen = self.regularisation[holdout.best([row["held_out"] for row in history])]
-        last = self._fit(head, h, task.labels, c=chosen)
-        history.append({**last, "accuracy": _accuracy(head, h, task.labels)})
+        last = self._fit(head, h, training.labels, c=chosen)
+        history.append({**last, "accuracy": _accuracy(head, h, training.labels)})
         return head.float(), history
 
     def restore(

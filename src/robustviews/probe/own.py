@@ -6,21 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from robustviews.options import LazyModule, plan_only
+from robustviews.options import plan_only
+from robustviews.probe.protocol import WholeImages
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from robustviews import augment
-    from robustviews.augment import Views
     from robustviews.encoder import Encoder
-    from robustviews.probe.protocol import History, Task
-else:
-    augment = LazyModule("robustviews.augment")
+    from robustviews.probe.protocol import History, Training
 
 
 @dataclass(frozen=True)
-class OwnHead:
+class OwnHead(WholeImages):
     """The classifier of a supervised network; nothing is trained.
 
     Attributes:
@@ -28,9 +25,7 @@ class OwnHead:
     """
 
     feature: ClassVar[Literal["backbone"]] = "backbone"
-    stack: ClassVar[int] = 1
     trained: ClassVar[bool] = False
-    draws_views: ClassVar[bool] = False
     starts_from: ClassVar[None] = None
     epochs: ClassVar[None] = None
     batch_size: ClassVar[None] = None
@@ -42,14 +37,8 @@ class OwnHead:
         """Return the origin of the head."""
         return "the classifier that the network was trained with"
 
-    def inputs(
-        self, images: Tensor, counters: Tensor, views: Views, *, size: int, seed: int
-    ) -> Tensor:
-        """Return whole images (B, 3, H, W)."""
-        return augment.to_float(images, size)
-
     def train(
-        self, encoder: Encoder, task: Task, *, start: nn.Module | None = None
+        self, encoder: Encoder, training: Training, *, start: nn.Module | None = None
     ) -> tuple[nn.Module, History]:
         """Return the network's classifier."""
         return _own(encoder), []

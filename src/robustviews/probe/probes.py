@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from robustviews.attacks import fraction, in_pixels, pgd
 from robustviews.options import LazyModule, option, plan_only, remark, switch
+from robustviews.probe.dense import DetectionProbe, SegmentationProbe
 from robustviews.probe.finetune import FinetuneProbe
 from robustviews.probe.knn import KnnProbe
 from robustviews.probe.logistic import LogisticProbe
 from robustviews.probe.own import OwnHead
-from robustviews.probe.protocol import Probe
+from robustviews.probe.protocol import Classifying, Probe, WholeImages
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from robustviews.encoder import Encoder
     from robustviews.machine import feed, runtime
     from robustviews.probe import heads
-    from robustviews.probe.protocol import History, Task
+    from robustviews.probe.protocol import History, Training
 else:
     torch, nn = LazyModule("torch"), LazyModule("torch.nn")
     augment, feed = LazyModule("robustviews.augment"), LazyModule("robustviews.machine.feed")
@@ -40,7 +41,7 @@ _HORIZON_OF_THE_CODE = 100  # epochs
 
 
 @dataclass(frozen=True)
-class LinearProbe:
+class LinearProbe(WholeImages):
     """A linear head on frozen features of whole images; the features are computed once.
 
     Attributes:
@@ -60,9 +61,6 @@ class LinearProbe:
     feature: Literal["prefeature", "backbone"] = switch(
         "prefeature", name="probe_feature", code=("prefeature",)
     )
-    stack: ClassVar[int] = 1
-    trained: ClassVar[bool] = True
-    draws_views: ClassVar[bool] = False
     starts_from: ClassVar[None] = None
     steps: ClassVar[int] = 0
     network_updates: ClassVar[int] = plan_only(0)
@@ -72,20 +70,14 @@ class LinearProbe:
         """Return the length of the training."""
         return f"linear head, {self.epochs} epochs"
 
-    def inputs(
-        self, images: Tensor, counters: Tensor, views: Views, *, size: int, seed: int
-    ) -> Tensor:
-        """Return whole images (B, 3, H, W)."""
-        return augment.to_float(images, size)
-
     def train(
-        self, encoder: Encoder, task: Task, *, start: nn.Module | None = None
+        self, encoder: Encoder, training: Training, *, start: nn.Module | None = None
     ) -> tuple[nn.Module, History]:
         """Train on the features of whole images."""
-        h = heads.frozen_features(self, encoder, task, key="train")
-        head = start or heads.new_head(encoder, self.feature, task)
+        h = heads.frozen_features(self, encoder, training, key="train")
+        head = start or heads.new_head(encoder, self.feature, training)
         adam = optim.Adam(head.parameters(), self.lr)
-        fit = heads.Fit(head, adam, task)
+        fit = heads.Fit(head, adam, training)
         return head, fit.run(h, batch_size=self.batch_size, epochs=self.epochs)
 
     def restore(
@@ -96,7 +88,7 @@ class LinearProbe:
 
 
 @dataclass(frozen=True)
-class RobustLinearProbe:
+class RobustLinearProbe(WholeImages):
     """A linear head trained on PGD examples against encoder and head (r-LE).
 
     Attributes:
@@ -137,9 +129,6 @@ class RobustLinearProbe:
     rle_trailing_standard: int = switch(0, ge=0, code={"emp_ssl": (2,), "simclr": (0,)}, paper=(0,))
     craft_precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     weak: str = remark()
-    stack: ClassVar[int] = 1
-    trained: ClassVar[bool] = True
-    draws_views: ClassVar[bool] = False
     network_updates: ClassVar[int] = plan_only(0)
 
     @property
@@ -154,33 +143,27 @@ class RobustLinearProbe:
         weak = f" (weak: {self.weak})" if self.weak else ""
         return f"linear head on {examples}, {self.epochs} epochs{weak}"
 
-    def inputs(
-        self, images: Tensor, counters: Tensor, views: Views, *, size: int, seed: int
-    ) -> Tensor:
-        """Return whole images (B, 3, H, W)."""
-        return augment.to_float(images, size)
-
     def train(
-        self, encoder: Encoder, task: Task, *, start: nn.Module | None = None
+        self, encoder: Encoder, training: Training, *, start: nn.Module | None = None
     ) -> tuple[nn.Module, History]:
         """Attack each minibatch, then fit the head to the features of the examples."""
-        head = start or heads.new_head(encoder, self.feature, task)
+        head = start or heads.new_head(encoder, self.feature, training)
         adam = optim.Adam(head.parameters(), self.lr)
 
         def attacked(images: Tensor, labels: Tensor) -> Tensor:
-            parts = zip(images.split(task.batch), labels.split(task.batch), strict=True)
+            parts = zip(images.split(training.batch), labels.split(training.batch), strict=True)
             with runtime.frozen(head):
                 features = [
-                    self._attacked(encoder, head, augment.to_float(part, task.size), classes)
+                    self._attacked(encoder, head, augment.to_float(part, training.size), classes)
                     for part, classes in parts
                 ]
             return torch.cat(features)
 
-        fit, epochs = heads.Fit(head, adam, task), self.epochs
+        fit, epochs = heads.Fit(head, adam, training), self.epochs
         with runtime.frozen(encoder):
-            history = fit.run(task.images, attacked, batch_size=self.batch_size, epochs=epochs)
+            history = fit.run(training.images, attacked, batch_size=self.batch_size, epochs=epochs)
         if self.rle_trailing_standard:
-            h = heads.frozen_features(self, encoder, task, key="train")
+            h = heads.frozen_features(self, encoder, training, key="train")
             epochs += self.rle_trailing_standard
             history = fit.run(h, batch_size=self.batch_size, epochs=epochs)
         return head, history
@@ -214,7 +197,7 @@ class RobustLinearProbe:
 
 
 @dataclass(frozen=True)
-class NcropProbe:
+class NcropProbe(Classifying):
     """A linear head on the mean feature of n random views, in training and in testing.
 
     An attack perturbs the n views jointly, through their mean.
@@ -282,15 +265,15 @@ class NcropProbe:
         return drawn.transpose(0, 1)  # (B, n, 3, H, W)
 
     def train(
-        self, encoder: Encoder, task: Task, *, start: nn.Module | None = None
+        self, encoder: Encoder, training: Training, *, start: nn.Module | None = None
     ) -> tuple[nn.Module, History]:
         """Train on the mean features, by SGD with a cosine schedule."""
-        h = heads.frozen_features(self, encoder, task, key="train")
-        head = start or heads.new_head(encoder, self.feature, task)
+        h = heads.frozen_features(self, encoder, training, key="train")
+        head = start or heads.new_head(encoder, self.feature, training)
         sgd = optim.Sgd(
             head.parameters(), self.lr, momentum=self.momentum, weight_decay=self.weight_decay
         )
-        fit = heads.Fit(head, sgd, task, lr_at=self._schedule(len(task.labels)))
+        fit = heads.Fit(head, sgd, training, lr_at=self._schedule(len(training.labels)))
         return head, fit.run(h, batch_size=self.batch_size, epochs=self.epochs)
 
     def _schedule(self, images: int) -> Callable[[int], float]:
@@ -317,5 +300,7 @@ PROBES: dict[str, type[Probe]] = {
     "logistic": LogisticProbe,
     "knn": KnnProbe,
     "finetune": FinetuneProbe,
+    "segmentation": SegmentationProbe,
+    "detection": DetectionProbe,
     "own": OwnHead,
 }

@@ -6,24 +6,34 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
+from robustviews.options import LazyModule
+from robustviews.tasks.classification import CLASSIFICATION
+from robustviews.tasks.protocol import Task
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from robustviews import augment
     from robustviews.augment import Views
     from robustviews.checkpoint import Checkpoint
     from robustviews.encoder import Encoder, Feature
     from robustviews.machine.feed import Feed
+    from robustviews.probe import heads
+    from robustviews.tasks.protocol import Maps
+else:
+    augment, heads = LazyModule("robustviews.augment"), LazyModule("robustviews.probe.heads")
 
 History = list[dict[str, float]]
 
 
 @dataclass(frozen=True)
-class Task:
+class Training:
     """What a head is trained on, and how images are encoded.
 
     Attributes:
         images: (N, 3, H, W) uint8, the training set, or a feed of it.
-        labels: (N,) int64, class of each image, on the device of the encoder.
+        labels: of each image, on the device of the encoder: as the task has them, (N,) int64 for
+            classification.
         classes: number of classes.
         views: views of the pretraining, from which the n-crop probe draws.
         size: side of images and views in pixels.
@@ -48,10 +58,12 @@ class Probe(Protocol):
     """What a probe must provide; its row in `PROBES` names it for study files.
 
     Attributes:
+        task: what is asked about an image, and how answers are scored.
         trained: whether a head is trained and saved to a file.
         draws_views: whether the probe draws views like pretraining, and so depends on `views`.
     """
 
+    task: ClassVar[Task]
     trained: ClassVar[bool]
     draws_views: ClassVar[bool]
 
@@ -94,8 +106,11 @@ class Probe(Protocol):
     ) -> Tensor:
         """Return what is encoded and attacked: (B, 3, H, W) or (B, n, 3, H, W) in [0, 1]."""
 
+    def features(self, encoder: Encoder, inputs: Tensor) -> Tensor | Maps:
+        """Return what the head reads of such inputs: (B, F), or the maps of the encoder."""
+
     def train(
-        self, encoder: Encoder, task: Task, *, start: nn.Module | None = None
+        self, encoder: Encoder, training: Training, *, start: nn.Module | None = None
     ) -> tuple[nn.Module, History]:
         """Return the trained head and one line of history per epoch."""
 
@@ -103,3 +118,32 @@ class Probe(Protocol):
         self, weights: Mapping[str, Tensor], encoder: Encoder, *, classes: int
     ) -> nn.Module:
         """Return the head with these weights, on the encoder's device, or raise WeightsError."""
+
+
+class _Reads(Protocol):
+    @property
+    def feature(self) -> Feature: ...
+
+
+class Classifying:
+    """What the probes of classification share."""
+
+    task: ClassVar[Task] = CLASSIFICATION
+
+    def features(self: _Reads, encoder: Encoder, inputs: Tensor) -> Tensor:
+        """Return the features (B, F) of images (B, 3, H, W), or their mean over a stack of each."""
+        return heads.represent(encoder, self.feature, inputs)
+
+
+class WholeImages(Classifying):
+    """What the probes share that read each image once, as it is."""
+
+    stack: ClassVar[int] = 1
+    trained: ClassVar[bool] = True
+    draws_views: ClassVar[bool] = False
+
+    def inputs(
+        self, images: Tensor, counters: Tensor, views: Views, *, size: int, seed: int
+    ) -> Tensor:
+        """Return whole images (B, 3, H, W)."""
+        return augment.to_float(images, size)

@@ -7,7 +7,7 @@ import logging
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from robustviews.checkpoint import Checkpoint
     from robustviews.encoder import Encoder
     from robustviews.probe.finetune import FinetuneProbe
-    from robustviews.probe.protocol import History, Task
+    from robustviews.probe.protocol import History, Training
 
 log = logging.getLogger(__name__)
 
@@ -28,16 +28,16 @@ _MOMENTUM = 0.9
 
 
 class Tuned(nn.Module):
-    """A linear head, with the encoder that was trained for it; only features pass through it."""
+    """A head, with the encoder that was trained for it; only what the head reads passes through."""
 
-    def __init__(self, encoder: Encoder, head: nn.Linear) -> None:
+    def __init__(self, encoder: Encoder, head: nn.Module) -> None:
         super().__init__()
         self.encoder, self.head = encoder, head
 
-    def forward(self, h: Tensor) -> Tensor:
-        """Map features (B, F) of the encoder to logits (B, classes)."""
-        logits: Tensor = self.head(h)
-        return logits
+    def forward(self, h: Any) -> Tensor:  # noqa: ANN401  # of the probe
+        """Map features (B, F) or maps of the encoder to logits, or other outputs."""
+        outputs: Tensor = self.head(h)
+        return outputs
 
 
 @dataclass
@@ -51,23 +51,23 @@ class Position:
 class Tuning:
     """The trainings of one job, which resume after an interruption."""
 
-    def __init__(self, probe: FinetuneProbe, encoder: Encoder, task: Task) -> None:
-        """Begin, or resume from the task's checkpoint.
+    def __init__(self, probe: FinetuneProbe, encoder: Encoder, training: Training) -> None:
+        """Begin, or resume from the training's checkpoint.
 
         Args:
             probe: options.
             encoder: network with the pretrained weights; it is trained in place.
-            task: training images, seed, and the checkpoint.
+            training: training images, seed, and the checkpoint.
         """
-        self.probe, self.task = probe, task
-        self.network = Tuned(encoder, heads.new_head(encoder, probe.feature, task))
-        self.images = feed.of(task.images, task.labels.device)
+        self.probe, self.training = probe, training
+        self.network = Tuned(encoder, heads.new_head(encoder, probe.feature, training))
+        self.images = feed.of(training.images, training.labels.device)
         self.pretrained = {name: x.clone() for name, x in self.network.state_dict().items()}
         self.slots: dict[str, Tensor] = {}  # of the optimizer, restored
-        self.loss_sum = torch.zeros((), device=task.labels.device)  # of the present training
+        self.loss_sum = torch.zeros((), device=training.labels.device)  # of the present training
         self.position = Position()
-        if task.checkpoint is not None:
-            self._resume(task.checkpoint)
+        if training.checkpoint is not None:
+            self._resume(training.checkpoint)
 
     def run(self) -> tuple[nn.Module, History]:
         """Return the trained head with its encoder, and a line for each training.
@@ -78,7 +78,7 @@ class Tuning:
         pairs, history = self.probe.pairs, self.position.history
         chosen = 0
         if len(pairs) > 1:
-            kept, held = holdout.hold_out(self.task.labels)
+            kept, held = holdout.hold_out(self.training.labels)
             while len(history) < len(pairs):
                 row = self._train(kept, *pairs[len(history)])
                 if "loss" in row:
@@ -99,17 +99,24 @@ class Tuning:
 
         It has no loss if the training diverged.
         """
-        probe, position, checkpoint = self.probe, self.position, self.task.checkpoint
+        probe, position, checkpoint = self.probe, self.position, self.training.checkpoint
         sgd = optim.Sgd(
             self.network.parameters(), lr, momentum=_MOMENTUM, weight_decay=decay, nesterov=True
         )
         optim.set_slots_(sgd, self.slots)
         self.network.train()
-        bar = runtime.ProgressBar(probe.updates, "update", self.task.title)
+        bar = runtime.ProgressBar(probe.updates, "update", self.training.title)
         bar.begin_at(position.update)
-        orders = _orders(rows, probe, seed=self.task.seed, first=position.update)
+        steps = orders(
+            rows,
+            _minibatches(rows, probe)[0],
+            probe.updates,
+            seed=self.training.seed,
+            first=position.update,
+            what="finetune",
+        )
         precise = runtime.tf32(allowed=probe.precision == "tf32")
-        with precise, contextlib.closing(self.images.batches(orders)) as batches:
+        with precise, contextlib.closing(self.images.batches(steps)) as batches:
             for index, chosen in batches:
                 rate = optim.cosine_lr(position.update, base=lr, horizon=probe.updates)
                 sgd.param_groups[0]["lr"] = rate
@@ -125,14 +132,14 @@ class Tuning:
     def _update(
         self, sgd: torch.optim.Optimizer, images: Tensor, index: Tensor, epoch: int
     ) -> Tensor:
-        task, probe = self.task, self.probe
-        key = runtime.counter_key(task.seed, "finetune views", epoch)
+        training, probe = self.training, self.probe
+        key = runtime.counter_key(training.seed, "finetune views", epoch)
         with runtime.tf32(allowed=False):
             (views,) = augment.make_views(
-                images, probe.views, size=task.size, key=key, counters=index
+                images, probe.views, size=training.size, key=key, counters=index
             )
         h = self.network.encoder.represent(views, probe.feature, precision=probe.precision)
-        loss = nn.functional.cross_entropy(self.network(h), task.labels[index])
+        loss = nn.functional.cross_entropy(self.network(h), training.labels[index])
         sgd.zero_grad()
         loss.backward()
         sgd.step()
@@ -142,18 +149,18 @@ class Tuning:
         """Return the accuracy on whole images at `rows`."""
         self.network.eval()
         correct = 0
-        orders = rows.split(self.task.batch)
+        orders = rows.split(self.training.batch)
         with torch.no_grad(), contextlib.closing(self.images.batches(orders)) as batches:
             for index, chosen in batches:
-                inputs = augment.to_float(chosen, self.task.size)
+                inputs = augment.to_float(chosen, self.training.size)
                 logits = self.network(self.network.encoder.represent(inputs, self.probe.feature))
-                correct += int((logits.argmax(dim=1) == self.task.labels[index]).sum())
+                correct += int((logits.argmax(dim=1) == self.training.labels[index]).sum())
         return correct / len(rows)
 
     def _close(self, row: dict[str, float]) -> History:
         """Return the history with one more line, and go back to the pretrained weights."""
         values = " ".join(f"{name}={value:.6g}" for name, value in row.items())
-        log.info("probe=%s %s", self.task.title, values)
+        log.info("probe=%s %s", self.training.title, values)
         self.position = Position(history=[*self.position.history, row])
         self.network.load_state_dict(self.pretrained)
         self.slots = {}
@@ -177,11 +184,11 @@ class Tuning:
         self.loss_sum.copy_(tensors["loss_sum"])
         self.position = Position(**position)
         done = len(self.position.history), self.position.update
-        log.info("probe=%s resumed after training %d, update %d", self.task.title, *done)
+        log.info("probe=%s resumed after training %d, update %d", self.training.title, *done)
 
     def _diverged(self, what: str) -> None:
         raise finite.NonFiniteError(
-            f"{self.task.title}: the loss of {what} is not finite; lower lr of the probe"
+            f"{self.training.title}: the loss of {what} is not finite; lower lr of the probe"
         )
 
 
@@ -195,11 +202,23 @@ def _epoch(position: Position, rows: Tensor, probe: FinetuneProbe) -> int:
     return position.update // _minibatches(rows, probe)[1]
 
 
-def _orders(rows: Tensor, probe: FinetuneProbe, *, seed: int, first: int) -> Iterator[Tensor]:
-    """Yield the positions (B,) int64 of the images of each update from `first` on."""
-    size, count = _minibatches(rows, probe)
-    for update in range(first, probe.updates):
+def orders(
+    rows: Tensor, size: int, updates: int, *, seed: int, first: int, what: str
+) -> Iterator[Tensor]:
+    """Yield the positions (size,) int64 of the images of each update from `first` on.
+
+    Args:
+        rows: (N,) positions to train on; each pass has another order, without the smaller last
+            minibatch.
+        size: images in a minibatch, at most N.
+        updates: number of updates.
+        seed: seed of the orders.
+        first: updates that are done.
+        what: purpose of the orders.
+    """
+    count = len(rows) // size
+    for update in range(first, updates):
         epoch, position = divmod(update, count)
         if position == 0 or update == first:
-            order = rows[runtime.permutation(len(rows), seed, "finetune", epoch)]
+            order = rows[runtime.permutation(len(rows), seed, what, epoch)]
         yield order[position * size :][:size]

@@ -22,7 +22,7 @@ from robustviews.datasets import open_split
 from robustviews.provenance.checks import remake
 from robustviews.provenance.disk import Disk
 from robustviews.provenance.findings import Finding, State
-from robustviews.provenance.values import Flags, read_flags
+from robustviews.provenance.values import Array, Flags, read_flags
 from robustviews.study import folders
 from robustviews.study.jobs import Job, completed_arguments, without_unused
 
@@ -77,7 +77,7 @@ def _judge(
     """Return the finding of recorded and new flags."""
     count = sum(len(new["clean"]) for _, new in pairs)
     by_name = {
-        name: sum(int((old[name] != new[name]).sum()) for old, new in pairs) for name in pairs[0][1]
+        name: sum(_changed(old[name], new[name]) for old, new in pairs) for name in pairs[0][1]
     }
     total, wrong = count * len(by_name), sum(by_name.values())
     text = f"{count} images attacked again at {len(pairs[0][1]) - 1} radii: "
@@ -92,6 +92,11 @@ def _judge(
         text += f", more than rounding explains ({cause}); repeat it on the machine of the record"
         return _finding(job, State.DOUBT, text)
     return _finding(job, State.VERIFIED, f"{text}, as rounding can cause ({cause})")
+
+
+def _changed(old: Array, new: Array) -> int:
+    """Return about how many images two arrays of answers differ."""
+    return int((old != new).reshape(len(new), -1).any(axis=1).sum())
 
 
 def _pairs(

@@ -8,7 +8,7 @@ from pathlib import Path
 from robustviews.artifacts import RECORD, ArtifactError, Record
 from robustviews.provenance.disk import Disk, removal, short
 from robustviews.provenance.findings import Finding, State
-from robustviews.study import differences
+from robustviews.study import differences, evaluation_sets, folders
 from robustviews.study.jobs import Job
 
 
@@ -108,24 +108,28 @@ def _outputs(disk: Disk, job: Job, record: Record) -> Iterator[Finding]:
     """Check that a folder holds the files that its record names, unchanged, and no other files."""
     assert job.folder is not None
     stated, verified = record.outputs, 0
-    for name in sorted({*job.outputs, *stated}):
+    further = {path.name: checksum for path, checksum in disk.further(job).items()}
+    outputs = {*job.outputs, *further}
+    for name in sorted({*outputs, *stated}):
         path = job.folder / name
         if name not in stated:
             yield _failed("bytes", path, f"its record does not name it; {remake(disk, job)}")
-        elif name not in job.outputs:
+        elif name not in outputs:
             yield _failed("bytes", path, f"named by the record, but not an output of {job.rule}")
         elif not disk.exists(path):
-            yield _failed(
-                "bytes", path, f"missing; {disk.restore(path)}make it again: {disk.make(path)}"
-            )
+            again = remake(disk, job) if name in further else f"make it again: {disk.make(path)}"
+            yield _failed("bytes", path, f"missing; {disk.restore(path)}{again}")
+        elif further.get(name, stated[name]) != stated[name]:
+            text = f"its record states {short(stated[name])}, {folders.SUMMARY} beside it "
+            yield _failed("bytes", path, f"{text}{short(further[name])}; {remake(disk, job)}")
         elif disk.sha256(path) != stated[name]:
             yield _changed(disk, path, stated[name], remake(disk, job))
         else:
             verified += 1
-    for path in _extra_files(disk.root, job.folder, {*job.outputs, *stated, RECORD}):
+    for path in _extra_files(disk.root, job.folder, {*outputs, *stated, RECORD}):
         text = f"extra file that the record does not name; inspect and remove it: {removal(path)}"
         yield _failed("bytes", path, text)
-    if verified == len(job.outputs):
+    if verified == len(outputs):
         files = "1 output has" if verified == 1 else f"{verified} outputs have"
         yield _verified("bytes", job, f"{files} the bytes that the record states")
 
@@ -156,7 +160,10 @@ def _inputs(disk: Disk, job: Job, record: Record) -> Iterator[Finding]:
             verified += problem is None
             if problem:
                 yield problem
-    if verified == len(expected):
+    changed = evaluation_sets.changed_labels(job.arguments.get("dataset"), disk.root / job.record)
+    if changed:
+        yield _failed("inputs", *changed)
+    elif verified == len(expected):
         text = f"{verified} inputs have the bytes that are on disk and in the records upstream"
         yield _verified("inputs", job, text if verified else "reads no file of another job")
 

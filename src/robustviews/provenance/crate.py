@@ -185,7 +185,7 @@ def _add_job(
             *map(_file, _read(disk, job)),
             *_values(crate, record.spec),
         ],
-        result=[_file(path) for path in job.writes],
+        result=[_file(path) for path in disk.files(job)],
         containerImage=image
         and crate.add(_identifier("image", image), "ContainerImage", name=image),
         additionalProperty=list(_values(crate, stated)),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from robustviews import artifacts, commands
 from robustviews.artifacts import ArtifactError, Record
-from robustviews.study import jobs
+from robustviews.study import folders, jobs
 from robustviews.study.jobs import Job, Key
 from robustviews.study.schema import Study
 from robustviews.workflow import dvc
@@ -35,7 +35,19 @@ class Disk:
     @cached_property
     def owners(self) -> dict[str, Key]:
         """Return the job that writes each file of the study, records included."""
-        return {path.as_posix(): job.key for job in self.jobs.values() for path in job.writes}
+        jobs = self.jobs.values()
+        return {path.as_posix(): job.key for job in jobs for path in self.files(job)}
+
+    def files(self, job: Job) -> tuple[Path, ...]:
+        """Return the files that a job writes, its record last, with all images of a data set."""
+        return *(path for path in job.writes[:-1]), *self.further(job), job.writes[-1]
+
+    def further(self, job: Job) -> dict[Path, str]:
+        """Return the checksums of the images that fill more than one file, by path."""
+        if job.folder is None:
+            return {}
+        stated = folders.further(self.root / job.folder)
+        return {job.folder / name: checksum for name, checksum in stated.items()}
 
     def sha256(self, path: Path) -> str | None:
         """Return `sha256:<hex>` of a file; None if it cannot be read."""

@@ -78,8 +78,9 @@ def check(disk: Disk, lock: Locked, jobs: Iterable[Job]) -> dict[Key, list[Findi
     """
     result = {}
     for job in jobs:
-        findings = [finding for path in job.writes for finding in _file(disk, lock, path)]
-        locked_files = sum(path.as_posix() in lock.md5 for path in job.writes)
+        files = disk.files(job)
+        findings = [finding for path in files for finding in _file(disk, lock, path)]
+        locked_files = sum(path.as_posix() in lock.md5 for path in files)
         if locked_files and not findings:
             text = f"{locked_files} files have the md5 that dvc.lock states"
             findings = [_finding(job.writes[-1], State.VERIFIED, text)]

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import numpy as np
-
 from robustviews import artifacts, sanity
 from robustviews.artifacts import ArtifactError
 from robustviews.provenance.checks import remake
@@ -48,19 +46,24 @@ def _problems(disk: Disk, job: Job, flags: Flags) -> Iterator[str]:
             yield f"{what}: expected the heads {_listed(probes)}, found {_listed(found)}"
             return
     for probe in job.spec["probes"]:
-        for text in _of_head(disk, job, sanity.of_head(flags, probe), results[probe]):
+        for text in _of_head(disk, job, probe, sanity.of_head(flags, probe), results[probe]):
             yield f"{probe}: {text}"
 
 
-def _of_head(disk: Disk, job: Job, flags: Flags, result: dict[str, Any]) -> Iterator[str]:
+def _of_head(
+    disk: Disk, job: Job, probe: str, flags: Flags, result: dict[str, Any]
+) -> Iterator[str]:
     shapes = {name: flag.shape for name, flag in flags.items()}
-    if len(set(shapes.values())) != 1:
+    if len({shape[:1] for shape in shapes.values()}) != 1:
         yield f"expected one flag per image, found {shapes}"
         return
-    for name, flag in flags.items():
-        if name not in ("index", "labels") and not np.isin(flag, (0, 1)).all():
-            yield f"{name} holds values other than 0 and 1"
-    yield from wrong_images(disk, job, flags["index"], flags["labels"])
+    task, truth = disk.study.probes[probe].task, flags["labels"]
+    answers = {name: flag for name, flag in flags.items() if name not in ("index", "labels")}
+    wrong = [f"{name} {text}" for name, one in answers.items() for text in task.wrong(one, truth)]
+    yield from wrong
+    yield from wrong_images(disk, job, flags["index"], truth, task)
+    if wrong:
+        return
     stated, options = result["measures"], disk.study.sanity
     counts = sanity.measures_of(flags)
     wrong = [name for name, count in counts.items() if stated.get(name) != count]

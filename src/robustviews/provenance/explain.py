@@ -22,6 +22,7 @@ from robustviews.study.cells import Address
 from robustviews.study.jobs import Job
 from robustviews.study.plan import Cell
 from robustviews.study.schema import Study
+from robustviews.tasks.classification import CLASSIFICATION
 
 _TITLES = {
     "data": "The data set is prepared",
@@ -85,6 +86,9 @@ def _cell(study: Study, result: Audit, address: Address, cell: Cell) -> str:
     by_class = study.datasets[cell.dataset].accuracy == "mean_per_class"
     share = "the mean over classes of the share" if by_class else "the share"
     quantity = f"accuracy, {share} of ones in {source} of {cell.attack}"
+    task = study.probes[cell.probe].task
+    if task is not CLASSIFICATION:
+        quantity = f"{cell.measure.score or task.metrics[0]} of {source} of {cell.attack}"
     if cell.measure.statistic:
         quantity = f"{cell.measure.statistic}, of all `eps_...` in {folders.FLAGS} of {cell.attack}"
     if cell.attack is None:
@@ -94,13 +98,14 @@ def _cell(study: Study, result: Audit, address: Address, cell: Cell) -> str:
 
 
 def _withstood(study: Study, cell: Cell, record: Record, job: Job) -> str:
-    """Return how many images the attacks of the sanity checks leave; empty for other jobs."""
+    """Return how much the attacks of the sanity checks leave; empty for other jobs."""
     head = record.result.get(cell.probe) if job.rule == "sanity" else None
     if head is None:
         return ""
     left = sanity.described(head["measures"], study.sanity).items()
     counts = "; ".join(f"{attack}: {count}" for attack, count in left)
-    return f"  images left at {study.sanity.eps:g}/255: {counts}"
+    of = "images " if study.probes[cell.probe].task is CLASSIFICATION else ""
+    return f"  {of}left at {study.sanity.eps:g}/255: {counts}"
 
 
 def _compared(study: Study, address: Address, cell: Cell, root: Path) -> Iterator[str]:

@@ -10,7 +10,7 @@ from robustviews.artifacts import ArtifactError
 from robustviews.provenance.audit import Audit
 from robustviews.provenance.disk import Disk
 from robustviews.provenance.findings import State
-from robustviews.study import folders, jobs
+from robustviews.study import folders
 from robustviews.study.schema import Study
 
 FORMAT = 1
@@ -57,7 +57,7 @@ def build(study: Study, result: Audit, *, root: Path = Path()) -> dict[str, Any]
     """
     refuse_failed(study, result, "not signed")
     disk = Disk(study, root)
-    paths = sorted({study_file(study), *_outputs(study)})
+    paths = sorted({study_file(study), *map(Path, disk.owners)})
     return {
         "format": FORMAT,
         "study": study.study,
@@ -110,7 +110,7 @@ def foreign(manifest: dict[str, Any], study: Study) -> list[str]:
     signed = manifest.get("study")
     if signed != study.study:
         return [f"signed for the study {signed!r}, expected {study.study!r}"]
-    expected = {study_file(study), *_outputs(study)}
+    expected = {study_file(study), *map(Path, Disk(study, Path()).owners)}
     names = sorted({path.as_posix() for path in expected} - set(manifest["files"]))
     more = [f"and {len(names) - _SHOWN} more"] if len(names) > _SHOWN else []
     return [f"{name}: not signed: the manifest does not list it" for name in names[:_SHOWN]] + more
@@ -142,10 +142,6 @@ def parse(data: bytes, path: Path) -> dict[str, Any]:
         raise ArtifactError(f"{path}: expected a manifest of format {FORMAT}, found something else")
     parsed: dict[str, Any] = manifest
     return parsed
-
-
-def _outputs(study: Study) -> list[Path]:
-    return [path for job in jobs.jobs(study).values() for path in job.writes]
 
 
 def _code(disk: Disk) -> list[dict[str, Any]]:

@@ -1,10 +1,11 @@
 """Checks of whether numbers can be: what no hash sees, because records and files agree.
 
 One rule compares two radii of an attack, of which the clean images are the first. On the images
-where their flags differ, those that are right at the larger radius alone should not outnumber the
-others by more than chance. If both were as likely, that many would have a probability below
-`_CHANCE` (a one-sided sign test). A single image may be right at a larger radius and wrong at a
-smaller one, since an attack is not the worst case; so only numbers of images are compared.
+where their answers differ in quality (`tasks.protocol.Task`; of classification, in being right),
+those that are better at the larger radius should not outnumber the others by more than chance. If
+both were as likely, that many would have a probability below `_CHANCE` (a one-sided sign test). A
+single image may be better at a larger radius than at a smaller one, since an attack is not the
+worst case; so only numbers of images are compared.
 
 The other rule compares an attack with the PGD-20 of the sanity checks at the same radius on the
 same images, by the same test: a job of its own that attacked the same head. AutoAttack, and PGD of
@@ -29,9 +30,12 @@ from robustviews.provenance.findings import Finding, State
 from robustviews.provenance.values import Flags, read_flags
 from robustviews.study import folders, networks
 from robustviews.study.jobs import Job
+from robustviews.tasks.classification import CLASSIFICATION
+from robustviews.tasks.protocol import Task
 
 _CHANCE = 1e-4  # with a hundred pairs of radii whose accuracies are equal, one false doubt in 100
 _SHARED = 0.01  # of the test images that may also be training images
+_SLIGHT = 0.01  # differences of quality that count nothing: large radii leave next to none
 _STEPS = 20  # of PGD in the sanity checks
 _DEVIATIONS = 3.0  # by which an accuracy of guessing may exceed 1 / classes
 
@@ -50,12 +54,15 @@ def check(disk: Disk, job: Job) -> list[Finding]:
         return []
     assert job.folder is not None
     path = job.folder / folders.FLAGS
-    problems = [*_rising(flags, _radii(job)), *_above_checks(disk, job, flags)]
+    task = disk.study.probes[job.parts[1]].task
+    problems = [*_rising(flags, _radii(job), task), *_above_checks(disk, job, flags)]
     if problems:
         text = "; ".join(problems) + "; attack some images again: robustviews audit --again 20"
         return [_finding(path, State.DOUBT, text)]
     text = (
         "no radius is right on more images than a smaller one, or than the checks, but for chance"
+        if task is CLASSIFICATION
+        else "no radius has better answers than a smaller one, but for chance"
     )
     return [_finding(path, State.VERIFIED, text)]
 
@@ -64,6 +71,8 @@ def remarks(disk: Disk) -> Iterator[str]:
     """Yield a line for each attack that changed nothing because the network guesses."""
     for job in disk.jobs.values():
         flags = _flags(disk, job)
+        if flags is not None and disk.study.probes[job.parts[1]].task is not CLASSIFICATION:
+            continue  # one over the number of classes is no guess of pixels or boxes
         classes = _result(disk, disk.jobs[_data_key(job)]).get("classes") if flags else None
         if flags is None or not isinstance(classes, int) or classes < 2:
             continue
@@ -99,10 +108,11 @@ def _flags(disk: Disk, job: Job) -> Flags | None:
         return None
     try:
         flags = read_flags(disk, job.name)
-        shapes = {flags[name].shape for name in (*_radii(job), "index")}
-    except (ArtifactError, LookupError):
+        task, truth = disk.study.probes[job.parts[1]].task, flags["labels"]
+        wrong = [text for name in _radii(job) for text in task.wrong(flags[name], truth)]
+    except (ArtifactError, LookupError, ValueError):
         return None
-    return flags if len(shapes) == 1 else None
+    return None if wrong or len(truth) != len(flags["index"]) else flags
 
 
 def _radii(job: Job) -> list[str]:
@@ -110,14 +120,18 @@ def _radii(job: Job) -> list[str]:
     return [flag_name(eps) for eps in (0.0, *sorted(job.spec["attack"]["eps"]))]
 
 
-def _rising(flags: Flags, radii: list[str]) -> Iterator[str]:
+def _rising(flags: Flags, radii: list[str], task: Task) -> Iterator[str]:
+    qualities = {name: task.quality(flags[name], flags["labels"]) for name in radii}
     for smaller, larger in combinations(radii, 2):
-        gained = int(((flags[larger] == 1) & (flags[smaller] != 1)).sum())
-        lost = int(((flags[smaller] == 1) & (flags[larger] != 1)).sum())
+        rises = qualities[larger].astype(float) - qualities[smaller]
+        gained, lost = int((rises > _SLIGHT).sum()), int((rises < -_SLIGHT).sum())
         if gained > lost and _at_least(gained, gained + lost) < _CHANCE:
             yield (
                 f"{larger} is right on {gained} images on which {smaller} is wrong, and wrong on "
                 f"{lost} on which {smaller} is right: more than chance"
+                if task is CLASSIFICATION
+                else f"{larger} has better answers than {smaller} about {gained} images, and worse "
+                f"about {lost}: more than chance"
             )
 
 

@@ -21,8 +21,11 @@ from robustviews.study.cells import Address
 from robustviews.study.columns import RETAINED
 from robustviews.study.jobs import Job
 from robustviews.study.plan import Cell
+from robustviews.tasks.classification import CLASSIFICATION
+from robustviews.tasks.protocol import Task
 
-Flags = dict[str, np.ndarray[Any, Any]]
+Array = np.ndarray[Any, Any]
+Flags = dict[str, Array]
 
 _TOLERANCE = 1e-5  # relative; a table's CSV holds six digits
 _FLOAT32 = 1e-6  # tolerance of an accuracy in a record
@@ -109,22 +112,30 @@ def _of_runs(disk: Disk, cell: Cell) -> Iterator[float]:
             yield float(record.seconds or 0) / 60
         else:
             flags = read_flags(disk, f"{network.name}/{cell.probe}/{cell.attack}")
-            by_class = disk.study.datasets[cell.dataset].accuracy == "mean_per_class"
             if cell.measure.statistic:
                 eps = sorted(disk.study.attacks[cell.attack].eps)
-                curve = [_share(flags, flag_name(e), by_class=by_class) for e in (0.0, *eps)]
+                curve = [_share(disk, cell, flags, flag_name(radius)) for radius in (0.0, *eps)]
                 yield (_retained if cell.measure.statistic == RETAINED else _halved)(curve, eps)
             else:
-                yield _share(flags, cell.measure.flag, by_class=by_class)
+                yield _share(disk, cell, flags, cell.measure.flag)
 
 
-def _share(flags: Flags, name: str, *, by_class: bool) -> float:
+def _share(disk: Disk, cell: Cell, flags: Flags, name: str) -> float:
+    task = disk.study.probes[cell.probe].task
+    if task is not CLASSIFICATION:
+        return _score(task, flags, name, cell.measure.score)
     correct, labels = flags[name] == 1, flags["labels"]
     if not len(correct):
         raise ValueError("no flags")
-    if by_class:
+    if disk.study.datasets[cell.dataset].accuracy == "mean_per_class":
         return fmean(float(correct[labels == one].mean()) for one in sorted(set(labels.tolist())))
     return int(correct.sum()) / len(correct)
+
+
+def _score(task: Task, flags: Flags, name: str, metric: str = "") -> float:
+    """Return a metric of a task, each image counted once."""
+    truth = flags["labels"]
+    return float(task.score(flags[name], truth, np.ones((1, len(truth))), metric)[0])
 
 
 def _retained(curve: list[float], eps: list[float]) -> float:
@@ -175,33 +186,34 @@ def _wrong_flags(disk: Disk, job: Job, flags: Flags) -> Iterator[str]:
     if set(flags) != expected:
         yield f"expected {', '.join(sorted(expected))}; found {', '.join(sorted(flags))}"
         return
-    index = flags["index"]
-    shapes = {name: array.shape for name, array in flags.items() if array.shape != index.shape}
+    index, task = flags["index"], disk.study.probes[job.parts[1]].task
+    shapes = {name: array.shape for name, array in flags.items() if len(array) != len(index)}
     if index.ndim != 1 or shapes:
         yield f"expected one flag per image, {index.shape}; found {shapes}"
         return
     for name in names:
-        if not np.isin(flags[name], (0, 1)).all():
-            yield f"{name} holds values other than 0 and 1"
-    yield from wrong_images(disk, job, index, flags["labels"])
+        yield from (f"{name} {text}" for text in task.wrong(flags[name], flags["labels"]))
+    yield from wrong_images(disk, job, index, flags["labels"], task)
     yield from _wrong_worst(disk, job, flags, names)
-    yield from _wrong_result(disk, job, {name: float(flags[name].mean()) for name in names})
+    yield from _wrong_result(disk, job, {name: _score(task, flags, name) for name in names})
 
 
 def _wrong_worst(disk: Disk, job: Job, flags: Flags, names: list[str]) -> Iterator[str]:
     """Compare the flags of a worst case with those of its attacks, combined again."""
     of = job.spec["attack"].get("of", ())
     parts = [read_flags(disk, "/".join([*job.parts[:2], name])) for name in of]
+    task = disk.study.probes[job.parts[1]].task
     for name in names if parts else ():
-        shared = [part[name][np.isin(part["index"], flags["index"])] == 1 for part in parts]
-        if not np.array_equal(np.logical_and.reduce(shared), flags[name] == 1):
+        shared = [part[name][np.isin(part["index"], flags["index"])] for part in parts]
+        worst = np.argmin([task.quality(one, flags["labels"]) for one in shared], axis=0)
+        if not np.array_equal(np.stack(shared)[worst, np.arange(len(worst))], flags[name]):
             yield f"{name} is not the worst case of {', '.join(of)}"
 
 
 def wrong_images(
-    disk: Disk, job: Job, index: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]
+    disk: Disk, job: Job, index: Array, labels: Array, task: Task = CLASSIFICATION
 ) -> Iterator[str]:
-    """Yield problems of the choice of attacked images, and of their labels."""
+    """Yield problems of the choice of attacked images, and of what is stored of their labels."""
     assert job.spec is not None
     folder = disk.jobs[next(need for need in job.needs if need[0] == "data")].folder
     assert folder is not None
@@ -218,7 +230,7 @@ def wrong_images(
         len(index) and not 0 <= index[0] <= index[-1] < len(test)
     ):
         yield f"its index must list test images in order, each once, below {len(test)}"
-    elif not np.array_equal(labels, test[index]):
+    elif not np.array_equal(labels, task.truth(test[index], labels)):
         yield f"its labels differ from {folder / 'test_labels.npy'}"
 
 

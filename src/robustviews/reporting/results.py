@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, cast, get_args, get_type_hints
 
-import numpy as np
-
 from robustviews import artifacts, sanity
 from robustviews.artifacts import ArtifactError, Record
 from robustviews.attacks import flag_name
-from robustviews.reporting import by_class
+from robustviews.reporting import accuracies
+from robustviews.reporting.accuracies import Answers
 from robustviews.study import differences, jobs, networks, plan
+from robustviews.tasks.classification import CLASSIFICATION
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,8 +36,9 @@ _SHOWN = 12  # problems that an error lists; it counts the rest
 class Result(TypedDict):
     """One row of the frame; accuracies are fractions, eps is in 1/255.
 
-    `accuracy` is as the data set says, correct / n or a mean over classes. Only of such a mean
-    `weighs` is known, for how many images of equal weight it stands; it is no column of the CSV.
+    `accuracy` is a metric of the task, such as `top-1`: as the data set says, correct / n or a mean
+    over classes. Where it is no share of images, `weighs` tells for how many images of equal weight
+    it stands, which is no column of the CSV; of a dense task, `correct` is empty.
 
     `sanity` names the failed checks of an attacked head, such as `AS3 AS9`, or is `not checked`; it
     is empty if the attack is established.
@@ -52,8 +54,9 @@ class Result(TypedDict):
     probe: str
     attack: str
     eps: float
+    metric: str
     n: int
-    correct: int
+    correct: int | None
     accuracy: float | None
     low: float | None
     high: float | None
@@ -69,10 +72,13 @@ class Result(TypedDict):
 class Frame(list[Result]):
     """Rows, and the flags (n,) of each run, probe and attack by radius, 0 for clean.
 
-    A flag is 1 where an image is right, and its weight where accuracy is a mean over classes.
+    A flag is 1 where an image is right, and its weight where accuracy is a mean over classes. Of a
+    dense task the answers stand there.
     """
 
-    def __init__(self, rows: list[Result], flags: dict[Evaluation, dict[float, Any]]) -> None:
+    def __init__(
+        self, rows: list[Result], flags: dict[Evaluation, dict[float, Any] | Answers]
+    ) -> None:
         super().__init__(rows)
         self.flags = flags
 
@@ -191,7 +197,7 @@ class _Reader:
         self._study, self._root, self._partial = study, root, partial
         self._jobs = jobs.jobs(study)
         self._checked: dict[Key, Record] = {}
-        self.flags: dict[Evaluation, dict[float, Any]] = {}
+        self.flags: dict[Evaluation, dict[float, Any] | Answers] = {}
 
     def rows(self, run: str, probe: str, attack: str) -> list[Result]:
         """Return the rows of an evaluation, or of a pretraining without attack."""
@@ -200,41 +206,35 @@ class _Reader:
         job = self._jobs["attack", f"{run}/{probe}/{attack}"]
         flags = self._flags(job)
         names = {eps: flag_name(eps) for eps in (0.0, *self._study.attacks[attack].eps)}
-        dataset = plan.networks(self._study)[run].dataset
-        averaged = self._study.datasets[dataset].accuracy == "mean_per_class"
-        weights = by_class.weights(flags["labels"]) if averaged else 1
-        self.flags[run, probe, attack] = {eps: weights * flags[name] for eps, name in names.items()}
-        faults = self._sanity(run, probe)
-        return [
-            self._row(
-                run,
-                probe,
-                attack,
-                eps=eps,
-                correct=flags[name],
-                labels=flags["labels"],
-                sanity=" ".join([*faults, *self._behind(job, name, flags)]) if eps else "",
-                record=job.record,
-            )
-            for eps, name in names.items()
-        ]
+        task, truth = self._study.probes[probe].task, flags["labels"]
+        answers = {eps: flags[name] for eps, name in names.items()}
+        dataset = self._study.datasets[plan.networks(self._study)[run].dataset]
+        dense = task is not CLASSIFICATION
+        if dense:
+            self.flags[run, probe, attack] = Answers(task, answers, truth)
+        else:
+            averaged = dataset.accuracy == "mean_per_class"
+            weights = accuracies.weights(truth) if averaged else 1
+            self.flags[run, probe, attack] = {eps: weights * one for eps, one in answers.items()}
+        faults, rows = self._sanity(run, probe), []
+        for eps, metric in itertools.product(names, task.metrics):
+            row = self._row(run, probe, attack, record=job.record)
+            row["eps"], row["metric"], row["n"] = eps, metric, len(truth)
+            if eps:
+                row["sanity"] = " ".join([*faults, *self._behind(job, names[eps], flags)])
+            if dense:
+                accuracies.score(row, task, answers[eps], truth)
+            else:
+                accuracies.count(row, answers[eps], truth, dataset.accuracy)
+            rows.append(row)
+        return rows
 
-    def _row(
-        self,
-        run: str,
-        probe: str = "",
-        attack: str = "",
-        *,
-        record: Path,
-        eps: float = 0.0,
-        correct: Any = (),  # noqa: ANN401  # an array
-        labels: Any = (),  # noqa: ANN401
-        sanity: str = "",
-    ) -> Result:
+    def _row(self, run: str, probe: str = "", attack: str = "", *, record: Path) -> Result:
+        """Return a row without accuracy."""
         study, network = self._study, plan.networks(self._study)[run]
         source = self._record(self._encoder(run))
         trained = source.spec.get("run")
-        row = Result(
+        return Result(
             study=study.study,
             run=run,
             entry=network.entry,
@@ -244,9 +244,10 @@ class _Reader:
             seed=network.seed,
             probe=probe,
             attack=attack,
-            eps=eps,
-            n=len(correct),
-            correct=int(np.sum(correct)),
+            eps=0.0,
+            metric="",
+            n=0,
+            correct=0,
             accuracy=None,
             low=None,
             high=None,
@@ -254,12 +255,9 @@ class _Reader:
             device=source.environment.get("device") or "unknown",
             probe_epochs=study.probes[probe].epochs if probe else None,
             attack_steps=study.attacks[attack].steps if attack else None,
-            sanity=sanity,
+            sanity="",
             record=record.as_posix(),
         )
-        if row["n"]:
-            by_class.count(row, correct, labels, study.datasets[network.dataset].accuracy)
-        return row
 
     def _encoder(self, run: str) -> Job:
         return self._jobs[plan.networks(self._study)[run].encoder]

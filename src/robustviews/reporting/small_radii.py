@@ -14,34 +14,39 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 from statistics import fmean, variance
 from typing import Any
 
 import numpy as np
 
+from robustviews.reporting.accuracies import Answers, draws
 from robustviews.reporting.statistics import Interval, t_quantile
 from robustviews.study.columns import HALVING, RETAINED
 
 Array = np.ndarray[Any, Any]
 
-DRAWS = 2000
-_SEED = 0
 
-
-def statistic(name: str, flags: Mapping[float, Array]) -> tuple[float, Array]:
+def statistic(
+    name: str, flags: Mapping[float, Array] | Answers, metric: str = ""
+) -> tuple[float, Array]:
     """Return a statistic of one attacked classifier, and its bootstrap replicates.
 
     Args:
         name: `retained` or `e50`.
         flags: by radius, (n,) weights of images that are right, else 0; radius 0 for clean images.
+            Of a dense task its answers.
+        metric: of a dense task; empty for its first one.
 
     Returns:
         The statistic, and (DRAWS,) of its replicates.
     """
-    radii = np.array(sorted(flags))
-    correct = np.stack([flags[radius] for radius in radii], axis=1)  # (n, 1 + k)
-    accuracies = np.vstack([correct.mean(axis=0), _resampled(correct)])  # (1 + DRAWS, 1 + k)
+    if isinstance(flags, Answers):
+        radii, n = np.array(sorted(flags.by_radius)), len(flags.truth)
+        accuracies = np.nan_to_num(flags.scores(np.vstack([np.ones(n), draws(n)]), metric))
+    else:
+        radii = np.array(sorted(flags))
+        correct = np.stack([flags[radius] for radius in radii], axis=1)  # (n, 1 + k)
+        accuracies = np.vstack([correct.mean(axis=0), _resampled(correct)])  # (1 + DRAWS, 1 + k)
     values = STATISTICS[name](accuracies, radii)
     return float(values[0]), values[1:]
 
@@ -98,18 +103,9 @@ def halving(accuracies: Array, radii: Array) -> Array:
 
 def _resampled(correct: Array) -> Array:
     """Return accuracies (DRAWS, 1 + k) of images drawn from those of (n, 1 + k)."""
-    draws = [part.astype(np.float32) @ correct for part in np.array_split(_draws(len(correct)), 20)]
-    return np.concatenate(draws).astype(np.float64) / len(
-        correct
-    )  # exact for weights of 1: counts < 2^24
-
-
-@lru_cache(maxsize=4)
-def _draws(count: int) -> Array:
-    """Return how often each image is in each draw, (DRAWS, count) uint8."""
-    generator = np.random.Generator(np.random.PCG64(_SEED))
-    rows = (generator.integers(count, size=count) for _ in range(DRAWS))
-    return np.stack([np.bincount(row, minlength=count) for row in rows]).astype(np.uint8)
+    parts = np.array_split(draws(len(correct)), 20)
+    sums = [part.astype(np.float32) @ correct for part in parts]  # exact for weights of 1
+    return np.concatenate(sums).astype(np.float64) / len(correct)
 
 
 STATISTICS: dict[str, Callable[[Array, Array], Array]] = {RETAINED: retained, HALVING: halving}

@@ -6,9 +6,10 @@ robustness that does not exist. The checks ask each attacked head for symptoms o
 Source: Athalye, Carlini, Wagner 2018, section 3.1; Carlini et al. 2019, section 5.
 """
 
-from robustviews.sanity.checks import CHECKS, disagrees, effort, failed
-from robustviews.sanity.flags import measures_of, of_head
-from robustviews.sanity.information import INFORMATION, described
+from robustviews.sanity.checks import CHECKS, disagrees, effort
+from robustviews.sanity.flags import of_head
+from robustviews.sanity.information import INFORMATION
+from robustviews.sanity.judging import described, failed, measures_of
 from robustviews.sanity.options import Sanity
 from robustviews.sanity.reach import Stepwise, leapt, unreached
 

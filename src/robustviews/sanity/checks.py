@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from robustviews import attacks
     from robustviews.sanity import subject as subjects
     from robustviews.sanity.subject import Subject
+
+    Losses = Callable[[Tensor, Tensor], Tensor]
 else:
     torch, attacks = LazyModule("torch"), LazyModule("robustviews.attacks")
     subjects = LazyModule("robustviews.sanity.subject")
@@ -42,7 +44,7 @@ REPEATED = 1e-4  # AS10: two passes
 TOGETHER = 1e-3  # AS11: a batch of two, and a larger one
 COSINE = 0.99  # AS13: of the gradient and the numerical one
 
-_DRAWS = 10  # of noise in AS8
+DRAWS = 10  # of noise in AS8
 _FEW = 8  # images of AS11 and AS13
 _INFORMATION = 2  # attacks of `information`, each as long as PGD-20
 _DIFFERENCE = 1e-5  # of central differences, in pixel units
@@ -69,7 +71,7 @@ def effort(options: Sanity, *, images: int) -> tuple[float, float]:
     Square and the information go on with images that withstand PGD-20: all are counted, also where
     an encoder has no other head. A pass in float64 counts twice.
     """
-    attacks_made = len(options.radii) + 1 + options.restarts + 1 + _DRAWS + _INFORMATION
+    attacks_made = len(options.radii) + 1 + options.restarts + 1 + DRAWS + _INFORMATION
     passes = 20 * (len(options.radii) + _INFORMATION) + 1 + options.steps * options.restarts + 1
     numerical = 2 * 2 * options.pixels * min(1, _FEW / images)
     return float(passes), attacks_made + options.queries + 4 + numerical
@@ -207,7 +209,7 @@ def _noise(subject: Subject) -> dict[str, Tensor]:
 
         return subject.attacked(perturb, subject.options.eps)
 
-    return {f"noise/{draw}": drawn(draw) for draw in range(_DRAWS)}
+    return {f"noise/{draw}": drawn(draw) for draw in range(DRAWS)}
 
 
 def _noise_better(m: Measures, options: Sanity) -> str:
@@ -216,11 +218,15 @@ def _noise_better(m: Measures, options: Sanity) -> str:
 
 
 def _gradients(subject: Subject) -> dict[str, float]:
+    return gradients(subject, subjects.losses)
+
+
+def gradients(subject: Subject, losses: Losses) -> dict[str, float]:
     """Count images whose first gradient, in the attack's own precision, is zero or not finite."""
 
     def gradient(inputs: Tensor, labels: Tensor, _: int) -> Tensor:
         inputs = inputs.clone().requires_grad_()
-        loss = subjects.losses(subject.logits(inputs), labels).sum()
+        loss = losses(subject.logits(inputs), labels).sum()
         return torch.autograd.grad(loss, inputs)[0].flatten(1)
 
     rows = subject.over_batches(gradient)
@@ -258,7 +264,7 @@ def _outputs(subject: Subject) -> dict[str, float]:
         together = subject.over_batches(lambda x, *_: subject.logits(x))
         pairs = [subject.logits(pair) for pair in few.split(2)]
     apart = torch.cat(pairs)
-    sums = together.sum(dim=-1)
+    sums = together.sum(dim=1)
     probabilities = bool((together >= 0).all()) and bool(((sums - 1).abs() < TOGETHER).all())
     training = any(module.training for module in subject.classifier.modules())
     return {
@@ -286,29 +292,36 @@ def _relative(one: Tensor, other: Tensor) -> float:
 
 
 def _numerical(subject: Subject) -> dict[str, float]:
-    """Compare gradients with central differences, in float64."""
+    def odds(logits: Tensor, labels: Tensor) -> Tensor:
+        """Return (B,) log odds against the label: they rise with the loss, but do not saturate."""
+        own = labels.unsqueeze(1)
+        others = logits.scatter(1, own, -torch.inf).logsumexp(dim=1)
+        odds_against: Tensor = others - logits.gather(1, own).squeeze(1)
+        return odds_against
+
+    return derivatives(subject, odds)
+
+
+def derivatives(subject: Subject, losses: Losses) -> dict[str, float]:
+    """Compare gradients with central differences, in float64; arguments as in `gradients`."""
     few = min(_FEW, subject.at_once)
-    exact, labels = copy.deepcopy(subject.classifier).double(), subject.labels[:few].unsqueeze(1)
+    exact, labels = copy.deepcopy(subject.classifier).double(), subject.labels[:few]
     clean, generator = subject.inputs[:few].double(), subject.generator("pixels")
 
-    def odds(x: Tensor) -> Tensor:
-        """Return (B,) log odds against the label: they rise with the loss, but do not saturate."""
-        logits = exact(x) + 0 * x.flatten(1).sum(dim=1, keepdim=True)
-        others = logits.scatter(1, labels, -torch.inf).logsumexp(dim=1)
-        odds_against: Tensor = others - logits.gather(1, labels).squeeze(1)
-        return odds_against
+    def value(x: Tensor) -> Tensor:
+        return losses(subjects.connected(exact(x), x), labels)
 
     # Clean pixels of the same value tie in max-pooling, where no derivative exists.
     noise = torch.empty_like(clean).uniform_(-1, 1, generator=generator)
     inputs = (clean + attacks.in_pixels(1) * noise).requires_grad_()
-    gradient = torch.autograd.grad(odds(inputs).sum(), inputs)[0].flatten(1)  # (B, D)
+    gradient = torch.autograd.grad(value(inputs).sum(), inputs)[0].flatten(1)  # (B, D)
     order = torch.rand(gradient.shape, generator=generator, device=clean.device).argsort(dim=1)
     where = order[:, : subject.options.pixels]  # (B, pixels)
     columns = []
     with torch.no_grad():
         for position in where.T.unsqueeze(-1):  # (B, 1)
             step = torch.zeros_like(gradient).scatter(1, position, _DIFFERENCE).view_as(inputs)
-            columns.append((odds(inputs + step) - odds(inputs - step)) / (2 * _DIFFERENCE))
+            columns.append((value(inputs + step) - value(inputs - step)) / (2 * _DIFFERENCE))
     numerical, analytical = torch.stack(columns, dim=1), gradient.gather(1, where)
     cosines = torch.nn.functional.cosine_similarity(numerical, analytical, dim=1, eps=1e-300)
     flat = (numerical == 0).all(dim=1) & (analytical == 0).all(dim=1)

@@ -1,4 +1,4 @@
-"""Flags of the checks: which attacked images withstood which attack; without torch."""
+"""Rows of the checks: what is stored of the answers under each attack; without torch."""
 
 from __future__ import annotations
 
@@ -7,24 +7,31 @@ from typing import Any
 
 import numpy as np
 
-Flags = Mapping[str, "np.ndarray[Any, Any]"]
+Array = np.ndarray[Any, Any]
+Flags = Mapping[str, Array]
 
 
-def of_head(flags: Flags, probe: str) -> dict[str, np.ndarray[Any, Any]]:
+def of_head(flags: Flags, probe: str) -> dict[str, Array]:
     """Return the flags of one head out of those of all heads of an encoder."""
     prefix = f"{probe}/"
     return {key.removeprefix(prefix): flags[key] for key in flags if key.startswith(prefix)}
 
 
-def measures_of(flags: Flags) -> dict[str, float]:
+def tries_of(flags: Flags) -> dict[str, list[Array]]:
+    """Return what is stored of all tries of each attack: those of `name` are `name/0`, ..."""
+    tries: dict[str, list[Array]] = {}
+    for name, flag in flags.items():
+        if name not in ("index", "labels"):
+            tries.setdefault(name.partition("/")[0], []).append(flag)
+    return tries
+
+
+def counts_of(flags: Flags) -> dict[str, float]:
     """Return how many images withstand all tries of each attack.
 
     Args:
         flags: (n,) by name, as in `Check`; `index` and `labels` are not counted.
     """
-    tries: dict[str, list[np.ndarray[Any, Any]]] = {}
-    for name, flag in flags.items():
-        if name not in ("index", "labels"):
-            tries.setdefault(name.partition("/")[0], []).append(flag)
-    counts = {name: int(np.all(every, axis=0).sum()) for name, every in tries.items()}
+    tries = tries_of(flags).items()
+    counts = {name: int(np.all(every, axis=0).sum()) for name, every in tries}
     return {"n": len(flags["index"]), **counts}

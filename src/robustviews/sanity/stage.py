@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from robustviews.options import LazyModule
 from robustviews.sanity.checks import CHECKS, failed
-from robustviews.sanity.flags import measures_of
+from robustviews.sanity.flags import counts_of
 from robustviews.sanity.information import INFORMATION
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
-    from numpy.typing import NDArray
     from torch import Tensor
 
     from robustviews import encoder as encoders
     from robustviews import evaluate
     from robustviews.augment import Views
     from robustviews.checkpoint import Checkpoint
+    from robustviews.datasets import Rows
     from robustviews.evaluate import Classifier
     from robustviews.machine import feed, memory, runtime
     from robustviews.probe import Probe
     from robustviews.sanity import subject as subjects
+    from robustviews.sanity.dense import DenseChecks
     from robustviews.sanity.options import Sanity
     from robustviews.sanity.subject import Subject
 
@@ -39,8 +39,9 @@ class Examined(NamedTuple):
     """The results of the checks of some heads.
 
     Attributes:
-        flags: by `<probe>/<name>`: `index` and `labels` (n,) int64 of the attacked images; for each
-            try of an attack (n,) uint8, 1 where the prediction stays correct.
+        flags: by `<probe>/<name>`: `index` (n,) int64 of the attacked images; `labels` and, for
+            each try of an attack, what results store of the answers (n, ...): of classification
+            (n,) uint8, 1 where the prediction stays correct.
         heads: by probe: `measures`, and `failed` checks with what is wrong.
     """
 
@@ -51,7 +52,7 @@ class Examined(NamedTuple):
 def sanity(
     weights: Weights,
     heads: Mapping[str, Weights],
-    images: Tensor | NDArray[np.uint8],
+    images: Tensor | Rows,
     labels: Tensor,
     *,
     classes: int,
@@ -60,6 +61,7 @@ def sanity(
     supervised: bool,
     probes: Mapping[str, Probe],
     sanity: Sanity,
+    dense: DenseChecks | None = None,
     views: Views,
     seed: int = 0,
     batch: int = 500,
@@ -74,13 +76,14 @@ def sanity(
         weights: weights of the encoder.
         heads: weights of each trained head, by name of its probe.
         images: (N, 3, S, S) uint8, the whole test set, in memory or mapped from their file.
-        labels: (N,) int64.
+        labels: of all images, as the task has them: (N,) int64 for classification.
         classes: number of classes.
         size: side of the images in pixels.
         encoder: arguments of `encoder.build_encoder`.
         supervised: whether the encoder has its own classifier.
         probes: probe of each head, by name.
         sanity: how much is spent.
+        dense: checks of heads of another task than classification; None for classifiers.
         views: views of the pretraining, from which an n-crop probe draws.
         seed: seed of views, random starts and noise.
         batch: views attacked at a time; random draws depend on it.
@@ -112,7 +115,7 @@ def sanity(
             runtime.tf32(allowed=False),
             runtime.frozen(torch.nn.ModuleList([classifier, *peers])),
         ):
-            subject = subjects.choose(
+            subject = (dense or subjects).choose(
                 classifier,
                 rows,
                 labels,
@@ -123,7 +126,7 @@ def sanity(
                 batch=batch,
                 peer=peers[0] if peers else None,
             )
-            results[name] = examine(subject, title=f"{title}/{name}")
+            results[name] = (dense.examine if dense else examine)(subject, title=f"{title}/{name}")
         flags |= {f"{name}/{key}": flag for key, flag in subject.rows.items()}
         if checkpoint is not None and checkpoint.due():
             checkpoint.save(flags, {"heads": results})
@@ -148,15 +151,26 @@ def examine(subject: Subject, *, title: str = "sanity") -> dict[str, Any]:
     Raises:
         ValueError: an attack left its ball or [0, 1].
     """
-    values: dict[str, float] = {}
     measuring = [*(check.measure for check in CHECKS.values()), *INFORMATION.values()]
+    values = measured(subject, measuring if len(subject.labels) else (), title=title)
+    measures = counts_of({name: flag.numpy() for name, flag in subject.rows.items()}) | values
+    return {"measures": measures, "failed": failed(measures, subject.options)}
+
+
+def measured(
+    subject: Subject,
+    measuring: Sequence[Callable[[Subject], Mapping[str, Tensor | float]]],
+    *,
+    title: str,
+) -> dict[str, float]:
+    """Return the values that functions measure on a head, and add answers to its rows."""
+    values: dict[str, float] = {}
     bar = runtime.ProgressBar(len(measuring), "check", title)
-    for number, measure in enumerate(measuring if len(subject.labels) else ()):
+    for number, measure in enumerate(measuring):
         for name, value in measure(subject).items():
             if isinstance(value, int | float):
                 values[name] = value
             else:
                 subject.rows[name] = value
         bar.show(number + 1)
-    measures = measures_of({name: flag.numpy() for name, flag in subject.rows.items()}) | values
-    return {"measures": measures, "failed": failed(measures, subject.options)}
+    return values

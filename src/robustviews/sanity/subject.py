@@ -1,4 +1,4 @@
-"""A head under examination: the images that it classifies correctly, and attacks on them."""
+"""A head under examination: images (of a classifier, those it gets right), and attacks on them."""
 
 from __future__ import annotations
 
@@ -27,16 +27,17 @@ Perturb = Callable[[Tensor, Tensor, int], Tensor]  # inputs, labels, number of t
 
 @dataclass(frozen=True)
 class Subject:
-    """A classifier, and images that it classifies correctly.
+    """A network, and images to attack: those that a classifier gets right.
 
     Attributes:
         classifier: encoder and head, in eval mode.
         inputs: (n, 3, H, W) or (n, views, 3, H, W) in [0, 1].
-        labels: (n,) int64.
+        labels: (n, ...) as the data set has them, (n,) int64 for classification.
         options: how much is spent.
         at_once: images in a batch.
         seed: seed of random starts and noise.
-        rows: `index` and `labels` of the images, and flags of the checks so far (n,) uint8.
+        rows: `index` and `labels` of the images, and what results store of the answers in the
+            checks so far, (n, ...): (n,) uint8 for classification.
         peer: another classifier of the same encoder that reads the same inputs, if there is one.
     """
 
@@ -55,9 +56,8 @@ class Subject:
         return replace(self, inputs=self.inputs[chosen], labels=self.labels[chosen], rows={})
 
     def logits(self, inputs: Tensor, through: Classifier | None = None) -> Tensor:
-        """Return logits (B, classes); without any path from the inputs, their gradient is zero."""
-        logits: Tensor = (through or self.classifier)(inputs)
-        return logits + 0 * inputs.flatten(1).sum(dim=1, keepdim=True)
+        """Return outputs (B, ...); without any path from the inputs, their gradient is zero."""
+        return connected((through or self.classifier)(inputs), inputs)
 
     def over_batches(self, function: Callable[[Tensor, Tensor, int], Tensor]) -> Tensor:
         """Return the results of a function of inputs, labels and batch number, joined."""
@@ -65,19 +65,24 @@ class Subject:
         return torch.cat([function(x, y, number) for number, (x, y) in enumerate(batches)])
 
     def attacked(self, perturb: Perturb, radius: float) -> Tensor:
-        """Return (n,) uint8, 1 where the classifier withstands an attack of a radius in 1/255.
+        """Return the answers (n, ...) about images under an attack of a radius in 1/255.
+
+        Of classification they are 1 where the classifier withstands it, otherwise 0.
 
         Raises:
             ValueError: the attack left its ball or [0, 1] (check AS2).
         """
+        task = self.classifier.probe.task
 
-        def withstood(inputs: Tensor, labels: Tensor, number: int) -> Tensor:
+        def answers(inputs: Tensor, labels: Tensor, number: int) -> Tensor:
             adversarial = perturb(inputs.clone(), labels, number)
             check_ball(adversarial, inputs, attacks.in_pixels(radius), radius)
             with torch.no_grad():
-                return self.logits(adversarial).argmax(dim=1) == labels
+                outputs = self.logits(adversarial)
+            height, width = inputs.shape[-2:]
+            return task.answers(outputs, labels, (height, width))
 
-        return self.over_batches(withstood).to("cpu", torch.uint8)
+        return self.over_batches(answers).cpu()
 
     def pgd(
         self,
@@ -118,6 +123,12 @@ class Subject:
     def generator(self, *purpose: int | str) -> torch.Generator:
         """Return a generator whose numbers depend only on the seed and a purpose."""
         return runtime.generator(self.inputs.device, self.seed, "sanity", *purpose)
+
+
+def connected(outputs: Tensor, inputs: Tensor) -> Tensor:
+    """Return outputs (B, ...) that depend on inputs, though by a factor of zero."""
+    zeros = 0 * inputs.flatten(1).sum(dim=1)
+    return outputs + zeros.view(-1, *[1] * (outputs.dim() - 1))
 
 
 def losses(logits: Tensor, labels: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ def find(study: Study, text: str) -> tuple[Address, Cell]:
     Raises:
         CellError: there is no such cell.
     """
-    parts = text.split(":")
+    parts = text.split(":", len(Address._fields) - 1)  # a column may name its metric
     if len(parts) != len(Address._fields):
         example = next((str(address) for address, _ in every(study)), "TABLE:ROW:COLUMN")
         raise CellError(f"cell `{text}`: expected TABLE:ROW:COLUMN, such as {example}")

@@ -162,8 +162,9 @@ def _check_form(claim: Claim, node: LocatedDict, problems: Problems) -> None:
 
 def _check_most(study: Study, claim: Claim, node: LocatedDict, problems: Problems) -> None:
     """Report rows of `most` and `over` that a table lacks, and tables without `retained`."""
-    if not 2 <= len(claim.most) <= MOST_ROWS:
-        text = f"expected 2 to {MOST_ROWS} rows, found {len(claim.most)}"
+    least = 1 if claim.narrows else 2
+    if not least <= len(claim.most) <= MOST_ROWS:
+        text = f"expected {least} to {MOST_ROWS} rows, found {len(claim.most)}"
         problems.add(node.at["most"], text)
     for key in ("table", "narrows"):
         name = getattr(claim, key)

@@ -13,7 +13,9 @@ FORM = (
     f"<dataset>/{CLEAN}, <dataset>/<attack>/<eps>, <dataset>/<attack>/{RETAINED}, "
     f"<dataset>/<attack>/{HALVING} or <dataset>/{MINUTES}"
 )
-_COLUMN = re.compile(rf"([^/]+)/([^/]+)(?:/(?:([0-9]+(?:\.[0-9]+)?)|({RETAINED}|{HALVING})))?")
+_COLUMN = re.compile(
+    rf"([^/:]+)/([^/:]+)(?:/(?:([0-9]+(?:\.[0-9]+)?)|({RETAINED}|{HALVING})))?(?::([^/:]+))?"
+)
 _PERCENT = 100
 
 
@@ -27,6 +29,7 @@ class Column:
         eps: radius in the unit of the attack's norm.
         statistic: `retained` or `e50` of all radii; otherwise empty.
         norm: of the attack.
+        score: metric of the task, such as `pixel-accuracy`; empty for the first one.
     """
 
     dataset: str
@@ -34,6 +37,7 @@ class Column:
     eps: float | None = None
     statistic: str = ""
     norm: str = "linf"
+    score: str = ""
 
     @classmethod
     def parse(cls, text: str) -> Column:
@@ -45,15 +49,15 @@ class Column:
         match = _COLUMN.fullmatch(text)
         if match is None:
             raise ValueError(f"expected {FORM}, found {text!r}")
-        dataset, metric, eps, statistic = match.groups()
-        return cls(dataset, metric, None if eps is None else float(eps), statistic or "")
+        dataset, metric, eps, statistic, score = match.groups()
+        radius = None if eps is None else float(eps)
+        return cls(dataset, metric, radius, statistic or "", score=score or "")
 
     @property
     def label(self) -> str:
         """The name of the column in tables, without its data set."""
-        if self.eps is not None:
-            return f"{self.metric} {fraction(self.eps, self.norm)}"
-        return f"{self.metric} {self.statistic}".rstrip()
+        radius = self.statistic if self.eps is None else fraction(self.eps, self.norm)
+        return " ".join(filter(None, (self.metric, radius, self.score)))
 
     @property
     def is_minutes(self) -> bool:

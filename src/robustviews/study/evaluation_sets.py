@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from robustviews.artifacts import ArtifactError, Record, sha256
 from robustviews.datasets import EvaluationFolder
 from robustviews.probe import Probe
 from robustviews.study.imported import Add
@@ -58,3 +61,24 @@ def check_row(
         text = f"`{name}` has only test images, so no head is trained on it"
         add(node.at["probe"], f"{text}; name a data set with its classes: classes_of in `{name}`")
     return own or not lacking
+
+
+def changed_labels(options: object, record: Path) -> tuple[str, str] | None:
+    """Return the CSV of a prepared data set, and a message, if the CSV changed since.
+
+    Args:
+        options: of a data set.
+        record: of its preparation.
+    """
+    if not isinstance(options, EvaluationFolder) or not options.labels or not record.is_file():
+        return None
+    path = Path(options.root).expanduser() / options.labels
+    try:
+        stated = Record.read(record, whole=False).result["source_hashes"][options.labels]
+        found = sha256(path)
+    except (ArtifactError, LookupError, TypeError):
+        return None  # the source may be gone; other checks report a damaged record
+    if found == stated:
+        return None
+    text = f"changed since {record.parent} was prepared from it ({stated[:19]}, found {found[:19]})"
+    return str(path), f"{text}; restore it, or prepare the images again: rm -r {record.parent}"

@@ -223,9 +223,11 @@ def _reporting(study: Study, computing: dict[Key, Job]) -> Iterator[Job]:
     if example := plan.example_run(study):
         viewed = _split(study, plan.pretrainings(study)[example].dataset, "train")
         viewed[folders.pretrain_folder(study, example) / folders.ENCODER] = "pretrain", example
+    pictured = plan.examples(study)
     attacked = {
         file: source
-        for cell in plan.example_attacks(study)
+        for shown in pictured.values()
+        for cell in shown
         for file, source in computing["attack", attack_of(cell)].reads.items()
     }
     cells = written(_cells(study))
@@ -244,7 +246,7 @@ def _reporting(study: Study, computing: dict[Key, Job]) -> Iterator[Job]:
             "",
             viewed | attacked,
             *(_named("examples/views", _DRAWN) if viewed else ()),
-            *(_named("examples/adversarial", _DRAWN) if attacked else ()),
+            *(file for task in pictured for file in _named(folders.pictures(task), _DRAWN)),
         ),
     ]
     yield job("frame", "", cells, "frame.csv")
@@ -279,7 +281,8 @@ def _is_done(job: Job, all_jobs: dict[Key, Job]) -> bool:
             record = Record.read(job.record, whole=False)
         except ArtifactError:  # damaged: the workflow reruns the job
             return False
-        return record.spec == job.spec and all(file.is_file() for file in job.writes)
+        files = (*job.writes, *(job.folder / name for name in folders.further(job.folder)))
+        return record.spec == job.spec and all(file.is_file() for file in files)
     if not all(file.is_file() for file in job.writes):
         return False
     written = min(file.stat().st_mtime for file in job.writes)

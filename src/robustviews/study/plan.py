@@ -13,9 +13,11 @@ from typing import Literal
 
 from robustviews.attacks import Attack, AutoAttack, PgdAttack, WorstOf
 from robustviews.datasets import EvaluationFolder
+from robustviews.study import tasks
 from robustviews.study.columns import CLEAN, Column
 from robustviews.study.networks import Network, Pretraining, examination
 from robustviews.study.schema import Figure, Imported, Row, Run, Study, Table
+from robustviews.tasks.table import task_of
 
 
 @dataclass(frozen=True)
@@ -224,16 +226,35 @@ def encoders(study: Study) -> list[str]:
 
 
 def example_attacks(study: Study) -> tuple[Cell, ...]:
-    """Return the cells whose adversarial images the report shows: one column of the main table.
+    """Return the cells of one attacked column of the main table.
 
     The column is the middle one of the attacked columns of the first attacked data set; without a
     table or an attacked column there is none. An attack without steps makes no images.
     """
     main = next(iter(study.tables.values()), None)
+    return _example(study, main) if main else ()
+
+
+def examples(study: Study) -> dict[str, tuple[Cell, ...]]:
+    """Return the cells whose adversarial images the report shows, by task.
+
+    Of each task they are those of `example_attacks`, in the first table that has some.
+    """
+    found: dict[str, tuple[Cell, ...]] = {}
+    for table in study.tables.values():
+        shown = _example(study, table)
+        if shown:
+            found.setdefault(study.probes[shown[0].probe].task.name, shown)
+    return found
+
+
+def _example(study: Study, table: Table) -> tuple[Cell, ...]:
     attacked = [
         cell
-        for cell in (cells(study, main) if main else [])
-        if cell.eps is not None and study.attacks[cell.measure.metric].steps > 0
+        for cell in cells(study, table)
+        if cell.eps is not None
+        and not cell.measure.score
+        and study.attacks[cell.measure.metric].steps > 0
     ]
     columns = list(dict.fromkeys(c.column for c in attacked if c.dataset == attacked[0].dataset))
     return tuple(cell for cell in attacked if cell.column == columns[len(columns) // 2])
@@ -313,7 +334,9 @@ def _attack_of_clean(study: Study, table: Table | Figure, dataset: str) -> str:
     for measure in map(Column.parse, table.columns):
         if measure.dataset == dataset and measure.attack:
             return measure.attack
-    return next(iter(study.attacks))
+    task = task_of(study.datasets.get(dataset))
+    fitting = (name for name in study.attacks if tasks.of_attack(study, name) is task)
+    return next(fitting, next(iter(study.attacks)))
 
 
 def cells_of(study: Study, *blocks: Table | Figure) -> Iterator[Cell]:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
-from robustviews.attacks import Attack, WorstOf, fraction
+from robustviews.attacks import Attack, WorstOf
 from robustviews.methods import DivisionError, divide
 from robustviews.probe import LinearProbe, LogisticProbe, Probe, RobustLinearProbe
 from robustviews.regimes import passes_over_data
-from robustviews.sanity import Stepwise, leapt, unreached
-from robustviews.study import evaluation_sets, plan
+from robustviews.sanity import Stepwise
+from robustviews.study import evaluation_sets, plan, tasks
 from robustviews.study.claims import check_claims
 from robustviews.study.columns import CLEAN, FORM, HALVING, MINUTES, RETAINED, Column
 from robustviews.study.factors import check_levels
 from robustviews.study.imported import check_imported, check_row
 from robustviews.study.located import LocatedDict, show
 from robustviews.study.problems import Place, Problems, nearest
+from robustviews.study.reach import check_reach
 from robustviews.study.schema import Figure, Row, Run, Study, Table
 
 _METRICS = (CLEAN, MINUTES)
@@ -56,7 +56,7 @@ class _Checker:
                 node = tree["probes"][name]
                 self._check_start(probe, probe.starts_from, node.at.get("rle_start", node.place))
             if isinstance(probe, Stepwise):
-                self._check_reach(probe, tree["probes"][name])
+                check_reach(probe, tree["probes"][name], self._add)
         for name, attack in study.attacks.items():
             self._check_attack(attack, tree["attacks"][name])
         self._check_blocks()
@@ -82,7 +82,7 @@ class _Checker:
         # Flags are stored by the printed radius.
         self._check_list(node, "eps", [f"{eps:g}" for eps in attack.eps])
         if isinstance(attack, Stepwise):
-            self._check_reach(attack, node)
+            check_reach(attack, node, self._add)
         if isinstance(attack, WorstOf):
             self._check_worst(attack, node)
 
@@ -116,6 +116,7 @@ class _Checker:
         for dataset, place in zip(run.datasets, node["datasets"].at, strict=True):
             self._known("datasets", dataset, place)
         evaluation_sets.check_run(self._study, run, node, self._add)
+        tasks.check_run(self._study, run, node, self._add)
         if run.seeds is not None:
             self._check_list(node, "seeds", run.seeds)
         try:
@@ -162,29 +163,6 @@ class _Checker:
                 "give both the same",
             )
 
-    def _check_reach(self, options: Stepwise, node: LocatedDict) -> None:
-        """Report steps that do not suit the radius of a ball, unless a reason is given."""
-        if {"step_size", "relative_step"} <= set(node):
-            self._add(node.at["relative_step"], "replaces step_size; remove one of both")
-        if options.weak:
-            return
-        norm = getattr(options, "norm", "linf")
-        absolute = options.step_size
-        size = "relative_step eps" if absolute is None else fraction(absolute, norm)
-        missed, small = unreached(options), leapt(options)
-        if missed:
-            steps = f"{options.steps} steps of {size}"
-            text = f"{steps} cannot reach {', '.join(fraction(eps, norm) for eps in missed)}"
-            far = 1 if absolute is None else max(missed)
-            least = math.ceil(100 * far / options.steps - 1e-6) / 100
-            key = "relative_step" if absolute is None else "step_size"
-            fix = f'set {key} to {least:g} or more, or write why: weak: "..."'
-            self._add(node.at.get("steps", node.at.get(key, node.place)), f"{text}; {fix}")
-        if small:
-            text = f"a step of {size} is more than twice the radius {fraction(min(small), norm)}"
-            fix = 'write relative_step: 0.1 in place of step_size, or write why: weak: "..."'
-            self._add(node.at.get("step_size", node.at.get("eps", node.place)), f"{text}; {fix}")
-
     def _check_worst(self, worst: WorstOf, node: LocatedDict) -> None:
         """Report what a worst case and its attacks do not have in common."""
         self._check_list(node, "of", worst.of)
@@ -204,6 +182,7 @@ class _Checker:
             if part.norm != worst.norm:
                 text = f"`{name}` has norm: {part.norm}, this worst case {worst.norm}"
                 self._add(place, f"{text}; give both the same")
+        tasks.check_worst({**parts}, node.at["of"], self._add)
         counts = [part.images for part in parts.values() if part.images is not None]
         least = min(counts, default=None)
         if len(parts) == len(worst.of) and least != worst.images:
@@ -225,6 +204,7 @@ class _Checker:
                 place, measure
             ):
                 columns.append((measure.dataset, measure.metric))
+                tasks.check_column(self._study, measure, place, self._add)
             drawn = RETAINED if table.kind == "factor" else ""
             if isinstance(table, Figure) and measure.statistic not in ("", drawn):
                 message = f"`{measure.statistic}` is a column of tables; draw single radii"
@@ -300,6 +280,7 @@ class _Checker:
             check_row(row, imported, probe, columns, node, self._add)
         else:
             self._known("runs", row.run, node.at["run"])
+        tasks.check_row(self._study, row, probe, columns, node, self._add)
         heads = evaluation_sets.check_row(self._study, row, probe, columns, node, self._add)
         known = run and run.datasets and self._names["datasets"].issuperset(run.datasets)
         if run and known and heads:

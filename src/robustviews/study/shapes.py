@@ -2,27 +2,43 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from robustviews import artifacts
 from robustviews.artifacts import ArtifactError
 from robustviews.study import folders
 from robustviews.study.schema import Study
+from robustviews.tasks.classification import CLASSIFICATION
+from robustviews.tasks.detection import DETECTION
+from robustviews.tasks.protocol import Task
+from robustviews.tasks.segmentation import SEGMENTATION
+from robustviews.tasks.table import task_of
+
+_STATED = ("train", "test", "classes", "size")  # in a summary
+_OBJECTS = 10  # boxes of an image, of which no data set states how many there are at most
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Shape of a data set: images per split, classes, and the side of an image in pixels."""
+    """Shape of a data set: images per split, classes, the side of an image in pixels, its task."""
 
     train: int
     test: int
     classes: int
     size: int
+    task: Task = CLASSIFICATION
 
     @property
     def image(self) -> int:
         """Bytes of an image."""
         return 3 * self.size**2
+
+    @property
+    def example(self) -> int:
+        """Bytes of an image with its label."""
+        if self.task is SEGMENTATION:
+            return self.image + self.size**2
+        return self.image + (20 * _OBJECTS if self.task is DETECTION else 8)
 
 
 def shape_of(study: Study, dataset: str) -> Shape | None:
@@ -31,18 +47,18 @@ def shape_of(study: Study, dataset: str) -> Shape | None:
     options = study.datasets[dataset]
     if summary.is_file():
         stated = artifacts.read_json(summary)
-        names = [field.name for field in fields(Shape)]
-        found = [stated.get(name) for name in names] if isinstance(stated, dict) else []
+        found = [stated.get(name) for name in _STATED] if isinstance(stated, dict) else []
         least = {"train": 0}  # a data set may have test images only
         values = [
             value
-            for name, value in zip(names, found, strict=False)
+            for name, value in zip(_STATED, found, strict=False)
             if isinstance(value, int) and value >= least.get(name, 1)
         ]
-        if len(values) < len(names):
-            text = f"expected the numbers {', '.join(names)}; delete {summary.parent}"
+        if len(values) < len(_STATED):
+            text = f"expected the numbers {', '.join(_STATED)}; delete {summary.parent}"
             raise ArtifactError(f"{summary}: damaged ({text}), then make it with:", summary)
-        return Shape(*values)
+        train, test, classes, size = values
+        return Shape(train, test, classes, size, task_of(options))
     if options.counts is None or options.num_classes is None:
         return None
-    return Shape(*options.counts, options.num_classes, options.size)
+    return Shape(*options.counts, options.num_classes, options.size, task_of(options))

@@ -13,9 +13,11 @@ from robustviews.methods import METHODS
 from robustviews.options import deciding
 from robustviews.probe import PROBES
 from robustviews.regimes import REGIMES
+from robustviews.sanity.dense import DenseChecks
 from robustviews.study import claims, comparable, fingerprint, networks, plan
 from robustviews.study.fingerprint import SOURCE
 from robustviews.study.schema import Claim, Figure, Run, Study, Table
+from robustviews.tasks.classification import CLASSIFICATION
 
 Spec = dict[str, Any]  # plain JSON: writing and reading a record does not change it
 
@@ -129,7 +131,8 @@ def attack_spec(study: Study, run: str, probe: str, attack: str, *, source: Path
     """Return what decides an evaluation's flags given encoder and head; `source` as before."""
     arguments = attack_arguments(study, run, probe, attack)
     if isinstance(arguments["attack"], WorstOf):  # the flags of its parts are inputs
-        code = fingerprint.digest(("attacks.worst_case", "combine"), source=source)
+        task = _class_of(arguments["probe"].task)
+        code = fingerprint.digest(("attacks.worst_case", "combine"), task, source=source)
         return _plain({"attack": arguments["attack"], "code": code})
     return _head_spec("attack", arguments, source)
 
@@ -140,6 +143,8 @@ def sanity_arguments(study: Study, encoder: str) -> dict[str, Any]:
     first = min(probes, key=lambda name: probes[name].trained)  # `own` reads the classifier
     shared = _shared_arguments(study, networks.examined(encoder), first)
     del shared["probe"]
+    if any(probe.task is not CLASSIFICATION for probe in probes.values()):
+        shared["dense"] = DenseChecks()
     return {**shared, "probes": probes, "sanity": study.sanity}
 
 
@@ -196,7 +201,8 @@ def report_spec(study: Study, block: str = "", *, rule: str = "report") -> Spec:
             for name, table in study.tables.items()
         }
     elif rule == "examples":
-        content = [_example(study, cell) for cell in plan.example_attacks(study)]
+        pictured = plan.examples(study).values()
+        content = [_example(study, cell) for shown in pictured for cell in shown]
     spec = {"block": content, "labels": labels, "titles": titles, "code": code}
     if shown or rule == "report":
         blocks = [shown] if shown else []

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from robustviews.attacks import Attack
 from robustviews.methods import SimClr
 from robustviews.probe import Probe
+from robustviews.probe.dense import DenseProbe
 from robustviews.regimes import Standard, passes_over_data
-from robustviews.sanity import Sanity, effort
+from robustviews.sanity import Sanity, dense, effort
 from robustviews.study import plan
 from robustviews.study.schema import Encoder, Run, Study
 from robustviews.study.shapes import Shape
+from robustviews.tasks.classification import CLASSIFICATION
 
 # Of an imported encoder whose architecture no study file states.
 _ASSUMED = Encoder(backbone="resnet50", stem="imagenet")
@@ -71,7 +73,8 @@ class Fit:
         stack: views of an image.
         updates: of the head, or of the whole network.
         batch: images of an update.
-        passes: of the encoder for each image of an update; 0 where features are computed once.
+        passes: of the encoder for each image of an update; 0 where it stays frozen, and features
+            are computed once, or maps in each update if too many bytes would have to be kept.
     """
 
     images: int
@@ -83,6 +86,10 @@ class Fit:
     @classmethod
     def of(cls, probe: Probe, shape: Shape) -> Fit:
         """Count the work of a probe on a data set."""
+        if isinstance(probe, DenseProbe):
+            images = min(probe.images or shape.train, shape.train)
+            batch = min(probe.batch_size, images)
+            return cls(images, 1, probe.updates, batch, int(probe.tuned))
         batch = probe.batch_size or shape.train
         updates = probe.network_updates or (probe.epochs or 1) * math.ceil(shape.train / batch)
         passes = probe.steps + 1 if probe.steps or probe.network_updates else 0
@@ -143,7 +150,8 @@ class Examination:
         """Count the work of the checks of a head, `batch` views at a time."""
         images = min(options.images_of(probe.stack), shape.test)
         at_once = min(images, max(1, batch // probe.stack))
-        passes, forwards = effort(options, images=images)
+        counted = effort if probe.task is CLASSIFICATION else dense.effort
+        passes, forwards = counted(options, images=images)
         return cls(images, probe.stack, at_once, passes, forwards)
 
     @property

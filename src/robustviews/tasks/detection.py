@@ -7,7 +7,7 @@ centre-ness. The image has g x g equal cells, whose centres are the locations; s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 else:
     torch, fcos = LazyModule("torch"), LazyModule("robustviews.tasks.fcos")
 
+_BESIDES = 5  # outputs of a location besides its classes
 _OVERLAPS = {"AP50": np.array([0.5]), "AP": np.linspace(0.5, 0.95, 10)}
 
 
@@ -39,11 +40,7 @@ class Detection:
         return fcos.Head(channels, classes)
 
     def loss(
-        self,
-        outputs: Tensor,
-        labels: Tensor,
-        weights: Tensor | None = None,
-        size: tuple[int, int] | None = None,
+        self, outputs: Tensor, labels: Tensor, weights: Tensor | None, size: tuple[int, int]
     ) -> Tensor:
         """Return the sum (B,) of focal loss, generalised IoU and centre-ness of each image.
 
@@ -51,10 +48,8 @@ class Detection:
             outputs: (B, A, classes + 5).
             labels: (B, M, 5).
             weights: None, since the focal loss weighs by itself.
-            size: of the images, which labels in pixels cannot do without.
+            size: height and width of the images in pixels.
         """
-        if size is None:
-            raise ValueError("the loss of detection needs size=, height and width of the images")
         return fcos.losses(outputs, fcos.assign(labels, outputs, size), size).total()
 
     def class_weights(self, labels: Tensor, classes: int) -> Tensor | None:
@@ -62,10 +57,37 @@ class Detection:
         check(labels, classes)
         return None
 
-    def truth(self, labels: Tensor, classes: int) -> Tensor:
-        """Return the checked labels themselves."""
-        check(labels, classes)
+    def flipped(self, labels: Tensor, width: int) -> Tensor:
+        """Return the boxes (B, M, 5) of mirrored images."""
+        turned = labels.clone()
+        turned[..., 0], turned[..., 2] = width - labels[..., 2], width - labels[..., 0]
+        return torch.where(labels[..., 4:] >= 0, turned, labels)
+
+    def check(self, outputs: Tensor, labels: Tensor) -> None:
+        """Raise ValueError unless outputs are (B, A, K + 5) for labels (B, M, 5) of K classes."""
+        if outputs.dim() != 3 or len(outputs) != len(labels) or outputs.shape[2] <= _BESIDES:
+            found = f"{tuple(outputs.shape)} for labels {tuple(labels.shape)}"
+            raise ValueError(f"expected outputs (B, locations, classes + 5), found {found}")
+        check(labels, outputs.shape[2] - _BESIDES)
+
+    def truth(self, labels: Array, answers: Array) -> Array:
+        """Return the labels themselves."""
         return labels
+
+    def wrong(self, answers: Array, truth: Array) -> Iterator[str]:
+        """Yield a line unless answers are boxes with scores, best first, and no class after -1."""
+        if answers.ndim != 3 or answers.shape[2] != 6 or len(answers) != len(truth):
+            yield f"expected boxes ({len(truth)}, detections, 6), found {answers.shape}"
+            return
+        known = answers[..., 5] >= 0
+        scores = np.where(known, answers[..., 4], 0)
+        if not np.isfinite(answers).all() or ((scores < 0) | (scores > 1)).any():
+            yield "holds scores outside [0, 1] or values that are not finite"
+        if (np.diff(scores, axis=1) > 0).any() or (np.diff(known.astype(int), axis=1) > 0).any():
+            yield "does not list the best detections first"
+        sides = answers[..., 2:4] - answers[..., :2]
+        if (sides[known] < 0).any():
+            yield "holds boxes of negative size"
 
     def answers(self, outputs: Tensor, labels: Tensor, size: tuple[int, int]) -> Tensor:
         """Return detections (B, 50, 6): x1, y1, x2, y2, score, class; class -1 where there is none.
@@ -104,3 +126,6 @@ def check(labels: Tensor, classes: int) -> None:
             image, row = bad.nonzero()[0].tolist()
             found = ", ".join(f"{value:g}" for value in labels[image, row].tolist())
             raise ValueError(f"image {image}, object {row}: {problem}; found {found}")
+
+
+DETECTION = Detection()

@@ -19,7 +19,7 @@ compare images alike.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 VOID = 255  # label of pixels that do not count
-CLASSIFICATION = "classification"
 
 
 class Maps(NamedTuple):
@@ -61,20 +60,37 @@ class Task(Protocol):
         Its initial weights come from torch's global generator.
         """
 
-    def loss(self, outputs: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
+    def loss(
+        self, outputs: Tensor, labels: Tensor, weights: Tensor | None, size: tuple[int, int]
+    ) -> Tensor:
         """Return the loss (B,) of each image that trains a head.
 
         Args:
             outputs: of the network.
             labels: of the images, as the data set has them.
             weights: (K,) of the classes, from `class_weights`.
+            size: height and width of the images in pixels.
         """
 
     def class_weights(self, labels: Tensor, classes: int) -> Tensor | None:
         """Return weights (K,) of the classes in training; None if all count alike."""
 
-    def truth(self, labels: Tensor, classes: int) -> Tensor:
-        """Return what results store of the labels (n, ...)."""
+    def flipped(self, labels: Tensor, width: int) -> Tensor:
+        """Return the labels of images that are mirrored from left to right, `width` pixels wide."""
+
+    def check(self, outputs: Tensor, labels: Tensor) -> None:
+        """Raise ValueError if outputs do not have the form of the task, or labels do not fit."""
+
+    def truth(self, labels: Array, answers: Array) -> Array:
+        """Return what results store of the labels (n, ...).
+
+        Args:
+            labels: (n, ...), as the data set has them.
+            answers: stored answers or truth of as many classes.
+        """
+
+    def wrong(self, answers: Array, truth: Array) -> Iterator[str]:
+        """Yield why stored answers cannot be answers about images of a stored truth."""
 
     def answers(self, outputs: Tensor, labels: Tensor, size: tuple[int, int]) -> Tensor:
         """Return what results store of a batch's outputs, (B, ...), given labels and image size."""

@@ -7,15 +7,16 @@ find nothing to be done. Records describe the results, so the comparison needs n
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from robustviews import artifacts
 from robustviews.artifacts import RECORD, ArtifactError, Record
-from robustviews.study import differences, enough, folders, jobs, plan, specs
-from robustviews.workflow import dvc
-from robustviews.workflow.metadata import MetadataEntry, ProjectMetadata
+from robustviews.study import differences, enough, evaluation_sets, folders, jobs, plan, specs
+from robustviews.workflow import dvc, locks
+from robustviews.workflow.metadata import FOLDER, MetadataEntry, ProjectMetadata
 
 if TYPE_CHECKING:
     from robustviews.study.schema import Study
@@ -39,6 +40,7 @@ def check(study: Study, root: Path = Path(), *, dry_run: bool = False) -> None:
         CheckoutError: by its metadata Snakemake takes results for up to date, but their records
             state other options or other inputs. Or a checkpoint to import is missing.
     """
+    _refuse_other_users(study, root)
     missing = [f"  {line}" for line in _missing_files(study, root)]
     if missing and not dry_run:
         text = "Save these files there, or change the paths; docs/import.md names their sources"
@@ -62,6 +64,19 @@ def check(study: Study, root: Path = Path(), *, dry_run: bool = False) -> None:
     )
 
 
+def _refuse_other_users(study: Study, root: Path) -> None:
+    """Refuse a project of another user: Snakemake writes metadata that only its user can read."""
+    paths = sorted((root / FOLDER).rglob("*"))
+    unreadable = next((path for path in paths if not os.access(path, os.R_OK)), None)
+    if unreadable is not None:
+        number = unreadable.stat().st_uid
+        text = (
+            f"{unreadable}: only user {number}, who ran Snakemake here, can read it. "
+            f"Work in a folder of your own: git clone {root.resolve()} FOLDER"
+        )
+        raise CheckoutError("\n".join([text, *locks.notice(study, root).splitlines()]))
+
+
 def _missing_files(study: Study, root: Path) -> list[str]:
     return [
         f"encoders.{name}.file: {study.encoders[name].file}"
@@ -72,12 +87,22 @@ def _missing_files(study: Study, root: Path) -> list[str]:
 
 
 def check_data(study: Study) -> None:
-    """Refuse prepared data sets that have too few images or classes for the study.
+    """Refuse prepared data sets that are not whole, or have too little for the study.
 
     Raises:
-        CheckoutError: a job on them would fail, perhaps after hours of training.
+        CheckoutError: a job on them would fail, perhaps after hours of training; or would use
+            labels that were corrected since.
     """
     lacking = [f"{study.file}: {lack}" for lack in enough.lacks(study, enough.prepared(study))]
+    for name, options in study.datasets.items():
+        folder = folders.data_folder(study, name)
+        lacking += [
+            f"{folder / file}: missing; type: dvc checkout   or remove it: rm -r {folder}"
+            for file in folders.further(folder)
+            if not (folder / file).is_file()
+        ]
+        changed = evaluation_sets.changed_labels(options, folder / RECORD)
+        lacking += [": ".join(changed)] if changed else []
     if lacking:
         raise CheckoutError("\n".join(lacking))
 

@@ -100,7 +100,10 @@ def owner(path: Path, *, keep: bool = False) -> Owner | None:
                     path.unlink()
     except Timeout:
         return _stated(path)
-    except OSError:  # such as a project that this user cannot write to
+    except PermissionError:  # another user's
+        stated = _stated(path)
+        return None if stated is None or _is_gone(stated) else stated
+    except OSError:
         pass
     return None
 
@@ -259,8 +262,10 @@ def _locked(path: Path, name: str) -> Iterator[None]:
     lock = FileLock(path, timeout=_PATIENCE)
     try:
         lock.acquire()
-    except Timeout:
+    except (Timeout, PermissionError) as error:
         other = owner(path)
+        if other is None and isinstance(error, PermissionError):
+            raise
         advice = f"wait for it, or {_ending([other])}   ({_RESUMES})" if other else "try again"
         raise BusyError(f"{other or name} already runs; {advice}") from None
     try:

@@ -10,16 +10,22 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from robustviews.datasets.splits import images_in_file
+from robustviews.probe.dense import KEPT, DenseProbe
 from robustviews.study import networks, plan
 from robustviews.study.schema import Run, Study
 from robustviews.study.shapes import Shape, shape_of
 from robustviews.study.work import Evaluation, Examination, Fit, Training, seen_run
+from robustviews.tasks.segmentation import SEGMENTATION
+from robustviews.tasks.table import task_of
 
 LONGEST = 24 * 60
 """Minutes at most that a job asks for, however often it was tried.
 
 Many partitions allow no more, and some let a job that asks for more wait for ever.
 """
+MOST_IMAGES = 64_000_000_000
+"""Bytes of images at most that a job asks memory for: it reads from files what does not fit."""
 _SHORTEST = 30  # minutes, for what counts in no formula: starting, loading, a busy file system
 _BASE_MB = {"cpu": 2_000, "cuda": 8_000}  # Python, torch, and CUDA's libraries
 _DECODING = 0.02  # seconds an image file takes
@@ -33,8 +39,12 @@ _BOTH = 3  # forward passes that a forward and a backward pass take together
 _MACS = {"resnet18": 140, "resnet50": 320}
 _KEPT = {"resnet18": 75, "resnet50": 395}
 _KEPT_BY_STEM = 50  # more, with the one for ImageNet
+_MAPS = {"resnet18": 7.5, "resnet50": 30.0}  # by width and pixel behind the stem, bytes of all maps
+_LOGITS = 12  # by class and pixel, bytes of a segmented image: logits, softmax and their gradient
 _SLACK = 1.5  # of memory: workspaces, and what the allocator does not give back
-_DECODERS = 16  # cores that decode a data set in shards
+_DECODERS = 16  # at most: cores that decode a data set in shards
+_DECODER = 100_000_000  # bytes per decoding process (`python -m benchmarks.large_sets`: 52e6)
+_LISTED = 700  # bytes per image: its path, and the hash of its pixels
 _COMPILING = 8  # cores of torch.compile, which runs one compiler per core
 # ImageNet-100, which does not tell before it is prepared.
 _UNKNOWN_TRAIN, _UNKNOWN_TEST, _UNKNOWN_CLASSES = 130_000, 10_000, 100
@@ -64,12 +74,14 @@ class _Work:
         passes: how often each does, counted in forward passes.
         calls: of the network, with `at_once` views.
         at_once: views.
+        held: bytes besides images and network.
     """
 
     views: int
     passes: float
     calls: float
     at_once: int
+    held: float = 0.0
 
 
 def allocation(study: Study, rule: str, name: str, *, device: str, attempt: int = 1) -> Allocation:
@@ -98,29 +110,34 @@ def allocation(study: Study, rule: str, name: str, *, device: str, attempt: int 
 
 def _cores(study: Study, rule: str, name: str, *, device: str) -> int:
     threads = study.runtime.threads
-    if rule == "data" and _shard(study, name):
-        return _DECODERS
+    if rule == "data":
+        return max(threads, _decoders(study, name, _shape(study, name)))
     if rule != "pretrain":
         return threads
     compiles = device != "cpu" and study.runs[plan.pretrainings(study)[name].entry].compile
     return study.runtime.ranks * (max(threads, _COMPILING) if compiles else threads)
 
 
-def _shard(study: Study, dataset: str) -> int | None:
-    """Return how many images a process decodes at a time; None if one process decodes all."""
-    return getattr(study.datasets[dataset], "shard_images", None)
+def _decoders(study: Study, dataset: str, shape: Shape) -> int:
+    """Return how many processes can decode the larger split of a data set, each a file."""
+    options = study.datasets[dataset]
+    if getattr(options, "task", "classification") != "classification":
+        return 1
+    in_file, images = getattr(options, "shard_images", None), max(shape.train, shape.test)
+    return min(_DECODERS, math.ceil(images / (in_file or images_in_file(shape.size))))
 
 
 def held(study: Study, dataset: str, shape: Shape) -> int:
-    """Return the bytes of images that the preparation of a data set holds in memory."""
-    images, shard = shape.train + shape.test, _shard(study, dataset)
-    return shape.image * (min(images, _DECODERS * shard) if shard else images)
+    """Return the bytes that the preparation of a data set holds besides those of Python."""
+    decoders = _decoders(study, dataset, shape)
+    images = shape.train + shape.test
+    return decoders * _DECODER + images * _LISTED if decoders > 1 else images * shape.example
 
 
 def _preparation(study: Study, dataset: str, cores: int) -> tuple[float, float]:
     """Return megabytes and minutes of the preparation of a data set."""
     shape = _shape(study, dataset)
-    decoders = cores if _shard(study, dataset) else 1
+    decoders = min(cores, _decoders(study, dataset, shape))
     minutes = _SHORTEST + (shape.train + shape.test) * _DECODING / 60 / decoders
     return _BASE_MB["cpu"] + held(study, dataset, shape) / 1e6, minutes
 
@@ -138,7 +155,7 @@ def _computation(study: Study, rule: str, name: str, *, device: str) -> tuple[fl
     if rule == "pretrain":
         work = _training(run, shape)
     elif rule == "probe":
-        work = _probe(study, shape, *parts)
+        work = _probe(study, run, shape, *parts)
     elif rule == "sanity":
         work = _sanity(study, shape, entry)
     else:
@@ -157,13 +174,15 @@ def _minutes(study: Study, run: Run, work: _Work, *, shape: Shape, device: str) 
 
 
 def _megabytes(run: Run, work: _Work, *, shape: Shape, device: str, processes: int) -> float:
-    images = (shape.train + shape.test) * shape.image
+    images = min((shape.train + shape.test) * shape.example, MOST_IMAGES)
     if device != "cpu":
         return images / 1e6
     images *= processes  # each holds them all
     stem = _KEPT_BY_STEM if run.encoder.stem == "imagenet" else 0
     kept = (_KEPT[run.encoder.backbone] + stem) * run.encoder.width * _pixels(run, shape)
-    return (images + _SLACK * work.at_once * kept) / 1e6
+    if shape.task is SEGMENTATION:
+        kept += _LOGITS * shape.classes * shape.size**2
+    return (images + work.held + _SLACK * work.at_once * kept) / 1e6
 
 
 def _pixels(run: Run, shape: Shape) -> float:
@@ -181,15 +200,23 @@ def _training(run: Run, shape: Shape) -> _Work:
     )
 
 
-def _probe(study: Study, shape: Shape, name: str) -> _Work:
-    work, epochs = Fit.of(study.probes[name], shape), study.probes[name].epochs or 1
-    if study.probes[name].network_updates:
-        epochs = math.ceil(work.updates * work.batch / work.images)
+def _probe(study: Study, run: Run, shape: Shape, name: str) -> _Work:
+    probe, held = study.probes[name], 0.0
+    work, epochs = Fit.of(probe, shape), probe.epochs or 1
+    seen = math.ceil(work.updates * work.batch / work.images)
+    if probe.network_updates:
+        epochs = seen
+    passes = _BOTH * epochs * work.passes or 1
+    if isinstance(probe, DenseProbe) and not probe.tuned:
+        passes = seen  # also where maps are kept: the head takes about as much of a small network
+        maps = work.images * _MAPS[run.encoder.backbone] * run.encoder.width * _pixels(run, shape)
+        held = 2 * min(maps, KEPT)  # minibatches, and all together
     return _Work(
         views=work.images * work.stack,
-        passes=_BOTH * epochs * work.passes or 1,
+        passes=passes,
         calls=work.updates * max(1, work.passes),
         at_once=max(study.runtime.evaluation_batch, work.batch if work.passes else 1),
+        held=held,
     )
 
 
@@ -226,5 +253,5 @@ def _shape(study: Study, dataset: str) -> Shape:
     known = shape_of(study, dataset)
     if known is not None:
         return known
-    size = study.datasets[dataset].size
-    return Shape(_UNKNOWN_TRAIN, _UNKNOWN_TEST, _UNKNOWN_CLASSES, size)
+    size, task = study.datasets[dataset].size, task_of(study.datasets[dataset])
+    return Shape(_UNKNOWN_TRAIN, _UNKNOWN_TEST, _UNKNOWN_CLASSES, size, task)

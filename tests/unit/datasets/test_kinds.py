@@ -30,7 +30,9 @@ from robustviews.datasets import (
     open_split,
     splits,
 )
-from tests.unit.datasets import photographs
+from robustviews.datasets.scenes import ScenesDetection, ScenesSegmentation
+from robustviews.tasks.protocol import VOID
+from tests.unit.datasets import dense_files, photographs
 
 CIFAR = {
     "cifar10": ("CIFAR10", Cifar10, 10, "labels", "data_batch_1", "test_batch"),
@@ -111,6 +113,14 @@ MAKERS = {
     ),
     "subset": lambda _root, _monkeypatch: Subset(Digits(size=16), (7, "1", 3)),
     **{kind: functools.partial(photographs.fake, kind) for kind in photographs.WRITERS},
+    **{kind: functools.partial(dense_files.fake, kind) for kind in dense_files.WRITERS},
+    "scenes_segmentation": lambda _root, _monkeypatch: ScenesSegmentation(train=30, test=20),
+    "scenes_detection": lambda _root, _monkeypatch: ScenesDetection(train=30, test=20),
+}
+FORMS = {  # of labels by task: type, and the values that are no class
+    "classification": (np.int64, set()),
+    "segmentation": (np.uint8, {VOID}),
+    "detection": (np.float32, {-1}),
 }
 
 
@@ -140,9 +150,13 @@ def test_prepared_arrays_match_the_summary(kind, tmp_path, monkeypatch):
         assert images.shape == (summary[split], 3, dataset.size, dataset.size)
         assert images.dtype == np.uint8
         assert images.flags.c_contiguous
-        assert labels.dtype == np.int64
+        task = getattr(dataset, "task", "classification")
+        dtype, other = FORMS[task]
+        assert labels.dtype == dtype
         if summary[split]:
-            assert sorted(set(labels)) == list(range(summary["classes"]))
+            values = labels[..., 4] if task == "detection" else labels
+            assert set(values.ravel()) - other == set(range(summary["classes"]))
+    assert len(summary.get("class_names", range(summary["classes"]))) == summary["classes"]
     assert summary["size"] == dataset.size
     assert summary["classes"] == dataset.num_classes
     assert summary["source_hashes"]
@@ -643,8 +657,12 @@ def test_truncated_array_is_named(part, kept, prepared):
         ("images", np.zeros((5, 3, 4, 4), np.float32), r"found \(5, 3, 4, 4\) float32"),
         ("images", np.zeros((5, 4, 4, 3), np.uint8), r"found \(5, 4, 4, 3\) uint8"),
         ("images", np.zeros((5, 3, 4, 5), np.uint8), r"found \(5, 3, 4, 5\) uint8"),
-        ("labels", np.arange(4), r"expected \(5,\) int64, found \(4,\) int64"),
+        ("labels", np.arange(4), r"expected \(5,\) int64, .* found \(4,\) int64"),
         ("labels", np.arange(5, dtype=np.int32), r"found \(5,\) int32"),
+        ("labels", np.zeros((5, 4, 5), np.uint8), r"\(5, 4, 4\) uint8 .* found \(5, 4, 5\) uint8"),
+        ("labels", np.zeros((5, 4, 4), np.float32), r"\(5, M, 5\) float32, found \(5, 4, 4\)"),
+        ("labels", np.zeros((4, 2, 5), np.float32), r"found \(4, 2, 5\) float32"),
+        ("labels", np.zeros((5, 2, 5)), r"found \(5, 2, 5\) float64"),
         ("labels", np.array([{}] * 5), "expected a whole array"),
     ],
 )
@@ -652,6 +670,28 @@ def test_array_of_another_kind_is_refused(part, array, words, prepared):
     np.save(prepared / f"test_{part}.npy", array, allow_pickle=True)
     with pytest.raises(DataError, match=words):
         open_split(prepared, "test")
+
+
+def test_images_go_on_in_further_files_as_long_as_there_are_labels(prepared):
+    np.save(prepared / "test_labels.npy", np.arange(12))
+    with pytest.raises(
+        DataError, match=r"test_images-00001.npy: no such file, though .* 12 labels"
+    ):
+        open_split(prepared, "test")
+    np.save(prepared / "test_images-00001.npy", np.ones((5, 3, 4, 4), np.uint8))
+    np.save(prepared / "test_images-00002.npy", np.full((3, 3, 4, 4), 2, np.uint8))
+    with pytest.raises(
+        DataError, match=r"00002.npy: expected \(2, 3, 4, 4\), found \(3, 3, 4, 4\)"
+    ):
+        open_split(prepared, "test")
+    np.save(prepared / "test_images-00002.npy", np.full((2, 3, 4, 4), 2, np.uint8))
+    images, _ = open_split(prepared, "test")
+    assert (len(images), images.shape, images.nbytes) == (12, (12, 3, 4, 4), 12 * 48)
+    assert [image.max() for image in images] == [0] * 5 + [1] * 5 + [2] * 2
+    assert images[np.array([11, 4])].max(axis=(1, 2, 3)).tolist() == [2, 0]
+    assert images[3:7].max(axis=(1, 2, 3)).tolist() == [0, 0, 1, 1]
+    with pytest.raises(IndexError):
+        images[12]
 
 
 def test_pickle_under_the_name_of_an_array_is_not_loaded(prepared):

@@ -1,22 +1,26 @@
-"""Shards: the same bytes whatever the processes and interruptions, and pictures kept whole."""
+"""Shards: the same pixels whatever the files, processes and interruptions; pictures kept whole."""
 
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
+import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from robustviews.artifacts import array_again
+from robustviews.artifacts import array_again, read_json
 from robustviews.cli import main
-from robustviews.datasets import DataError, Folder, open_split, shards
+from robustviews.datasets import DataError, Folder, open_split, shards, splits
 from robustviews.datasets.framing import centre
 
 COUNT, SHARD = 11, 2
@@ -88,15 +92,29 @@ def content(folder):
 
 def journal(folder):
     lines = (folder / ".train_images.journal").read_text().splitlines()
-    return [json.loads(line)["first"] for line in lines if line.endswith("}")]
+    return [json.loads(line)["number"] for line in lines if line.endswith("}")]
 
 
-def test_shards_and_processes_change_no_byte(source, tmp_path):
+def test_processes_change_no_byte_and_shards_no_pixel(source, tmp_path):
     results = [fill(source, tmp_path / str(n), processes=n) for n in (1, 2)]
     assert results[0] == results[1]
-    fill(source, tmp_path / "whole", shard=None)
-    assert content(tmp_path / "1") == content(tmp_path / "2") == content(tmp_path / "whole")
+    assert content(tmp_path / "1") == content(tmp_path / "2")
     assert len(journal(tmp_path / "2")) == 6
+    fill(source, tmp_path / "whole", shard=None)
+    assert set(content(tmp_path / "whole")) == {"train_images.npy", "train_labels.npy"}
+    fill(source, tmp_path / "one", shard=COUNT)
+    assert content(tmp_path / "whole") == content(tmp_path / "one")
+    many, one = (open_split(tmp_path / name, "train") for name in ("1", "whole"))
+    assert np.array_equal(many[0][:], one[0])
+    assert np.array_equal(many[1], one[1])
+
+
+def test_a_split_that_does_not_fit_a_file_is_decoded_into_several(source, tmp_path, monkeypatch):
+    monkeypatch.setattr(splits, "FILE_BYTES", 4 * 3 * 16**2 + 5)
+    fill(source, tmp_path / "many", shard=None, processes=2)
+    lengths = [len(np.load(path)) for path in sorted((tmp_path / "many").glob("*_images*.npy"))]
+    assert lengths == [4, 3, 4]  # -00001, -00002, and the first file without a number
+    assert np.load(tmp_path / "many/train_images-00002.npy").shape == (3, 3, 16, 16)
 
 
 def test_a_killed_preparation_resumes_and_leaves_no_process(source, tmp_path):
@@ -132,7 +150,7 @@ def test_a_shard_that_changed_since_the_interruption_is_decoded_again(what, sour
     fill(source, tmp_path / "x")
     before = content(tmp_path / "x")
     if what == "rows":
-        np.load(tmp_path / "x/train_images.npy", mmap_mode="r+")[3] = 0
+        np.load(tmp_path / "x/train_images-00001.npy", mmap_mode="r+")[1] = 0
     if what == "file":
         os.utime(files[3], ns=(1, 1))
     if what == "journal":
@@ -140,7 +158,7 @@ def test_a_shard_that_changed_since_the_interruption_is_decoded_again(what, sour
         (tmp_path / "x/.train_images.journal").write_text(lines[:-9])
     fill(source, tmp_path / "x")
     assert content(tmp_path / "x") == before
-    assert sorted(set(journal(tmp_path / "x"))) == [0, 2, 4, 6, 8, 10]
+    assert sorted(set(journal(tmp_path / "x"))) == [0, 1, 2, 3, 4, 5]
     assert len(journal(tmp_path / "x")) == (6 if what == "journal" else 7)
 
 
@@ -191,4 +209,44 @@ def test_the_verb_data_resumes_and_writes_the_bytes_of_a_single_process(
     assert not [path for path in many.iterdir() if path.name.startswith(".")]
     for split in ("train", "test"):
         for ours, theirs in zip(open_split(many, split), open_split(one, split), strict=True):
-            assert np.array_equal(ours, theirs)
+            assert np.array_equal(ours[:], theirs)
+    further = {f"{split}_images-{n:05}.npy" for split in ("train", "test") for n in range(1, 8)}
+    assert set(read_json(many / "summary.json")["further"]) == further
+    assert further < set(read_json(many / "record.json")["outputs"])
+    assert "further" not in read_json(one / "summary.json")
+
+
+@pytest.mark.slow
+def test_files_of_images_that_are_no_longer_there_are_removed(source, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    copy = shutil.copytree(source, tmp_path / "copy")
+    text = STUDY.replace("SOURCE", str(copy)).replace("OPTIONS", "shard_images: 3")
+    Path("params.yaml").write_text(text)
+    names = []
+    for _ in range(2):
+        assert main(["data", "--dataset", "pictures"]) == 0
+        (made,) = Path("data").glob("pictures-*")
+        names.append({path.name for path in made.glob("train_images*.npy")})
+        for number in range(4, COUNT):
+            (copy / f"train/a/{number}.png").unlink(missing_ok=True)
+    assert [len(one) for one in names] == [8, 5]
+    assert len(open_split(made, "train")[0]) == COUNT + 4
+
+
+def test_a_process_holds_few_images_of_a_shard(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "picture.png")
+    peaks = []
+    for count in (64, 960):  # 10 and 144 MB
+        path = tmp_path / f"{count}.npy"
+        array_again(path, (count, 3, 224, 224), np.uint8)
+        work = shards.Work(0, path, (tmp_path / "picture.png",) * count, tmp_path, centre)
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            pool.submit(shards._decode, work).result()
+            peaks.append(pool.submit(peak).result())
+    assert peaks[1] - peaks[0] < 40e6, peaks
+
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+        1024 if sys.platform == "linux" else 1
+    )

@@ -14,6 +14,7 @@ from robustviews.datasets import (
     Folder,
     Pets,
     Subset,
+    splits,
 )
 from robustviews.datasets.names import CLASS_NAMES
 from tests.unit.datasets.test_photographs import prepared
@@ -32,6 +33,16 @@ def test_a_subset_has_the_images_of_its_classes_in_their_order_and_splits():
         assert np.array_equal(arrays[f"{split}_images"], whole[f"{split}_images"][chosen])
         assert np.array_equal(np.array([7, 2, 5])[arrays[f"{split}_labels"]], old[chosen])
         assert summary[split] == chosen.sum()
+
+
+def test_a_subset_that_does_not_fit_a_file_goes_on_in_others(monkeypatch):
+    _, whole = prepared(Subset(DIGITS, (7, 2)))
+    monkeypatch.setattr(splits, "FILE_BYTES", 100 * 3 * 8**2)
+    summary, arrays = prepared(Subset(DIGITS, (7, 2)))
+    names = sorted(name for name in arrays if name.startswith("train_images-"))
+    images = np.concatenate([arrays["train_images"], *(arrays[name] for name in names)])
+    assert [len(arrays[name]) for name in names] == [100, 100, summary["train"] - 300]
+    assert np.array_equal(images, whole["train_images"])
 
 
 def test_two_halves_are_the_whole():

@@ -12,11 +12,13 @@ import pytest
 import torch
 
 from robustviews.attacks import AutoAttack, PgdAttack
+from robustviews.attacks.detection import DetectionPgd
+from robustviews.attacks.segmentation import Sea, SegmentationPgd
 from robustviews.augment import Views
 from robustviews.cli import main
 from robustviews.estimating import calibrate, estimate, measure, start_up, tally, timing
-from robustviews.estimating.amounts import Question
-from robustviews.machine import runtime
+from robustviews.estimating.question import Question
+from robustviews.machine import memory, runtime
 from robustviews.methods import METHODS, EmpSsl, Supervised
 from robustviews.probe import (
     FinetuneProbe,
@@ -26,6 +28,7 @@ from robustviews.probe import (
     NcropProbe,
     RobustLinearProbe,
 )
+from robustviews.probe.dense import DenseProbe, DetectionProbe, SegmentationProbe
 from robustviews.regimes import REGIMES, Free
 from robustviews.study import fingerprint, load_study
 from robustviews.study import jobs as pending
@@ -149,15 +152,21 @@ def test_a_step_too_long_for_a_second_size_has_no_answer(monkeypatch):
         KnnProbe(k=2),
         LogisticProbe(),
         FinetuneProbe(lr=(1e20, 0.1)),
+        SegmentationProbe(batch_size=8),
+        DetectionProbe(batch_size=8, tuned=True),
     ],
     ids=type,
 )
 def test_every_probe_can_be_measured(probe):
-    answer = last(measure.head(options(probe=probe, views=Views()), CPU, 1.0))
+    about = options(probe=probe, views=Views(), task=probe.task.name)
+    answer = last(measure.head(about, CPU, 1.0))
     assert answer["image_seconds"] >= 0
-    by_updates = probe.epochs or probe.network_updates
+    by_updates = probe.epochs or probe.network_updates or isinstance(probe, DenseProbe)
     assert answer["update_seconds"] > 0 if by_updates else answer["update_seconds"] == 0
-    assert answer["width"] == 16
+    maps = 2 * 8**2 + 4 * 4**2 + 8 * 2**2 + 16  # of a frozen encoder
+    width = {SegmentationProbe: maps, DetectionProbe: 0}.get(type(probe), 16)
+    assert answer["width"] == width
+    assert answer["disk"] > 0
 
 
 def test_an_update_and_one_time_work_are_separated(monkeypatch):
@@ -170,6 +179,7 @@ def test_an_update_and_one_time_work_are_separated(monkeypatch):
     class Slow(LinearProbe):
         def train(self, encoder, task, *, start=None):
             epochs.append((self.epochs, len(task.images)))
+            return torch.nn.Identity(), []
 
     monkeypatch.setattr(timing, "seconds_of", took)
     answer = last(measure.head(options(probe=Slow(batch_size=16)), CPU, 100.0))
@@ -225,8 +235,8 @@ def test_the_gain_of_compiling_is_that_of_one_size(gain, monkeypatch):
 # Passes of an attack
 
 
-def passes(attack, label, images=3, probe=None):
-    about = {"attack": attack, "classes": 10, "size": 8, "batch": 64}
+def passes(attack, label, images=3, probe=None, **more):
+    about = {"attack": attack, "classes": 10, "size": 8, "batch": 64, **more}
     if probe is not None:
         about |= {"probe": probe, "views": Views()}
     return tally.evaluation(about, CPU, images=images, label=label)[1]
@@ -237,6 +247,30 @@ def test_pgd_passes_are_its_steps_and_two_evaluations_for_any_label(label):
     counted = passes(PgdAttack(eps=(8.0,), steps=7), label)
     assert counted.calls == {"forward": 9, "backward": 7}
     assert counted.images == {"forward": 27, "backward": 21}
+
+
+@pytest.mark.parametrize("label", [0, 1])
+@pytest.mark.parametrize(
+    ("attack", "probe", "outputs", "calls"),
+    [
+        (SegmentationPgd(eps=(8.0,), steps=7), SegmentationProbe(), (10, 8, 8), (9, 7)),
+        (Sea(eps=(8.0,), steps=10), SegmentationProbe(), (10, 8, 8), (4 * 13 + 2, 4 * 13)),
+        (DetectionPgd(eps=(8.0,), steps=7), DetectionProbe(), (4, 15), (10, 7)),
+    ],
+)
+def test_a_dense_attack_makes_the_passes_that_it_states(attack, probe, outputs, calls, label):
+    counted = passes(attack, label, probe=probe, outputs=outputs)
+    assert tuple(counted.calls.values()) == calls
+    assert counted.calls["backward"] == attack.passes
+
+
+def test_stored_answers_are_those_of_the_task():
+    about = {"attack": SegmentationPgd(eps=(8.0,), steps=1), "classes": 10, "size": 8, "batch": 8}
+    about |= {"probe": SegmentationProbe(), "outputs": (10, 8, 8)}
+    answer = last(tally.attack(about, CPU, 1.0))
+    answers = 10 * 2 * 4  # pixels that are right and found, of each class
+    assert answer["stored_per_radius"] == answers
+    assert answer["stored_once"] == 8 + 10 * 4 + answers  # index, labels and clean
 
 
 def test_stacks_of_views_are_counted_as_images():
@@ -331,7 +365,7 @@ def digest():
         ("losses", "def total_coding_rate("),
         ("attacks/autoattack", "class AutoAttack:"),
         ("regimes", "class Free:"),
-        ("probe/probes", "class NcropProbe:"),
+        ("probe/probes", "class NcropProbe("),
         ("machine/runtime", "def configure("),
         ("machine/feed", "class Mapped:"),
         ("estimating/tally", "def evaluation("),
@@ -411,6 +445,7 @@ def project(tmp_path, monkeypatch):
         numbers |= dict.fromkeys(("image_seconds", "update_seconds", "work_bytes"), 0.01)
         units = [f"{way}_{unit}" for way in ("forward", "backward") for unit in ("call", "image")]
         numbers |= {f"{unit}_seconds": 0.1 for unit in units} | {"view_bytes": 1.0}
+        numbers |= {"stored_once": 17.0, "stored_per_radius": 1.0}
         for part in ("alive", "fallen"):
             for unit in ("call", "image"):
                 names = ("seconds", "forwards", "backwards")
@@ -445,6 +480,20 @@ def test_the_verb_lists_every_job_on_request(capsys):
     output = capsys.readouterr().out
     for rule, name in pending.jobs(load_study("params.yaml")):
         assert f"{rule} {name}".strip() in output
+
+
+@pytest.mark.usefixtures("project")
+@pytest.mark.parametrize(
+    ("left", "line"),
+    [(10**4, " needs "), (370_000, "- jobs need "), (10**9, "")],
+    ids=["one job", "jobs together", "enough"],
+)
+def test_the_verb_says_what_to_change_if_memory_is_too_small(left, line, capsys, monkeypatch):
+    monkeypatch.setattr(memory, "available", lambda _: left)
+    assert main(["estimate", "--device", "cpu", "--jobs", "2"]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("- ") == bool(line), last
+    assert line in last
 
 
 @pytest.mark.usefixtures("project")

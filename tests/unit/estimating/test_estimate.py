@@ -14,8 +14,9 @@ from robustviews import artifacts
 from robustviews.attacks import AutoAttack, PgdAttack
 from robustviews.datasets import Cifar10, Digits, Folder
 from robustviews.estimating import amounts, estimate
-from robustviews.estimating.amounts import Amount, Question, UnknownError
+from robustviews.estimating.amounts import Amount
 from robustviews.estimating.estimate import Estimate
+from robustviews.estimating.question import Question, UnknownError
 from robustviews.machine.humanize import duration, size
 from robustviews.probe import FinetuneProbe
 from robustviews.study import folders, plan, shapes
@@ -187,7 +188,13 @@ def answers(study, **changes):
     numbers = {
         "start": {"seconds": 3.0, "bytes": 100.0},
         "pretrain": {"seconds": 0.5, "step_bytes": 1000.0, "disk": 77.0},
-        "probe": {"image_seconds": 0.01, "update_seconds": 0.1, "width": 8, "work_bytes": 50.0},
+        "probe": {
+            "image_seconds": 0.01,
+            "update_seconds": 0.1,
+            "width": 8,
+            "work_bytes": 50.0,
+            "disk": 320.0,
+        },
         "network": {
             "forward_call_seconds": 0.0,
             "forward_image_seconds": 0.01,
@@ -201,7 +208,9 @@ def answers(study, **changes):
             for unit in ("call", "image")
             for what in ("seconds", "forwards", "backwards")
         }
-        | {"alive_image_forwards": 20.0, "alive_image_backwards": 10.0},
+        | {"alive_image_forwards": 20.0, "alive_image_backwards": 10.0}
+        | {"stored_once": 17.0, "stored_per_radius": 1.0},
+        "scenes": {"image_seconds": 0.001},
     }
     return {
         q.key: numbers[q.stage] | changes.get(q.stage, {}) | {"weight": 1.0}
@@ -289,10 +298,10 @@ def test_a_tuned_imported_encoder_takes_its_updates_and_its_checks():
         figures={},
         claims={},
     )
-    taken = amount_of(study, "probe", "brought-digits/tuned", probe={"encoder_bytes": 70.0})
+    taken = amount_of(study, "probe", "brought-digits/tuned", probe={"disk": 390.0})
     assert taken.seconds == pytest.approx(3 + 1200 * 0.01 + 40 * 0.1)  # three rates, then the best
     assert taken.passes == 40 * 50
-    assert taken.disk == 4 * 8 * 10 + 70
+    assert taken.disk == 390
     assert amount_of(study, "attack", "brought-digits/tuned/pgd20").passes > 0
     assert amount_of(study, "sanity", "brought-digits--tuned").passes > 0
     for rule, name in pending.jobs(study):
@@ -345,6 +354,17 @@ def test_the_size_of_a_prepared_data_set_is_known():
 def test_the_size_of_cifar_is_known_before_it_is_prepared():
     study = small_study(datasets={"digits": Cifar10(train_images=300)})
     assert shapes.shape_of(study, "digits") == shapes.Shape(300, 10_000, 10, 32)
+
+
+def test_a_preparation_in_shards_holds_those_of_its_processes_and_not_all_images():
+    folder = Folder(root="x", size=64, classes=("a", "b"), train_images=9000, test_images=1000)
+    held = []
+    for shard in (None, 100, 5000):
+        datasets = {"digits": replace(folder, shard_images=shard)}
+        study = small_study(datasets=datasets)
+        (job,) = (one for one in pending.jobs(study).values() if one.rule == "data")
+        held.append((amount_of(study, "data", job.name).memory - 100) / (3 * 64**2))
+    assert held == [10_000, 16 * 100, 10_000]  # 16 processes, and never more than there are
 
 
 def test_an_estimate_from_a_scaled_answer_is_rough():

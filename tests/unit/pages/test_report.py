@@ -72,7 +72,7 @@ def render(root, study, *, partial=False):
         audited=audit(study, root, settled=False),
         claims=claims.evaluate(study, frame),
         curves=SVG,
-        adversarial=SVG,
+        adversarial={"classification": SVG},
         examples=report.PNG + b"...",
     )
 

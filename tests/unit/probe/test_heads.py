@@ -6,7 +6,8 @@ import functools
 
 import pytest
 
-from robustviews.probe import LinearProbe, NcropProbe, RobustLinearProbe
+from robustviews import probe
+from robustviews.probe import FinetuneProbe, LinearProbe, NcropProbe, RobustLinearProbe
 from tests.unit.test_pretrain import InterruptedTraining, Memory
 from tests.unit.tiny_models import labels_of, noise_images, probe_task, tiny_encoder, weights_of
 
@@ -47,6 +48,17 @@ def test_a_fit_resumes_from_any_minibatch_as_if_never_interrupted(name, undistur
         again.saved = memory.saved[:done]
         assert fitted(name, again) == undisturbed(name)
         assert again.minibatches == MINIBATCHES - done
+
+
+@pytest.mark.parametrize("kind", probe.PROBES)
+def test_a_probe_of_any_kind_resumes_or_saves_nothing(kind):
+    covered = {type(case) for case in PROBES.values()} | {FinetuneProbe}  # by test_finetune
+    if probe.PROBES[kind] in covered:
+        return
+    memory = Memory()
+    task = probe_task(noise_images(), labels_of(), checkpoint=memory)
+    probe.PROBES[kind]().train(tiny_encoder(supervised=kind == "own").eval(), task)
+    assert not memory.saved
 
 
 @probes

@@ -23,6 +23,7 @@ from robustviews.probe import (
     OwnHead,
     RobustLinearProbe,
 )
+from robustviews.probe.dense import SegmentationProbe
 from robustviews.probe.heads import new_head, represent
 from tests.unit.tiny_models import (
     CLASSES,
@@ -67,7 +68,8 @@ def flat(head):
 
 
 def test_every_probe_of_the_table_is_tested_here():
-    others = {OwnHead, KnnProbe, LogisticProbe, FinetuneProbe}  # each has tests of its own
+    # Each of these has tests of its own.
+    others = {OwnHead, KnnProbe, LogisticProbe, FinetuneProbe, SegmentationProbe}
     assert {type(probe) for probe in TRAINED.values()} | others == set(PROBES.values())
 
 

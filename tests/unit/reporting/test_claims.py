@@ -49,6 +49,7 @@ def frame(left, right, *, own=0.5, seeds=SEEDS, minutes=(10.0, 40.0), n=10_000, 
                         "probe": "own" if entry.startswith("supervised") else "rle",
                         "attack": "pgd20",
                         "eps": eps,
+                        "metric": "top-1",
                         "n": n,
                         "correct": correct,
                         "low": 0.0,
@@ -126,6 +127,13 @@ def test_holm_counts_the_claims_of_the_study():
 def test_few_images_decide_less():
     assert outcome(frame(0.53, 0.50), "left > right on clean").state == "holds"
     assert outcome(frame(0.53, 0.50, n=500), "left > right on clean").state == "undecided"
+
+
+def test_a_mean_over_classes_decides_no_more_than_the_images_that_it_weighs_as():
+    rows = frame(0.53, 0.50)
+    assert outcome(rows, "left > right on clean").state == "holds"
+    weighed = [{**row, "accuracy": row["correct"] / row["n"], "weighs": 500} for row in rows]
+    assert outcome(weighed, "left > right on clean").state == "undecided"
 
 
 def test_one_seed_is_no_test():

@@ -7,6 +7,7 @@ import io
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure as Drawing
 from PIL import Image
 
 from robustviews.reporting import figures, histories, results
@@ -66,6 +67,16 @@ def test_every_kind_is_drawn_to_the_same_bytes_each_time(kind, study, frame):
     assert figures.to_svg(first) == figures.to_svg(second)
     assert figures.to_png(first) == figures.to_png(second)
     assert b"<dc:date>" not in figures.to_svg(first)
+
+
+def test_the_last_bit_of_a_position_changes_no_byte_of_a_drawing():
+    drawings = [Drawing(), Drawing()]
+    for drawing, left in zip(drawings, (0.1, np.nextafter(0.1, 1)), strict=True):
+        axis = drawing.add_axes((left, 0.1, 0.8, 0.8))
+        axis.plot([0, 1], marker="o")
+        axis.bar([0, 1], [1, 2], hatch="/")
+    first, second = map(figures.to_svg, drawings)
+    assert first == second
 
 
 @pytest.mark.parametrize("kind", figures.FIGURES)

@@ -90,6 +90,43 @@ def test_most_rows_and_their_mean_have_to_retain_more(monkeypatch, gaps, state):
     assert outcome(monkeypatch, MOST, table(gaps)).state == state
 
 
+@pytest.mark.parametrize(("gap", "state"), [(-0.007, "undecided"), (-0.01, "fails")])
+def test_a_claim_fails_by_either_of_two_tests_each_at_half_the_level(monkeypatch, gap, state):
+    rows = table([gap] * 7)
+    weights = {**{(0, name): 1 / 7 for name in METHODS}, (0, "sup"): -1.0}
+    mean = robustness.estimate([rows], weights, "retained").difference
+    assert mean.below() < 0.05  # both would fail by this test alone
+    found = outcome(monkeypatch, MOST, rows)
+    assert dict(found.tests)["fails"] == pytest.approx(2 * mean.below())
+    assert found.state == state
+
+
+def on(*datasets):
+    """Return a table of one row, whose draws on signs vary twice as much as those on digits."""
+    cell, spread = row("a", 0.5, seeds=1).cells[0], {"digits": DRAWS, "signs": 2 * DRAWS}
+    cells = [
+        dataclasses.replace(
+            cell, column=Column.parse(f"{name}/pgd20/retained"), replicates=0.5 + spread[name]
+        )
+        for name in datasets
+    ]
+    return {"a": RowValues("a", "a", "a", "linear", tuple(cells))}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "error"),
+    [
+        (("digits", "signs"), ("signs", "digits"), 0.0),  # the same images in another place
+        (("digits",), ("digits",), 0.0),
+        (("digits",), ("signs",), 100 * 5**0.5 * 0.003),  # other images err independently
+    ],
+)
+def test_images_of_two_tables_are_paired_by_the_name_of_their_data_set(first, second, error):
+    weights = {(0, "a"): 1.0, (1, "a"): -1.0}
+    found = robustness.estimate([on(*first), on(*second)], weights, "retained").difference
+    assert found.error == pytest.approx(error, rel=0.1, abs=1e-9)
+
+
 def test_a_claim_that_holds_only_before_the_correction_is_undecided():
     found = Outcome("a", "", "", "holds", (), (("holds", 0.03), ("narrows", 0.0)))
     assert found.decided(0.0, 9).state == "narrows"

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 from robustviews.attacks import PgdAttack, WorstOf
 from robustviews.provenance.audit import audit
 from robustviews.provenance.findings import State
-from robustviews.reporting import claims, results, small_radii
+from robustviews.reporting import accuracies, claims, results, small_radii
 from robustviews.reporting.tables import TABLES, row_values, writers
 from robustviews.study.cells import Address
 from robustviews.study.schema import Claim, Row, Table
@@ -94,7 +94,7 @@ def test_replicates_are_those_of_images_drawn_with_replacement():
     flags = {0.0: clean, 1.0: clean & (generator.random(300) < 0.7)}
     value, replicates = small_radii.statistic("retained", flags)
     assert value == flags[1.0].sum() / clean.sum()
-    assert replicates.shape == (small_radii.DRAWS,)
+    assert replicates.shape == (accuracies.DRAWS,)
     share = value  # of the clean images, a proportion: its standard error is known
     known = math.sqrt(share * (1 - share) / clean.sum())
     assert replicates.std() == pytest.approx(known, rel=0.08)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from robustviews.reporting import by_class, contrasts, statistics
+from robustviews.reporting import accuracies, contrasts, statistics
 from robustviews.reporting.statistics import Spread, clopper_pearson, holm, spreads, wilson
 
 RESOLUTIONS = [1e-4] * 5
@@ -154,17 +154,17 @@ def test_the_interval_of_two_rows_covers_trainings_and_images(seeds):
 def test_a_mean_over_classes_weighs_each_class_alike():
     correct = np.array([1, 1, 1, 0, 1, 0, 0])
     labels = np.array([3, 3, 3, 3, 5, 5, 9])
-    mean, images = by_class.mean_per_class(correct, labels)
+    mean, images = accuracies.mean_per_class(correct, labels)
     assert mean == pytest.approx((0.75 + 0.5 + 0) / 3)
     assert images == int(9 / (1 / 4 + 1 / 2 + 1))
-    assert by_class.mean_per_class(correct[:6], np.array([1, 2] * 3)) == (pytest.approx(2 / 3), 6)
+    assert accuracies.mean_per_class(correct[:6], np.array([1, 2] * 3)) == (pytest.approx(2 / 3), 6)
 
 
 def test_the_images_of_a_mean_over_classes_have_its_variance():
     random, sizes = np.random.default_rng(0), [80, 20, 5]
     labels = np.repeat(range(3), sizes)
     means = [
-        by_class.mean_per_class(random.random(len(labels)) < 0.7, labels)[0] for _ in range(4000)
+        accuracies.mean_per_class(random.random(len(labels)) < 0.7, labels)[0] for _ in range(4000)
     ]
-    _, images = by_class.mean_per_class(labels == 0, labels)
+    _, images = accuracies.mean_per_class(labels == 0, labels)
     assert np.var(means) == pytest.approx(0.7 * 0.3 / images, rel=0.1)

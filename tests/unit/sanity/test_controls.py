@@ -12,6 +12,7 @@ from robustviews.sanity.checks import CHECKS
 from robustviews.sanity.information import INFORMATION
 from robustviews.sanity.stage import examine
 from tests.unit.sanity.conftest import CLASSES, CPU, NETWORK, OPTIONS, PROBES, SIZE, VIEWS
+from tests.unit.test_pretrain import Memory
 from tests.unit.tiny_models import inventory
 
 SIDES = torch.Generator().manual_seed(0)  # the first two differ
@@ -212,25 +213,46 @@ def test_a_margin_loss_and_another_head_fool_what_a_saturated_cross_entropy_does
         assert after <= few < before
 
 
+def examined(trained, probes, checkpoint=None):
+    return stages.sanity(
+        trained.weights["simclr"],
+        {name: trained.weights[name] for name in probes},
+        trained.images,
+        trained.labels,
+        classes=CLASSES,
+        size=SIZE,
+        encoder=NETWORK,
+        supervised=False,
+        probes=probes,
+        sanity=OPTIONS,
+        views=VIEWS,
+        device=CPU,
+        checkpoint=checkpoint,
+    )
+
+
 def test_only_another_head_that_sees_as_many_views_lends_its_gradients(trained):
     assert INFORMATION["transfer"](trained.subject(trained.classifier("rle"))) == {}
     alone, others = {"rle": PROBES["rle"], "ncrop": PROBES["ncrop"]}, PROBES
     for probes, expected in ((alone, set()), (others, {"linear/transfer", "rle/transfer"})):
-        examined = stages.sanity(
-            trained.weights["simclr"],
-            {name: trained.weights[name] for name in probes},
-            trained.images,
-            trained.labels,
-            classes=CLASSES,
-            size=SIZE,
-            encoder=NETWORK,
-            supervised=False,
-            probes=probes,
-            sanity=OPTIONS,
-            views=VIEWS,
-            device=CPU,
-        )
-        assert {name for name in examined.flags if name.endswith("/transfer")} == expected
-        assert {name for name in examined.flags if name.endswith("/margin")} == {
+        flags = examined(trained, probes).flags
+        assert {name for name in flags if name.endswith("/transfer")} == expected
+        assert {name for name in flags if name.endswith("/margin")} == {
             f"{probe}/margin" for probe in probes
         }
+
+
+def test_checks_resume_after_any_head_as_if_never_interrupted(trained):
+    undisturbed, memory = examined(trained, PROBES), Memory()
+    examined(trained, PROBES, memory)
+    assert len(memory.saved) == len(PROBES)
+    for done in range(1, len(PROBES) + 1):
+        again = Memory()
+        again.saved = memory.saved[:done]
+        resumed = examined(trained, PROBES, again)
+        assert again.minibatches == len(PROBES) - done
+        assert resumed.heads == undisturbed.heads
+        assert resumed.flags.keys() == undisturbed.flags.keys()
+        assert all(
+            torch.equal(resumed.flags[name], undisturbed.flags[name]) for name in resumed.flags
+        )

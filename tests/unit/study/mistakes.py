@@ -122,7 +122,7 @@ ONE_MISTAKE = {
         "{kind: pgd, eps: [4, 8]}",
         "{kind: pgd, eps: [4, 8], steps: 40, relative_step: 0.02}",
         "attacks.pgd20.steps",
-        "40 steps of relative_step eps cannot reach 4/255, 8/255; set relative_step to 0.03",
+        "40 steps of 0.02 eps cannot reach 4/255, 8/255; set relative_step to 0.03",
     ),
     "steps that leap across the smallest ball": (
         "{kind: pgd, eps: [4, 8]}",
@@ -233,13 +233,13 @@ ONE_MISTAKE = {
         "{kind: linear, epochs: 2}",
         "{kind: 1, epochs: 2}",
         "probes.central.kind",
-        "unknown kind 1; known: finetune, knn, linear, logistic, ncrop, own, robust_linear",
+        "unknown kind 1; known: detection, finetune, knn, linear, logistic, ncrop, own, ",
     ),
     "missing kind": (
         "{kind: pgd, eps: [4, 8]}",
         "{eps: [4, 8]}",
         "attacks.pgd20.kind",
-        "this key is missing; known: autoattack, pgd",
+        "this key is missing; known: autoattack, detection_pgd, pgd",
     ),
     "missing key at the top": (
         "study: small\ntitle: A small study\n",

@@ -144,7 +144,7 @@ RERUNS = {
     "machine.runtime.counter_uniform": PRETRAIN | {"probe crops", "attack crops pgd"},
     "machine.runtime.configure": PRETRAIN | PROBE | ATTACK,
     "datasets.splits.open_split": PRETRAIN | PROBE | ATTACK,
-    "datasets.kinds.Digits.prepare": {"data digits"},
+    "datasets.digits.Digits.prepare": {"data digits"},
     "datasets.sources.source_folder": {"data cifar10"},
     "attacks.primitive.ascend": FREE_AND_PGD
     | {"probe rle"}
@@ -274,5 +274,5 @@ def test_the_code_of_a_data_set_decides_its_subsets(tmp_path):
     study = dataclasses.replace(STUDY, datasets={"part": part})
     copy = tmp_path / "robustviews"
     shutil.copytree(fingerprint.SOURCE, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    statement("datasets/kinds", "Digits.prepare")(copy)
+    statement("datasets/digits", "Digits.prepare")(copy)
     assert specs.data_spec(study, "part", source=copy) != specs.data_spec(study, "part")

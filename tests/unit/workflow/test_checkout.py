@@ -67,6 +67,14 @@ def test_metadata_with_other_options_than_the_results_is_reported_with_a_fix(pro
     assert str(refused.value).endswith(f"rm -r {folder}")
 
 
+def test_metadata_that_only_another_user_can_read_is_refused_with_a_fix(project, monkeypatch):
+    path = entry_path(project, folders.pretrain_folder(small_study(), "simclr-pgd5-digits-s0"))
+    monkeypatch.setattr(checkout.os, "access", lambda one, _: one != path)
+    with pytest.raises(checkout.CheckoutError, match=f"git clone {project} FOLDER") as refused:
+        checkout.check(small_study(), project)
+    assert str(refused.value).startswith(f"{path}: only user {path.stat().st_uid}, ")
+
+
 def test_metadata_with_another_encoder_is_reported(project):
     study = small_study()
     (head,) = [folder for folder in (project / HEAD).iterdir() if folder.name == "central"]

@@ -96,6 +96,24 @@ def test_a_lock_is_gone_when_its_job_ends_and_free_when_its_process_is_killed():
     assert not locks.lock_of(FOLDER).exists()
 
 
+def test_another_user_who_may_not_open_a_lock_learns_who_owns_it(monkeypatch):
+    def refuse(_):
+        raise PermissionError(13, "Permission denied")
+
+    with another_process(ACQUIRE, FOLDER, "pretrain x") as first:
+        monkeypatch.setattr(locks.FileLock, "acquire", refuse)
+        monkeypatch.setattr(locks.FileLock, "__enter__", refuse)
+        assert locks.owner(locks.lock_of(FOLDER)).pid == first.pid
+        with (
+            pytest.raises(locks.BusyError, match=f"kill {first.pid} "),
+            locks.acquire(FOLDER, "pretrain x"),
+        ):
+            pass
+    assert locks.owner(locks.lock_of(FOLDER)) is None  # dead
+    with pytest.raises(PermissionError), locks.acquire(FOLDER, "pretrain x"):
+        pass
+
+
 def test_jobs_of_other_folders_do_not_wait_for_each_other():
     with another_process(ACQUIRE, FOLDER, "x"), locks.acquire(FOLDER.with_name("other"), "y"):
         pass

@@ -148,22 +148,41 @@ def test_a_job_that_is_tried_again_asks_for_twice_as_much(paper):
         assert longer in (0, -10), name
 
 
-def test_a_preparation_in_shards_asks_for_cores_and_for_the_memory_of_their_shards(paper):
-    folder = paper.datasets["imagenet100"]
-    sharded = dataclasses.replace(folder, shard_images=1000)
-    study = dataclasses.replace(paper, datasets=paper.datasets | {"imagenet100": sharded})
-    whole, shards = (allocation(s, "data", "imagenet100", device=GPU) for s in (paper, study))
-    assert (whole.cores, shards.cores) == (paper.runtime.threads, 16)
-    assert PYTHON_MB + 16 * 1000 * 0.15 <= shards.mem_mb < whole.mem_mb / 4
-    assert shards.runtime < whole.runtime
+def test_a_preparation_asks_for_a_core_per_file_of_images_and_not_for_the_memory_of_all(paper):
+    folder, cores, memory = paper.datasets["imagenet100"], [], []
+    for shard in (None, 50_000, 200_000):  # of 130,000 images, as is supposed
+        one = dataclasses.replace(folder, shard_images=shard)
+        study = dataclasses.replace(paper, datasets=paper.datasets | {"imagenet100": one})
+        asked = allocation(study, "data", "imagenet100", device=GPU)
+        cores.append(asked.cores)
+        memory.append(asked.mem_mb)
+    assert cores == [16, 3, paper.runtime.threads]
+    assert PYTHON_MB + 1_600 <= memory[0] < 5_000
+    assert memory[2] > 20_000
+
+
+def test_a_training_asks_for_no_more_memory_than_machines_have_however_large_its_data_set(paper):
+    name, asked = "emp-crop16-free3-stem7-imagenet100-s0", []
+    for count in (130_000, 1_281_167):
+        large = dataclasses.replace(
+            paper.datasets["imagenet100"],
+            classes=("a", "b"),
+            class_list="",
+            train_images=count,
+            test_images=5_000,
+        )
+        study = dataclasses.replace(paper, datasets=paper.datasets | {"imagenet100": large})
+        asked.append(allocation(study, "pretrain", name, device=GPU).mem_mb)
+    assert 20_000 < asked[0] < 30_000
+    assert 64_000 < asked[1] < 75_000
 
 
 def test_a_preparation_asks_for_what_decoding_its_images_takes(paper):
     small, large = (
         allocation(paper, "data", name, device=GPU) for name in ("cifar10", "imagenet100")
     )
-    assert small.runtime < large.runtime
-    assert large.mem_mb > 20_000
+    assert small.cores == paper.runtime.threads
+    assert small.runtime < large.cores * large.runtime
 
 
 def told(minutes):

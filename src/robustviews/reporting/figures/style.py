@@ -8,6 +8,7 @@ attack is not established is hollow and crossed out.
 from __future__ import annotations
 
 import io
+import re
 from typing import Any
 
 from matplotlib import rc_context
@@ -46,11 +47,16 @@ STYLE: Any = {
 }
 ERROR = {"ecolor": "#222222", "elinewidth": 0.9, "capsize": 2.0}
 GREY = "#777777"
+_ID = re.compile(rb'(?<=[ ]id=")[a-z][0-9a-f]{10}(?=")|(?<=#)[a-z][0-9a-f]{10}(?=[")])')
 
 
 def to_svg(drawing: Drawing) -> bytes:
     """Return a drawing as SVG, without date and with stable ids."""
-    return _save(drawing, format="svg", metadata={"Date": None, "Creator": None})
+    data = _save(drawing, format="svg", metadata={"Date": None, "Creator": None})
+    # matplotlib hashes positions into its ids, and the solver of the layout rounds the last bit of
+    # a position by where its variables lie in memory.
+    names: dict[bytes, bytes] = {}
+    return _ID.sub(lambda found: names.setdefault(found[0], b"id%d" % len(names)), data)
 
 
 def to_png(drawing: Drawing, *, dpi: int = 150) -> bytes:

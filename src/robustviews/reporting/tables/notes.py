@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from robustviews.reporting.statistics import assumed_limit
 from robustviews.study import plan
 from robustviews.study.columns import HALVING, RETAINED
+from robustviews.tasks.classification import CLASSIFICATION
+from robustviews.tasks.table import task_of
 
 if TYPE_CHECKING:
     from robustviews.reporting.tables.values import CellValue, RowValues
@@ -66,6 +68,7 @@ def legend(study: Study, rows: list[RowValues]) -> str:
     averaged = [name for name in by_class if name in {one.column.dataset for one in accuracies}]
     if averaged:
         parts.append(f"Mean over the classes of the share of right images: {', '.join(averaged)}.")
+    parts += _metrics(study, accuracies)
     shown = {cell.column.statistic for cell in accuracies}
     parts += [text for name, text in _STATISTICS.items() if name in shown]
     units = {cell.column.unit for cell in accuracies if cell.column.statistic == HALVING}
@@ -81,6 +84,16 @@ def legend(study: Study, rows: list[RowValues]) -> str:
         machines = f" on {' and '.join(devices)}" if devices else ""
         parts.append(f"Minutes are those of pretraining only{machines}.")
     return " ".join(parts)
+
+
+def _metrics(study: Study, cells: list[CellValue]) -> list[str]:
+    """Name the metric of each dense data set."""
+    datasets = dict.fromkeys(cell.column.dataset for cell in cells)
+    tasks = {name: task_of(study.datasets[name]) for name in datasets}
+    named = [
+        f"{name}: {task.metrics[0]}" for name, task in tasks.items() if task is not CLASSIFICATION
+    ]
+    return [f"Metric on {'; '.join(named)}."] if named else []
 
 
 def comparable(study: Study, table: Table, rows: list[RowValues]) -> str:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from robustviews.artifacts import RECORD
-from robustviews.reporting import by_class, small_radii, statistics, verdicts
+from robustviews.reporting import accuracies, small_radii, statistics, verdicts
+from robustviews.reporting.accuracies import Answers
 from robustviews.reporting.results import Frame
 from robustviews.reporting.statistics import Spread
 from robustviews.reporting.verdicts import Covers, Sample, Verdict
@@ -180,7 +181,7 @@ class _Measured:
     sample: Sample
     struck: str
     incomparable: str
-    flags: list[dict[float, Any]] = field(default_factory=list)
+    flags: list[dict[float, Any] | Answers] = field(default_factory=list)
 
     @property
     def trusted(self) -> Sample:
@@ -199,12 +200,14 @@ def _index(frame: list[Result]) -> _Index:
     for result in frame:
         index.setdefault((result["run"],), {})[0.0] = result
         key = (result["run"], result["probe"], result["attack"])
-        index.setdefault(key, {})[result["eps"]] = result
+        index.setdefault(key, {}).setdefault(result["eps"], result)  # the first metric
+        index.setdefault((*key, result["metric"]), {})[result["eps"]] = result
     return index
 
 
 def _measure(study: Study, cell: Cell, index: _Index) -> _Measured:
-    evaluation = (cell.probe, cell.attack) if cell.attack else ()
+    metric = (cell.measure.score,) if cell.measure.score else ()
+    evaluation = (cell.probe, cell.attack, *metric) if cell.attack else ()
     found = [index.get((run, *evaluation), {}).get(cell.eps or 0.0) for run in cell.runs]
     results = [result for result in found if result is not None]
     if cell.attack is None:
@@ -212,7 +215,7 @@ def _measure(study: Study, cell: Cell, index: _Index) -> _Measured:
     stated = cell.published
     published = None if stated is None or stated == "unavailable" else stated / PERCENT
     failed = (result["sanity"] for result in results if cell.measure.attack)
-    counts, images = map(by_class.counted, results), by_class.test_images(study, cell, results)
+    counts, images = map(accuracies.counted, results), accuracies.test_images(study, cell, results)
     return _Measured(
         cell,
         results,
@@ -297,7 +300,8 @@ def _statistic(measured: _Measured) -> CellValue:
     if not results:
         return empty
     name = cell.measure.statistic
-    values, draws = zip(*(small_radii.statistic(name, one) for one in measured.flags), strict=True)
+    each = (small_radii.statistic(name, one, cell.measure.score) for one in measured.flags)
+    values, draws = zip(*each, strict=True)
     replicates, mean = np.mean(draws, axis=0), fmean(values)
     low, high = small_radii.interval(values, replicates)
     return replace(
@@ -340,5 +344,5 @@ def _minutes(study: Study, cell: Cell, results: list[Result]) -> CellValue:
 def _evidence(
     result: Result, value: float, low: float | None = None, high: float | None = None
 ) -> Evidence:
-    named, counts = (result["run"], result["seed"]), (result["n"], by_class.weighs(result))
+    named, counts = (result["run"], result["seed"]), (result["n"], accuracies.weighs(result))
     return Evidence(*named, value, low, high, *counts, result["device"], result["record"])
