@@ -122,6 +122,10 @@ def test_the_digest_of_the_checks_holds_measures_thresholds_and_the_attack(copy)
     assert {("sanity.stage", "sanity"), ("sanity.stage", "examine")} <= reached
     assert {("sanity.checks", name) for name in ("CHECKS", "RISE", "_square", "failed")} <= reached
     assert {("sanity.subject", "Subject"), ("attacks.primitive", "pgd")} <= reached
+    assert not {module for module, _ in reached} & {"sanity.dense", "tasks.segmentation"}
+    dense = fingerprint.reach(("sanity.dense", "DenseChecks"), source=copy)
+    assert {("sanity.dense", "GAIN"), ("sanity.metrics", "measures_of")} <= dense
+    assert {("attacks.segmentation", "Sea"), ("attacks.detection", "DetectionPgd")} <= dense
     before = digest("sanity", copy)
     path = copy / "sanity/checks.py"
     text = path.read_text(encoding="utf-8")

@@ -14,8 +14,9 @@ class Sanity:
     """How much is spent on the checks of a head.
 
     Attributes:
-        images: test images to attack, at most; only those that the head classifies correctly. For a
-            probe that sees n views of an image, images / n, but not fewer than 64 because of that.
+        images: test images to attack, at most; of a classifier, only those that it gets right. For
+            a probe that sees n views of an image, images / n, but not fewer than 64 because of
+            that.
         radii: radii of PGD-20 in check AS3, in 1/255, increasing from 0.
         eps: radius of the checks AS4, AS5, AS6 and AS8, one of `radii`.
         steps: steps of PGD in check AS5, where PGD-20 has 20.

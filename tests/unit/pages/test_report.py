@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shutil
 from html.parser import HTMLParser
 from urllib.parse import unquote
@@ -11,7 +12,7 @@ import pytest
 
 from robustviews import artifacts
 from robustviews.pages import audit as audit_page
-from robustviews.pages import report
+from robustviews.pages import pictures, report
 from robustviews.pages.graph import graph
 from robustviews.pages.overview import overview
 from robustviews.probe import FinetuneProbe
@@ -73,7 +74,7 @@ def render(root, study, *, partial=False):
         claims=claims.evaluate(study, frame),
         curves=SVG,
         adversarial={"classification": SVG},
-        examples=report.PNG + b"...",
+        examples=pictures.PNG + b"...",
     )
 
 
@@ -344,6 +345,19 @@ def test_every_checked_head_shows_what_each_attack_leaves_and_which_checks_it_fa
     assert list(lines["emp-free3-digits-s0 / rle"].values()) == [*counts, "AS9"]
     assert lines["simclr-pgd5-digits-s0 / rle"]["failed checks"] == "none"
     assert len(lines) == sum(map(len, plan.attacked(study).values()))
+
+
+def test_heads_of_another_task_have_columns_of_their_own(study, other, monkeypatch):
+    images, metric = {"PGD-20": "12 of 20"}, {"clean": "mIoU 0.590", "PGD-20": "mIoU 0.140"}
+    lines = [("a", images), ("b", images), ("c", metric), ("d", metric), ("e", images)]
+    monkeypatch.setattr(report, "_examined", lambda *_: lines)
+    html = render(other, study)
+    part = html[html.index("Checks of attacks") :].partition("</table>")[0]
+    assert re.findall('<th scope="(?:col|row)">(.*?)</th>', part) == [
+        *("run / probe", "PGD-20", "a", "b"),
+        *("run / probe", "clean", "PGD-20", "c", "d"),
+        *("run / probe", "PGD-20", "e"),
+    ]
 
 
 # The audit
