@@ -16,6 +16,7 @@ from robustviews.attacks.detection import DetectionPgd
 from robustviews.attacks.segmentation import Sea, SegmentationPgd
 from robustviews.augment import Views
 from robustviews.cli import main
+from robustviews.datasets.scenes import ScenesDetection
 from robustviews.estimating import calibrate, estimate, measure, start_up, tally, timing
 from robustviews.estimating.question import Question
 from robustviews.machine import memory, runtime
@@ -192,6 +193,21 @@ def test_a_network_costs_more_backward_and_leaves_no_gradient():
     # On a busy machine the line through two points may be flat.
     assert answer["forward_call_seconds"] + answer["forward_image_seconds"] > 0
     assert answer["view_bytes"] > 4 * 4 * 3 * 8**2
+
+
+def test_a_segmented_image_takes_more_memory_than_a_classified_one():
+    shown = {
+        task: last(measure.network(options(task=task, size=32), CPU, 0.0))["view_bytes"]
+        for task in ("classification", "segmentation")
+    }
+    logits = 4 * 10 * 32**2  # and their softmax, and their gradient
+    assert shown["segmentation"] > shown["classification"] + 3 * logits
+
+
+def test_scenes_are_composed_until_there_are_enough():
+    assert (
+        last(measure.scenes({"dataset": ScenesDetection(train=3)}, CPU, 1.0))["image_seconds"] > 0
+    )
 
 
 def test_a_start_is_measured_in_a_separate_process():
