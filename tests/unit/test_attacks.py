@@ -16,6 +16,8 @@ from torch import nn
 from robustviews.attacks import ATTACKS, AutoAttack, Judged, PgdAttack, WorstOf, pgd
 from robustviews.attacks.objectives import margin
 from robustviews.attacks.worst_case import combine
+from robustviews.tasks.classification import CLASSIFICATION
+from robustviews.tasks.segmentation import SEGMENTATION
 from tests.unit.tiny_models import inventory
 
 CUSTOM = {"version": "custom", "apgd_steps": 5, "square_queries": 20}
@@ -77,15 +79,37 @@ def test_a_worst_case_is_right_where_all_attacks_leave_the_image_right():
     few = torch.tensor([1, 2, 3, 5])  # the second attack has fewer images
     second = {name: flag[few] for name, flag in flags.items()}
     second["eps_8"] = torch.tensor([1, 1, 0, 0], dtype=torch.uint8)
-    worst = combine([first, second], [8.0])
+    worst = combine([first, second], [8.0], CLASSIFICATION)
     assert worst["index"].tolist() == [1, 2, 3, 5]
     assert worst["labels"].tolist() == [11, 12, 13, 15]
     assert worst["eps_8"].tolist() == [1, 0, 0, 0]
     assert worst["clean"].tolist() == [1, 1, 1, 1]
+    assert {name: flag.dtype for name, flag in worst.items()} == {
+        name: flag.dtype for name, flag in first.items()
+    }
+    other = second | {"index": torch.tensor([1, 2, 3, 7])}
     with pytest.raises(ValueError, match="other images; run them again"):
-        combine([first, second | {"index": torch.tensor([1, 2, 3, 7])}], [8.0])
+        combine([first, other], [8.0], CLASSIFICATION)
     with pytest.raises(ValueError, match="combines flags; attack with each"):
         attacked(WorstOf(of=("a", "b"), eps=(8,)), classifier(), images())
+
+
+def test_a_worst_case_of_pixels_has_the_answers_with_the_fewest_right_pixels():
+    labels = torch.tensor([[3, 1], [2, 2]], dtype=torch.int32)  # pixels of each class, per image
+    right = {"clean": ([3, 1], [2, 2]), "eps_8": ([2, 1], [1, 1])}
+    other = {"clean": ([3, 1], [2, 2]), "eps_8": ([3, 1], [0, 1])}
+    parts = [
+        {"index": torch.arange(2), "labels": labels}
+        | {
+            name: torch.stack([torch.tensor(rows, dtype=torch.int32), labels], dim=2)
+            for name, rows in part.items()
+        }
+        for part in (right, other)
+    ]
+    worst = combine(parts, [8.0], SEGMENTATION)
+    assert worst["eps_8"][..., 0].tolist() == [[2, 1], [0, 1]]
+    assert worst["eps_8"].dtype == torch.int32
+    assert torch.equal(worst["labels"], labels)
 
 
 @attacks

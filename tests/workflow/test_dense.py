@@ -35,7 +35,7 @@ attacks:
   pixels: {kind: segmentation_pgd, eps: [8], steps: 2, images: 8}
   sea: {kind: sea, eps: [8], steps: 3, images: 8}
   worst: {kind: worst_case, of: [pixels, sea], eps: [8], images: 8}
-  objects: {kind: detection_pgd, eps: [8], steps: 2, images: 8}
+  objects: {kind: detection_pgd, eps: [8], steps: 2, relative_step: 0.5, images: 8}
 sanity: {images: 4, radii: [0, 8, 64], steps: 20, restarts: 1, queries: 10, pixels: 4}
 tables:
   masks:

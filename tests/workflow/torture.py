@@ -29,7 +29,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import torch
@@ -40,13 +40,14 @@ from robustviews.study.jobs import REPORTING, jobs
 from robustviews.workflow.metadata import ProjectMetadata
 from tests.unit.checkpoints import synthetic
 from tests.workflow import victims
+from tests.workflow.power import Disk
 from tests.workflow.project import Project
 
 STUDY = Path(__file__).with_name("torture.yaml")
 TRIES = 4  # of the same command, undisturbed, after the last kill
 KILLS = 16  # of a round, at most
 PATIENCE = 300  # seconds of a command
-SNAKEMAKE = [sys.executable, "-m", "snakemake", "--config", "device=cpu"]
+SNAKEMAKE = [sys.executable, "-m", "snakemake", "--retries", "99", "--config", "device=cpu"]
 DVC = [sys.executable, "-m", "dvc", "repro"]
 COMMANDS = {
     "snakemake": [SNAKEMAKE],
@@ -95,12 +96,13 @@ class Started:
 class Torture:
     """A project that is killed again and again, and what was counted."""
 
-    def __init__(self, folder: Path, chance: random.Random) -> None:
-        self.project, self.chance = create(folder), chance
+    def __init__(self, folder: Path, chance: random.Random, disk: Disk | None = None) -> None:
+        self.project, self.chance, self.disk = create(folder), chance, disk
         self.root = self.project.folder
         self.counts: Counter[str] = Counter(dict.fromkeys(FAILURES, 0))
         self.kills, self.loads = 0, [os.getloadavg()[0]]
         self.expected = self.undisturbed()
+        os.sync()
 
     def undisturbed(self) -> dict[str, str]:
         """Run the study twice; return the hashes of the files that both runs agree on."""
@@ -156,27 +158,46 @@ class Torture:
         """Start commands and kill them at a random moment; return whether they still ran."""
         started = [Started(self.project, command) for command in COMMANDS[name]]
         self.wait_for_a_moment(started)
+        while not self.disk and self.chance.random() < 0.8:
+            self.send(name, "a job", started)  # which Snakemake starts again
+            time.sleep(self.chance.expovariate(1))
         ran = any(one.process.poll() is None for one in started)
-        number, victim = self.chance.choice(victims.SIGNALS), self.chance.choice(started)
-        kind, there = self.chance.choice(victims.KINDS), victims.running(self.root)
-        hit = victims.chosen(kind, there, victim.process.pid, self.chance)
-        if not hit:
-            kind, hit = "all processes", there
-        if kind == victims.SERVER:
-            number = signal.SIGKILL  # it ignores the others
-        sent = victims.send(number, hit)
-        if sent:
-            self.kills += 1
-            for key in (f"of {name}", f"by {number.name}", f"during {victims.stage(there)}"):
-                self.counts[f"kills {key}"] += 1
-            self.counts[f"kills that hit {kind}"] += 1
-            self.loads.append(os.getloadavg()[0])
-            print(f"{self.kills}: {number.name} to {kind} of {name}", flush=True)  # noqa: T201
+        if self.disk and ran:
+            self.disk.cut()
+            self.send(name, "the power", started)
+        elif ran:
+            self.send(name, self.chance.choice(victims.KINDS), started)
         for one in started:
             self.end(one)
-        if self.chance.random() < 0.5:  # else the same command meets what is left of the last one
+        if self.disk:
+            self.restore(self.disk)
+        elif self.chance.random() < 0.5:  # else the same command meets what is left of the last one
             victims.wait_for_none(self.root, PATIENCE)
         return ran
+
+    def send(self, name: str, kind: str, started: list[Started]) -> None:
+        """Send a signal to processes of a kind, and count it if one got it."""
+        number, there = self.chance.choice(victims.SIGNALS), victims.running(self.root)
+        if kind in ("the power", victims.SERVER):
+            number = signal.SIGKILL  # the server ignores the others
+        one = self.chance.choice(started).process.pid
+        if not victims.send(number, victims.chosen(kind, there, one, self.chance)):
+            return
+        self.kills += 1
+        stage = victims.stage(there)
+        for key in (f"of {name}", f"by {number.name}", f"during {stage}", f"that hit {kind}"):
+            self.counts[f"kills {key}"] += 1
+        self.loads.append(os.getloadavg()[0])
+        print(f"{self.kills}: {number.name} to {kind} of {name}, {stage}", flush=True)  # noqa: T201
+
+    def restore(self, disk: Disk) -> None:
+        """Start the machine again; no record may be there whose files are not."""
+        deadline = time.monotonic() + PATIENCE
+        while (there := victims.running(self.root)) and time.monotonic() < deadline:
+            victims.send(signal.SIGKILL, there)
+            time.sleep(0.1)
+        disk.restore()
+        self.check_records()
 
     def wait_for_a_moment(self, started: list[Started]) -> None:
         """Wait until a job runs, except one time in four, and then a random while."""
@@ -234,11 +255,7 @@ class Torture:
         for path, was in finished.items():
             if not path.exists() or artifacts.sha256(path) != was:
                 self.fail("lost", path)
-        for path in self.root.rglob("record.json"):
-            stated = json.loads(path.read_text(encoding="utf-8"))["outputs"]
-            for name, digest in stated.items():
-                if artifacts.sha256(path.parent / name) != digest:
-                    self.fail("corrupt", path.parent / name)
+        self.check_records()
         now = self.outputs()
         for name, digest in self.expected.items():
             if now.get(name) != digest:
@@ -247,6 +264,19 @@ class Torture:
         for name in hidden:
             self.fail("orphans", self.root / name)
         self.counts["files compared"] += len(self.expected)
+
+    def check_records(self) -> None:
+        """Count files that differ from the record beside them."""
+        for path in self.root.glob("[dr]*/**/record.json"):
+            try:
+                stated = json.loads(path.read_text(encoding="utf-8"))["outputs"]
+                torn = [
+                    name for name in stated if artifacts.sha256(path.parent / name) != stated[name]
+                ]
+            except (ValueError, artifacts.ArtifactError):
+                torn = [path.name]
+            for name in torn:
+                self.fail("corrupt", path.parent / name)
 
     def fail(self, kind: str, path: Path) -> None:
         self.counts[kind] += 1
@@ -264,14 +294,21 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--load", type=int, default=2, help="processes that only keep a core busy")
+    parser.add_argument("--power", action="store_true", help="cut the power instead; as root")
     options = parser.parse_args()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a background process ignores it
     began, rounds = time.monotonic(), 0
-    with tempfile.TemporaryDirectory() as folder:
-        torture = Torture(Path(folder).resolve() / "project", random.Random(options.seed))
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        parent, disk = Path(folder).resolve(), None
+        if options.power:
+            disk = Disk(parent)
+            stack.callback(disk.remove)
+            parent = disk.folder
+        torture = Torture(parent / "new" / "project", random.Random(options.seed), disk)
         print(f"begins after {time.monotonic() - began:.0f} s", flush=True)  # noqa: T201
         for _ in range(options.load):
-            multiprocessing.Process(target=_busy, args=(os.getpid(),), daemon=True).start()
+            arguments = (os.getpid(),)
+            multiprocessing.Process(target=_busy, args=arguments, daemon=True).start()
         while torture.kills < options.kills:
             torture.round(min(KILLS, options.kills - torture.kills))
             rounds += 1

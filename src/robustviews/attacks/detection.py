@@ -67,6 +67,12 @@ class DetectionPgd:
         """Return one pass per step."""
         return float(self.steps * self.restarts)
 
+    @property
+    @plan_only
+    def needs_classes(self) -> tuple[int, str]:
+        """Return how many classes the goal needs, and what to write where there are fewer."""
+        return (2, "write goal: vanishing") if self.goal == "mislabelling" else (1, "")
+
     @plan_only
     def describe(self) -> str:
         """Return goal, losses, steps, step size and start."""

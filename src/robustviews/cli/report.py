@@ -89,12 +89,23 @@ def report(options: argparse.Namespace) -> None:
         records=results.records(study),
         audited=result,
         claims=claims.evaluate(study, rows),
+        gaps=_gaps(study, rows),
         curves=picture("training/curves"),
         adversarial={name: data for name, data in pictured.items() if data is not None},
         examples=picture("examples/views"),
     )
     artifacts.write_text(folder / page.NAME, sealed(page.render(study, result)))
     artifacts.write_text(folder / "report.html", sealed(rendered))
+
+
+def _gaps(study: Study, rows: list[results.Result]) -> bytes | None:
+    """Draw the advantages of the rows that claims compare; None if there are none."""
+    from robustviews.reporting import figures, robustness
+
+    found = robustness.advantages(study, rows)
+    if not any(part.ours is not None for parts in found.values() for part in parts.values()):
+        return None
+    return figures.to_svg(figures.gaps(found, title="Advantages under attack"))
 
 
 def summary(options: argparse.Namespace) -> int:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from robustviews import sanity
-from robustviews.pages import audit
+from robustviews.pages import audit, pictures
 from robustviews.pages.graph import graph
 from robustviews.pages.overview import overview
 from robustviews.pages.rendering import environment
 from robustviews.reporting.claims import LEGEND
 from robustviews.reporting.tables import CellValue, Evidence, TableData
 from robustviews.reporting.tables.writers import cell_text, minutes, number
-from robustviews.study import folders, plan
+from robustviews.study import plan
 from robustviews.study.jobs import Job, Key, jobs
 
 if TYPE_CHECKING:
@@ -27,27 +26,6 @@ if TYPE_CHECKING:
     from robustviews.reporting.results import Result
     from robustviews.study.columns import Column
     from robustviews.study.schema import Study
-
-PNG = b"\x89PNG"
-
-
-@dataclass(frozen=True)
-class Picture:
-    """An image of the page.
-
-    Attributes:
-        uri: the image itself, as a data URI.
-        alt: description for people who do not see it.
-        title: what a screen reader calls it; sighted readers see it in the picture or above.
-        text: caption.
-        href: file of the same drawing, relative to the report; empty if there is none.
-    """
-
-    uri: str
-    alt: str
-    title: str
-    text: str
-    href: str = ""
 
 
 @dataclass(frozen=True)
@@ -85,6 +63,7 @@ def render(
     records: Mapping[str, Record],
     audited: Audit,
     claims: Sequence[Outcome] = (),
+    gaps: bytes | None = None,
     curves: bytes | None = None,
     adversarial: Mapping[str, bytes] | None = None,
     examples: bytes | None = None,
@@ -99,6 +78,7 @@ def render(
         records: of all jobs, by path relative to the project, from `results.records`.
         audited: audit of all cells.
         claims: outcomes of the claims of the study.
+        gaps: SVG or PNG of the advantages of the rows that claims compare.
         curves: SVG or PNG of the training curves.
         adversarial: SVG or PNG of the adversarial images of each task.
         examples: SVG or PNG of the example views.
@@ -125,10 +105,13 @@ def render(
         tables=tables,
         claims=claims,
         claims_legend=LEGEND,
-        figures=[_figure(study, name, data) for name, data in figures.items()],
-        curves=curves and _curves(curves),
-        adversarial=[_adversarial(study, task, data) for task, data in (adversarial or {}).items()],
-        examples=examples and _examples(examples),
+        gaps=gaps and pictures.gaps(gaps),
+        figures=[pictures.of_figure(study, name, data) for name, data in figures.items()],
+        curves=curves and pictures.curves(curves),
+        adversarial=[
+            pictures.adversarial(study, task, data) for task, data in (adversarial or {}).items()
+        ],
+        examples=examples and pictures.examples(examples),
         examined=_examined(study, every, records),
         entries=_entries(study, every, records),
         protocols=_protocols(every.values()),
@@ -279,66 +262,3 @@ def _evidence_text(evidence: Evidence, column: Column) -> str:
 
 def _hover(cell: CellValue) -> str:
     return "\n".join(f"{one.run}: {_evidence_text(one, cell.column)}" for one in cell.evidence)
-
-
-_CLASSIFIED = (
-    "Two test images for each row of the main table (first seed): clean, adversarial, and the "
-    "perturbation times 10 on grey. Above each image: the predicted class and its probability; "
-    "a cross marks a wrong prediction."
-)
-_DENSE = (
-    "Two test images for each row of the task's first table (first seed): the image with its "
-    "labels, the network's answer, the attacked image, and the answer about it. Boxes have a score "
-    "of .3 or more."
-)
-
-
-def _figure(study: Study, name: str, data: bytes) -> Picture:
-    figure = study.figures[name]
-    rows = ", ".join(row.label or plan.label(study, row.run) for row in figure.rows.values())
-    alt = f"{figure.kind} of {', '.join(figure.columns)} for {rows}; the numbers are in frame.csv"
-    text = " ".join(
-        filter(None, (figure.source and f"Corresponds to {figure.source}.", figure.note))
-    )
-    return Picture(_uri(data), alt, figure.title, text, f"figures/{name}.svg")
-
-
-def _curves(data: bytes) -> Picture:
-    text = (
-        "Training loss of every run. One panel per method, because losses of different methods are "
-        "not comparable."
-    )
-    return Picture(
-        _uri(data),
-        "loss over epochs, one panel per method and one line per run, from their training.jsonl",
-        "Training loss of every run",
-        text,
-    )
-
-
-def _adversarial(study: Study, task: str, data: bytes) -> Picture:
-    rows = ", ".join(cell.label for cell in plan.examples(study)[task])
-    dense = task != "classification"
-    what = "answers about them" if dense else "perturbations"
-    return Picture(
-        _uri(data),
-        f"clean test images, adversarial images and {what}, one line per network: {rows}",
-        f"Adversarial images of {task}" if dense else "Adversarial images",
-        _DENSE if dense else _CLASSIFIED,
-        f"{folders.pictures(task)}.svg",
-    )
-
-
-def _examples(data: bytes) -> Picture:
-    return Picture(
-        _uri(data),
-        "images, their views, the views after an attack, and the perturbation amplified on grey",
-        "Views that an encoder sees",
-        "An image, its views, the views after an attack, and the perturbation, amplified.",
-        "examples/views.png",
-    )
-
-
-def _uri(data: bytes) -> str:
-    kind = "png" if data.startswith(PNG) else "svg+xml"
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"

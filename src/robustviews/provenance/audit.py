@@ -344,8 +344,7 @@ class _Auditor:
         covered = metadata.covered(self._metadata, jobs)
         covered |= set(self._lock.md5) if self._lock else set()
         for job in jobs:
-            files = self._disk.files(job)
-            checked = files[:-1] if job.folder is not None else files
+            checked = self._disk.files(job)[: -1 if job.folder is not None else None]
             if job.folder is not None or job.rule in _CHECKED:
                 covered |= {path.as_posix() for path in checked}
         return [name for name in self._disk.owners if name not in covered]

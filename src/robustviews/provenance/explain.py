@@ -98,13 +98,14 @@ def _cell(study: Study, result: Audit, address: Address, cell: Cell) -> str:
 
 
 def _withstood(study: Study, cell: Cell, record: Record, job: Job) -> str:
-    """Return how many images the attacks of the sanity checks leave; empty for other jobs."""
+    """Return how much the attacks of the sanity checks leave; empty for other jobs."""
     head = record.result.get(cell.probe) if job.rule == "sanity" else None
     if head is None:
         return ""
     left = sanity.described(head["measures"], study.sanity).items()
     counts = "; ".join(f"{attack}: {count}" for attack, count in left)
-    return f"  images left at {study.sanity.eps:g}/255: {counts}"
+    of = "images " if study.probes[cell.probe].task is CLASSIFICATION else ""
+    return f"  {of}left at {study.sanity.eps:g}/255: {counts}"
 
 
 def _compared(study: Study, address: Address, cell: Cell, root: Path) -> Iterator[str]:

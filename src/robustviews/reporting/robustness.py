@@ -84,6 +84,25 @@ def outcome(study: Study, name: str, claim: Claim, frame: list[Result]) -> Outco
     return Outcome(name, claim.says, state, "not published", tuple(parts), tuple(tests))
 
 
+def advantages(study: Study, frame: list[Result]) -> dict[str, dict[str, Part]]:
+    """Return what the rows of `most` retain more than their `over`, by table and row.
+
+    Args:
+        study: tables are those that claims with `most` compare, by their titles, rows by labels.
+        frame: results.
+    """
+    found: dict[str, dict[str, Part]] = {}
+    for claim in study.claims.values():
+        for block in claims.compared(study, claim) if claim.most else ():
+            rows = {row.name: row for row in row_values(study, block, frame)}
+            parts = found.setdefault(block.title, {})
+            for name in claim.most:
+                gap = estimate([rows], _gap([name], claim.over), RETAINED)
+                text = f"{rows[name].label} - {rows[claim.over].label}"
+                parts.setdefault(text, gap.part(text))
+    return found
+
+
 Tests = list[tuple[str, float]]
 
 

@@ -222,12 +222,7 @@ def _gradients(subject: Subject) -> dict[str, float]:
 
 
 def gradients(subject: Subject, losses: Losses) -> dict[str, float]:
-    """Count images whose first gradient, in the attack's own precision, is zero or not finite.
-
-    Args:
-        subject: the head.
-        losses: of outputs and labels, (B,).
-    """
+    """Count images whose first gradient, in the attack's own precision, is zero or not finite."""
 
     def gradient(inputs: Tensor, labels: Tensor, _: int) -> Tensor:
         inputs = inputs.clone().requires_grad_()

@@ -18,7 +18,8 @@ def check_reach(options: Stepwise, node: LocatedDict, add: Add) -> None:
         return
     norm = getattr(options, "norm", "linf")
     absolute = options.step_size
-    size = "relative_step eps" if absolute is None else fraction(absolute, norm)
+    relative = getattr(options, "relative_step", None) or 0.0
+    size = f"{relative:g} eps" if absolute is None else fraction(absolute, norm)
     missed, small = unreached(options), leapt(options)
     if missed:
         steps = f"{options.steps} steps of {size}"

@@ -138,19 +138,16 @@ def _interpolated(one: _Matched, weights: Array, positives: Array) -> Array:
         positives: (R,), number of objects of the draw.
     """
     seen = weights[one.images].cumsum(axis=0)  # (E, R)
-    # Least number of right detections at each recall, with the comparison of pycocotools: a
-    # quotient of float64. One sorted vector of all draws, each shifted, is searched at once.
-    some = np.maximum(positives, 1)[:, None]
-    least = np.ceil(RECALLS * some)
-    least -= (least - 1) / some >= RECALLS
-    least += least / some < RECALLS
-    draws = np.arange(len(some))
-    shift = draws[:, None] * (int(some.max()) + 1)
-    precisions = np.zeros((len(one.hits), len(some)))
+    # Right detections that reach each recall; one sorted vector of all draws is searched at once.
+    some, draw = np.unique(np.maximum(positives, 1), return_inverse=True)
+    least = np.stack([np.searchsorted(np.arange(n + 1) / n, RECALLS) for n in some])[draw]
+    draws = np.arange(len(draw))
+    shift = draws[:, None] * (some[-1] + 1)
+    precisions = np.zeros((len(one.hits), len(draws)))
     for overlap, hits in enumerate(one.hits):
         at = np.flatnonzero(hits)
         right = weights[one.images[at]].cumsum(axis=0)  # (J, R)
-        precision = np.zeros((len(at) + 1, len(some)))
+        precision = np.zeros((len(at) + 1, len(draws)))
         precision[:-1] = right / np.maximum(seen[at], 1)
         precision = np.maximum.accumulate(precision[::-1])[::-1]
         reached = np.searchsorted((right.T + shift).ravel(), (least + shift).ravel())

@@ -122,7 +122,7 @@ ONE_MISTAKE = {
         "{kind: pgd, eps: [4, 8]}",
         "{kind: pgd, eps: [4, 8], steps: 40, relative_step: 0.02}",
         "attacks.pgd20.steps",
-        "40 steps of relative_step eps cannot reach 4/255, 8/255; set relative_step to 0.03",
+        "40 steps of 0.02 eps cannot reach 4/255, 8/255; set relative_step to 0.03",
     ),
     "steps that leap across the smallest ball": (
         "{kind: pgd, eps: [4, 8]}",

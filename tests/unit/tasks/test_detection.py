@@ -249,6 +249,19 @@ def test_scores_of_a_scene_are_as_counted_by_hand():
         TASK.score(answers, truth, once(answers), "mAP")
 
 
+def test_of_two_objects_at_the_same_distance_a_detection_takes_the_last_one():
+    truth = np.array([[[0, 0, 4, 4, 0], [2, 0, 6, 4, 0]]], dtype=np.float32)
+    found = [[1, 0, 5, 4, 0.9, 0], [0, 0, 4, 4, 0.8, 0]]  # the first one is as near to both
+    assert TASK.score(np.array([found], dtype=np.float32), truth, np.ones((1, 1), int)) == [1]
+
+
+def test_a_recall_is_reached_as_in_float64():
+    """Seven objects of ten are .7, which is less than the 71st of the recalls in float64."""
+    truth = np.array([[[9 * i, 0, 9 * i + 4, 4, 0] for i in range(10)]], dtype=np.float32)
+    answers = np.insert(truth[:, :7], 4, 0.9, axis=2)
+    assert TASK.score(answers, truth, once(answers)) == pytest.approx(70 / 101)
+
+
 @pytest.mark.parametrize("metric", TASK.metrics)
 def test_an_image_that_counts_twice_is_as_two_images(metric):
     answers, truth = scene(3)

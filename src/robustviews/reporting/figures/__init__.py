@@ -16,6 +16,7 @@ from matplotlib.figure import Figure as Drawing
 from robustviews.reporting.figures.charts import bars, cost, tradeoff
 from robustviews.reporting.figures.dense import Shown, dense_images
 from robustviews.reporting.figures.factor import factor
+from robustviews.reporting.figures.gaps import gaps
 from robustviews.reporting.figures.radius import radius
 from robustviews.reporting.figures.style import GREY, STYLE, to_png, to_svg
 from robustviews.reporting.figures.trainings import (
@@ -47,6 +48,7 @@ __all__ = [
     "dense_images",
     "draw",
     "example_views",
+    "gaps",
     "to_png",
     "to_svg",
     "training_curves",
