@@ -205,9 +205,8 @@ def test_a_segmented_image_takes_more_memory_than_a_classified_one():
 
 
 def test_scenes_are_composed_until_there_are_enough():
-    assert (
-        last(measure.scenes({"dataset": ScenesDetection(train=3)}, CPU, 1.0))["image_seconds"] > 0
-    )
+    answer = last(measure.scenes({"dataset": ScenesDetection(train=3)}, CPU, 1.0))
+    assert answer["image_seconds"] > 0
 
 
 def test_a_start_is_measured_in_a_separate_process():
