@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import numpy as np
+from numpy.lib.format import open_memmap
+from numpy.typing import NDArray
 
-from robustviews.artifacts import new_array
 from robustviews.datasets import shards
 from robustviews.datasets.evaluation import EvaluationFolder
 from robustviews.datasets.names import CLASS_NAMES
@@ -74,9 +75,12 @@ class Subset:
         """Prepare the whole data set in temporary files, then write the chosen classes."""
         with tempfile.TemporaryDirectory() as folder:
             whole = Path(folder)
-            summary = self.of.prepare(
-                lambda name, shape, dtype: new_array(whole / f"{name}.npy", shape, dtype)
-            )
+
+            def keep(name: str, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
+                path = whole / f"{name}.npy"
+                return open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+
+            summary = self.of.prepare(keep)
             return self._write(create, whole, summary)
 
     def _write(self, create: Create, whole: Path, summary: dict[str, Any]) -> dict[str, Any]:
