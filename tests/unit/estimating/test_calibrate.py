@@ -508,7 +508,7 @@ def test_the_verb_lists_every_job_on_request(capsys):
 @pytest.mark.usefixtures("project")
 @pytest.mark.parametrize(
     ("left", "line"),
-    [(10**4, " needs "), (350_000, "- jobs need "), (10**9, "")],
+    [(10**4, " needs "), (360_000, "- jobs need "), (10**9, "")],
     ids=["one job", "jobs together", "enough"],
 )
 def test_the_verb_says_what_to_change_if_memory_is_too_small(left, line, capsys, monkeypatch):
