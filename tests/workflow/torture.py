@@ -46,7 +46,7 @@ from tests.workflow.project import Project
 STUDY = Path(__file__).with_name("torture.yaml")
 TRIES = 4  # of the same command, undisturbed, after the last kill
 KILLS = 16  # of a round, at most
-PATIENCE = 300  # seconds of a command
+PATIENCE = 900  # seconds of a command, on a machine under load
 SNAKEMAKE = [sys.executable, "-m", "snakemake", "--retries", "99", "--config", "device=cpu"]
 DVC = [sys.executable, "-m", "dvc", "repro"]
 COMMANDS = {
