@@ -46,7 +46,7 @@ from tests.workflow.project import Project
 STUDY = Path(__file__).with_name("torture.yaml")
 TRIES = 4  # of the same command, undisturbed, after the last kill
 KILLS = 16  # of a round, at most
-PATIENCE = 300  # seconds of a command
+PATIENCE = 900  # seconds of a command, on a machine under load
 SNAKEMAKE = [sys.executable, "-m", "snakemake", "--retries", "99", "--config", "device=cpu"]
 DVC = [sys.executable, "-m", "dvc", "repro"]
 COMMANDS = {
@@ -296,7 +296,8 @@ def main() -> None:
     parser.add_argument("--load", type=int, default=2, help="processes that only keep a core busy")
     parser.add_argument("--power", action="store_true", help="cut the power instead; as root")
     options = parser.parse_args()
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background process ignores it
+    for number in (signal.SIGINT, signal.SIGTERM):  # a background process ignores the first
+        signal.signal(number, signal.default_int_handler)
     began, rounds = time.monotonic(), 0
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         parent, disk = Path(folder).resolve(), None
@@ -304,7 +305,9 @@ def main() -> None:
             disk = Disk(parent)
             stack.callback(disk.remove)
             parent = disk.folder
-        torture = Torture(parent / "new" / "project", random.Random(options.seed), disk)
+        root = parent / "new" / "project"
+        stack.callback(lambda: victims.send(signal.SIGKILL, victims.running(root)))
+        torture = Torture(root, random.Random(options.seed), disk)
         print(f"begins after {time.monotonic() - began:.0f} s", flush=True)  # noqa: T201
         for _ in range(options.load):
             arguments = (os.getpid(),)
