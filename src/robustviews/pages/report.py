@@ -15,7 +15,7 @@ from robustviews.pages.overview import overview
 from robustviews.pages.rendering import environment
 from robustviews.reporting.claims import LEGEND
 from robustviews.reporting.tables import CellValue, Evidence, TableData
-from robustviews.reporting.tables.writers import cell_text, minutes, number
+from robustviews.reporting.tables.writers import cell_text, distinct, minutes, number
 from robustviews.study import folders, plan
 from robustviews.study.jobs import Job, Key, jobs
 
@@ -317,7 +317,7 @@ def _curves(data: bytes) -> Picture:
 
 
 def _adversarial(study: Study, task: str, data: bytes) -> Picture:
-    rows = ", ".join(cell.label for cell in plan.examples(study)[task])
+    rows = ", ".join(distinct(plan.examples(study)[task]))
     dense = task != "classification"
     what = "answers about them" if dense else "perturbations"
     return Picture(
