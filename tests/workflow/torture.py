@@ -246,7 +246,7 @@ class Torture:
             relative = path.relative_to(self.root)
             if metadata.unfinished(relative):
                 self.counts["finished jobs whose Snakemake was killed before it recorded them"] += 1
-            elif metadata.of(relative) is not None:
+            elif isinstance(metadata.of(relative), dict):
                 found[path] = artifacts.sha256(path)
         return found
 
@@ -298,16 +298,16 @@ def main() -> None:
     options = parser.parse_args()
     for number in (signal.SIGINT, signal.SIGTERM):  # a background process ignores the first
         signal.signal(number, signal.default_int_handler)
-    began, rounds = time.monotonic(), 0
+    began, rounds, chance = time.monotonic(), 0, random.Random(options.seed)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         parent, disk = Path(folder).resolve(), None
         if options.power:
-            disk = Disk(parent)
+            disk = Disk(parent, chance)
             stack.callback(disk.remove)
             parent = disk.folder
         root = parent / "new" / "project"
         stack.callback(lambda: victims.send(signal.SIGKILL, victims.running(root)))
-        torture = Torture(root, random.Random(options.seed), disk)
+        torture = Torture(root, chance, disk)
         print(f"begins after {time.monotonic() - began:.0f} s", flush=True)  # noqa: T201
         for _ in range(options.load):
             arguments = (os.getpid(),)
