@@ -5,7 +5,7 @@ STUDY ?= params.yaml
 SNAKEMAKE_ARGS ?=
 PYTEST_ARGS ?=
 BENCH_ARGS ?= --quick
-TORTURE_ARGS ?= --minutes 10
+TORTURE_ARGS ?= --kills 200
 LOCK_ARGS ?=
 IMAGE ?= robustviews
 FOLDER ?= .
@@ -34,7 +34,7 @@ help: ## list the commands
 	@echo '  SNAKEMAKE_ARGS=...      more options of Snakemake, such as --dry-run or --cores 2'
 	@echo '  PYTEST_ARGS=...         more options of pytest, such as "-k attack -x"'
 	@echo '  BENCH_ARGS=...          instead of --quick for `bench`, such as --device=cuda'
-	@echo '  TORTURE_ARGS=...        instead of --minutes 10 for `torture`, such as "--minutes 60 --seed 1"'
+	@echo '  TORTURE_ARGS=...        instead of --kills 200 for `torture`, such as "--kills 20 --power" as root'
 	@echo '  LOCK_ARGS=...           more options of `lock`, such as --upgrade or "--upgrade-package ruff"'
 	@echo '  IMAGE_ARGS=...          more options of `docker build`, such as "--build-arg BASE_IMAGE=python:3.12-slim"'
 	@echo '  DOCKER_ARGS=...         more options of `docker run`, such as "--gpus all"'
@@ -59,7 +59,7 @@ test-fast: setup ## run only the quick tests of the package
 test: setup ## run all tests, including those of the workflow
 	$(BIN)/pytest -m '' tests $(PYTEST_ARGS)
 
-torture: setup ## kill the workflow and its jobs at random for ten minutes, and count what is lost
+torture: setup ## kill the workflow and its jobs 200 times at random, and count what is lost
 	$(BIN)/python -m tests.workflow.torture $(TORTURE_ARGS)
 
 bench: setup ## time the training step and its parts against alternatives, in five minutes on two cores

@@ -32,7 +32,7 @@ def test_a_generated_page_is_current(page, command, monkeypatch, capsys):
 
 def sources():
     """Return the text of all sources, in which a string over several lines is one."""
-    parts = ["Makefile", "workflow/stage", *(ROOT / "src").rglob("*.py")]
+    parts = ["Makefile", "workflow/stage", "workflow/killed", *(ROOT / "src").rglob("*.py")]
     text = "\n".join((ROOT / part).read_text(encoding="utf-8") for part in parts)
     return re.sub(r'"\s*f?"', "", text)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import random
 import struct
 import subprocess
 import time
@@ -25,8 +26,8 @@ class Disk:
         folder: where it is mounted.
     """
 
-    def __init__(self, parent: Path) -> None:
-        self.folder, self._image = parent / "disk", parent / "disk.img"
+    def __init__(self, parent: Path, chance: random.Random) -> None:
+        self.folder, self._image, self._chance = parent / "disk", parent / "disk.img", chance
         self.folder.mkdir()
         with self._image.open("wb") as file:
             file.truncate(_MEGABYTES * 10**6)
@@ -56,5 +57,7 @@ class Disk:
             time.sleep(0.1)
 
     def _mount(self) -> None:
-        # The journal is written seldom, so that a cut loses all that nobody synced.
-        subprocess.run(["mount", "-o", "loop,commit=300", self._image, self.folder], check=True)
+        # With a journal that is seldom written a cut loses names and contents that nobody synced,
+        # with one that is written each second names may be there without their contents.
+        options = f"loop,commit={self._chance.choice((1, 300))}"
+        subprocess.run(["mount", "-o", options, self._image, self.folder], check=True)

@@ -46,7 +46,7 @@ from tests.workflow.project import Project
 STUDY = Path(__file__).with_name("torture.yaml")
 TRIES = 4  # of the same command, undisturbed, after the last kill
 KILLS = 16  # of a round, at most
-PATIENCE = 300  # seconds of a command
+PATIENCE = 900  # seconds of a command, on a machine under load
 SNAKEMAKE = [sys.executable, "-m", "snakemake", "--retries", "99", "--config", "device=cpu"]
 DVC = [sys.executable, "-m", "dvc", "repro"]
 COMMANDS = {
@@ -246,7 +246,7 @@ class Torture:
             relative = path.relative_to(self.root)
             if metadata.unfinished(relative):
                 self.counts["finished jobs whose Snakemake was killed before it recorded them"] += 1
-            elif metadata.of(relative) is not None:
+            elif isinstance(metadata.of(relative), dict):
                 found[path] = artifacts.sha256(path)
         return found
 
@@ -296,15 +296,18 @@ def main() -> None:
     parser.add_argument("--load", type=int, default=2, help="processes that only keep a core busy")
     parser.add_argument("--power", action="store_true", help="cut the power instead; as root")
     options = parser.parse_args()
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background process ignores it
-    began, rounds = time.monotonic(), 0
+    for number in (signal.SIGINT, signal.SIGTERM):  # a background process ignores the first
+        signal.signal(number, signal.default_int_handler)
+    began, rounds, chance = time.monotonic(), 0, random.Random(options.seed)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         parent, disk = Path(folder).resolve(), None
         if options.power:
-            disk = Disk(parent)
+            disk = Disk(parent, chance)
             stack.callback(disk.remove)
             parent = disk.folder
-        torture = Torture(parent / "new" / "project", random.Random(options.seed), disk)
+        root = parent / "new" / "project"
+        stack.callback(lambda: victims.send(signal.SIGKILL, victims.running(root)))
+        torture = Torture(root, chance, disk)
         print(f"begins after {time.monotonic() - began:.0f} s", flush=True)  # noqa: T201
         for _ in range(options.load):
             arguments = (os.getpid(),)

@@ -44,12 +44,14 @@ def examples(options: argparse.Namespace) -> None:
 
 def _draw(study: Study, device: torch.device) -> None:
     from robustviews.reporting import figures
+    from robustviews.reporting.tables.writers import distinct
 
     drawings = [_views(study, device)] if plan.example_run(study) else []
     for task, cells in plan.examples(study).items():
         shown = cells[0].measure
         title = f"{shown.label}: {study.attacks[shown.metric].describe()}"
-        attacked = {cell.label: _attacked(study, cell, device) for cell in cells}
+        networks = zip(distinct(cells), cells, strict=True)
+        attacked = {name: _attacked(study, cell, device) for name, cell in networks}
         if task == CLASSIFICATION.name:
             images = {name: list(_classified(one)) for name, one in attacked.items()}
             drawings.append(figures.adversarial_images(images, title=title))

@@ -71,7 +71,8 @@ class SwAv(TwoViews):
         """Return the cross-entropy of assignments and predictions of other views, in the mean."""
         z = [net(view) for view in (batch.views[0], adversarial, *batch.views[2:])]
         scores = [net.predict(one) for one in z]  # (B, K) each
-        net.outputs["z"] = losses.unit(torch.stack(z[:_GLOBAL]).detach())
+        if self.queue:
+            net.outputs["z"] = losses.unit(torch.stack(z[:_GLOBAL]).detach())
         logs = [torch.log_softmax(one / self.temperature, dim=1) for one in scores]
         total = torch.zeros((), device=scores[0].device)
         for number in range(_GLOBAL):
@@ -121,9 +122,9 @@ def sinkhorn(scores: Tensor, *, epsilon: float, iterations: int) -> Tensor:
     Source: Cuturi 2013; Caron et al. 2020, equation 3.
     """
     count, prototypes = scores.shape
-    shares = (scores / epsilon).exp()
-    shares = shares / shares.sum()
-    for _ in range(iterations):
-        shares = shares / shares.sum(dim=0, keepdim=True) / prototypes
-        shares = shares / shares.sum(dim=1, keepdim=True) / count
-    return shares * count
+    shares = (scores / epsilon).exp_()
+    shares /= shares.sum()
+    for _ in range(iterations):  # in place, since a new matrix takes longer than the division
+        shares.div_(shares.sum(dim=0, keepdim=True)).div_(prototypes)
+        shares.div_(shares.sum(dim=1, keepdim=True)).div_(count)
+    return shares.mul_(count)

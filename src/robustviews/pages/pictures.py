@@ -6,6 +6,7 @@ import base64
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from robustviews.reporting.tables.writers import distinct
 from robustviews.study import folders, plan
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def gaps(data: bytes) -> Picture:
 
 def adversarial(study: Study, task: str, data: bytes) -> Picture:
     """Return the adversarial images of a task."""
-    rows = ", ".join(cell.label for cell in plan.examples(study)[task])
+    rows = ", ".join(distinct(plan.examples(study)[task]))
     dense = task != "classification"
     what = "answers about them" if dense else "perturbations"
     return Picture(

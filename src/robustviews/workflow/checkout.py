@@ -64,6 +64,28 @@ def check(study: Study, root: Path = Path(), *, dry_run: bool = False) -> None:
     )
 
 
+def repair(study: Study, root: Path = Path()) -> list[str]:
+    """Let Snakemake repeat the jobs whose metadata is damaged; it would take them for up to date.
+
+    Snakemake does not sync metadata, so that a power cut may leave it empty beside complete files.
+    Call this only if no Snakemake runs here: it may be writing metadata.
+
+    Returns:
+        A line that says so; none if all metadata is sound.
+    """
+    metadata = ProjectMetadata(root)
+    outputs = [output for job in jobs.jobs(study).values() for output in job.writes]
+    torn = [output for output in outputs if isinstance(metadata.of(output), ArtifactError)]
+    for output in torn:
+        artifacts.write_json(root / metadata.path(output, "incomplete"), {"external_jobid": None})
+        (root / metadata.path(output)).unlink()
+    if not torn:
+        return []
+    return [
+        f"{torn[0]}: Snakemake's metadata of {len(torn)} files was damaged; their jobs run again"
+    ]
+
+
 def _refuse_other_users(study: Study, root: Path) -> None:
     """Refuse a project of another user: Snakemake writes metadata that only its user can read."""
     paths = sorted((root / FOLDER).rglob("*"))

@@ -11,7 +11,9 @@ from __future__ import annotations
 import atexit
 import contextlib
 import dataclasses
+import errno
 import json
+import logging
 import os
 import signal
 import socket
@@ -30,8 +32,11 @@ from robustviews.study import folders
 if TYPE_CHECKING:
     from robustviews.study.schema import Study
 
+log = logging.getLogger(__name__)
+
 _SNAKEMAKE = Path(".snakemake")
 _PATIENCE = 0.5  # seconds: longer than `owner` holds a lock or an owner needs to write its name
+_WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # as NFS without its lock daemon
 _RESUMES = "a training resumes from its last saved state"
 
 
@@ -92,10 +97,9 @@ def owner(path: Path, *, keep: bool = False) -> Owner | None:
         path: file of the lock.
         keep: whether to leave the file of a free lock.
     """
-    lock = FileLock(path, timeout=_PATIENCE)
     try:
         if path.exists():
-            with lock:
+            with _lock(path):
                 if not keep:
                     path.unlink()
     except Timeout:
@@ -143,7 +147,9 @@ def begin(study: Study, root: Path = Path()) -> str:
     stack = contextlib.ExitStack()
     with contextlib.suppress(OSError):  # a read-only project can still be read
         folder.mkdir(exist_ok=True)
-        with FileLock(folder / "begin.lock"):  # of two that begin at once, one sees the other
+        with _lock(
+            folder / "begin.lock", patience=-1
+        ):  # of two that begin at once, one sees the other
             if _is_locked(study, root):
                 line = _remove_lock(study, root)
             elif not _locks(root):
@@ -259,7 +265,27 @@ def _announcements(root: Path) -> list[Path]:
 @contextlib.contextmanager
 def _locked(path: Path, name: str) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path, timeout=_PATIENCE)
+    lock = _lock(path)
+    held = _acquired(lock, path, name)
+    try:
+        if held:
+            since = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+            me = Owner(name, os.getpid(), socket.gethostname(), since, _boot())
+            with artifacts.writing(path):
+                path.write_text(json.dumps(dataclasses.asdict(me)), encoding="utf-8")
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        lock.release()
+
+
+def _lock(path: Path, patience: float = _PATIENCE) -> FileLock:
+    # Not the fallback of filelock: a file whose existence is the lock outlives a killed process.
+    return FileLock(path, timeout=patience, fallback_to_soft=False)
+
+
+def _acquired(lock: FileLock, path: Path, name: str) -> bool:
+    """Acquire a lock; return False where the file system has no locks, after a warning."""
     try:
         lock.acquire()
     except (Timeout, PermissionError) as error:
@@ -268,15 +294,17 @@ def _locked(path: Path, name: str) -> Iterator[None]:
             raise
         advice = f"wait for it, or {_ending([other])}   ({_RESUMES})" if other else "try again"
         raise BusyError(f"{other or name} already runs; {advice}") from None
-    try:
-        since = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
-        me = Owner(name, os.getpid(), socket.gethostname(), since, _boot())
-        with artifacts.writing(path):
-            path.write_text(json.dumps(dataclasses.asdict(me)), encoding="utf-8")
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-        lock.release()
+    except OSError as error:
+        if error.errno not in _WITHOUT_LOCKS:
+            raise
+        log.warning(
+            "%s: this file system has no locks (%s), so nothing stops a second run of %s",
+            path,
+            error.strerror,
+            name,
+        )
+        return False
+    return True
 
 
 def _owners(paths: Iterable[Path], *, keep: bool = False) -> list[Owner]:

@@ -40,6 +40,7 @@ _MACS = {"resnet18": 140, "resnet50": 320}
 _KEPT = {"resnet18": 75, "resnet50": 395}
 _KEPT_BY_STEM = 50  # more, with the one for ImageNet
 _MAPS = {"resnet18": 7.5, "resnet50": 30.0}  # by width and pixel behind the stem, bytes of all maps
+_HEAD = 10_000  # by pixel behind the stem, multiply-accumulates of a dense head, at most
 _LOGITS = 12  # by class and pixel, bytes of a segmented image: logits, softmax and their gradient
 _SLACK = 1.5  # of memory: workspaces, and what the allocator does not give back
 _DECODERS = 16  # at most: cores that decode a data set in shards
@@ -206,11 +207,13 @@ def _probe(study: Study, run: Run, shape: Shape, name: str) -> _Work:
     seen = math.ceil(work.updates * work.batch / work.images)
     if probe.network_updates:
         epochs = seen
-    passes = _BOTH * epochs * work.passes or 1
+    passes: float = _BOTH * epochs * work.passes or 1
     if isinstance(probe, DenseProbe) and not probe.tuned:
-        passes = seen  # also where maps are kept: the head takes about as much of a small network
-        maps = work.images * _MAPS[run.encoder.backbone] * run.encoder.width * _pixels(run, shape)
-        held = 2 * min(maps, KEPT)  # minibatches, and all together
+        backbone, width = run.encoder.backbone, run.encoder.width
+        maps = work.images * _MAPS[backbone] * width * _pixels(run, shape)
+        kept = maps <= KEPT and not probe.flip
+        passes = (1 if kept else seen) + _BOTH * seen * _HEAD / (_MACS[backbone] * width**2)
+        held = 2 * maps if kept else 0.0  # minibatches, and all together
     return _Work(
         views=work.images * work.stack,
         passes=passes,

@@ -85,6 +85,13 @@ def test_examples_are_in_the_ball_and_repeat_with_the_seed(untrained, goal):
     assert not torch.equal(first, other)
 
 
+def test_a_step_is_a_fraction_of_the_radius(untrained):
+    images, labels = squares(2)
+    attack = DetectionPgd(eps=(8,), steps=1, relative_step=0.25, random_start=False)
+    moved = attack.perturb(untrained, images, labels, eps=EPS, seed=0)
+    assert (moved - images).abs().max().item() == pytest.approx(EPS / 4, abs=1e-6)
+
+
 @goals
 def test_an_attack_changes_no_mode_no_buffer_and_no_gradient(untrained, goal):
     images, labels = squares(4)
@@ -132,6 +139,18 @@ def test_untargeted_steps_increase_the_named_loss_of_the_labels(untrained, losse
     both = dataclasses.replace(GOALS["untargeted"], losses="all")
     same = torch.equal(moved, both.perturb(untrained, images, labels, eps=EPS, seed=0))
     assert same == (losses == "all")
+
+
+def test_objects_become_less_likely_or_more_likely(untrained):
+    images, labels = squares(4)
+    likely = {}
+    for goal in ("vanishing", "fabrication"):
+        moved = GOALS[goal].perturb(untrained, images, labels, eps=EPS, seed=0)
+        with torch.no_grad():
+            likely[goal] = untrained(moved)[..., :CLASSES].sigmoid().mean()
+    with torch.no_grad():
+        clean = untrained(images)[..., :CLASSES].sigmoid().mean()
+    assert likely["vanishing"] < clean < likely["fabrication"]
 
 
 def test_more_tries_leave_each_image_with_no_smaller_loss(untrained):

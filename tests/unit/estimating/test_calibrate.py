@@ -16,6 +16,7 @@ from robustviews.attacks.detection import DetectionPgd
 from robustviews.attacks.segmentation import Sea, SegmentationPgd
 from robustviews.augment import Views
 from robustviews.cli import main
+from robustviews.datasets.scenes import ScenesDetection
 from robustviews.estimating import calibrate, estimate, measure, start_up, tally, timing
 from robustviews.estimating.question import Question
 from robustviews.machine import memory, runtime
@@ -194,6 +195,19 @@ def test_a_network_costs_more_backward_and_leaves_no_gradient():
     assert answer["view_bytes"] > 4 * 4 * 3 * 8**2
 
 
+def test_a_segmented_image_takes_memory_for_its_logits_their_softmax_and_their_gradient():
+    few, many = (
+        last(measure.network(options(task="segmentation", size=32, classes=classes), CPU, 0.0))
+        for classes in (10, 20)
+    )
+    assert many["view_bytes"] - few["view_bytes"] == 3 * 4 * 10 * 32**2
+
+
+def test_scenes_are_composed_until_there_are_enough():
+    answer = last(measure.scenes({"dataset": ScenesDetection(train=3)}, CPU, 1.0))
+    assert answer["image_seconds"] > 0
+
+
 def test_a_start_is_measured_in_a_separate_process():
     (answer,) = start_up.start({"kind": "table", "threads": 1}, CPU, 60.0)
     assert 0 < answer["seconds"] < 60
@@ -262,6 +276,15 @@ def test_a_dense_attack_makes_the_passes_that_it_states(attack, probe, outputs, 
     counted = passes(attack, label, probe=probe, outputs=outputs)
     assert tuple(counted.calls.values()) == calls
     assert counted.calls["backward"] == attack.passes
+
+
+def test_an_attack_on_pixels_begins_no_further_try_once_all_are_wrong():
+    attack = SegmentationPgd(eps=(8.0,), steps=3, restarts=5)
+    alive, fallen = (
+        passes(attack, label, probe=SegmentationProbe(), outputs=(10, 8, 8)).calls["backward"]
+        for label in (0, 1)
+    )
+    assert (alive, fallen) == (15, 3)
 
 
 def test_stored_answers_are_those_of_the_task():
@@ -485,7 +508,7 @@ def test_the_verb_lists_every_job_on_request(capsys):
 @pytest.mark.usefixtures("project")
 @pytest.mark.parametrize(
     ("left", "line"),
-    [(10**4, " needs "), (350_000, "- jobs need "), (10**9, "")],
+    [(10**4, " needs "), (370_000, "- jobs need "), (10**9, "")],
     ids=["one job", "jobs together", "enough"],
 )
 def test_the_verb_says_what_to_change_if_memory_is_too_small(left, line, capsys, monkeypatch):

@@ -12,17 +12,21 @@ import pytest
 
 from robustviews import artifacts
 from robustviews.attacks import AutoAttack, PgdAttack
+from robustviews.attacks.segmentation import SegmentationPgd
 from robustviews.datasets import Cifar10, Digits, Folder
-from robustviews.estimating import amounts, estimate
+from robustviews.datasets.scenes import ScenesSegmentation
+from robustviews.estimating import amounts, estimate, operations
 from robustviews.estimating.amounts import Amount
 from robustviews.estimating.estimate import Estimate
 from robustviews.estimating.question import Question, UnknownError
 from robustviews.machine.humanize import duration, size
 from robustviews.probe import FinetuneProbe
+from robustviews.probe.dense import DetectionProbe, SegmentationProbe
+from robustviews.sanity import dense
 from robustviews.study import folders, plan, shapes
 from robustviews.study import jobs as pending
 from robustviews.study.jobs import Job
-from robustviews.study.schema import Imported, Row, Runtime, Table
+from robustviews.study.schema import Encoder, Imported, Row, Runtime, Table
 from robustviews.workflow.resources import allocation
 from tests.unit.results_tree import small_study
 
@@ -173,11 +177,18 @@ def test_the_nearest_answer_is_scaled_by_work():
     }
 
 
-def test_an_attack_is_never_scaled_from_another_kind():
-    pgd = Question("attack", {"attack": PgdAttack(eps=(8.0,))})
-    auto = Question("attack", {"attack": AutoAttack(eps=(8.0,))})
-    with pytest.raises(UnknownError, match="this kind of attack"):
-        estimate.nearest(auto, {pgd.key: {"alive_image_forwards": 20.0, "weight": 1.0}})
+@pytest.mark.parametrize(
+    ("stage", "measured", "other"),
+    [
+        ("attack", {"attack": PgdAttack(eps=(8.0,))}, {"attack": AutoAttack(eps=(8.0,))}),
+        ("network", {"task": "classification"}, {"task": "segmentation"}),
+        ("probe", {"probe": DetectionProbe()}, {"probe": DetectionProbe(tuned=True)}),
+    ],
+)
+def test_no_answer_is_scaled_from_another_kind_of_work(stage, measured, other):
+    known = {Question(stage, measured).key: {"update_seconds": 20.0, "weight": 1.0}}
+    with pytest.raises(UnknownError, match="no time was left to measure"):
+        estimate.nearest(Question(stage, other), known)
 
 
 # What jobs take
@@ -309,6 +320,73 @@ def test_a_tuned_imported_encoder_takes_its_updates_and_its_checks():
             assert allocation(study, rule, name, device="cpu").runtime >= 30, (rule, name)
 
 
+def dense_study(**options):
+    """Return a study of one imported encoder, 600 scenes of 32 x 32 pixels and 10 updates of 50."""
+    return small_study(
+        datasets={"scenes": ScenesSegmentation()},
+        encoders={"brought": Imported("brought.pth", 64 * "a")},
+        probes={"dense": SegmentationProbe(updates=10, batch_size=50, **options)},
+        attacks={"pgd": SegmentationPgd(eps=(4.0, 8.0), steps=3)},
+        tables={"all": Table("All", ("scenes/pgd/8",), {"brought": Row("brought", "dense")})},
+        figures={},
+        claims={},
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "width", "once", "passes", "kept"),
+    [
+        ({}, 8, 600, (600, 0), 600 * 32),
+        ({"images": 100}, 8, 100, (100, 0), 100 * 32),
+        (
+            {},
+            2**20,
+            500,
+            (500, 0),
+            500 * 2**22,
+        ),  # more than 1 GiB
+        ({"flip": True}, 0, 600, (500, 0), 0),
+        ({"tuned": True}, 0, 600, (500, 1000), 0),
+    ],
+)
+def test_a_dense_probe_keeps_the_maps_of_a_frozen_encoder_or_computes_them_again(
+    options, width, once, passes, kept
+):
+    taken = amount_of(
+        dense_study(**options), "probe", "brought-scenes/dense", probe={"width": width}
+    )
+    assert taken.seconds == pytest.approx(3 + once * 0.01 + 10 * 0.1)
+    assert taken.memory == 100 + 600 * 4 * 32**2 + 2 * kept + 50
+    forwards, more = passes
+    assert taken.passes == forwards
+    assumed = Encoder(backbone="resnet50", stem="imagenet")
+    encoder = operations.forward_flop(assumed, size=32, feature="backbone")
+    head = operations.dense_head(assumed, task="segmentation", size=32, classes=6).flop
+    assert taken.flop == pytest.approx((forwards + more) * encoder + 3 * 500 * head)
+
+
+def test_a_dense_attack_and_its_checks_take_their_passes_and_what_they_store():
+    study, name = dense_study(), "brought-scenes/dense/pgd"
+    stored = {"stored_once": 80.0, "stored_per_radius": 48.0}
+    dropless = {
+        f"fallen_image_{way}s": passes for way, passes in (("forward", 20.0), ("backward", 10.0))
+    }
+    taken = amount_of(study, "attack", name, attack=stored | dropless)
+    assert taken.seconds == pytest.approx(3 + 2 * 200 * 0.4)  # 200 test scenes, two radii
+    assert taken.disk == 200 * (80 + 2 * 48)
+    checks = amount_of(study, "sanity", "brought-scenes")
+    passes, forwards = dense.effort(study.sanity, images=200)
+    assert checks.passes == pytest.approx(200 * (passes + forwards))
+    assert checks.seconds == pytest.approx(3 + 200 * (passes * 0.03 + forwards * 0.01))
+
+
+def test_scenes_take_the_time_to_compose_each_of_them():
+    (job,) = (one for one in pending.jobs(dense_study()).values() if one.rule == "data")
+    taken = amount_of(dense_study(), "data", job.name)
+    assert taken.seconds == pytest.approx(3 + 800 * 0.001)
+    assert taken.disk == 800 * 4 * 32**2  # images and masks
+
+
 def test_an_attack_takes_every_radius_and_its_note_states_the_assumed_survivors():
     taken = amount_of(small_study(datasets=DIGITS), "attack", "emp-free3-digits-s0/rle/pgd20")
     whole = 2 * 597 * (20 * 0.01 + 10 * 0.02)
@@ -354,17 +432,6 @@ def test_the_size_of_a_prepared_data_set_is_known():
 def test_the_size_of_cifar_is_known_before_it_is_prepared():
     study = small_study(datasets={"digits": Cifar10(train_images=300)})
     assert shapes.shape_of(study, "digits") == shapes.Shape(300, 10_000, 10, 32)
-
-
-def test_a_preparation_in_shards_holds_those_of_its_processes_and_not_all_images():
-    folder = Folder(root="x", size=64, classes=("a", "b"), train_images=9000, test_images=1000)
-    held = []
-    for shard in (None, 100, 5000):
-        datasets = {"digits": replace(folder, shard_images=shard)}
-        study = small_study(datasets=datasets)
-        (job,) = (one for one in pending.jobs(study).values() if one.rule == "data")
-        held.append((amount_of(study, "data", job.name).memory - 100) / (3 * 64**2))
-    assert held == [10_000, 16 * 100, 10_000]  # 16 processes, and never more than there are
 
 
 def test_an_estimate_from_a_scaled_answer_is_rough():

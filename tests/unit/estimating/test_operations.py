@@ -56,6 +56,13 @@ def test_a_probe_runs_no_projector():
     assert prefeature - backbone == 2 * 512 * 4096
 
 
+def test_a_dense_head_has_its_convolutions_and_answers_at_each_pixel():
+    head = operations.dense_head(Encoder(width=8), task="segmentation", size=32, classes=6)
+    laterals = 32 * (16 * 16**2 + 32 * 8**2 + 64 * 4**2)
+    assert head.flop == 2 * (laterals + 16**2 * (9 * 32 * 32 + 32 * 6))
+    assert head.outputs == (6, 32, 32)
+
+
 def test_operations_are_three_for_a_whole_pass_and_two_without_weights():
     assert Passes(1, 1, 1).flop(10.0) == 30
     assert Passes(1, 1).flop(10.0) == 20

@@ -7,7 +7,14 @@ import functools
 import pytest
 
 from robustviews import probe
-from robustviews.probe import FinetuneProbe, LinearProbe, NcropProbe, RobustLinearProbe
+from robustviews.probe import (
+    DetectionProbe,
+    FinetuneProbe,
+    LinearProbe,
+    NcropProbe,
+    RobustLinearProbe,
+    SegmentationProbe,
+)
 from tests.unit.test_pretrain import InterruptedTraining, Memory
 from tests.unit.tiny_models import labels_of, noise_images, probe_task, tiny_encoder, weights_of
 
@@ -52,7 +59,8 @@ def test_a_fit_resumes_from_any_minibatch_as_if_never_interrupted(name, undistur
 
 @pytest.mark.parametrize("kind", probe.PROBES)
 def test_a_probe_of_any_kind_resumes_or_saves_nothing(kind):
-    covered = {type(case) for case in PROBES.values()} | {FinetuneProbe}  # by test_finetune
+    elsewhere = {FinetuneProbe, SegmentationProbe, DetectionProbe}  # by test_finetune, test_dense
+    covered = {type(case) for case in PROBES.values()} | elsewhere
     if probe.PROBES[kind] in covered:
         return
     memory = Memory()

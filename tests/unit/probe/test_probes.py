@@ -23,7 +23,7 @@ from robustviews.probe import (
     OwnHead,
     RobustLinearProbe,
 )
-from robustviews.probe.dense import SegmentationProbe
+from robustviews.probe.dense import DetectionProbe, SegmentationProbe
 from robustviews.probe.heads import new_head, represent
 from tests.unit.tiny_models import (
     CLASSES,
@@ -69,7 +69,7 @@ def flat(head):
 
 def test_every_probe_of_the_table_is_tested_here():
     # Each of these has tests of its own.
-    others = {OwnHead, KnnProbe, LogisticProbe, FinetuneProbe, SegmentationProbe}
+    others = {OwnHead, KnnProbe, LogisticProbe, FinetuneProbe, SegmentationProbe, DetectionProbe}
     assert {type(probe) for probe in TRAINED.values()} | others == set(PROBES.values())
 
 

@@ -14,6 +14,7 @@ from robustviews.reporting import figures, histories, results
 from robustviews.reporting.figures.style import BARS, COLOURS
 from robustviews.reporting.tables import row_values
 from robustviews.study.schema import Figure
+from robustviews.tasks.protocol import VOID
 from tests.unit.results_tree import COLUMNS, ROWS, small_study, write_tree
 
 
@@ -157,6 +158,9 @@ def test_a_figure_of_radii_has_a_line_per_row_from_clean_accuracy_and_a_band(stu
     assert [tuple(line.get_ydata()) for line in published] == [(55.97, 75.88), (47.98, 72.86), ()]
     assert axis.get_xscale() == "symlog"
     assert axis.get_xlabel() == "radius (1/255)"
+    assert axis.get_ylabel() == "accuracy (%)"
+    dense = [dict(result, metric="mIoU") for result in frame]
+    assert figures.draw(study, figure, dense).axes[0].get_ylabel() == "mIoU (%)"
     with pytest.raises(ValueError, match="at two radii"):
         figures.draw(study, Figure("T", columns[:1], ROWS, kind="radius"), frame)
 
@@ -282,6 +286,37 @@ def test_adversarial_images_have_a_line_per_classifier_and_mark_wrong_prediction
     assert added[0, 0] == pytest.approx([0.5 + 10 * 4 / 255] * 3)
     assert added[1, 1] == pytest.approx([0.5] * 3)
     assert [axis.get_ylabel() for axis in axes[::6]] == ["one", "two"]
+
+
+def test_dense_images_give_each_class_a_colour_and_cut_the_padding():
+    classes = 11
+    image, mask = np.zeros((3, 8, 12)), np.full((8, 12), VOID, np.uint8)
+    image[:, :6], mask[:6, :classes] = 0.5, np.arange(classes)
+    shown = figures.Shown((image, image), mask, (mask, mask))
+    names = [f"class {number}" for number in range(classes)]
+    drawing = figures.dense_images({"one": [shown]}, names, title="PGD")
+    labelled = drawing.axes[0]
+    pixels = np.asarray(labelled.images[0].get_array())[0]
+    assert len(np.unique(pixels.round(3), axis=0)) == classes + 1, "each class, and void"
+    assert labelled.get_ylim() == (5.5, -0.5)
+    entries = drawing.legends[0].get_patches()
+    assert [entry.get_label() for entry in entries] == [*names, "void"]
+    for place, entry in enumerate(entries):
+        drawn = 0.4 * 0.5 + 0.6 * np.array(entry.get_facecolor()[:3])
+        assert pixels[place] == pytest.approx(drawn), entry.get_label()
+
+
+def test_boxes_have_the_colours_of_the_classes_that_occur():
+    boxes = np.array([[1, 1, 3, 3, 19], [2, 2, 4, 4, 7]], np.float32)
+    found = np.insert(boxes[:1], 4, 0.9, axis=1)  # with a score
+    shown = figures.Shown((np.ones((3, 8, 8)),) * 2, boxes, (found, found[:0]))
+    drawing = figures.dense_images({"one": [shown]}, list(map(str, range(20))), title="PGD")
+    legend = {
+        patch.get_label(): patch.get_facecolor() for patch in drawing.legends[0].get_patches()
+    }
+    assert list(legend) == ["7", "19"]
+    drawn = [[patch.get_edgecolor() for patch in axis.patches] for axis in drawing.axes]
+    assert drawn == [[legend["19"], legend["7"]], [legend["19"]], [], []]
 
 
 def test_example_views_without_a_perturbation_are_grey():

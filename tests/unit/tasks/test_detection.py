@@ -103,9 +103,7 @@ def test_labels_without_rows_are_those_of_images_without_objects():
     assert (fcos.losses(out, fcos.assign(empty, out, SIZE), SIZE).box == 0).all()
 
 
-def test_the_loss_needs_the_size_of_the_images_and_a_square_grid():
-    with pytest.raises(ValueError, match="needs size="):
-        TASK.loss(outputs(2), labels(2, 3))
+def test_the_loss_needs_a_square_grid():
     with pytest.raises(ValueError, match="a square grid of locations; found 63 locations"):
         TASK.loss(outputs(2)[:, 1:], labels(2, 3), None, SIZE)
 
@@ -122,9 +120,10 @@ def test_the_loss_needs_the_size_of_the_images_and_a_square_grid():
 def test_empty_boxes_and_unknown_classes_are_refused(row, message):
     rows = labels(4, 3)
     rows[1, 2] = torch.tensor(row)
-    for use in (TASK.truth, TASK.class_weights):
-        with pytest.raises(ValueError, match=message):
-            use(rows, CLASSES)
+    with pytest.raises(ValueError, match=message):
+        TASK.class_weights(rows, CLASSES)
+    with pytest.raises(ValueError, match=message):
+        TASK.check(outputs(4), rows)
 
 
 # The head

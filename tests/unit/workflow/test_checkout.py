@@ -11,6 +11,7 @@ import pytest
 from robustviews import artifacts
 from robustviews.study import folders, jobs, specs
 from robustviews.workflow import checkout
+from robustviews.workflow.metadata import ProjectMetadata
 from tests.unit.results_tree import small_study, write_tree
 
 HEAD = "results/tiny/probe/simclr-pgd5-digits-s0"
@@ -65,6 +66,17 @@ def test_metadata_with_other_options_than_the_results_is_reported_with_a_fix(pro
     assert f"  {folder}: run.epochs was 6, the metadata says 9\n" in str(refused.value)
     assert "type: dvc checkout\n" in str(refused.value)
     assert str(refused.value).endswith(f"rm -r {folder}")
+
+
+@pytest.mark.parametrize("content", [b"", b'{"code": ', b"[]"])
+def test_a_job_whose_metadata_is_damaged_runs_again(content, project):
+    folder = folders.pretrain_folder(small_study(), "simclr-pgd5-digits-s0")
+    entry_path(project, folder).write_bytes(content)
+    (line,) = checkout.repair(small_study(), project)
+    assert line.startswith(f"{folder / 'record.json'}: ")
+    assert not entry_path(project, folder).exists()
+    assert ProjectMetadata(project).unfinished(folder / "record.json")
+    assert checkout.repair(small_study(), project) == []
 
 
 def test_metadata_that_only_another_user_can_read_is_refused_with_a_fix(project, monkeypatch):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import subprocess
@@ -112,6 +114,23 @@ def test_another_user_who_may_not_open_a_lock_learns_who_owns_it(monkeypatch):
     assert locks.owner(locks.lock_of(FOLDER)) is None  # dead
     with pytest.raises(PermissionError), locks.acquire(FOLDER, "pretrain x"):
         pass
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_job_runs_and_says_so_where_the_file_system_has_no_locks(number, monkeypatch, caplog):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    with another_process(ACQUIRE, FOLDER, "pretrain x"):
+        pass  # killed: its file must not pass for a lock
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with locks.acquire(FOLDER, "pretrain x"):
+        assert locks.owner(locks.lock_of(FOLDER)) is None
+    assert not locks.lock_of(FOLDER).exists()
+    assert "no locks" in caplog.text
+    Path(".snakemake").mkdir()
+    Path(".snakemake/begin.lock").touch()  # of a Snakemake that was killed
+    assert locks.begin(small_study()) == ""
 
 
 def test_jobs_of_other_folders_do_not_wait_for_each_other():

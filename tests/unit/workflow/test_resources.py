@@ -8,16 +8,22 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from robustviews import step
+from robustviews.attacks.segmentation import SegmentationPgd
+from robustviews.datasets.scenes import ScenesSegmentation
 from robustviews.encoder import build_encoder
+from robustviews.estimating import measure
+from robustviews.probe.dense import SegmentationProbe
 from robustviews.study import load_study, plan
-from robustviews.study.schema import Runtime
+from robustviews.study.schema import Row, Runtime, Table
 from robustviews.study.shapes import shape_of
 from robustviews.workflow.resources import LONGEST, allocation
 
 STUDIES = Path(__file__).parents[3] / "studies"
 GPU = "cuda"
+DENSE = "simclr-crop-std"  # a run
 PYTHON_MB = 2_000  # and torch, without data and network
 
 
@@ -227,6 +233,55 @@ def test_a_training_that_is_compiled_asks_for_cores_to_compile(
     name = "emp-crop16-free3-cifar10-s0"
     assert allocation(study, "pretrain", name, device=device).cores == cores
     assert allocation(study, "probe", f"{name}/rle", device=device).cores == 3
+
+
+@pytest.fixture
+def dense(paper):
+    """Return a function that makes a study of 5,000 scenes and one probe."""
+
+    def study_of(size=128, **options):
+        scenes = ScenesSegmentation(size=size, train=5000, classes=tuple(range(10)))
+        row = Row(DENSE, "dense", pretrained_on="cifar10")
+        return dataclasses.replace(
+            paper,
+            datasets=paper.datasets | {"scenes": scenes},
+            probes={"dense": SegmentationProbe(**options)},
+            attacks={"pgd": SegmentationPgd(eps=(8.0,))},
+            tables={"one": Table("One", ("scenes/pgd/8",), {"a": row})},
+            figures={},
+            claims={},
+            runtime=Runtime(evaluation_batch=4),
+        )
+
+    return study_of
+
+
+def test_a_frozen_dense_probe_asks_for_its_maps_or_the_time_to_compute_them_again(dense):
+    name = f"{DENSE}-cifar10-s0-on-scenes/dense"
+    kept, again, flipped, tuned = (
+        allocation(
+            dense(**({"updates": 500, "images": 130} | options)), "probe", name, device="cpu"
+        )
+        for options in ({}, {"images": 140}, {"flip": True}, {"tuned": True})
+    )  # a GiB is 136 images
+    maps = 130 * 7.5 * 64 * 128**2
+    assert kept.mem_mb - again.mem_mb == pytest.approx(2 * maps / 1e6, abs=500)
+    assert flipped.mem_mb == again.mem_mb
+    assert flipped.runtime > 2 * kept.runtime
+    assert 2 * kept.runtime < again.runtime < tuned.runtime / 2
+
+
+def test_a_dense_attack_asks_for_the_logits_of_all_pixels(dense):
+    study, name = dense(size=32), f"{DENSE}-cifar10-s0-on-scenes/dense/pgd"
+    batch = {1: 0, 1001: 0}
+    for size in batch:
+        one = dataclasses.replace(study, runtime=Runtime(evaluation_batch=size))
+        batch[size] = allocation(one, "attack", name, device="cpu").mem_mb
+    about = {"encoder": study.runs[DENSE].encoder, "task": "segmentation", "classes": 11}
+    about |= {"size": 32}
+    view = measure._view_bytes(measure._classifier(about, torch.device("cpu")), about)
+    asked = 1e6 * (batch[1001] - batch[1]) / 1000
+    assert view < asked < 2 * view
 
 
 def test_torch_is_not_asked():

@@ -20,8 +20,10 @@ from robustviews.reporting.figures.style import (
     legend_marker,
 )
 from robustviews.reporting.tables.values import PERCENT, CellValue, RowValues
+from robustviews.reporting.tables.writers import distinct
 from robustviews.reporting.verdicts import NOT_ESTABLISHED
 from robustviews.study.columns import Column
+from robustviews.tasks.classification import CLASSIFICATION
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -38,11 +40,11 @@ def bars(rows: list[RowValues], title: str) -> Drawing:
     for axis, (dataset, numbers) in zip(axes, panels.items(), strict=True):
         _bar_panel(axis, rows, numbers)
         axis.set_title(dataset, loc="left")
-        axis.set(xlabel="accuracy (%)", xlim=(0, 100))
+        axis.set(xlabel=quantity([row.cells[numbers[0]] for row in rows]), xlim=(0, 100))
         axis.grid(visible=False, axis="y")
         axis.spines["left"].set_visible(False)
         axis.tick_params(axis="y", length=0)
-    axes[0].set_yticks(range(len(rows)), labels(rows))
+    axes[0].set_yticks(range(len(rows)), distinct(rows))
     axes[0].set_ylim(len(rows) - 0.5, -0.5)
     handles: list[Artist] = [
         Patch(
@@ -109,7 +111,7 @@ def _scatter(rows: list[RowValues], title: str, *, x_metric: str) -> Drawing:
     grid_rows = -(-len(panels) // columns)
     width = max(3.1 * columns, 6.2)
     extra = [str(handle.get_label()) for handle in struck_handles(rows)]
-    longest = max(map(len, [*labels(rows), *extra]))
+    longest = max(map(len, [*distinct(rows), *extra]))
     per_line = max(1, int(width / (0.065 * longest + 0.5)))  # legend entries per line
     drawing = Drawing(figsize=(width, 2.8 * grid_rows + 0.18 * (len(rows) // per_line + 2)))
     axes = list(drawing.subplots(grid_rows, columns, squeeze=False).flat)
@@ -118,8 +120,8 @@ def _scatter(rows: list[RowValues], title: str, *, x_metric: str) -> Drawing:
         for place, row in enumerate(rows):
             _point(axis, row.cells[x_number], row.cells[y_number], place)
         axis.set_title(f"{column.dataset}, {column.label}", loc="left")
-        axis.set_ylabel("robust accuracy (%)")
-        axis.set_xlabel("clean accuracy (%)")
+        axis.set_ylabel(f"robust {quantity([row.cells[y_number] for row in rows])}")
+        axis.set_xlabel(f"clean {quantity([row.cells[y_number] for row in rows])}")
         axis.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
         if x_metric == "minutes":
             _logarithmic(axis)
@@ -128,7 +130,7 @@ def _scatter(rows: list[RowValues], title: str, *, x_metric: str) -> Drawing:
     handles: list[Artist] = [
         legend_marker(marker, label, face=colour, edge=colour)
         for (marker, colour), label in zip(
-            map(row_style, range(len(rows))), labels(rows), strict=True
+            map(row_style, range(len(rows))), distinct(rows), strict=True
         )
     ]
     handles += [*published_handles(rows), *struck_handles(rows)]
@@ -201,12 +203,11 @@ def _measures(column: Column, dataset: str, metric: str) -> bool:
     return column.dataset == dataset and column.metric == metric
 
 
-def labels(rows: list[RowValues]) -> list[str]:
-    """Return the labels of the rows, with the probe if a label occurs twice."""
-    names = [row.label for row in rows]
-    return [
-        f"{row.label} ({row.probe})" if names.count(row.label) > 1 else row.label for row in rows
-    ]
+def quantity(cells: Sequence[CellValue]) -> str:
+    """Return what the numbers of cells are, as an axis names it."""
+    metrics = dict.fromkeys(one.metric for cell in cells for one in cell.evidence)
+    names = ["accuracy" if name in CLASSIFICATION.metrics else name for name in metrics]
+    return f"{', '.join(names) or 'accuracy'} (%)"
 
 
 def published_handles(rows: list[RowValues], marker: str = "o") -> list[Artist]:

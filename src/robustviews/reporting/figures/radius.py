@@ -9,13 +9,14 @@ from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 
 from robustviews.reporting.figures.charts import (
     head,
-    labels,
     published_handles,
+    quantity,
     row_style,
     struck_handles,
 )
 from robustviews.reporting.figures.style import cross, hollow, legend_marker
 from robustviews.reporting.tables.values import PERCENT, CellValue, RowValues
+from robustviews.reporting.tables.writers import distinct
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -39,7 +40,7 @@ def radius(rows: list[RowValues], title: str) -> Drawing:
             f"figure {title!r} needs <dataset>/<attack>/<eps> at two radii, or at one with "
             "<dataset>/clean; add them to its `columns`"
         )
-    entries = max(1, 2 * len(panels) * _LONGEST // (_LONGEST + max(map(len, labels(rows)))))
+    entries = max(1, 2 * len(panels) * _LONGEST // (_LONGEST + max(map(len, distinct(rows)))))
     lines = -(-len(rows) // entries) + 2
     drawing = Drawing(figsize=(1 + 4.2 * len(panels), 3.0 + 0.2 * lines))
     axes = drawing.subplots(1, len(panels), sharey=True, squeeze=False)[0]
@@ -51,11 +52,12 @@ def radius(rows: list[RowValues], title: str) -> Drawing:
         unit = "1/255" if measure.norm == "linf" else f"{measure.norm.upper()} norm"
         axis.set_xlabel(f"radius ({unit})")
         _logarithmic(axis, sorted({rows[0].cells[number].column.eps or 0.0 for number in numbers}))
-    axes[0].set(ylabel="accuracy (%)", ylim=(0, 100))
+    drawn = [row.cells[number] for numbers in panels.values() for row in rows for number in numbers]
+    axes[0].set(ylabel=quantity(drawn), ylim=(0, 100))
     handles: list[Artist] = [
         legend_marker(marker, label, face=colour, edge=colour)
         for (marker, colour), label in zip(
-            map(row_style, range(len(rows))), labels(rows), strict=True
+            map(row_style, range(len(rows))), distinct(rows), strict=True
         )
     ]
     handles += [*published_handles(rows), *struck_handles(rows)]

@@ -36,7 +36,7 @@ class Evidence:
     Attributes:
         run: name of the run.
         seed: of the run.
-        value: accuracy, a fraction, or minutes.
+        value: accuracy or other metric of the task, a fraction, or minutes.
         low: lower end of the accuracy's 95 % interval (test images); None for minutes.
         high: upper end of it.
         n: test images; 0 for minutes.
@@ -54,6 +54,7 @@ class Evidence:
     weighs: int
     device: str
     record: str
+    metric: str
 
 
 @dataclass(frozen=True)
@@ -344,5 +345,6 @@ def _minutes(study: Study, cell: Cell, results: list[Result]) -> CellValue:
 def _evidence(
     result: Result, value: float, low: float | None = None, high: float | None = None
 ) -> Evidence:
-    named, counts = (result["run"], result["seed"]), (result["n"], accuracies.weighs(result))
-    return Evidence(*named, value, low, high, *counts, result["device"], result["record"])
+    sources = (result[name] for name in ("device", "record", "metric"))
+    counts = result["n"], accuracies.weighs(result)
+    return Evidence(result["run"], result["seed"], value, low, high, *counts, *sources)

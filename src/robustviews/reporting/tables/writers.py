@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv as csv_format
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from robustviews.reporting.tables.values import PERCENT, CellValue
@@ -13,7 +13,9 @@ from robustviews.reporting.verdicts import DIFFERENT, NOT_ESTABLISHED, NOT_RUN, 
 
 if TYPE_CHECKING:
     from robustviews.reporting.tables import TableData
+    from robustviews.reporting.tables.values import RowValues
     from robustviews.study.columns import Column
+    from robustviews.study.plan import Cell
 
 
 _LATEX = {
@@ -58,6 +60,14 @@ class CellText(NamedTuple):
 
 
 _TAG = re.compile(r"<(?=[A-Za-z/!?])")
+
+
+def distinct(rows: Sequence[RowValues] | Sequence[Cell]) -> list[str]:
+    """Return the labels of rows, with the probe if a label occurs twice."""
+    names = [row.label for row in rows]
+    return [
+        f"{row.label} ({row.probe})" if names.count(row.label) > 1 else row.label for row in rows
+    ]
 
 
 def cell_text(cell: CellValue) -> CellText:
