@@ -191,7 +191,7 @@ def _answered(pairs: _Pairs, task: str) -> Iterator[Shown]:
         if outputs.dim() == 4:
             return outputs[number].argmax(dim=0).cpu().numpy()
         found = TASKS[task].answers(outputs, pairs.labels, size)[number].cpu().numpy()
-        return found[(found[:, 5] >= 0) & (found[:, 4] >= SCORE)]
+        return found[(found[:, 5] >= 0) & (found[:, 4] >= SCORE)][::-1]  # the best one on top
 
     for number, labels in enumerate(pairs.labels.cpu().numpy()):
         clean, attacked = (inputs[number].cpu().numpy() for inputs in pairs.inputs)

@@ -25,6 +25,9 @@ _INTERVALS = {
     "resampled": "of statistics over all radii the bootstrap's over test images, for several seeds "
     "with the spread between them",
 }
+_BOOTSTRAP = (
+    "its interval is that of as many images as have the standard error of a bootstrap over images"
+)
 _STATISTICS = {
     RETAINED: "Retained: accuracy under attack divided by clean accuracy, mean over the radii.",
     HALVING: "e50: radius at which accuracy falls to half of clean accuracy, interpolated on a "
@@ -93,7 +96,7 @@ def _metrics(study: Study, cells: list[CellValue]) -> list[str]:
     named = [
         f"{name}: {task.metrics[0]}" for name, task in tasks.items() if task is not CLASSIFICATION
     ]
-    return [f"Metric on {'; '.join(named)}."] if named else []
+    return [f"Metric on {'; '.join(named)}; {_BOOTSTRAP}."] if named else []
 
 
 def comparable(study: Study, table: Table, rows: list[RowValues]) -> str:
