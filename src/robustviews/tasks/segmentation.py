@@ -97,7 +97,7 @@ class Segmentation:
         return shares
 
     def score(self, answers: Array, truth: Array, counts: Array, metric: str = "") -> Array:
-        """Return the mean over the classes of the labels of intersection / union, (R,).
+        """Return the mean over the classes of the draw's labels of intersection / union, (R,).
 
         Intersections and unions are summed over images first. `pixel-accuracy` is the share of
         right pixels.
@@ -107,9 +107,9 @@ class Segmentation:
         if metric == "pixel-accuracy":
             share: Array = right.sum(axis=1) / np.maximum(labelled.sum(axis=1), 1)
             return share
-        present = truth.sum(axis=0) > 0
-        union = np.maximum(found + labelled - right, 1)
-        mean: Array = (right / union)[:, present].mean(axis=1)
+        present = labelled > 0
+        shares = right / np.maximum(found + labelled - right, 1) * present
+        mean: Array = shares.sum(axis=1) / np.maximum(present.sum(axis=1), 1)
         return mean
 
 

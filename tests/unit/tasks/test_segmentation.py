@@ -43,13 +43,16 @@ def test_scores_are_those_of_torchmetrics(seed):
     assert accuracy == pytest.approx(share.item())
 
 
-def test_an_image_that_counts_twice_scores_as_two_images():
-    answers, truth = stored(*draw(0))
+@pytest.mark.parametrize("lacks", [False, True])
+def test_an_image_that_counts_twice_scores_as_two_images(lacks):
+    logits, labels = draw(0)
+    if lacks:  # the draw has no image of this class
+        labels[4, 0, 0] = CLASSES - 1
+    answers, truth = stored(logits, labels)
     counts = np.array([[1, 2, 0, 1, 0, 3]])
     rows = np.repeat(np.arange(IMAGES), counts[0])
     many = SEGMENTATION.score(answers[rows], truth[rows], np.ones((1, len(rows))))
-    few = truth[rows].sum(axis=0) > 0
-    assert few.sum() == (truth.sum(axis=0) > 0).sum()
+    assert (truth.sum(axis=0) > 0).sum() - (truth[rows].sum(axis=0) > 0).sum() == lacks
     assert SEGMENTATION.score(answers, truth, counts) == pytest.approx(many)
 
 
