@@ -20,6 +20,8 @@ else:
     torch, nn = LazyModule("torch"), LazyModule("torch.nn")
     pyramid = LazyModule("robustviews.tasks.pyramid")
 
+_AT_ONCE = 64  # images whose pixels are counted together, as wider numbers
+
 
 class Segmentation:
     """A class for each pixel.
@@ -48,7 +50,9 @@ class Segmentation:
 
     def class_weights(self, labels: Tensor, classes: int) -> Tensor:
         """Return (all pixels / pixels of the class)^0.5 for each class, 1 on average."""
-        pixels = _pixels(labels.long(), labels != VOID, classes).sum(dim=0).clamp_min(1)
+        parts = labels.split(_AT_ONCE)
+        counts = [_pixels(part.long(), part != VOID, classes).sum(dim=0) for part in parts]
+        pixels = torch.stack(counts).sum(dim=0).clamp_min(1)
         weights = (pixels.sum() / pixels).sqrt()
         return weights / weights.mean()
 

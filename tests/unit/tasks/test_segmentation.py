@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from robustviews.tasks import segmentation
 from robustviews.tasks.protocol import VOID
 from robustviews.tasks.segmentation import SEGMENTATION
 
@@ -76,6 +77,17 @@ def test_the_loss_is_torchs_weighted_mean_of_each_image():
     ]
     found = SEGMENTATION.loss(logits, labels, weights, (SIDE, SIDE))[1:]
     torch.testing.assert_close(found, torch.stack(expected))
+
+
+def test_weights_of_classes_count_a_few_images_at_a_time(monkeypatch):
+    seen, count = [], segmentation._pixels
+    monkeypatch.setattr(segmentation, "_pixels", lambda *of: seen.append(len(of[0])) or count(*of))
+    labels = torch.cat([draw(seed)[1] for seed in range(30)])
+    numbers = torch.bincount(labels[labels != VOID].long(), minlength=CLASSES).clamp_min(1)
+    weights = (numbers.sum() / numbers).sqrt()
+    found = SEGMENTATION.class_weights(labels, CLASSES)
+    torch.testing.assert_close(found, weights / weights.mean())
+    assert max(seen) < sum(seen) == len(labels)
 
 
 def test_answers_that_cannot_be_are_named():
