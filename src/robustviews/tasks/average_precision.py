@@ -138,19 +138,15 @@ def _interpolated(one: _Matched, weights: Array, positives: Array) -> Array:
         positives: (R,), number of objects of the draw.
     """
     seen = weights[one.images].cumsum(axis=0)  # (E, R)
-    # Right detections that reach each recall; one sorted vector of all draws is searched at once.
-    some, draw = np.unique(np.maximum(positives, 1), return_inverse=True)
-    least = np.stack([np.searchsorted(np.arange(n + 1) / n, RECALLS) for n in some])[draw]
-    draws = np.arange(len(draw))
-    shift = draws[:, None] * (some[-1] + 1)
-    precisions = np.zeros((len(one.hits), len(draws)))
+    some, draw = np.unique(np.maximum(positives, 1).astype(np.int64), return_inverse=True)
+    recalls = [np.searchsorted(RECALLS, np.arange(some[-1] + 1) / n, side="right") for n in some]
+    reached = np.stack(recalls)  # how many recalls so many right detections of n objects reach
+    precisions = np.zeros((len(one.hits), len(draw)))
     for overlap, hits in enumerate(one.hits):
         at = np.flatnonzero(hits)
         right = weights[one.images[at]].cumsum(axis=0)  # (J, R)
-        precision = np.zeros((len(at) + 1, len(draws)))
-        precision[:-1] = right / np.maximum(seen[at], 1)
-        precision = np.maximum.accumulate(precision[::-1])[::-1]
-        reached = np.searchsorted((right.T + shift).ravel(), (least + shift).ravel())
-        reached = reached.reshape(least.shape) - draws[:, None] * len(at)
-        precisions[overlap] = precision[reached, draws[:, None]].mean(axis=1)
+        precision = right / np.maximum(seen[at], 1)
+        precision = np.maximum.accumulate(precision[::-1])[::-1]  # the largest from here on
+        more = np.diff(reached[draw, right.astype(np.int64)], axis=0, prepend=0)
+        precisions[overlap] = (precision * more).sum(axis=0) / len(RECALLS)
     return precisions * (positives > 0)
