@@ -6,7 +6,6 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,11 +31,8 @@ from robustviews.study.jobs import Job, completed_arguments
 from robustviews.workflow import locks
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
     from numpy.typing import NDArray
-
-    from robustviews.tasks.protocol import Task
 
 
 def data(options: argparse.Namespace) -> None:
@@ -269,7 +265,7 @@ def attack(options: argparse.Namespace) -> None:
                 environment=environment,
                 seconds=state.seconds(),
                 resumed=state.resumed,
-                result=_accuracies(flags, arguments["attack"].eps, arguments["probe"].task),
+                result=_accuracies(work.job, flags),
             )
         state.discard()
 
@@ -334,15 +330,16 @@ def sanity(options: argparse.Namespace) -> None:
         state.discard()
 
 
-def _accuracies(
-    flags: dict[str, torch.Tensor], radii: Iterable[float], task: Task
-) -> dict[str, Any]:
+def _accuracies(job: Job, flags: dict[str, torch.Tensor]) -> dict[str, Any]:
     """Return the number of attacked images, and the task's metric, clean and by radius."""
-    truth = flags["labels"].numpy()
+    task, truth = job.arguments["probe"].task, flags["labels"].numpy()
 
     def score(eps: float) -> float:
-        once = np.ones((1, len(truth)))
-        return float(task.score(flags[flag_name(eps)].numpy(), truth, once)[0])
+        answers, once = flags[flag_name(eps)].numpy(), np.ones((1, len(truth)))
+        return float(task.score(answers, truth, once)[0])
 
-    by_radius = {f"{eps:g}": score(eps) for eps in radii}
+    if np.isnan(score(0.0)):
+        text = f"none of the {len(truth)} attacked images has an object, so it has no"
+        raise DataError(f"{job.name}: {text} {task.metrics[0]}; raise `images` of the attack")
+    by_radius = {f"{eps:g}": score(eps) for eps in job.arguments["attack"].eps}
     return {"n": len(flags["index"]), "clean": score(0.0), "eps": by_radius}

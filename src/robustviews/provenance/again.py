@@ -22,15 +22,17 @@ from robustviews.datasets import open_split
 from robustviews.provenance.checks import remake
 from robustviews.provenance.disk import Disk
 from robustviews.provenance.findings import Finding, State
+from robustviews.provenance.plausible import SLIGHT
 from robustviews.provenance.values import Array, Flags, read_flags
 from robustviews.study import folders
 from robustviews.study.jobs import Job, completed_arguments, without_unused
+from robustviews.tasks.protocol import Task
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-_ROUNDING = 0.02  # of the flags of one radius that may differ in another environment; or one flag
+_ROUNDING = 0.02  # of the images whose quality at a radius may differ elsewhere; or one
 _CHOICE = random.SystemRandom()  # nobody can know which images will be attacked again
 
 
@@ -59,16 +61,16 @@ def check(disk: Disk, job: Job, *, images: int, device: str = "auto") -> list[Fi
         deterministic=bool(stated.get("deterministic")),
         tuned=job.arguments["attack"].fixed_batch,
     )
-    try:
-        recorded = read_flags(disk, job.name)
-        pairs = list(_pairs(disk, job, recorded, images=images, device=target))
-    except (ArtifactError, ValueError, KeyError) as error:
-        return [_finding(job, State.UNKNOWN, f"cannot be attacked again: {error}")]
     here = {"packages": artifacts.packages(), **runtime.environment(target)}
     if "variables" not in stated:  # of an earlier version
         del here["variables"]
     differing = _differing(runtime.decisive(stated), runtime.decisive(here))
-    return [_judge(disk, job, record, pairs, differing)]
+    try:
+        recorded = read_flags(disk, job.name)
+        pairs = list(_pairs(disk, job, recorded, images=images, device=target))
+        return [_judge(disk, job, record, pairs, differing)]
+    except (ArtifactError, ValueError, KeyError) as error:
+        return [_finding(job, State.UNKNOWN, f"cannot be attacked again: {error}")]
 
 
 def _judge(
@@ -88,7 +90,9 @@ def _judge(
         text += f", though the environment is that of the record; {remake(disk, job)}"
         return _finding(job, State.FAILED, text)
     cause = f"other {differing}" if differing else "the job was not deterministic"
-    if max(by_name.values()) > max(1, _ROUNDING * count):
+    task = disk.study.probes[job.parts[1]].task
+    moved = (sum(_moved(task, *pair, name) for pair in pairs) for name in by_name)
+    if max(moved) > max(1, _ROUNDING * count):
         text += f", more than rounding explains ({cause}); repeat it on the machine of the record"
         return _finding(job, State.DOUBT, text)
     return _finding(job, State.VERIFIED, f"{text}, as rounding can cause ({cause})")
@@ -99,10 +103,16 @@ def _changed(old: Array, new: Array) -> int:
     return int((old != new).reshape(len(new), -1).any(axis=1).sum())
 
 
+def _moved(task: Task, old: Flags, new: Flags, name: str) -> int:
+    """Return how many images have answers of another quality."""
+    before, after = (task.quality(one[name], old["labels"]).astype(float) for one in (old, new))
+    return int((abs(after - before) > SLIGHT).sum())
+
+
 def _pairs(
     disk: Disk, job: Job, recorded: Flags, *, images: int, device: torch.device
 ) -> Iterator[tuple[Flags, Flags]]:
-    """Yield recorded and new flags, by name, of random minibatches."""
+    """Yield recorded flags, with `labels`, and new ones, by name, of random minibatches."""
     arguments = job.arguments
     at_once = max(1, arguments["batch"] // arguments["probe"].stack)  # as `evaluate.evaluate`
     batches = math.ceil(len(recorded["index"]) / at_once)
@@ -111,7 +121,7 @@ def _pairs(
     for batch in sorted(_CHOICE.sample(range(batches), number)):
         new = _attack(inputs, job, batch, device)
         part = slice(batch * at_once, batch * at_once + len(new["clean"]))
-        yield {name: recorded[name][part] for name in new}, new
+        yield {name: recorded[name][part] for name in ("labels", *new)}, new
 
 
 def _load(disk: Disk, job: Job) -> dict[str, Any]:

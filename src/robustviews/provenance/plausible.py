@@ -35,7 +35,7 @@ from robustviews.tasks.protocol import Task
 
 _CHANCE = 1e-4  # with a hundred pairs of radii whose accuracies are equal, one false doubt in 100
 _SHARED = 0.01  # of the test images that may also be training images
-_SLIGHT = 0.01  # differences of quality that count nothing: large radii leave next to none
+SLIGHT = 0.01  # differences of quality that count nothing: large radii leave next to none
 _STEPS = 20  # of PGD in the sanity checks
 _DEVIATIONS = 3.0  # by which an accuracy of guessing may exceed 1 / classes
 
@@ -124,7 +124,7 @@ def _rising(flags: Flags, radii: list[str], task: Task) -> Iterator[str]:
     qualities = {name: task.quality(flags[name], flags["labels"]) for name in radii}
     for smaller, larger in combinations(radii, 2):
         rises = qualities[larger].astype(float) - qualities[smaller]
-        gained, lost = int((rises > _SLIGHT).sum()), int((rises < -_SLIGHT).sum())
+        gained, lost = int((rises > SLIGHT).sum()), int((rises < -SLIGHT).sum())
         if gained > lost and _at_least(gained, gained + lost) < _CHANCE:
             yield (
                 f"{larger} is right on {gained} images on which {smaller} is wrong, and wrong on "

@@ -38,17 +38,21 @@ def statistic(
         metric: of a dense task; empty for its first one.
 
     Returns:
-        The statistic, and (DRAWS,) of its replicates.
+        The statistic, and (DRAWS,) of its replicates, which of a dense task are centred on it.
     """
     if isinstance(flags, Answers):
         radii, n = np.array(sorted(flags.by_radius)), len(flags.truth)
-        accuracies = np.nan_to_num(flags.scores(np.vstack([np.ones(n), draws(n)]), metric))
+        accuracies = flags.scores(np.vstack([np.ones(n), draws(n)]), metric)
+        accuracies[np.isnan(accuracies[:, 0])] = accuracies[0]  # a draw without an object
     else:
         radii = np.array(sorted(flags))
         correct = np.stack([flags[radius] for radius in radii], axis=1)  # (n, 1 + k)
         accuracies = np.vstack([correct.mean(axis=0), _resampled(correct)])  # (1 + DRAWS, 1 + k)
     values = STATISTICS[name](accuracies, radii)
-    return float(values[0]), values[1:]
+    value, drawn = float(values[0]), values[1:]
+    if isinstance(flags, Answers):  # draws have a higher AP than the images, see `accuracies.score`
+        drawn = (drawn + (value - drawn.mean())).clip(0, radii[-1] if name == HALVING else None)
+    return value, drawn
 
 
 def interval(values: Sequence[float], replicates: Array) -> Interval:

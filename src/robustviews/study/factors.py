@@ -89,14 +89,15 @@ def check_levels(
 
 
 def retained_attacks(block: Table | Figure) -> list[str]:
-    """Return the attacks of which a table has the column `retained`."""
+    """Return the attacks, with a metric that is named, of which a table has `retained`."""
     columns = []
     for text in block.columns:
         try:
             columns.append(Column.parse(text))
         except ValueError:
             continue  # the check of the table reports it
-    return list(dict.fromkeys(one.metric for one in columns if one.statistic == RETAINED))
+    found = (one for one in columns if one.statistic == RETAINED)
+    return list(dict.fromkeys(":".join(filter(None, (one.metric, one.score))) for one in found))
 
 
 def _difference(pairs: Sequence[tuple[str, str]]) -> Weights:

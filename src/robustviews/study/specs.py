@@ -188,7 +188,7 @@ def report_spec(study: Study, block: str = "", *, rule: str = "report") -> Spec:
         rule: rule of the job; only the report shows findings of the audit.
     """
     audit = [] if block or rule != "report" else ["study", "provenance", "machine/humanize"]
-    code = fingerprint.files("reporting", "pages", "sanity", *(audit or _COMPARED))
+    code = fingerprint.files("reporting", "pages", "sanity", "tasks", *(audit or _COMPARED))
     shown = study.tables.get(block) or study.figures.get(block)
     labels = {name: plan.label(study, name) for name in (*study.runs, *study.encoders)}
     titles = [study.title, study.demonstration]

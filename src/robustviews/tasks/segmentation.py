@@ -20,6 +20,8 @@ else:
     torch, nn = LazyModule("torch"), LazyModule("torch.nn")
     pyramid = LazyModule("robustviews.tasks.pyramid")
 
+_AT_ONCE = 64  # images whose pixels are counted together, as wider numbers
+
 
 class Segmentation:
     """A class for each pixel.
@@ -48,7 +50,9 @@ class Segmentation:
 
     def class_weights(self, labels: Tensor, classes: int) -> Tensor:
         """Return (all pixels / pixels of the class)^0.5 for each class, 1 on average."""
-        pixels = _pixels(labels.long(), labels != VOID, classes).sum(dim=0).clamp_min(1)
+        parts = labels.split(_AT_ONCE)
+        counts = [_pixels(part.long(), part != VOID, classes).sum(dim=0) for part in parts]
+        pixels = torch.stack(counts).sum(dim=0).clamp_min(1)
         weights = (pixels.sum() / pixels).sqrt()
         return weights / weights.mean()
 
@@ -97,7 +101,7 @@ class Segmentation:
         return shares
 
     def score(self, answers: Array, truth: Array, counts: Array, metric: str = "") -> Array:
-        """Return the mean over the classes of the labels of intersection / union, (R,).
+        """Return the mean over the classes of the draw's labels of intersection / union, (R,).
 
         Intersections and unions are summed over images first. `pixel-accuracy` is the share of
         right pixels.
@@ -107,9 +111,9 @@ class Segmentation:
         if metric == "pixel-accuracy":
             share: Array = right.sum(axis=1) / np.maximum(labelled.sum(axis=1), 1)
             return share
-        present = truth.sum(axis=0) > 0
-        union = np.maximum(found + labelled - right, 1)
-        mean: Array = (right / union)[:, present].mean(axis=1)
+        present = labelled > 0
+        shares = right / np.maximum(found + labelled - right, 1) * present
+        mean: Array = shares.sum(axis=1) / np.maximum(present.sum(axis=1), 1)
         return mean
 
 

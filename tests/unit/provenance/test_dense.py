@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from robustviews import sanity, stages
 from robustviews.attacks.segmentation import SegmentationPgd
 from robustviews.datasets import Digits, ScenesSegmentation
 from robustviews.probe.dense import SegmentationProbe
-from robustviews.provenance import established, plausible
+from robustviews.provenance import again, established, plausible
 from robustviews.provenance.disk import Disk
 from robustviews.provenance.findings import State
 from robustviews.study import folders, jobs
@@ -134,6 +135,26 @@ def test_better_answers_at_a_larger_radius_than_chance_gives_are_a_doubt(right, 
     [finding] = plausible.check(disk, job)
     assert finding.state is state
     assert not list(plausible.remarks(disk))
+
+
+@pytest.mark.parametrize(
+    ("right", "differing", "state"),
+    [
+        (40, "device", State.VERIFIED),
+        (40.25, "device", State.VERIFIED),  # a pixel of each image, as rounding changes it
+        (42, "device", State.DOUBT),
+        (40.25, "", State.FAILED),
+    ],
+)
+def test_elsewhere_rounding_may_change_some_pixels_of_all_images(
+    right, differing, state, root, study
+):
+    disk = Disk(study, root)
+    job = disk.jobs["attack", f"{RUN}/seg/cospgd"]
+    record = SimpleNamespace(environment={"deterministic": True})
+    old, new = ({"clean": answers(90), "eps_4": answers(one)} for one in (40, right))
+    finding = again._judge(disk, job, record, [(old | {"labels": truth()}, new)], differing)
+    assert finding.state is state
 
 
 def test_the_job_of_dense_heads_names_their_checks_and_one_of_classifiers_does_not(study):

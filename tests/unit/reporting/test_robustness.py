@@ -29,7 +29,8 @@ def row(name, retained, *, seeds=3, halving=None, spread=0.004):
     for column, value in zip(COLUMNS, (retained, halving or 8 * retained), strict=True):
         values = [value + spread * (seed - (seeds - 1) / 2) for seed in range(seeds)]
         evidence = [
-            Evidence(name, s, v, 0.0, 1.0, 1000, 1000, "cpu", "") for s, v in enumerate(values)
+            Evidence(name, s, v, 0.0, 1.0, 1000, 1000, "cpu", "", "top-1")
+            for s, v in enumerate(values)
         ]
         cells.append(
             CellValue(
@@ -193,6 +194,11 @@ def test_words_are_compared_with_the_first_one_of_their_group():
         "colour against crop": {"a": -0.5, "b": 0.5, "c": -0.5, "d": 0.5},
         "colour against blur": {"f": -1.0, "g": 1.0},
     }
+
+
+def test_a_claim_does_not_average_two_metrics_of_an_attack():
+    columns = ("scenes/pgd/retained", "scenes/pgd/retained:pixel-accuracy")
+    assert factors.retained_attacks(Table("T", columns, {})) == ["pgd", "pgd:pixel-accuracy"]
 
 
 def test_signs_are_exchanged_in_all_ways():

@@ -520,6 +520,13 @@ def test_only_the_report_is_rebuilt_when_the_code_of_the_audit_changes(monkeypat
         assert part not in specs.report_spec(study(), "one", rule="table")["code"].split()
 
 
+@pytest.mark.parametrize("rule", ["frame", "table", "metrics", "report"])
+def test_the_code_of_metrics_decides_what_shows_them(rule, monkeypatch):
+    monkeypatch.setattr(specs.fingerprint, "files", lambda *parts: " ".join(parts))
+    block = "one" if rule == "table" else ""
+    assert "tasks" in specs.report_spec(study(), block, rule=rule)["code"].split()
+
+
 def test_the_needs_of_some_tables_are_a_part_of_the_needs_of_the_study():
     of = study()
     assert list(plan.networks_of(of, FIGURE)) == [

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from robustviews.tasks import segmentation
 from robustviews.tasks.protocol import VOID
 from robustviews.tasks.segmentation import SEGMENTATION
 
@@ -43,13 +44,16 @@ def test_scores_are_those_of_torchmetrics(seed):
     assert accuracy == pytest.approx(share.item())
 
 
-def test_an_image_that_counts_twice_scores_as_two_images():
-    answers, truth = stored(*draw(0))
+@pytest.mark.parametrize("lacks", [False, True])
+def test_an_image_that_counts_twice_scores_as_two_images(lacks):
+    logits, labels = draw(0)
+    if lacks:  # the draw has no image of this class
+        labels[4, 0, 0] = CLASSES - 1
+    answers, truth = stored(logits, labels)
     counts = np.array([[1, 2, 0, 1, 0, 3]])
     rows = np.repeat(np.arange(IMAGES), counts[0])
     many = SEGMENTATION.score(answers[rows], truth[rows], np.ones((1, len(rows))))
-    few = truth[rows].sum(axis=0) > 0
-    assert few.sum() == (truth.sum(axis=0) > 0).sum()
+    assert (truth.sum(axis=0) > 0).sum() - (truth[rows].sum(axis=0) > 0).sum() == lacks
     assert SEGMENTATION.score(answers, truth, counts) == pytest.approx(many)
 
 
@@ -73,6 +77,17 @@ def test_the_loss_is_torchs_weighted_mean_of_each_image():
     ]
     found = SEGMENTATION.loss(logits, labels, weights, (SIDE, SIDE))[1:]
     torch.testing.assert_close(found, torch.stack(expected))
+
+
+def test_weights_of_classes_count_a_few_images_at_a_time(monkeypatch):
+    seen, count = [], segmentation._pixels
+    monkeypatch.setattr(segmentation, "_pixels", lambda *of: seen.append(len(of[0])) or count(*of))
+    labels = torch.cat([draw(seed)[1] for seed in range(30)])
+    numbers = torch.bincount(labels[labels != VOID].long(), minlength=CLASSES).clamp_min(1)
+    weights = (numbers.sum() / numbers).sqrt()
+    found = SEGMENTATION.class_weights(labels, CLASSES)
+    torch.testing.assert_close(found, weights / weights.mean())
+    assert max(seen) < sum(seen) == len(labels)
 
 
 def test_answers_that_cannot_be_are_named():

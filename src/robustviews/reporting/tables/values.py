@@ -43,6 +43,7 @@ class Evidence:
         weighs: images of equal weight with the same error.
         device: device of the pretraining.
         record: path of the record that states the value, relative to the project.
+        metric: of the task; empty for minutes of a run that is not attacked.
     """
 
     run: str
