@@ -17,7 +17,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -36,11 +36,12 @@ from robustviews.encoder import Encoder, build_encoder, restore_encoder
 from robustviews.machine import runtime
 from robustviews.network import build_network
 from robustviews.study import Study, folders, load_study, plan
-from robustviews.study.schema import Run
+from robustviews.study.schema import Optimizer, Run
 
 STUDY = "studies/methods-cifar.yaml"
 NEIGHBOURS, UPDATES, DIGITS, SIDE, WIDTH = 5, 20, 64, 16, 8
 HELD_OUT = 5000  # images
+RECIPE: dict[str, Any] = {"name": "adam", "lr": 0.002, "weight_decay": 0.0}  # on digits
 LEAST_SPREAD = 0.3  # of 1 / sqrt(D), the spread of random directions
 Split = tuple[Tensor, Tensor]  # images (N, 3, S, S) in [0, 1] and labels (N,)
 
@@ -83,7 +84,7 @@ def joined(rows: Sequence[Learned]) -> Learned:
 
 
 def on_digits(run: Run, train: Split, test: Split, *, updates: int = UPDATES) -> Learned:
-    """Train a run on a few digits, one minibatch, with a narrow network and mild views."""
+    """Train a run on a few digits, one minibatch, with a narrow network and one mild recipe."""
     images, labels = train
     encoder = {**dataclasses.asdict(run.encoder), "width": WIDTH}
     trained = stages.pretrain(
@@ -95,7 +96,7 @@ def on_digits(run: Run, train: Split, test: Split, *, updates: int = UPDATES) ->
         method=run.method,
         regime=run.regime,
         views=Views(count=run.views.count, augmentation="geometry", scale=(0.6, 1.0)),
-        optimizer=dataclasses.asdict(run.optimizer),
+        optimizer=dataclasses.asdict(Optimizer(**RECIPE)),
         epochs=updates,
         batch_size=len(images),
         device=torch.device("cpu"),

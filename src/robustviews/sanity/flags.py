@@ -18,11 +18,14 @@ def of_head(flags: Flags, probe: str) -> dict[str, Array]:
 
 
 def tries_of(flags: Flags) -> dict[str, list[Array]]:
-    """Return what is stored of all tries of each attack: those of `name` are `name/0`, ..."""
+    """Return what is stored of all tries of each attack: those of `name` are `name/0`, ...
+
+    In the order of their names, which decides among equals, and which files do not keep otherwise.
+    """
     tries: dict[str, list[Array]] = {}
-    for name, flag in flags.items():
+    for name in sorted(flags):
         if name not in ("index", "labels"):
-            tries.setdefault(name.partition("/")[0], []).append(flag)
+            tries.setdefault(name.partition("/")[0], []).append(flags[name])
     return tries
 
 

@@ -298,3 +298,15 @@ def test_a_measure_beyond_a_threshold_fails_its_check(check, passes, inside, out
 
 def test_every_check_has_an_edge():
     assert {edge[0] for edge in EDGES} == set(dense.CHECKS)
+
+
+def test_measures_do_not_depend_on_the_order_in_which_a_file_has_the_tries():
+    truth = np.array([[8, 2]], dtype=np.int32)
+    clean = np.array([[[8, 8], [2, 2]]], dtype=np.int32)
+    first = np.array([[[8, 10], [0, 0]]], dtype=np.int32)  # as many right pixels, another mIoU
+    second = np.array([[[6, 6], [2, 4]]], dtype=np.int32)
+    rows = {"index": np.zeros(1), "labels": truth, "clean": clean, "pgd_0": clean}
+    tries = {"restarts/1": second, "restarts/0": first}
+    assert sanity.measures_of(rows | tries) == sanity.measures_of(
+        rows | dict(sorted(tries.items()))
+    )
