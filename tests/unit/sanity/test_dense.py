@@ -85,7 +85,9 @@ class Heads:
     def network(self, task, *, trained=True):
         """Return a new network in eval mode."""
         probe, encoder = PROBES[task](), build_encoder(**NETWORK)
-        head = probe.task.head(encoder.backbone.channels, self.classes[task])
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            head = probe.task.head(encoder.backbone.channels, self.classes[task])
         found = Classifier(encoder, head, probe)
         if trained:
             found.load_state_dict(self.weights[task])
