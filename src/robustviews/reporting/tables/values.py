@@ -208,8 +208,8 @@ def _index(frame: list[Result]) -> _Index:
 
 
 def _measure(study: Study, cell: Cell, index: _Index) -> _Measured:
-    metric = (cell.measure.score,) if cell.measure.score else ()
-    evaluation = (cell.probe, cell.attack, *metric) if cell.attack else ()
+    names = cell.probe, cell.attack, cell.measure.score
+    evaluation = tuple(filter(None, names)) if cell.attack else ()
     found = [index.get((run, *evaluation), {}).get(cell.eps or 0.0) for run in cell.runs]
     results = [result for result in found if result is not None]
     if cell.attack is None:
