@@ -37,8 +37,7 @@ class Evidence:
         run: name of the run.
         seed: of the run.
         value: accuracy or other metric of the task, a fraction, or minutes.
-        low: lower end of the accuracy's 95 % interval (test images); None for minutes.
-        high: upper end of it.
+        low, high: ends of the accuracy's 95 % interval (test images); None for minutes.
         n: test images; 0 for minutes.
         weighs: images of equal weight with the same error.
         device: device of the pretraining.
@@ -201,15 +200,15 @@ def _index(frame: list[Result]) -> _Index:
     index: _Index = {}
     for result in frame:
         index.setdefault((result["run"],), {})[0.0] = result
-        key = (result["run"], result["probe"], result["attack"])
+        key = result["run"], result["probe"], result["attack"]
         index.setdefault(key, {}).setdefault(result["eps"], result)  # the first metric
         index.setdefault((*key, result["metric"]), {})[result["eps"]] = result
     return index
 
 
 def _measure(study: Study, cell: Cell, index: _Index) -> _Measured:
-    names = cell.probe, cell.attack, cell.measure.score
-    evaluation = tuple(filter(None, names)) if cell.attack else ()
+    names = (cell.probe, cell.attack, cell.measure.score) if cell.attack else ()
+    evaluation = tuple(filter(None, names))
     found = [index.get((run, *evaluation), {}).get(cell.eps or 0.0) for run in cell.runs]
     results = [result for result in found if result is not None]
     if cell.attack is None:
