@@ -33,11 +33,15 @@ def expected_jobs(path):
     tables, figures = study["tables"], study.get("figures", {})
     blocks = [*tables.values(), *figures.values()]
     trainings, heads, attacks, checked = set(), set(), set(), set()
-    tuning = {name for name, probe in study["probes"].items() if probe["kind"] == "finetune"}
+    tuning = {
+        name
+        for name, probe in study["probes"].items()
+        if probe["kind"] == "finetune" or probe.get("tuned")
+    }
     datasets = {column.split("/")[0] for block in blocks for column in block["columns"]}
     for block in blocks:
         for column in block["columns"]:
-            dataset, metric = column.split("/")[:2]
+            dataset, metric = column.partition(":")[0].split("/")[:2]
             attacked = metric not in ("clean", "minutes")
             if metric == "clean":
                 others = [each.split("/") for each in block["columns"]]
