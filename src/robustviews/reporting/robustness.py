@@ -85,21 +85,23 @@ def outcome(study: Study, name: str, claim: Claim, frame: list[Result]) -> Outco
 
 
 def advantages(study: Study, frame: list[Result]) -> dict[str, dict[str, Part]]:
-    """Return what the rows of `most` retain more than their `over`, by table and row.
+    """Return what the rows of `most` retain more than their `over`.
 
     Args:
-        study: tables are those that claims with `most` compare, by their titles, rows by labels.
+        study: tables are those that claims with `most` compare.
         frame: results.
+
+    Returns:
+        By title of the table, with the label of `over`, and by label of the row.
     """
     found: dict[str, dict[str, Part]] = {}
     for claim in study.claims.values():
         for block in claims.compared(study, claim) if claim.most else ():
             rows = {row.name: row for row in row_values(study, block, frame)}
-            parts = found.setdefault(block.title, {})
+            parts = found.setdefault(f"{block.title}: over {rows[claim.over].label}", {})
             for name in claim.most:
                 gap = estimate([rows], _gap([name], claim.over), RETAINED)
-                text = f"{rows[name].label} - {rows[claim.over].label}"
-                parts.setdefault(text, gap.part(text))
+                parts.setdefault(rows[name].label, gap.part(rows[name].label))
     return found
 
 

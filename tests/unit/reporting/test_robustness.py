@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from robustviews.reporting import claims, contrasts, robustness
-from robustviews.reporting.outcomes import Outcome
+from robustviews.reporting.figures import gaps
+from robustviews.reporting.outcomes import Outcome, Part
 from robustviews.reporting.tables.values import CellValue, Evidence, RowValues
 from robustviews.study import factors, load_study
 from robustviews.study.claims import Column
@@ -89,6 +90,24 @@ MOST = Claim("SSL retains more", "table0", most=METHODS, over="sup")
 )
 def test_most_rows_and_their_mean_have_to_retain_more(monkeypatch, gaps, state):
     assert outcome(monkeypatch, MOST, table(gaps)).state == state
+
+
+def test_a_figure_has_a_dot_for_each_advantage_of_the_claims(monkeypatch):
+    rows = table([0.1] * 7)
+    study = small_study(
+        runs={},
+        tables={"table0": Table("T", COLUMNS, {name: Row(name, "linear") for name in rows})},
+        figures={},
+        claims={"B": MOST},
+    )
+    monkeypatch.setattr(robustness, "row_values", lambda *_: list(rows.values()))
+    found = robustness.advantages(study, [])
+    assert {title: list(parts) for title, parts in found.items()} == {"T: over sup": [*METHODS]}
+    assert [part.ours for part in found["T: over sup"].values()] == pytest.approx([10.0] * 7)
+    found["T: over sup"][METHODS[0]] = Part(METHODS[0], missing="not run")
+    (axis,) = gaps(found, title="Advantages").axes
+    assert len(axis.containers) == 6
+    assert [text.get_text() for text in axis.get_yticklabels()] == ["T: over sup"]
 
 
 @pytest.mark.parametrize(("gap", "state"), [(-0.007, "undecided"), (-0.01, "fails")])

@@ -13,36 +13,38 @@ from robustviews.reporting.figures.charts import head, row_style
 from robustviews.reporting.figures.style import GREY, STYLE, legend_marker
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from robustviews.reporting.outcomes import Part
 
-_SPREAD = 0.7  # of the space of a table that its rows take
+_LINE = 0.16  # inches of a row
+_FEWEST = 4  # rows whose space a table has at least, for its title
 
 
 def gaps(advantages: Mapping[str, Mapping[str, Part]], *, title: str) -> Drawing:
     """Draw differences in percentage points with 95 % intervals, a line of dots per table.
 
     Args:
-        advantages: by title of the table and label of the row, from `robustness.advantages`.
+        advantages: by table and label of the row, from `robustness.advantages`.
         title: line above the figure.
     """
     names = list(dict.fromkeys(name for rows in advantages.values() for name in rows))
     with rc_context(STYLE):
-        drawing = Drawing(figsize=(7.2, 1.2 + (0.35 + 0.14 * len(names)) * len(advantages)))
+        lines = [max(_FEWEST, len(rows)) for rows in advantages.values()]
+        drawing = Drawing(figsize=(7.2, 1.2 + _LINE * sum(lines)))
         axis = drawing.subplots()
         axis.axvline(0, color=GREY, linewidth=0.9)
-        for place, rows in enumerate(advantages.values()):
-            for number, name in enumerate(names):
-                part = rows.get(name)
-                if part is None or part.ours is None:
-                    continue
-                marker, colour = row_style(number)
-                at = place + _SPREAD * ((number + 0.5) / len(names) - 0.5)
-                low, high = part.interval or (part.ours, part.ours)
-                reach = [[part.ours - low], [high - part.ours]]
-                axis.errorbar(part.ours, at, xerr=reach, fmt=marker, color=colour, elinewidth=0.9)
-        titles = [textwrap.fill(text, 34) for text in advantages]
-        axis.set_yticks(range(len(advantages)), titles)
-        axis.set_ylim(len(advantages) - 0.5, -0.5)
+        centres, top = [], 0
+        for rows, height in zip(advantages.values(), lines, strict=True):
+            first = top + (height - len(rows)) / 2 + 0.5
+            for at, (name, part) in enumerate(rows.items()):
+                _dot(axis, part, first + at, *row_style(names.index(name)))
+            centres.append(top + height / 2)
+            top += height
+            axis.axhline(top, color=GREY, linewidth=0.3)
+        axis.set_yticks(centres, [textwrap.fill(text, 34) for text in advantages])
+        axis.set_ylim(top, 0)
+        axis.grid(visible=False, axis="y")
         axis.set_xlabel("advantage in what is retained under attack (percentage points)")
         handles = [
             legend_marker(marker, name, face=colour, edge=colour)
@@ -50,3 +52,11 @@ def gaps(advantages: Mapping[str, Mapping[str, Part]], *, title: str) -> Drawing
         ]
         head(drawing, title, handles, columns=4)
     return drawing
+
+
+def _dot(axis: Axes, part: Part, at: float, marker: str, colour: str) -> None:
+    if part.ours is None:
+        return
+    low, high = part.interval or (part.ours, part.ours)
+    reach = [[part.ours - low], [high - part.ours]]
+    axis.errorbar(part.ours, at, xerr=reach, fmt=marker, color=colour, elinewidth=0.9)
