@@ -97,7 +97,7 @@ class SegmentationPgd:
     @plan_only
     def comparable(self) -> str:
         """Return that only the same attack is comparable."""
-        return "compares only with the same loss, steps, step size and start; SEA is stronger."
+        return "compares only with the same loss, steps, step size and start."
 
     def __post_init__(self) -> None:
         """Refuse restarts that repeat one attack, and steps that cannot reach the surface."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,14 +15,16 @@ import numpy as np
 
 from robustviews.datasets import coco, dense, framing, pictures, voc
 from robustviews.datasets.dense import Annotated, Boxes
-from robustviews.datasets.splits import Create, DataError, Images
+from robustviews.datasets.splits import Create, DataError, Hash, Images
 from robustviews.options import option, plan_only
+
+Example = Callable[[], Annotated]  # reads the objects in an image
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Detection(dense.Photographs):
+class Detection(dense.Photographs, ABC):
     """What the data sets of this module share.
 
     Attributes:
@@ -40,17 +43,18 @@ class Detection(dense.Photographs):
         if names is not None and not 0 < len(names) == len(set(names)):
             raise DataError(f"classes: expected names, each once, found {', '.join(names) or '[]'}")
 
+    @abstractmethod
     def names(self) -> Sequence[str]:
         """Return the names of the classes in the order of the labels."""
-        raise NotImplementedError
 
-    def examples(self, part: str, source: Any) -> Sequence[Any]:  # noqa: ANN401  # as in `pictures`
-        """Return what `annotated` needs to know of each image in a part."""
-        raise NotImplementedError
+    @abstractmethod
+    def examples(self, part: str, source: Hash) -> Sequence[Example]:
+        """Return a function for each image in a part that returns the objects in it.
 
-    def annotated(self, example: Any, source: Any) -> Annotated:  # noqa: ANN401
-        """Return the objects in an image; a file that states them is added to a hash."""
-        raise NotImplementedError
+        Args:
+            part: of the data set.
+            source: hash, to which the files that state the objects are added, as they are read.
+        """
 
     def prepare(self, create: Create) -> dict[str, Any]:
         """Decode and write all images, and their boxes."""
@@ -69,14 +73,14 @@ class Detection(dense.Photographs):
 
     def _read(
         self,
-        example: Any,  # noqa: ANN401
+        example: Example,
         *,
         names: Sequence[str],
-        source: Any,  # noqa: ANN401
+        source: Hash,
         dropped: dict[str, int],
     ) -> tuple[Images, Boxes]:
         """Return an image (3, size, size) and its boxes; count those that are dropped."""
-        one = self.annotated(example, source)
+        one = example()
         image = pictures.read(one.image, source)
         if one.sides not in (None, image.size):
             expected = f"expected the size of {one.image.name}, {image.size}"
@@ -114,6 +118,10 @@ def _scaled(one: Annotated, names: Sequence[str], sides: tuple[int, int], size: 
     return boxes.astype(np.float32)
 
 
+def _known(one: Annotated) -> Example:
+    return lambda: one
+
+
 @dataclass(frozen=True)
 class VocDetection(Detection):
     """Pascal VOC 2007, 5,011 training and 4,952 test photographs, or others in its layout.
@@ -149,15 +157,11 @@ class VocDetection(Detection):
         """Return the classes of the study, or those of VOC."""
         return voc.CLASSES if self.classes is None else self.classes
 
-    def examples(self, part: str, source: Any) -> Sequence[Any]:  # noqa: ANN401
-        """Return the files of each image that the list of a part names."""
+    def examples(self, part: str, source: Hash) -> Sequence[Example]:
+        """Return readers of the XML file of each image that the list of a part names."""
         layout = voc.Layout.find(self.root, self.folder, "Main", part)
-        files = layout.files("JPEGImages"), layout.files("Annotations")
-        return list(zip(*files, strict=True))
-
-    def annotated(self, example: tuple[Path, Path], source: Any) -> Annotated:  # noqa: ANN401
-        """Return what the XML file of an image states."""
-        return voc.annotated(*example, source, difficult=self.difficult)
+        files = zip(layout.files("JPEGImages"), layout.files("Annotations"), strict=True)
+        return [partial(voc.annotated, *pair, source, difficult=self.difficult) for pair in files]
 
 
 @dataclass(frozen=True)
@@ -193,15 +197,11 @@ class CocoDetection(Detection):
         """Return the classes of the study, or the categories of the training part."""
         return self.classes or coco.categories(self._file(self.train))
 
-    def examples(self, part: str, source: Any) -> Sequence[Any]:  # noqa: ANN401
-        """Return the objects of each image in the annotations of a part."""
+    def examples(self, part: str, source: Hash) -> Sequence[Example]:
+        """Return the objects of each image in the annotations of a part, which are read at once."""
         bring = "unpack the archives of https://cocodataset.org/#download, or correct `root`"
         folder = dense.present(Path(self.root).expanduser() / part, bring)
-        return coco.annotated(self._file(part), folder, source)
-
-    def annotated(self, example: Annotated, source: Any) -> Annotated:  # noqa: ANN401
-        """Return the objects in an image."""
-        return example
+        return [_known(one) for one in coco.annotated(self._file(part), folder, source)]
 
     def _file(self, part: str) -> Path:
         return Path(self.root).expanduser() / self.annotations.replace("{}", part)

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from robustviews.datasets.dense import Annotated
-from robustviews.datasets.splits import DataError
+from robustviews.datasets.splits import DataError, Hash
 
 _KEYS = {
     "categories": ("id", "name"),
@@ -27,7 +27,7 @@ def categories(path: Path) -> Sequence[str]:
     return [found[number] for number in sorted(found)]
 
 
-def annotated(path: Path, folder: Path, source: Any) -> list[Annotated]:  # noqa: ANN401
+def annotated(path: Path, folder: Path, source: Hash) -> list[Annotated]:
     """Return the images of a file, in its order, with their objects.
 
     Args:
@@ -81,7 +81,7 @@ def _named(path: Path, content: dict[str, list[Row]]) -> dict[int, str]:
     return names
 
 
-def _load(path: Path, source: Any) -> dict[str, list[Row]]:  # noqa: ANN401
+def _load(path: Path, source: Hash) -> dict[str, list[Row]]:
     """Return the rows of a file, whose keys and kinds of values are those of the format."""
     try:
         content = path.read_bytes()

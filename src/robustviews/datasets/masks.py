@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from robustviews.datasets import dense, framing, pictures, voc
-from robustviews.datasets.splits import Create, DataError, Images
+from robustviews.datasets.splits import Create, DataError, Hash, Images
 from robustviews.options import option, plan_only
 from robustviews.tasks.protocol import VOID
 
@@ -25,7 +26,7 @@ _CAMVID = "sky building pole road pavement tree sign fence car pedestrian bicycl
 
 
 @dataclass(frozen=True)
-class Segmentation(dense.Photographs):
+class Segmentation(dense.Photographs, ABC):
     """What the data sets of this module share."""
 
     task: ClassVar[str] = "segmentation"
@@ -35,13 +36,13 @@ class Segmentation(dense.Photographs):
         """Return the value of pixels that do not count, in the files; None if all count."""
         return VOID
 
+    @abstractmethod
     def names(self) -> Sequence[str]:
         """Return the names of the classes in the order of the labels."""
-        raise NotImplementedError
 
+    @abstractmethod
     def pairs(self, part: str) -> list[Pair]:
         """Return the files of a part."""
-        raise NotImplementedError
 
     def prepare(self, create: Create) -> dict[str, Any]:
         """Decode and write all images and masks."""
@@ -182,7 +183,7 @@ def _read(
     size: int,
     classes: int,
     void: int | None,
-    source: Any,  # noqa: ANN401  # hashlib has no public type
+    source: Hash,
 ) -> tuple[Images, dense.Masks]:
     """Return an image (3, size, size) and its mask (size, size)."""
     from PIL.Image import fromarray
@@ -197,7 +198,7 @@ def _labels(
     sides: tuple[int, int],
     classes: int,
     void: int | None,
-    source: Any,  # noqa: ANN401
+    source: Hash,
 ) -> dense.Masks:
     """Return the mask in a file, (height, width) uint8, in which VOID marks pixels without a class.
 

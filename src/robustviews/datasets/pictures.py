@@ -12,12 +12,12 @@ import os
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from robustviews.datasets import framing
-from robustviews.datasets.splits import DataError, Images, Labels
+from robustviews.datasets.splits import DataError, Hash, Images, Labels
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -91,7 +91,7 @@ def decoded(
     files: Iterable[Path],
     folder: Path,
     size: int,
-    source: Any,  # noqa: ANN401  # hashlib has no public type
+    source: Hash,
     *,
     frame: Frame = framing.centre,
 ) -> Iterator[Images]:
@@ -122,7 +122,7 @@ def decoded(
         raise DataError(f"{folder}: replace or remove, found {len(problems)}:\n{listed}{more}")
 
 
-def read(path: Path, source: Any) -> Image:  # noqa: ANN401
+def read(path: Path, source: Hash) -> Image:
     """Return an image file as RGB, and add its name and content to a hash.
 
     Raises:
@@ -139,7 +139,7 @@ def read(path: Path, source: Any) -> Image:  # noqa: ANN401
 
 def load(
     path: Path,
-    source: Any,  # noqa: ANN401
+    source: Hash,
     decode: Callable[[Image], T],
     formats: tuple[str, ...] = _FORMATS,
 ) -> T:

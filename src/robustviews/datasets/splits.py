@@ -29,6 +29,13 @@ class Create(Protocol):
         """Return an array with a name such as `train_images`."""
 
 
+class Hash(Protocol):
+    """A hash of source files, as those of hashlib, whose class is not public."""
+
+    def update(self, data: bytes, /) -> None:
+        """Add some content."""
+
+
 class DataError(ValueError):
     """Data is missing, damaged, or not as requested; the message names it and the fix."""
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 from robustviews.datasets import dense, pictures
 from robustviews.datasets.dense import Annotated
 from robustviews.datasets.sources import ENVIRONMENT, source_folder
-from robustviews.datasets.splits import DataError
+from robustviews.datasets.splits import DataError, Hash
 
 _CLASSES = (
     "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike "
@@ -83,7 +82,7 @@ def _download(source: Path, folder: str, part: str) -> str:
     return ""
 
 
-def annotated(image: Path, path: Path, source: Any, *, difficult: bool) -> Annotated:  # noqa: ANN401
+def annotated(image: Path, path: Path, source: Hash, *, difficult: bool) -> Annotated:
     """Return the objects that an XML file states.
 
     Args:
@@ -107,7 +106,7 @@ def _side(text: str) -> int:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
 
 
-def _parse(path: Path, source: Any) -> ElementTree.Element:  # noqa: ANN401
+def _parse(path: Path, source: Hash) -> ElementTree.Element:
     """Return the root of an XML file, and add its name and content to a hash.
 
     A document type is refused: only it can define entities, which make a small file a huge one.

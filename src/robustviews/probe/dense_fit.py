@@ -77,7 +77,9 @@ class DenseFit:
         steps = orders(
             rows, self.size, probe.updates, seed=training.seed, first=position.update, what="dense"
         )
-        with contextlib.closing(self.images.batches(steps)) as batches:
+        # Kept maps take the place of the images.
+        source = self.images if maps is None else feed.of(rows, self.loss_sum.device)
+        with contextlib.closing(source.batches(steps)) as batches:
             for index, chosen in batches:
                 self.loss_sum += self._update(index, chosen, maps, position.update // passes)
                 position.update += 1

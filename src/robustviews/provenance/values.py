@@ -205,6 +205,7 @@ def _wrong_worst(disk: Disk, job: Job, flags: Flags, names: list[str]) -> Iterat
     task = disk.study.probes[job.parts[1]].task
     for name in names if parts else ():
         shared = [part[name][np.isin(part["index"], flags["index"])] for part in parts]
+        # Not by `attacks.worst_case`, which made the flags.
         worst = np.argmin([task.quality(one, flags["labels"]) for one in shared], axis=0)
         if not np.array_equal(np.stack(shared)[worst, np.arange(len(worst))], flags[name]):
             yield f"{name} is not the worst case of {', '.join(of)}"

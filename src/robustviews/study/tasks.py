@@ -17,9 +17,8 @@ from robustviews.tasks.table import task_of
 def of_attack(study: Study, name: str) -> Task:
     """Return the task of an attack of the study; a worst case has that of its first attack."""
     options = study.attacks[name]
-    if isinstance(options, WorstOf) and options.of and options.of[0] in study.attacks:
-        return of_attack(study, options.of[0]) if options.of[0] != name else task_of(options)
-    return task_of(options)
+    first = options.of[0] if isinstance(options, WorstOf) and options.of else name
+    return task_of(study.attacks.get(first))
 
 
 def check_column(study: Study, measure: Column, place: Place, add: Add) -> None:
