@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from robustviews.options import LazyModule, option, plan_only
+from robustviews.probe.protocol import WholeImages
 from robustviews.tasks.detection import DETECTION
 from robustviews.tasks.protocol import Task
 from robustviews.tasks.segmentation import SEGMENTATION
@@ -17,15 +18,13 @@ from robustviews.tasks.segmentation import SEGMENTATION
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from robustviews import augment
     from robustviews import encoder as encoders
-    from robustviews.augment import Views
     from robustviews.encoder import Encoder
     from robustviews.probe import dense_fit
     from robustviews.probe.protocol import History, Training
     from robustviews.tasks.protocol import Maps
 else:
-    augment, encoders = LazyModule("robustviews.augment"), LazyModule("robustviews.encoder")
+    encoders = LazyModule("robustviews.encoder")
     dense_fit = LazyModule("robustviews.probe.dense_fit")
 
 KEPT = 2**30
@@ -33,7 +32,7 @@ KEPT = 2**30
 
 
 @dataclass(frozen=True)
-class DenseProbe:
+class DenseProbe(WholeImages):
     """A head on the maps of an encoder, trained by AdamW with warm-up and a cosine to zero.
 
     Attributes:
@@ -64,9 +63,6 @@ class DenseProbe:
     batchnorm: Literal["frozen", "train"] = "train"
     task: ClassVar[Task]
     feature: ClassVar[Literal["backbone"]] = "backbone"
-    stack: ClassVar[int] = 1
-    trained: ClassVar[bool] = True
-    draws_views: ClassVar[bool] = False
     starts_from: ClassVar[None] = None
     epochs: ClassVar[None] = None
     steps: ClassVar[int] = 0
@@ -82,12 +78,6 @@ class DenseProbe:
         """Return what is trained, and how long."""
         trained = "all weights" if self.tuned else "the head"
         return f"{self.task.name} head, {self.updates} updates of {trained}"
-
-    def inputs(
-        self, images: Tensor, counters: Tensor, views: Views, *, size: int, seed: int
-    ) -> Tensor:
-        """Return whole images (B, 3, H, W)."""
-        return augment.to_float(images, size)
 
     def features(self, encoder: Encoder, inputs: Tensor) -> Maps:
         """Return the maps of an encoder."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from robustviews.augment import Views
 from robustviews.options import LazyModule, option, plan_only
-from robustviews.probe.protocol import WholeImages
+from robustviews.probe.protocol import Classifying, WholeImages
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -27,7 +27,7 @@ else:
 
 
 @dataclass(frozen=True)
-class FinetuneProbe(WholeImages):
+class FinetuneProbe(WholeImages, Classifying):
     """A linear head, and the encoder trained with it; batch norm is in train mode.
 
     Attributes:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from robustviews.options import LazyModule, option, plan_only
-from robustviews.probe.protocol import WholeImages
+from robustviews.probe.protocol import Classifying, WholeImages
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -24,7 +24,7 @@ else:
 
 
 @dataclass(frozen=True)
-class KnnProbe(WholeImages):
+class KnnProbe(WholeImages, Classifying):
     """Weighted k-nearest neighbours among the features of all training images.
 
     Attributes:

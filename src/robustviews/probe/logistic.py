@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from robustviews.options import LazyModule, option, plan_only
-from robustviews.probe.protocol import WholeImages
+from robustviews.probe.protocol import Classifying, WholeImages
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +28,7 @@ else:
 
 
 @dataclass(frozen=True)
-class LogisticProbe(WholeImages):
+class LogisticProbe(WholeImages, Classifying):
     """A linear head on frozen features of whole images, fitted by L-BFGS in float64.
 
     Attributes:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from robustviews.options import plan_only
-from robustviews.probe.protocol import WholeImages
+from robustviews.probe.protocol import Classifying, WholeImages
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class OwnHead(WholeImages):
+class OwnHead(WholeImages, Classifying):
     """The classifier of a supervised network; nothing is trained.
 
     Attributes:

@@ -41,7 +41,7 @@ _HORIZON_OF_THE_CODE = 100  # epochs
 
 
 @dataclass(frozen=True)
-class LinearProbe(WholeImages):
+class LinearProbe(WholeImages, Classifying):
     """A linear head on frozen features of whole images; the features are computed once.
 
     Attributes:
@@ -88,7 +88,7 @@ class LinearProbe(WholeImages):
 
 
 @dataclass(frozen=True)
-class RobustLinearProbe(WholeImages):
+class RobustLinearProbe(WholeImages, Classifying):
     """A linear head trained on PGD examples against encoder and head (r-LE).
 
     Attributes:

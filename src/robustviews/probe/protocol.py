@@ -135,7 +135,7 @@ class Classifying:
         return heads.represent(encoder, self.feature, inputs)
 
 
-class WholeImages(Classifying):
+class WholeImages:
     """What the probes share that read each image once, as it is."""
 
     stack: ClassVar[int] = 1
