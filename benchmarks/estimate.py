@@ -2,14 +2,13 @@
 
     python -m benchmarks.estimate [--study params.yaml]
 
-The clone has the last commit. Rules whose jobs Snakemake does not time have no time of their own;
-they are a part of the whole.
+The clone has the last commit. Jobs without a record, such as tables, have no time of their own; they
+are a part of the whole. A record has no time of imports and of reading the study.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 import subprocess
@@ -21,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from robustviews.artifacts.records import Record
 from robustviews.machine.humanize import duration
 
 REPOSITORY = Path(__file__).parents[1]
@@ -39,18 +39,16 @@ def main(arguments: list[str] | None = None) -> None:
         start = time.monotonic()
         _run(clone, "snakemake", "--config", f"study={options.study}")
         whole = time.monotonic() - start
-        for line in lines(estimate, timed(clone / "logs"), whole):
+        for line in lines(estimate, timed(clone), whole):
             sys.stdout.write(f"{line}\n")
 
 
-def timed(logs: Path) -> dict[str, float]:
-    """Return the seconds of all jobs of each rule, from Snakemake's files in a folder of logs."""
+def timed(folder: Path) -> dict[str, float]:
+    """Return the seconds of all jobs of each rule, from the records in a folder."""
     seconds: dict[str, float] = defaultdict(float)
-    for path in logs.rglob("*.tsv"):
-        inner = path.relative_to(logs).parts
-        rule = "data" if inner[0] == "data" else inner[1]
-        with path.open(encoding="utf-8") as rows:
-            seconds[rule] += sum(float(row["s"]) for row in csv.DictReader(rows, delimiter="\t"))
+    for path in folder.rglob("record.json"):
+        record = Record.read(path)
+        seconds[record.stage] += record.seconds or 0.0
     return dict(seconds)
 
 

@@ -197,11 +197,12 @@ def test_a_profile_names_operators_by_their_share(single):
 
 
 def test_an_estimate_is_shown_beside_what_each_rule_and_the_whole_took(tmp_path):
-    row = "s\th:m:s\n{}\t0:00:10\n"
-    for name, seconds in (("data/digits-1.tsv", 2), ("demo/pretrain/a.tsv", 10)):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(row.format(seconds), encoding="utf-8")
-    (tmp_path / "demo/pretrain/b.tsv").write_text(row.format(30), encoding="utf-8")
+    for name, stage, seconds in (("a", "data", 2), ("b", "pretrain", 10), ("b/c", "pretrain", 30)):
+        record = dict(stage=stage, name=name, spec={}, inputs={}, outputs={}, study="demo", code={})
+        record |= dict(environment={}, seed=0, started="2026-01-01T00:00:00Z", resumed=0)
+        record |= dict(seconds=seconds, result={})
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "record.json").write_text(json.dumps(record), encoding="utf-8")
     took = estimate.timed(tmp_path)
     assert took == {"data": 2, "pretrain": 40}
     jobs = [("pretrain", 20.0), ("pretrain", 60.0), ("data", None), ("table", 3.0)]
