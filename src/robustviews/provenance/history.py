@@ -17,10 +17,9 @@ from robustviews.provenance.checks import force_rerun
 from robustviews.provenance.disk import Disk
 from robustviews.provenance.findings import Finding, State
 from robustviews.provenance.times import SLACK
-from robustviews.study import folders, specs
+from robustviews.study import specs
 from robustviews.study.fingerprint import SOURCE
 from robustviews.study.jobs import Job
-from robustviews.study.specs import Spec
 from robustviews.workflow.metadata import ProjectMetadata
 
 PACKAGE = "src/robustviews"
@@ -236,29 +235,9 @@ def _digest(disk: Disk, history: History, commit: str, job: Job) -> str | None:
     if source is None:
         return None
     try:
-        return str(_spec_at(disk, job, source)["code"])
+        return str(specs.spec(disk.study, job.rule, job.name, source=source)["code"])
     except (LookupError, SyntaxError):
         return None
-
-
-def _spec_at(disk: Disk, job: Job, source: Path) -> Spec:
-    study = disk.study
-    if job.rule == "data":
-        dataset = next(
-            name for name in study.datasets if folders.data_folder(study, name).name == job.name
-        )
-        return specs.data_spec(study, dataset, source=source)
-    if job.rule == "encoder":
-        return specs.encoder_spec(study, job.name, source=source)
-    if job.rule == "pretrain":
-        return specs.pretrain_spec(study, job.name, source=source)
-    if job.rule == "probe":
-        run, probe = job.parts
-        return specs.probe_spec(study, run, probe, source=source)
-    if job.rule == "sanity":
-        return specs.sanity_spec(study, job.name, source=source)
-    run, probe, attack = job.parts
-    return specs.attack_spec(study, run, probe, attack, source=source)
 
 
 def _some(names: list[str]) -> str:

@@ -141,40 +141,35 @@ def attack_of(cell: plan.Cell) -> str:
 def _computing(study: Study) -> Iterator[Job]:
     runs, nets = plan.pretrainings(study), plan.networks(study)
 
-    def job(rule: str, name: str, reads: dict[Path, Key], spec: Spec, **arguments: Any) -> Job:
-        writes = folders.job_files(study, rule, name)
+    def job(rule: str, name: str, reads: dict[Path, Key]) -> Job:
         return Job(
-            rule, name, reads, writes, spec, arguments, folders.job_folder(study, rule, name)
+            rule,
+            name,
+            reads,
+            folders.job_files(study, rule, name),
+            specs.spec(study, rule, name),
+            specs.arguments(study, rule, name),
+            folders.job_folder(study, rule, name),
         )
 
     for dataset in plan.datasets(study):
-        spec = specs.data_spec(study, dataset)
-        yield job(*data_job(study, dataset), {}, spec, dataset=study.datasets[dataset])
+        yield job(*data_job(study, dataset), {})
     for name in plan.encoders(study):
-        arguments = specs.encoder_arguments(study, name)
-        yield job("encoder", name, {}, specs.encoder_spec(study, name), **arguments)
+        yield job("encoder", name, {})
     for run, pretraining in runs.items():
-        arguments = specs.pretrain_arguments(study, run)
-        reads, spec = _split(study, pretraining.dataset, "train"), specs.pretrain_spec(study, run)
-        yield job("pretrain", run, reads, spec, **arguments)
+        yield job("pretrain", run, _split(study, pretraining.dataset, "train"))
     for run, probe in plan.heads(study):
         start = study.probes[probe].starts_from
         reads = _network(study, run, *([start] if start else []))
-        reads |= _split(study, nets[run].dataset, "train")
-        arguments = specs.probe_arguments(study, run, probe)
-        spec = specs.probe_spec(study, run, probe)
-        yield job("probe", f"{run}/{probe}", reads, spec, **arguments)
+        yield job("probe", f"{run}/{probe}", reads | _split(study, nets[run].dataset, "train"))
     for run, probe, attack in plan.evaluations(study):
         reads = _parts(study, run, probe, attack) or _network(study, run, probe)
         reads |= _split(study, nets[run].dataset, "test")
-        arguments = specs.attack_arguments(study, run, probe, attack)
-        spec = specs.attack_spec(study, run, probe, attack)
-        yield job("attack", f"{run}/{probe}/{attack}", reads, spec, **arguments)
+        yield job("attack", f"{run}/{probe}/{attack}", reads)
     for name, probes in plan.attacked(study).items():
         run = networks.examined(name)
         reads = _network(study, run, *probes) | _split(study, nets[run].dataset, "test")
-        arguments = specs.sanity_arguments(study, name)
-        yield job("sanity", name, reads, specs.sanity_spec(study, name), **arguments)
+        yield job("sanity", name, reads)
 
 
 def _network(study: Study, run: str, *heads: str) -> dict[Path, Key]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -87,8 +88,30 @@ def attack_arguments(study: Study, run: str, probe: str, attack: str) -> dict[st
     return {**_shared_arguments(study, run, probe), "attack": options}
 
 
+def arguments(study: Study, rule: str, name: str) -> dict[str, Any]:
+    """Return the options of the stage of a job, by its rule and its name."""
+    return _ARGUMENTS[rule](study, *_parts(rule, name))
+
+
+def spec(study: Study, rule: str, name: str, *, source: Path = SOURCE) -> Spec:
+    """Return what decides the result of a job that computes, as plain JSON.
+
+    Args:
+        study: study of the job.
+        rule: rule of the job.
+        name: name of the job.
+        source: folder of the package whose code the digest covers.
+    """
+    return _SPECS[rule](study, *_parts(rule, name), source=source)
+
+
+def _parts(rule: str, name: str) -> list[str]:
+    """Return the names in the study file of which the name of a job consists."""
+    return [name.rpartition("-")[0]] if rule == "data" else name.split("/")
+
+
 def data_spec(study: Study, dataset: str, *, source: Path = SOURCE) -> Spec:
-    """Return what decides a prepared data set, as plain JSON; `source` as in `pretrain_spec`."""
+    """Return what decides a prepared data set; `source` as in `spec`."""
     options = study.datasets[dataset]
     parts = [options, *vars(options).values()]
     classes = [_class_of(part) for part in parts if dataclasses.is_dataclass(part)]
@@ -97,7 +120,7 @@ def data_spec(study: Study, dataset: str, *, source: Path = SOURCE) -> Spec:
 
 
 def pretrain_spec(study: Study, run: str, *, source: Path = SOURCE) -> Spec:
-    """Return what decides an encoder: options, seed, data, code of the package in `source`."""
+    """Return what decides an encoder: options, seed, data and code; `source` as in `spec`."""
     arguments = pretrain_arguments(study, run)
     dataset = plan.pretrainings(study)[run].dataset
     return _plain(
@@ -123,12 +146,12 @@ def encoder_spec(study: Study, name: str, *, source: Path = SOURCE) -> Spec:
 
 
 def probe_spec(study: Study, run: str, probe: str, *, source: Path = SOURCE) -> Spec:
-    """Return what decides a head given its encoder; `source` as in `pretrain_spec`."""
+    """Return what decides a head given its encoder; `source` as in `spec`."""
     return _head_spec("probe", probe_arguments(study, run, probe), source)
 
 
 def attack_spec(study: Study, run: str, probe: str, attack: str, *, source: Path = SOURCE) -> Spec:
-    """Return what decides an evaluation's flags given encoder and head; `source` as before."""
+    """Return what decides an evaluation's flags given encoder and head; `source` as in `spec`."""
     arguments = attack_arguments(study, run, probe, attack)
     if isinstance(arguments["attack"], WorstOf):  # the flags of its parts are inputs
         task = _class_of(arguments["probe"].task)
@@ -149,8 +172,26 @@ def sanity_arguments(study: Study, encoder: str) -> dict[str, Any]:
 
 
 def sanity_spec(study: Study, encoder: str, *, source: Path = SOURCE) -> Spec:
-    """Return what decides the checks of an encoder's heads given these; `source` as before."""
+    """Return what decides the checks of an encoder's heads given these; `source` as in `spec`."""
     return _head_spec("sanity", sanity_arguments(study, encoder), source)
+
+
+_ARGUMENTS: dict[str, Callable[..., dict[str, Any]]] = {
+    "data": lambda study, dataset: {"dataset": study.datasets[dataset]},
+    "encoder": encoder_arguments,
+    "pretrain": pretrain_arguments,
+    "probe": probe_arguments,
+    "attack": attack_arguments,
+    "sanity": sanity_arguments,
+}
+_SPECS: dict[str, Callable[..., Spec]] = {
+    "data": data_spec,
+    "encoder": encoder_spec,
+    "pretrain": pretrain_spec,
+    "probe": probe_spec,
+    "attack": attack_spec,
+    "sanity": sanity_spec,
+}
 
 
 def _head_spec(stage: str, arguments: dict[str, Any], source: Path) -> Spec:

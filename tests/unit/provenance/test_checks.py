@@ -430,8 +430,7 @@ def test_what_differs_from_the_commit_is_remarked(repository):
 def test_every_job_of_the_plan_has_its_code_looked_up_at_a_commit(repository):
     root, head = repository
     commits = History(root)
-    source = commits.sources(head)
     disk = Disk(small_study(), root)
     for job in pending.jobs(small_study()).values():
         if job.folder is not None:
-            assert history._spec_at(disk, job, source) == job.spec
+            assert history._digest(disk, commits, head, job) == job.spec["code"]
