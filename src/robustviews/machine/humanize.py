@@ -1,6 +1,8 @@
-"""Times and sizes as text for readers."""
+"""Times, sizes and long lists as text for readers."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 _MIB, _GIB = 2**20, 2**30  # bytes
 
@@ -21,3 +23,9 @@ def size(count: float) -> str:
     if 0 < count < 10 * _MIB:
         return f"{max(count / _MIB, 0.1):.1f} MiB"
     return f"{count / _MIB:.0f} MiB" if count < _GIB else f"{count / _GIB:.1f} GiB"
+
+
+def some(names: Sequence[str], most: int) -> str:
+    """Write the first names of many, and count the others: a, b and 3 more."""
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

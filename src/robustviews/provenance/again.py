@@ -21,7 +21,7 @@ from robustviews.attacks import WorstOf
 from robustviews.datasets import open_split
 from robustviews.provenance.checks import remake
 from robustviews.provenance.disk import Disk
-from robustviews.provenance.findings import Finding, State
+from robustviews.provenance.findings import Finding, State, failed, unknown, verified
 from robustviews.provenance.plausible import SLIGHT
 from robustviews.provenance.values import Array, Flags, read_flags
 from robustviews.study import folders
@@ -47,15 +47,14 @@ def check(disk: Disk, job: Job, *, images: int, device: str = "auto") -> list[Fi
     """
     from robustviews.machine import runtime
 
-    record = disk.record(job)
-    if isinstance(record, ArtifactError) or isinstance(job.arguments["attack"], WorstOf):
-        return []  # the checks of the job report it
+    if isinstance(job.arguments["attack"], WorstOf):
+        return []  # its parts are attacked again, and the check of its flags combines them
+    record, flags = disk.stated(job), job.writes[0]
     if record.spec != job.spec:
-        return [
-            _finding(job, State.UNKNOWN, "not attacked again: the study differs from its record")
-        ]
+        return [unknown("again", flags, "not attacked again: the study differs from its record")]
     stated = record.environment
-    target = runtime.choose_device(_device(device, str(stated.get("device"))))
+    on_cpu = device == "auto" and str(stated.get("device")).startswith("cpu")
+    target = runtime.choose_device("cpu" if on_cpu else device)
     runtime.configure(
         threads=int(stated.get("threads") or disk.study.runtime.threads),
         deterministic=bool(stated.get("deterministic")),
@@ -64,38 +63,39 @@ def check(disk: Disk, job: Job, *, images: int, device: str = "auto") -> list[Fi
     here = {"packages": artifacts.packages(), **runtime.environment(target)}
     if "variables" not in stated:  # of an earlier version
         del here["variables"]
-    differing = _differing(runtime.decisive(stated), runtime.decisive(here))
+    before, now = runtime.decisive(stated), runtime.decisive(here)
+    names = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
     try:
         recorded = read_flags(disk, job.name)
         pairs = list(_pairs(disk, job, recorded, images=images, device=target))
-        return [_judge(disk, job, record, pairs, differing)]
+        return [_judge(disk, job, record, pairs, ", ".join(names))]
     except (ArtifactError, ValueError, KeyError) as error:
-        return [_finding(job, State.UNKNOWN, f"cannot be attacked again: {error}")]
+        return [unknown("again", flags, f"cannot be attacked again: {error}")]
 
 
 def _judge(
     disk: Disk, job: Job, record: Record, pairs: list[tuple[Flags, Flags]], differing: str
 ) -> Finding:
     """Return the finding of recorded and new flags."""
-    count = sum(len(new["clean"]) for _, new in pairs)
+    flags, count = job.writes[0], sum(len(new["clean"]) for _, new in pairs)
     by_name = {
         name: sum(_changed(old[name], new[name]) for old, new in pairs) for name in pairs[0][1]
     }
     total, wrong = count * len(by_name), sum(by_name.values())
     text = f"{count} images attacked again at {len(pairs[0][1]) - 1} radii: "
     if not wrong:
-        return _finding(job, State.VERIFIED, f"{text}the same flags")
+        return verified("again", flags, f"{text}the same flags")
     text += f"{wrong} of {total} flags differ"
     if not differing and record.environment.get("deterministic"):
         text += f", though the environment is that of the record; {remake(disk, job)}"
-        return _finding(job, State.FAILED, text)
+        return failed("again", flags, text)
     cause = f"other {differing}" if differing else "the job was not deterministic"
     task = disk.study.probes[job.parts[1]].task
     moved = (sum(_moved(task, *pair, name) for pair in pairs) for name in by_name)
     if max(moved) > max(1, _ROUNDING * count):
         text += f", more than rounding explains ({cause}); repeat it on the machine of the record"
-        return _finding(job, State.DOUBT, text)
-    return _finding(job, State.VERIFIED, f"{text}, as rounding can cause ({cause})")
+        return Finding("again", str(flags), State.DOUBT, text)
+    return verified("again", flags, f"{text}, as rounding can cause ({cause})")
 
 
 def _changed(old: Array, new: Array) -> int:
@@ -176,18 +176,3 @@ def _attack(inputs: dict[str, Any], job: Job, batch: int, device: torch.device) 
     finally:
         logging.disable(logging.NOTSET)
     return {name: np.asarray(value) for name, value in only.flags.items()}
-
-
-def _device(requested: str, recorded: str) -> str:
-    """Return the device to use: where the user leaves it open, the recorded kind."""
-    return "cpu" if requested == "auto" and recorded.startswith("cpu") else requested
-
-
-def _differing(stated: dict[str, Any], here: dict[str, Any]) -> str:
-    names = sorted(name for name in {*stated, *here} if stated.get(name) != here.get(name))
-    return ", ".join(names)
-
-
-def _finding(job: Job, state: State, text: str) -> Finding:
-    assert job.folder is not None
-    return Finding("again", (job.folder / folders.FLAGS).as_posix(), state, text)

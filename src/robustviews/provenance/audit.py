@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from robustviews.machine.humanize import some
 from robustviews.provenance import (
     checks,
     dvc,
@@ -17,12 +18,12 @@ from robustviews.provenance import (
     metadata,
     plausible,
     published,
-    seal,
     times,
     values,
 )
 from robustviews.provenance.disk import Disk
 from robustviews.provenance.findings import Finding, State, worst
+from robustviews.provenance.findings import verified as passed
 from robustviews.provenance.history import History
 from robustviews.study import cells as cells_of_tables
 from robustviews.study.cells import Address
@@ -37,17 +38,12 @@ Recheck = Callable[[Disk, Job], list[Finding]]  # of a job of rule `attack`
 _LAST = ("frame", "metrics", "report")  # rules that end with the report or after it
 _CHECKED = ("frame", "metrics", "table", "report")  # computed again, or with own checksums
 _CHECKS_OF_FLAGS = {"attack": values.check_flags, "sanity": established.check}
-_NAMED = 6  # files that a remark names; it counts the others
+_Values = dict[Address, tuple[Cell, float | None]]
 
 
 @dataclass(frozen=True)
 class JobAudit:
-    """Findings of one job.
-
-    Attributes:
-        key: rule and name of the job.
-        findings: one per check that passed, and one per problem.
-    """
+    """Findings of one job: one per check that passed, and one per problem."""
 
     key: Key
     findings: tuple[Finding, ...]
@@ -169,14 +165,6 @@ def verified(study: Study, root: Path = Path(), *, rules: Collection[str]) -> li
 
     This is the last step of each stage of dvc.yaml, before DVC locks anything. So it reads neither
     dvc.lock nor the repository, and it skips checks that only matter to readers of the numbers.
-
-    Args:
-        study: as it is now.
-        root: project folder.
-        rules: of the workflow.
-
-    Returns:
-        All findings.
     """
     return _Auditor(study, root, settled=False).verify(rules)
 
@@ -195,35 +183,38 @@ class _Auditor:
         self._settled = settled
 
     def audit(self, cells: Iterable[Address] | None) -> Audit:
-        every = dict(self._cells())
-        requested = every if cells is None else {address: every[address] for address in cells}
+        computed = self._values(cells)
         chains = {
             address: cells_of_tables.chain(self._disk.study, cell)
-            for address, cell in requested.items()
+            for address, (cell, _) in computed.items()
         }
         scope = self._scope(None if cells is None else chains)
         by_key = self._by_key(scope)
-        values_of = self._values(requested)
-        shown = self._published(scope)
+        audits = {
+            job.key: JobAudit(job.key, tuple(by_key.pop(job.key)))
+            for job in scope
+            if job.folder is not None
+        }
+        shown = [finding for findings in by_key.values() for finding in findings]
+        shown += self._published(scope)
         if cells is None and self._settled and ("metrics", "") in self._disk.jobs:
-            shown += published.metrics(self._disk, values_of)
+            shown += published.metrics(self._disk, computed)
+        if self._settled:
+            locks = self._lock.problems if self._lock else dvc.missing(self._disk, self._history)
+            shown += [installed.check(), *locks]
         return Audit(
             study=self._disk.study.study,
-            jobs={
-                job.key: JobAudit(job.key, tuple(by_key[job.key]))
-                for job in scope
-                if job.folder is not None
-            },
+            jobs=audits,
             cells={
-                address: self._cell(address, cell, value, chains[address])
-                for address, (cell, value) in values_of.items()
+                address: CellAudit(
+                    address,
+                    tuple(job.key for job in chains[address]),
+                    value,
+                    (values.check_cell(self._disk, address, cell, value),),
+                )
+                for address, (cell, value) in computed.items()
             },
-            findings=(
-                *(finding for job in scope if job.folder is None for finding in by_key[job.key]),
-                *shown,
-                *history.package(self._disk.root),
-                *((installed.check(), *self._locks()) if self._settled else ()),
-            ),
+            findings=tuple(shown),
             remarks=tuple(self._remarks()),
         )
 
@@ -242,11 +233,11 @@ class _Auditor:
         for findings in metadata.check(self._disk, self._metadata, scope).values():
             result += findings
         if ("metrics", "") in {job.key for job in scope}:
-            result += published.metrics(self._disk, self._values(dict(self._cells())))
+            result += published.metrics(self._disk, self._values(None))
         if not scope:  # such as `probe` if every row uses a supervised network's own classifier
-            name, text = self._disk.study.study, "the study has no such job, so nothing to check"
-            result.append(Finding("jobs", name, State.VERIFIED, text))
-        return [*result, *self._published(scope), *history.package(self._disk.root)]
+            text = "the study has no such job, so nothing to check"
+            result.append(passed("jobs", self._disk.study.study, text))
+        return [*result, *self._published(scope)]
 
     def _scope(self, chains: dict[Address, list[Job]] | None) -> list[Job]:
         """Return the jobs to check: all, or the chains and tables of the requested cells."""
@@ -257,16 +248,17 @@ class _Auditor:
             jobs = [job for job in jobs if job.key in needed]
         return [job for job in jobs if self._settled or job.rule not in _LAST]
 
-    def _cells(self) -> Iterator[tuple[Address, Cell]]:
-        return cells_of_tables.every(self._disk.study)
-
-    def _values(self, requested: dict[Address, Cell]) -> dict[Address, tuple[Cell, float | None]]:
+    def _values(self, cells: Iterable[Address] | None) -> _Values:
+        """Return the requested cells, or all, each with its value as computed again."""
+        every = dict(cells_of_tables.every(self._disk.study))
+        requested = every if cells is None else cells
         return {
-            address: (cell, values.value(self._disk, cell)) for address, cell in requested.items()
+            address: (every[address], values.value(self._disk, every[address]))
+            for address in requested
         }
 
     def _flags(self, job: Job) -> list[Finding]:
-        if job.rule not in _CHECKS_OF_FLAGS or not checks.is_readable(self._disk, job):
+        if job.rule not in _CHECKS_OF_FLAGS or not self._disk.is_readable(job):
             return []
         return _CHECKS_OF_FLAGS[job.rule](self._disk, job)
 
@@ -287,7 +279,7 @@ class _Auditor:
 
     def _of_job(self, job: Job) -> list[Finding]:
         findings = checks.of_job(self._disk, job)
-        if checks.is_readable(self._disk, job):
+        if self._disk.is_readable(job):
             findings += self._flags(job)
             findings.append(history.check(self._disk, self._history, self._metadata, job))
             findings += environment.check(self._disk, self._history, job)
@@ -297,29 +289,15 @@ class _Auditor:
                 findings += self._recheck(self._disk, job)
         return findings
 
-    def _cell(
-        self, address: Address, cell: Cell, value: float | None, chain: list[Job]
-    ) -> CellAudit:
-        finding = values.check_cell(self._disk, address, cell, value)
-        return CellAudit(address, tuple(job.key for job in chain), value, (finding,))
-
     def _published(self, scope: list[Job]) -> list[Finding]:
-        jobs = [job for job in scope if job.folder is None]
+        """Return the findings of reporting jobs, and of the package that runs."""
         result = [
             finding
-            for job in jobs
-            for finding in published.outputs(self._disk, self._metadata, job)
+            for job in scope
+            if job.folder is None
+            for finding in published.check(self._disk, self._metadata, job)
         ]
-        result += published.tables(self._disk, [job.name for job in jobs if job.rule == "table"])
-        if any(job.rule == "frame" for job in jobs):
-            result += published.frame(self._disk)
-        for job in jobs:
-            result += seal.check(self._disk, job) if job.rule == "report" else []
-        return result
-
-    def _locks(self) -> list[Finding]:
-        """Return the problems of dvc.lock as a whole."""
-        return self._lock.problems if self._lock else dvc.missing(self._disk, self._history)
+        return result + history.package(self._disk.root)
 
     def _remarks(self) -> Iterator[str]:
         """Yield what decides no state, such as what a reader may wrongly believe was checked."""
@@ -332,8 +310,7 @@ class _Auditor:
             yield f"not used: DVC (dvc.lock names no file of {self._disk.study.study})"
         uncovered = self._uncovered() if self._settled else []
         if uncovered:
-            more = f" and {len(uncovered) - _NAMED} more" if len(uncovered) > _NAMED else ""
-            names = ", ".join(uncovered[:_NAMED]) + more
+            names = some(uncovered, history.NAMED)
             yield f"no checksum covers {names}; with DVC, dvc.lock does"
         yield from plausible.remarks(self._disk)
         yield from unused(self._disk.study)

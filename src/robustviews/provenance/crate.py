@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -92,11 +92,9 @@ def build(study: Study, *, agent: str | None = None) -> Crate:
         RefusedError: a check of the audit failed.
         ArtifactError: a file of the study or of the workflow is missing.
     """
-    result = audit(study)
-    manifest.refuse_failed(study, result, "no crate")
-    listed = manifest.build(study, result)["files"]
+    manifest.refuse_failed(study, audit(study), "no crate")
     disk, crate = Disk(study, Path()), Crate()
-    _add_files(crate, listed | {path.as_posix(): _entry(path) for path in _not_listed(study)})
+    _add_files(crate, {*manifest.paths(disk), *_not_listed(study)})
     common: dict[str, Any] = {"actionStatus": _COMPLETED}
     if agent:
         is_url = agent.startswith("https://orcid.org/")
@@ -140,13 +138,9 @@ def _not_listed(study: Study) -> Iterator[Path]:
             yield path
 
 
-def _entry(path: Path) -> dict[str, Any]:
-    return {"sha256": artifacts.sha256(path), "size": path.stat().st_size}
-
-
-def _add_files(crate: Crate, listed: dict[str, dict[str, Any]]) -> None:
-    for name, entry in sorted(listed.items()):
-        path, language = Path(name), None
+def _add_files(crate: Crate, paths: Iterable[Path]) -> None:
+    for path in sorted(paths, key=str):
+        entry, language = manifest.entry(path), None
         kind: str | list[str] = "File"
         if path == _SNAKEFILE:
             kind = ["File", "SoftwareSourceCode", "ComputationalWorkflow"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 from functools import cached_property
 from pathlib import Path
@@ -75,13 +76,25 @@ class Disk:
         """Return a job's record, or the error of reading it."""
         path = job.record
         if path not in self._records:
-            self._records[path] = self._read(path)
+            try:
+                json = artifacts.read_json(self.root / path)
+                self._records[path] = Record.parse(json, path)
+            except ArtifactError as error:
+                self._records[path] = error
         return self._records[path]
+
+    def is_readable(self, job: Job) -> bool:
+        """Return whether a job has a record with all sections."""
+        return not isinstance(self.record(job), ArtifactError)
 
     def stated(self, job: Job) -> Record:
         """Return a job's record; an empty one, which knows nothing, if it cannot be read."""
         record = self.record(job)
         return Record() if isinstance(record, ArtifactError) else record
+
+    def data_of(self, job: Job) -> Job:
+        """Return the job that prepared the data which a job reads."""
+        return next(self.jobs[need] for need in job.needs if need[0] == "data")
 
     def make(self, *arguments: object) -> str:
         """Return the command by which Snakemake makes files of this study."""
@@ -98,16 +111,15 @@ class Disk:
             return ""
         return f"restore it: dvc checkout --force {shlex.quote(path.as_posix())}; or else "
 
-    def _read(self, path: Path) -> Record | ArtifactError:
-        try:
-            return Record.parse(artifacts.read_json(self.root / path), path)
-        except ArtifactError as error:
-            return error
-
 
 def removal(path: Path, *options: str) -> str:
     """Return the command that removes a file, or with `-r` a folder."""
     return shlex.join(["rm", *options, path.as_posix()])
+
+
+def sha256_of(data: bytes) -> str:
+    """Return `sha256:<hex>` of bytes."""
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
 def short(value: object) -> str:

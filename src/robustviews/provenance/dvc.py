@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from robustviews.provenance.disk import Disk
-from robustviews.provenance.findings import Finding, State
+from robustviews.provenance.findings import Finding, State, failed, verified
 from robustviews.provenance.history import History
 from robustviews.study import folders
 from robustviews.study.jobs import Job, Key
@@ -45,7 +45,7 @@ def locked(disk: Disk) -> Locked | None:
         outs = dvc.outs((disk.root / dvc.LOCK).read_bytes())
     except (OSError, dvc.LockError) as error:
         text = f"{error}; restore it: git checkout dvc.lock"
-        lock.problems.append(_finding(dvc.LOCK, State.FAILED, text))
+        lock.problems.append(failed("dvc", dvc.LOCK, text))
         return lock
     for path, md5 in outs.items():
         if md5.endswith(".dir"):
@@ -62,16 +62,11 @@ def missing(disk: Disk, history: History) -> list[Finding]:
     if content is None or folders.results_folder(disk.study).as_posix().encode() not in content:
         return []  # DVC is not in use for this study
     text = "git has it, but it is not here; restore it: git checkout HEAD -- dvc.lock"
-    return [_finding(dvc.LOCK, State.FAILED, text)]
+    return [failed("dvc", dvc.LOCK, text)]
 
 
 def check(disk: Disk, lock: Locked, jobs: Iterable[Job]) -> dict[Key, list[Finding]]:
     """Check the files of some jobs against dvc.lock, and their cached copies against their names.
-
-    Args:
-        disk: files of the study.
-        lock: content of dvc.lock.
-        jobs: whose files to check.
 
     Returns:
         Findings by job; none for a job of which dvc.lock names no file.
@@ -83,7 +78,7 @@ def check(disk: Disk, lock: Locked, jobs: Iterable[Job]) -> dict[Key, list[Findi
         locked_files = sum(path.as_posix() in lock.md5 for path in files)
         if locked_files and not findings:
             text = f"{locked_files} files have the md5 that dvc.lock states"
-            findings = [_finding(job.writes[-1], State.VERIFIED, text)]
+            findings = [verified("dvc", job.writes[-1], text)]
         if findings:
             result[job.key] = findings
     return result
@@ -102,16 +97,14 @@ def _read_list(disk: Disk, path: str, md5: str, lock: Locked) -> None:
     except OSError:
         _rebuild_list(disk, path, expected, lock)
         return
-    if dvc.md5(data) != expected:
-        text = f"changed bytes in DVC's cache: its name says md5 {md5}, found {dvc.md5(data)}; "
-        text += f"remove it, then {_refill(path)}"
-        lock.problems.append(_finding(_cached(disk, listing), State.FAILED, text))
-        return
     try:
+        if dvc.md5(data) != expected:
+            text = f"changed bytes in DVC's cache: its name says md5 {md5}, found {dvc.md5(data)}"
+            raise dvc.LockError(text)
         listed = dvc.files(data)
     except dvc.LockError as error:
         text = f"{error}; remove it, then {_refill(path)}"
-        lock.problems.append(_finding(_cached(disk, listing), State.FAILED, text))
+        lock.problems.append(failed("dvc", _cached(disk, listing), text))
         return
     lock.md5 |= {f"{path}/{name}": file_md5 for name, file_md5 in listed.items()}
 
@@ -133,7 +126,7 @@ def _rebuild_list(disk: Disk, path: str, expected: str, lock: Locked) -> None:
     state = State.FAILED if every == ours else State.UNKNOWN
     text = f"differs from dvc.lock as a whole (md5 {expected[:_SHOWN]}), and DVC's cache here "
     text += "does not list its files; to see which differ: dvc pull, then dvc status"
-    lock.problems.append(_finding(Path(path), state, text))
+    lock.problems.append(Finding("dvc", path, state, text))
 
 
 def _file(disk: Disk, lock: Locked, path: Path) -> Iterator[Finding]:
@@ -143,19 +136,19 @@ def _file(disk: Disk, lock: Locked, path: Path) -> Iterator[Finding]:
         listed = folder and any(name.startswith(f"{folder}/") for name in lock.md5)
         if listed and disk.exists(path):
             text = f"dvc.lock does not list it, though it lists {folder}; run: dvc repro"
-            yield _finding(path, State.FAILED, text)
+            yield failed("dvc", path, text)
         return
     actual = disk.md5(path)
     if actual is None:
         text = f"missing, but in dvc.lock; restore it: dvc checkout {path}, or dvc pull; if no "
         text += f"remote has it, make it again: {disk.make(path)}"
-        yield _finding(path, State.FAILED, text)
+        yield failed("dvc", path, text)
     elif actual != stated:
         text = (
             f"dvc.lock states md5 {stated[:_SHOWN]}, found {actual[:_SHOWN]}; to restore the "
             f"locked bytes: dvc checkout --force {path}; to lock new results: dvc repro"
         )
-        yield _finding(path, State.FAILED, text)
+        yield failed("dvc", path, text)
     yield from _copy(disk, path, dvc.path_of(disk.root, stated))
 
 
@@ -169,7 +162,7 @@ def _copy(disk: Disk, path: Path, copy: Path) -> Iterator[Finding]:
     if actual != name:
         text = f"changed bytes in DVC's cache, its copy of {path}: its name says md5 "
         text += f"{name[:_SHOWN]}, found {actual[:_SHOWN]}; remove it, then {_refill(path)}"
-        yield Finding("cache", _cached(disk, copy).as_posix(), State.FAILED, text)
+        yield failed("cache", _cached(disk, copy), text)
 
 
 def _refill(path: Path | str) -> str:
@@ -191,7 +184,3 @@ def _cached(disk: Disk, path: Path) -> Path:
     if path.absolute().is_relative_to(root):
         return path.absolute().relative_to(root)
     return Path("DVC's cache") / path.absolute().relative_to(folder)
-
-
-def _finding(subject: Path, state: State, text: str) -> Finding:
-    return Finding("dvc", subject.as_posix(), state, text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator
 from functools import cache
@@ -11,8 +10,8 @@ from pathlib import Path
 from robustviews import artifacts
 from robustviews.artifacts.records import PACKAGES
 from robustviews.provenance.checks import force_rerun
-from robustviews.provenance.disk import Disk, short
-from robustviews.provenance.findings import Finding, State
+from robustviews.provenance.disk import Disk, sha256_of, short
+from robustviews.provenance.findings import Finding, failed, unknown, verified
 from robustviews.provenance.history import History
 from robustviews.study.jobs import Job
 
@@ -24,10 +23,7 @@ _UNSTATED = "its record does not say"
 def check(disk: Disk, history: History, job: Job) -> list[Finding]:
     """Compare a finished job's environment with the lock and the study, and describe it.
 
-    Args:
-        disk: files of the study.
-        history: of the project, which holds the lock of the commit that the job ran from.
-        job: a computing job with a record.
+    The history holds the lock of the commit that the job ran from.
     """
     lock = _Lock(disk, history, job)
     return [
@@ -38,14 +34,9 @@ def check(disk: Disk, history: History, job: Job) -> list[Finding]:
 
 
 def determinism(disk: Disk, job: Job) -> list[Finding]:
-    """Check that a job ran as reproducibly as the study asks for.
+    """Return a finding if a job did not run as reproducibly as the study asks for.
 
-    Args:
-        disk: files of the study.
-        job: a computing job.
-
-    Returns:
-        One finding if it did not; nothing if it did, or if no record says.
+    Nothing if it did, or if no record says.
     """
     recorded = disk.stated(job).environment.get("deterministic")
     requested = disk.study.runtime.deterministic
@@ -53,7 +44,7 @@ def determinism(disk: Disk, job: Job) -> list[Finding]:
         return []
     text = f"ran with deterministic {recorded}, the study asks for {requested}; "
     text += force_rerun(disk, job)
-    return [_finding("environment", job, State.FAILED, text)]
+    return [failed("environment", job.record, text)]
 
 
 class _Lock:
@@ -77,7 +68,7 @@ class _Lock:
         at_head = history.file(history.head, LOCK)
         if at_commit is None or at_head is None:
             return
-        self.newer = _hash(at_commit) == self.recorded and _hash(at_head) == self.here
+        self.newer = sha256_of(at_commit) == self.recorded and sha256_of(at_head) == self.here
         if self.newer:
             self.pins = _read_pins(at_commit.decode(errors="replace"))
 
@@ -85,18 +76,18 @@ class _Lock:
 def _lock(job: Job, lock: _Lock) -> Finding:
     if lock.recorded is None:
         text = f"unknown: {_UNSTATED} which {LOCK} it was installed from; make setup, then run it "
-        return _finding("lock", job, State.UNKNOWN, f"{text}again")
+        return unknown("lock", job.record, f"{text}again")
     if lock.here is None:
         text = f"no {LOCK} here to compare with {short(lock.recorded)}; restore it: git checkout "
-        return _finding("lock", job, State.UNKNOWN, f"{text}{LOCK}")
+        return unknown("lock", job.record, f"{text}{LOCK}")
     if lock.newer:
         text = f"ran with {LOCK} of its commit, {short(lock.recorded)}; the lock here is newer"
-        return _finding("lock", job, State.VERIFIED, text)
+        return verified("lock", job.record, text)
     if lock.recorded != lock.here:
         text = f"ran with {short(lock.recorded)}, {LOCK} here is {short(lock.here)}; if {LOCK} was "
         text += f"edited: git checkout {LOCK}; else make setup, then run it again"
-        return _finding("lock", job, State.FAILED, text)
-    return _finding("lock", job, State.VERIFIED, f"ran with {LOCK} here, {short(lock.here)}")
+        return failed("lock", job.record, text)
+    return verified("lock", job.record, f"ran with {LOCK} here, {short(lock.here)}")
 
 
 def _packages(disk: Disk, job: Job, lock: _Lock) -> Iterator[Finding]:
@@ -104,14 +95,14 @@ def _packages(disk: Disk, job: Job, lock: _Lock) -> Iterator[Finding]:
     recorded = environment.get("packages")
     if not isinstance(recorded, dict) or not recorded:
         text = f"unknown: {_UNSTATED} which versions of which packages it ran with"
-        yield _finding("packages", job, State.UNKNOWN, text)
+        yield unknown("packages", job.record, text)
         return
     versions = {name: {str(version)} for name, version in recorded.items()}
     if "torch" in environment:
         versions.setdefault("torch", set()).add(str(environment["torch"]))
     if not lock.pins:
         text = f"cannot be compared: no {LOCK} here; restore it: git checkout {LOCK}"
-        yield _finding("packages", job, State.UNKNOWN, text)
+        yield unknown("packages", job.record, text)
         return
     problems = [
         f"{name} {version}, {LOCK} pins {' or '.join(sorted(lock.pins[name]))}"
@@ -121,14 +112,14 @@ def _packages(disk: Disk, job: Job, lock: _Lock) -> Iterator[Finding]:
     ]
     for text in problems:
         fix = f"make setup, then {force_rerun(disk, job)}"
-        yield _finding("packages", job, State.FAILED, f"ran with {text}; {fix}")
-    unknown = [f"{LOCK} does not pin {name}" for name in sorted({*versions} - {*lock.pins})]
-    unknown += [f"{_UNSTATED} which {name}" for name in PACKAGES if name not in recorded]
-    if unknown:
-        yield _finding("packages", job, State.UNKNOWN, f"unknown: {'; '.join(unknown)}")
+        yield failed("packages", job.record, f"ran with {text}; {fix}")
+    unstated = [f"{LOCK} does not pin {name}" for name in sorted({*versions} - {*lock.pins})]
+    unstated += [f"{_UNSTATED} which {name}" for name in PACKAGES if name not in recorded]
+    if unstated:
+        yield unknown("packages", job.record, f"unknown: {'; '.join(unstated)}")
     elif not problems:
         listed = ", ".join(f"{name} {recorded[name]}" for name in sorted(recorded))
-        yield _finding("packages", job, State.VERIFIED, f"as pinned: {listed}")
+        yield verified("packages", job.record, f"as pinned: {listed}")
 
 
 def _machine(disk: Disk, job: Job) -> Finding:
@@ -141,17 +132,15 @@ def _machine(disk: Disk, job: Job) -> Finding:
         keys += ["cuda", "driver"] if on_gpu else ["cpu_capability"]
     stated = {key: environment.get(key) for key in keys}
     image = environment.get("image")
-    text = ", ".join(f"{key} {_text(value)}" for key, value in stated.items())
+    text = ", ".join(
+        f"{key} {'unknown' if value is None else value}" for key, value in stated.items()
+    )
     text += f", image {image}" if image else ", no image"
     is_unique = not image or "sha256:" in str(image)
     if not is_unique:
         text += ", whose name holds no sha256: and may now belong to another image"
     known = is_unique and None not in stated.values()
-    return _finding("environment", job, State.VERIFIED if known else State.UNKNOWN, text)
-
-
-def _text(value: object) -> str:
-    return "unknown" if value is None else str(value)
+    return (verified if known else unknown)("environment", job.record, text)
 
 
 def _lock_here(disk: Disk) -> str | None:
@@ -174,11 +163,3 @@ def _read_pins(text: str) -> dict[str, set[str]]:
         normal = re.sub(r"[-_.]+", "-", name).lower()
         pins.setdefault(normal, set()).add(version.partition("+")[0])
     return pins
-
-
-def _hash(data: bytes) -> str:
-    return f"sha256:{hashlib.sha256(data).hexdigest()}"
-
-
-def _finding(check_name: str, job: Job, state: State, text: str) -> Finding:
-    return Finding(check_name, job.record.as_posix(), state, text)

@@ -9,18 +9,13 @@ from robustviews import artifacts, sanity
 from robustviews.artifacts import ArtifactError
 from robustviews.provenance.checks import remake
 from robustviews.provenance.disk import Disk
-from robustviews.provenance.findings import Finding, State
+from robustviews.provenance.findings import Finding, judged
 from robustviews.provenance.values import Flags, wrong_images
 from robustviews.study.jobs import Job
 
 
 def check(disk: Disk, job: Job) -> list[Finding]:
-    """Check that verdicts follow from measures, and measures from the flags of real test images.
-
-    Args:
-        disk: files of the study.
-        job: a job of rule `sanity`.
-    """
+    """Check that verdicts follow from measures, and measures from the flags of real test images."""
     path = job.writes[0]
     if not disk.exists(path):
         return []  # the check of bytes reports it
@@ -29,13 +24,8 @@ def check(disk: Disk, job: Job) -> list[Finding]:
         problems = list(_problems(disk, job, flags))
     except (ArtifactError, LookupError, ValueError, TypeError, OSError) as error:
         problems = [f"cannot be read: {type(error).__name__}: {error}"]
-    if problems:
-        return [
-            Finding("sanity", path.as_posix(), State.FAILED, f"{text}; {remake(disk, job)}")
-            for text in problems
-        ]
-    text = "measures follow from the flags, and failed checks from the measures"
-    return [Finding("sanity", path.as_posix(), State.VERIFIED, text)]
+    right = "measures follow from the flags, and failed checks from the measures"
+    return judged("sanity", path, problems, right, fix=remake(disk, job))
 
 
 def _problems(disk: Disk, job: Job, flags: Flags) -> Iterator[str]:

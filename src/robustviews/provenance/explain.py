@@ -11,7 +11,7 @@ from typing import Any
 
 from robustviews import commands, sanity
 from robustviews.artifacts import ArtifactError, Record
-from robustviews.provenance.audit import Audit, audit
+from robustviews.provenance.audit import audit
 from robustviews.provenance.disk import Disk
 from robustviews.provenance.findings import State
 from robustviews.provenance.history import History
@@ -38,15 +38,7 @@ _LINE = 100  # characters
 
 
 def explain(study: Study, text: str, *, root: Path = Path()) -> str:
-    """Explain how a cell was made, how it compares with the paper, and how to make it again.
-
-    Args:
-        study: study of the cell.
-        text: TABLE:ROW:COLUMN.
-        root: project folder.
-
-    Returns:
-        Lines for people.
+    """Explain how TABLE:ROW:COLUMN was made, how it compares, and how to make it again.
 
     Raises:
         CellError: there is no such cell.
@@ -54,10 +46,8 @@ def explain(study: Study, text: str, *, root: Path = Path()) -> str:
     address, cell = cells.find(study, text)
     result = audit(study, root, cells=[address])
     disk, chain = Disk(study, root), cells.chain(study, cell)
-    lines = [
-        f"{address}: {result.state_of(address)}",
-        *_wrapped(_cell(study, result, address, cell)),
-    ]
+    value = result.cells[address].findings[0].text
+    lines = [f"{address}: {result.state_of(address)}", *_wrapped(_cell(study, cell, value))]
     for jobs in _steps(chain):
         lines += ["", _TITLES[jobs[0].snakemake_rule]]
         for name, options in _options(jobs[0].spec, jobs[0].rule):
@@ -73,14 +63,14 @@ def explain(study: Study, text: str, *, root: Path = Path()) -> str:
         lines += _wrapped(line)
     head = History(root).head
     lines += ["", "To make it again with Snakemake:"]
-    lines += [f"  {line}" for line in _by_snakemake(disk, address, cell, head)]
+    lines += [f"  {line}" for line in _by_snakemake(disk, address, chain, head)]
     lines += ["", "Or by hand, which writes no Snakemake metadata:"]
     lines += [f"  {line}" for line in _by_hand(disk, address, chain, head)]
     check = commands.robustviews(study.file, "audit", "--cell", address)
     return "\n".join([*lines, "", f"To check it: {check}", ""])
 
 
-def _cell(study: Study, result: Audit, address: Address, cell: Cell) -> str:
+def _cell(study: Study, cell: Cell, value: str) -> str:
     """Describe a cell, and how its number follows from its runs."""
     source = f"`{cell.measure.flag}` in {folders.FLAGS}"
     by_class = study.datasets[cell.dataset].accuracy == "mean_per_class"
@@ -93,8 +83,8 @@ def _cell(study: Study, result: Audit, address: Address, cell: Cell) -> str:
         quantity = f"{cell.measure.statistic}, of all `eps_...` in {folders.FLAGS} of {cell.attack}"
     if cell.attack is None:
         quantity = "minutes of pretraining, `seconds` of its record / 60"
-    seeds, value = list(cell.seeds), result.cells[address].findings[0].text
-    return f"{cell.label} on {cell.dataset}: {quantity}; mean over seeds {seeds}: {value}"
+    seeds = f"mean over seeds {list(cell.seeds)}"
+    return f"{cell.label} on {cell.dataset}: {quantity}; {seeds}: {value}"
 
 
 def _withstood(study: Study, cell: Cell, record: Record, job: Job) -> str:
@@ -141,11 +131,12 @@ def _options(spec: Mapping[str, Any], name: str) -> Iterator[tuple[str, str]]:
             yield from _options(value, key)
 
 
-def _by_snakemake(disk: Disk, address: Address, cell: Cell, head: str | None) -> Iterator[str]:
+def _by_snakemake(
+    disk: Disk, address: Address, chain: list[Job], head: str | None
+) -> Iterator[str]:
     """Yield commands that make the jobs behind a cell again, then the table that holds it."""
-    chain = cells.chain(disk.study, cell)
-    commits = [_commit(disk, job) for job in chain]
-    last = next((commit for commit in reversed(commits) if commit), None)
+    commits = [disk.stated(job).code.commit for job in chain]
+    last = next(filter(None, reversed(commits)), None)
     if head and last and last != head:
         yield shlex.join(["git", "checkout", last])
     devices = {_device(disk, job) for job in chain if job.rule != "data"}
@@ -161,7 +152,7 @@ def _by_hand(disk: Disk, address: Address, chain: list[Job], head: str | None) -
     """Yield the verb of each job in order, on its device, with the checkouts between them."""
     checked_out = head
     for job in chain:
-        commit = _commit(disk, job)
+        commit = disk.stated(job).code.commit
         if checked_out and commit and commit != checked_out:
             checked_out = commit
             yield shlex.join(["git", "checkout", commit])
@@ -176,10 +167,6 @@ def _by_hand(disk: Disk, address: Address, chain: list[Job], head: str | None) -
             arguments += [option, str(value)] if value else []
         yield commands.robustviews(disk.study.file, job.rule, *arguments)
     yield commands.robustviews(disk.study.file, "table", "--table", address.table, "--partial")
-
-
-def _commit(disk: Disk, job: Job) -> str | None:
-    return disk.stated(job).code.commit
 
 
 def _device(disk: Disk, job: Job) -> str:

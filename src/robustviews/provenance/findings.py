@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import IntEnum
+from pathlib import Path
 
 
 class State(IntEnum):
@@ -38,12 +39,30 @@ class Finding:
 
     def as_json(self) -> dict[str, str]:
         """Return plain JSON."""
-        return {
-            "check": self.check,
-            "subject": self.subject,
-            "state": str(self.state),
-            "text": self.text,
-        }
+        return {**asdict(self), "state": str(self.state)}
+
+
+def verified(check: str, subject: Path | str, text: str) -> Finding:
+    """Return that a check passed."""
+    return Finding(check, str(subject), State.VERIFIED, text)
+
+
+def unknown(check: str, subject: Path | str, text: str) -> Finding:
+    """Return that something could not be checked."""
+    return Finding(check, str(subject), State.UNKNOWN, text)
+
+
+def failed(check: str, subject: Path | str, text: str) -> Finding:
+    """Return that a check failed."""
+    return Finding(check, str(subject), State.FAILED, text)
+
+
+def judged(
+    check: str, subject: Path | str, problems: Iterable[str], right: str, *, fix: str
+) -> list[Finding]:
+    """Return a failed finding per problem, with the fix; without any, that the check passed."""
+    found = [failed(check, subject, f"{text}; {fix}") for text in problems]
+    return found or [verified(check, subject, right)]
 
 
 def worst(findings: Iterable[Finding]) -> State:

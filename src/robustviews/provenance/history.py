@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TypeGuard
 
 from robustviews import artifacts
+from robustviews.machine.humanize import some
 from robustviews.provenance.checks import force_rerun
 from robustviews.provenance.disk import Disk
-from robustviews.provenance.findings import Finding, State
+from robustviews.provenance.findings import Finding, State, failed
 from robustviews.provenance.times import SLACK
 from robustviews.study import specs
 from robustviews.study.fingerprint import SOURCE
@@ -26,21 +27,15 @@ PACKAGE = "src/robustviews"
 TRACKED = ("dvc.lock", ".snakemake/metadata")  # paths in git that every run changes
 _NAME = re.compile(r"[0-9a-f]{7,64}")
 _SHORT = 7
-_SHOWN = 6  # files that a line names; it counts the others
+NAMED = 6  # files that a line names; it counts the others
 
 
 class History:
-    """The git repository of a project; caches what it reads.
-
-    Attributes:
-        root: project folder.
-    """
+    """The git repository of a project; runs each command of git once."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._times: dict[str, float | None] = {}
-        self._changed: dict[str, list[str] | None] = {}
-        self._files: dict[tuple[str, Path], bytes | None] = {}
+        self._outputs: dict[tuple[str, ...], bytes | None] = {}
         self._sources: dict[str, Path | None] = {}
 
     @cached_property
@@ -57,29 +52,20 @@ class History:
 
     def time(self, commit: str) -> float | None:
         """Return when a commit was made, in seconds since the epoch; None if it is unknown."""
-        if commit not in self._times:
-            text = self._text("show", "--no-patch", "--format=%ct", f"{commit}^{{commit}}")
-            self._times[commit] = float(text) if text else None
-        return self._times[commit]
+        text = self._text("show", "--no-patch", "--format=%ct", f"{commit}^{{commit}}")
+        return float(text) if text else None
 
     def changed(self, commit: str) -> list[str] | None:
         """Return the files of the package that differ from a commit or are new; None if unknown."""
-        if commit not in self._changed:
-            text = self._fresh(
-                "diff", "--name-only", "--no-ext-diff", "--relative", commit, "--", PACKAGE
-            )
-            new = self._fresh("ls-files", "--others", "--exclude-standard", "--", PACKAGE)
-            unknown = text is None or new is None
-            self._changed[commit] = None if unknown else f"{text}{new}".splitlines()
-        return self._changed[commit]
+        text = self._fresh(
+            "diff", "--name-only", "--no-ext-diff", "--relative", commit, "--", PACKAGE
+        )
+        new = self._fresh("ls-files", "--others", "--exclude-standard", "--", PACKAGE)
+        return None if text is None or new is None else f"{text}{new}".splitlines()
 
     def file(self, commit: str, path: Path) -> bytes | None:
         """Return the bytes of a file of the project at a commit; None if it did not exist."""
-        if (commit, path) not in self._files:
-            self._files[commit, path] = self._bytes(
-                "cat-file", "blob", f"{commit}:./{path.as_posix()}"
-            )
-        return self._files[commit, path]
+        return self._bytes("cat-file", "blob", f"{commit}:./{path.as_posix()}")
 
     def sources(self, commit: str) -> Path | None:
         """Return a folder with the package as it was at a commit; None if git does not have it."""
@@ -96,9 +82,8 @@ class History:
         remarks = [f"git: at {self.head[:_SHORT]}"]
         edited = self._status(PACKAGE)
         if edited:
-            remarks.append(
-                f"git: sources differ from it: {_some(edited)}; the digest of the code decides"
-            )
+            names = some(edited, NAMED)
+            remarks.append(f"git: sources differ from it: {names}; the digest of the code decides")
         for path in TRACKED:
             if self._status(path):
                 remarks.append(f"git: {path} differs from it; if all is verified: git add {path}")
@@ -109,44 +94,42 @@ class History:
         return [line[3:] for line in text.splitlines()]
 
     def _extract(self, commit: str) -> Path | None:
-        data = self._bytes("archive", "--format=tar", commit, PACKAGE)
+        data = artifacts.git(self.root, "archive", "--format=tar", commit, PACKAGE)
         if not data:
             return None
-        folder = tempfile.mkdtemp(prefix="robustviews-")
-        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        folder = self._folder()
         with tarfile.open(fileobj=io.BytesIO(data)) as tar:
             tar.extractall(folder, filter="data")
-        return Path(folder) / PACKAGE
+        return folder / PACKAGE
 
-    def _text(self, *arguments: str) -> str | None:
-        output = self._bytes(*arguments)
-        return None if output is None else output.decode(errors="replace")
+    def _folder(self) -> Path:
+        """Return a new folder, which lives as long as this object."""
+        folder = tempfile.mkdtemp(prefix="robustviews-")
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        return Path(folder)
 
     def _fresh(self, *arguments: str) -> str | None:
         """Return the output of git with a new index, in which no file is assumed unchanged."""
-        output = self._bytes(*arguments, index=self._index) if self._index else None
-        return None if output is None else output.decode(errors="replace")
+        return self._text(*arguments, index=self._index) if self._index else None
 
     @cached_property
     def _index(self) -> str | None:
-        folder = tempfile.mkdtemp(prefix="robustviews-")
-        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        index = str(Path(folder) / "index")
+        index = str(self._folder() / "index")
         return None if self._bytes("read-tree", "HEAD", index=index) is None else index
 
+    def _text(self, *arguments: str, index: str = "") -> str | None:
+        output = self._bytes(*arguments, index=index)
+        return None if output is None else output.decode(errors="replace")
+
     def _bytes(self, *arguments: str, index: str = "") -> bytes | None:
-        return artifacts.git(self.root, *arguments, index=index)
+        key = (*arguments, index)
+        if key not in self._outputs:
+            self._outputs[key] = artifacts.git(self.root, *arguments, index=index)
+        return self._outputs[key]
 
 
 def package(root: Path) -> list[Finding]:
-    """Check that the package that runs is the project's own, if the project has one.
-
-    Args:
-        root: project folder.
-
-    Returns:
-        A failed finding if the sources differ from the package that runs; else nothing.
-    """
+    """Return a failed finding if a project has sources, and not those of the package that runs."""
     here = root / PACKAGE
     if not here.is_dir() or here.samefile(SOURCE) or _files(here) == _files(SOURCE):
         return []
@@ -155,7 +138,7 @@ def package(root: Path) -> list[Finding]:
         "would be wrong; run the package of this project: .venv/bin/robustviews, or "
         f"PYTHONPATH={Path(PACKAGE).parent} python -m robustviews"
     )
-    return [Finding("package", PACKAGE, State.FAILED, text)]
+    return [failed("package", PACKAGE, text)]
 
 
 def _files(folder: Path) -> dict[Path, bytes]:
@@ -163,19 +146,15 @@ def _files(folder: Path) -> dict[Path, bytes]:
 
 
 def check(disk: Disk, history: History, metadata: ProjectMetadata, job: Job) -> Finding:
-    """Check the commit that a finished job's record names, and whether it was clean.
+    """Check the commit that a job's record names, and whether it was clean.
 
-    Args:
-        disk: files of the study.
-        history: of the project.
-        metadata: of the project, which states when a job ended.
-        job: a computing job with a record.
+    Snakemake metadata state when the job ended.
     """
     code = disk.stated(job).code
     state, text = _commit(history, code.commit, code.dirty)
     if state is State.VERIFIED:
         state, text = _content(disk, history, metadata, job)
-    return Finding("commit", job.record.as_posix(), state, text)
+    return Finding("commit", str(job.record), state, text)
 
 
 def _commit(history: History, commit: object, dirty: object) -> tuple[State, str]:
@@ -201,23 +180,21 @@ def _content(
     disk: Disk, history: History, metadata: ProjectMetadata, job: Job
 ) -> tuple[State, str]:
     """Compare the code of a known commit, read from git, with the digest that a record states."""
-    assert job.folder is not None
     code = disk.stated(job).code
     commit, digest = str(code.commit), code.digest
-    window = metadata.window(job.folder / job.outputs[0])
+    window = metadata.window(job.writes[0])
     committed = history.time(commit)
     if window and committed is not None and committed > window.end + SLACK:
         text = f"{commit[:_SHORT]} was made after the job had ended, so the job did not run from it"
         return State.FAILED, text
-    changed = history.changed(commit)
-    assert job.spec is not None
     digest_at_commit = _digest(disk, history, commit, job)
     if digest_at_commit == digest:
-        since = f"; changed since, but not used by the job: {_some(changed)}" if changed else ""
-        if digest != job.spec["code"]:
-            since = f"; changed since: {_some(changed)}" if changed else ""
+        changed, since = history.changed(commit), ""
         if changed is None:
             since = "; git does not report what changed since"
+        elif changed:
+            unused = ", but not used by the job" if digest == job.spec["code"] else ""
+            since = f"; changed since{unused}: {some(changed, NAMED)}"
         return State.VERIFIED, f"from the clean commit {commit[:_SHORT]}{since}"
     if digest != job.spec["code"]:
         text = "cannot be compared: the code that the digest covers has changed since"
@@ -238,8 +215,3 @@ def _digest(disk: Disk, history: History, commit: str, job: Job) -> str | None:
         return str(specs.spec(disk.study, job.rule, job.name, source=source)["code"])
     except (LookupError, SyntaxError):
         return None
-
-
-def _some(names: list[str]) -> str:
-    shown = ", ".join(names[:_SHOWN])
-    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"

@@ -11,7 +11,8 @@ import contextlib
 import hashlib
 import importlib.metadata
 
-from robustviews.provenance.findings import Finding, State
+from robustviews.machine.humanize import some
+from robustviews.provenance.findings import Finding, State, verified
 
 _LIBRARIES = ("torch", "torchvision", "pyautoattack")  # that train and attack
 _NAMED = 3  # files that a finding names
@@ -23,7 +24,7 @@ def check() -> Finding:
     if problem:
         return Finding("installed", "packages", State.DOUBT, f"{problem}; type: {command()}")
     text = f"the Python files of {', '.join(_versions())} are as installed"
-    return Finding("installed", "packages", State.VERIFIED, text)
+    return verified("installed", "packages", text)
 
 
 def edited() -> str:
@@ -31,10 +32,7 @@ def edited() -> str:
     files = [
         file for name in _versions() for file in _edited(importlib.metadata.distribution(name))
     ]
-    if not files:
-        return ""
-    more = f" and {len(files) - _NAMED} more" if len(files) > _NAMED else ""
-    return f"changed since the installation: {', '.join(files[:_NAMED])}{more}"
+    return f"changed since the installation: {some(files, _NAMED)}" if files else ""
 
 
 def command() -> str:

@@ -97,8 +97,8 @@ def locate(text: str, load: Callable[[], Study]) -> tuple[list[End], str]:
     if text.count(":") == 2:
         study = load()
         _, cell = cells.find(study, text)
-        folders = [job.folder for job in cells.ends(study, cell) if job.folder is not None]
-        ends = [End(Source(Path()), PurePosixPath(folder.as_posix())) for folder in folders]
+        folders = [job.record.parent for job in cells.ends(study, cell)]
+        ends = [End(Source(Path()), PurePosixPath(folder)) for folder in folders]
         return ends, cell.measure.label if cell.eps is None else cell.measure.flag
     revision, _, name = text.partition(":")
     if not (revision and name):

@@ -40,13 +40,8 @@ def study_file(study: Study) -> Path:
         raise RefusedError(text) from None
 
 
-def build(study: Study, result: Audit, *, root: Path = Path()) -> dict[str, Any]:
-    """List the files and cells of a study.
-
-    Args:
-        study: the study.
-        result: audit of the whole study.
-        root: project folder.
+def build(study: Study, result: Audit) -> dict[str, Any]:
+    """List the files and cells of a study in the working directory, given its whole audit.
 
     Returns:
         Plain JSON; the same study gives the same JSON.
@@ -56,14 +51,13 @@ def build(study: Study, result: Audit, *, root: Path = Path()) -> dict[str, Any]
         ArtifactError: a file is missing.
     """
     refuse_failed(study, result, "not signed")
-    disk = Disk(study, root)
-    paths = sorted({study_file(study), *map(Path, disk.owners)})
+    disk = Disk(study, Path())
     return {
         "format": FORMAT,
         "study": study.study,
         "title": study.title,
         "code": _code(disk),
-        "files": {path.as_posix(): _entry(root / path) for path in paths},
+        "files": {str(path): entry(path) for path in paths(disk)},
         "cells": {
             str(address): {"value": cell.value, "state": str(result.state_of(address))}
             for address, cell in result.cells.items()
@@ -79,39 +73,38 @@ def build(study: Study, result: Audit, *, root: Path = Path()) -> dict[str, Any]
     }
 
 
-def changes(manifest: dict[str, Any], root: Path = Path()) -> list[str]:
-    """Hash all files of a manifest again, and return a line for each file that differs.
+def paths(disk: Disk) -> list[Path]:
+    """Return the files that a manifest lists: the study file, and those of all jobs."""
+    return sorted({study_file(disk.study), *map(Path, disk.owners)})
 
-    Args:
-        manifest: content of a manifest whose signature was checked.
-        root: project folder.
-    """
+
+def entry(path: Path) -> dict[str, Any]:
+    """Return what a manifest states about a file."""
+    return {"sha256": artifacts.sha256(path), "size": path.stat().st_size}
+
+
+def changes(manifest: dict[str, Any]) -> list[str]:
+    """Hash all files of a manifest again, and return a line for each file that differs."""
     lines = []
-    for name, entry in manifest["files"].items():
-        if not (root / name).is_file():
+    for name, signed in manifest["files"].items():
+        if not Path(name).is_file():
             lines.append(f"{name}: missing")
             continue
-        now = _entry(root / name)
-        if now != entry:
+        now = entry(Path(name))
+        if now != signed:
             lines.append(
-                f"{name}: changed: signed with {entry['size']:,} bytes, {entry['sha256']}; "
+                f"{name}: changed: signed with {signed['size']:,} bytes, {signed['sha256']}; "
                 f"found {now['size']:,} bytes, {now['sha256']}"
             )
     return lines
 
 
 def foreign(manifest: dict[str, Any], study: Study) -> list[str]:
-    """Return a line for each reason why a manifest does not belong to a study as it is now.
-
-    Args:
-        manifest: content of a manifest whose signature was checked.
-        study: the study in whose folder the manifest lies.
-    """
+    """Return a line for each reason why a manifest does not belong to a study as it is now."""
     signed = manifest.get("study")
     if signed != study.study:
         return [f"signed for the study {signed!r}, expected {study.study!r}"]
-    expected = {study_file(study), *map(Path, Disk(study, Path()).owners)}
-    names = sorted({path.as_posix() for path in expected} - set(manifest["files"]))
+    names = sorted({*map(str, paths(Disk(study, Path())))} - set(manifest["files"]))
     more = [f"and {len(names) - _SHOWN} more"] if len(names) > _SHOWN else []
     return [f"{name}: not signed: the manifest does not list it" for name in names[:_SHOWN]] + more
 
@@ -152,7 +145,3 @@ def _code(disk: Disk) -> list[dict[str, Any]]:
         {"commit": commit or None, "dirty": dirty}
         for commit, dirty in sorted(states, key=lambda state: (state[0], str(state[1])))
     ]
-
-
-def _entry(path: Path) -> dict[str, Any]:
-    return {"sha256": artifacts.sha256(path), "size": path.stat().st_size}

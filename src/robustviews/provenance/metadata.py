@@ -14,7 +14,7 @@ from pathlib import Path
 
 from robustviews.artifacts import ArtifactError
 from robustviews.provenance.disk import Disk, removal, short
-from robustviews.provenance.findings import Finding, State
+from robustviews.provenance.findings import Finding, failed, unknown, verified
 from robustviews.study import differences, specs
 from robustviews.study.jobs import Job, Key
 from robustviews.workflow.metadata import MetadataEntry, ProjectMetadata
@@ -24,11 +24,6 @@ _BLOCKS = ("table", "figure")  # rules of which each job shows one block of the 
 
 def check(disk: Disk, metadata: ProjectMetadata, jobs: Iterable[Job]) -> dict[Key, list[Finding]]:
     """Check the metadata of all outputs of some jobs.
-
-    Args:
-        disk: files of the study.
-        metadata: of the project.
-        jobs: whose outputs to check.
 
     Returns:
         Findings by the job that owns the file in question: if the metadata of a table contradicts
@@ -44,7 +39,7 @@ def check(disk: Disk, metadata: ProjectMetadata, jobs: Iterable[Job]) -> dict[Ke
                 readers.setdefault((name, checksum), []).append(output)
         if not problems and all(metadata.of(output) for output in job.writes):
             text = f"the metadata of {len(job.writes)} outputs is as expected"
-            findings[job.key].append(_finding(job.writes[-1], State.VERIFIED, text))
+            findings[job.key].append(verified("metadata", job.writes[-1], text))
     for (name, checksum), outputs in readers.items():
         problem = _input(disk, name, checksum, outputs)
         if problem:
@@ -65,24 +60,24 @@ def _of_job(disk: Disk, metadata: ProjectMetadata, job: Job) -> Iterator[Finding
     if lacking:
         names = ", ".join(path.name for path in lacking)
         text = f"no Snakemake metadata of {names}, so nothing states what it was made from; "
-        yield _finding(lacking[0], State.UNKNOWN, text + disk.remake(lacking[0]))
+        yield unknown("metadata", lacking[0], text + disk.remake(lacking[0]))
     problems: dict[str, list[Path]] = {}
     for output in existing:
         entry = metadata.of(output)
         if isinstance(entry, ArtifactError):
             text = f"its metadata {metadata.path(output)} is damaged; {disk.remake(output)}"
-            yield _finding(output, State.FAILED, text)
+            yield failed("metadata", output, text)
         elif entry is not None:
             for text in _problems(disk, job, entry):
                 problems.setdefault(text, []).append(output)
             yield from _unchecked(disk, output, entry)
         if metadata.unfinished(output):
             text = f"Snakemake was interrupted while it made this file; {disk.remake(output)}"
-            yield _finding(output, State.FAILED, text)
+            yield failed("metadata", output, text)
     for text, outputs in problems.items():
         others = ", ".join(output.name for output in outputs[1:])
         more = f"; the same for {others}" if others else ""
-        yield _finding(outputs[0], State.FAILED, f"{text}{more}")
+        yield failed("metadata", outputs[0], f"{text}{more}")
 
 
 def _problems(disk: Disk, job: Job, entry: MetadataEntry) -> Iterator[str]:
@@ -102,7 +97,7 @@ def _problems(disk: Disk, job: Job, entry: MetadataEntry) -> Iterator[str]:
 
 
 def _wrong_parameters(disk: Disk, job: Job, entry: MetadataEntry) -> Iterator[str]:
-    if job.folder is not None and isinstance(disk.record(job), ArtifactError):
+    if job.folder is not None and not disk.is_readable(job):
         return  # the check of records reports it
     output = job.writes[0]
     stated = [spec for spec in _parameters(entry) if isinstance(spec, dict)]
@@ -151,7 +146,7 @@ def _unchecked(disk: Disk, output: Path, entry: MetadataEntry) -> Iterator[Findi
             f"its metadata has no checksum of {', '.join(lacking)}; take max-checksum-file-size "
             f"from workflow/profiles/default, then {disk.remake(output)}"
         )
-        yield _finding(output, State.UNKNOWN, text)
+        yield unknown("metadata", output, text)
 
 
 def _input(disk: Disk, name: str, checksum: str, outputs: list[Path]) -> Finding | None:
@@ -164,14 +159,10 @@ def _input(disk: Disk, name: str, checksum: str, outputs: list[Path]) -> Finding
     subject = f"{first}{more} {'were' if more else 'was'} made from"
     if actual is None:
         text = f"missing, though {subject} it; {disk.restore(path)}make it again: {disk.make(path)}"
-        return _finding(path, State.FAILED, text)
+        return failed("metadata", path, text)
     text = (
         f"differs from Snakemake metadata: {subject} {short(checksum)}, found {short(actual)}; "
         f"if {path.name} was changed: {disk.restore(path)}{removal(path)} && {disk.make(path)}; "
         f"else: {removal(first)} && {disk.make(first)}"
     )
-    return _finding(path, State.FAILED, text)
-
-
-def _finding(subject: Path, state: State, text: str) -> Finding:
-    return Finding("metadata", subject.as_posix(), state, text)
+    return failed("metadata", path, text)

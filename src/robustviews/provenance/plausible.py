@@ -17,8 +17,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from itertools import combinations
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -26,9 +24,9 @@ from robustviews import artifacts, sanity
 from robustviews.artifacts import ArtifactError
 from robustviews.attacks import Attack, AutoAttack, PgdAttack, flag_name
 from robustviews.provenance.disk import Disk
-from robustviews.provenance.findings import Finding, State
-from robustviews.provenance.values import Flags, read_flags
-from robustviews.study import folders, networks
+from robustviews.provenance.findings import Finding, State, verified
+from robustviews.provenance.values import Flags, flag_names, read_flags
+from robustviews.study import networks
 from robustviews.study.jobs import Job
 from robustviews.tasks.classification import CLASSIFICATION
 from robustviews.tasks.protocol import Task
@@ -41,43 +39,36 @@ _DEVIATIONS = 3.0  # by which an accuracy of guessing may exceed 1 / classes
 
 
 def check(disk: Disk, job: Job) -> list[Finding]:
-    """Return whether the result of a data set or of an attack can be; nothing for other jobs.
-
-    Args:
-        disk: files of the study.
-        job: a computing job with a record.
-    """
+    """Return whether the result of a data set or of an attack can be; nothing for other jobs."""
     if job.rule == "data":
         return list(_data(disk, job))
     flags = _flags(disk, job)
     if flags is None:
         return []
-    assert job.folder is not None
-    path = job.folder / folders.FLAGS
-    task = disk.study.probes[job.parts[1]].task
-    problems = [*_rising(flags, _radii(job), task), *_above_checks(disk, job, flags)]
+    path, task = job.writes[0], disk.study.probes[job.parts[1]].task
+    problems = [*_rising(flags, flag_names(job), task), *_above_checks(disk, job, flags)]
     if problems:
         text = "; ".join(problems) + "; attack some images again: robustviews audit --again 20"
-        return [_finding(path, State.DOUBT, text)]
+        return [Finding("plausible", str(path), State.DOUBT, text)]
     text = (
         "no radius is right on more images than a smaller one, or than the checks, but for chance"
         if task is CLASSIFICATION
         else "no radius has better answers than a smaller one, but for chance"
     )
-    return [_finding(path, State.VERIFIED, text)]
+    return [verified("plausible", path, text)]
 
 
 def remarks(disk: Disk) -> Iterator[str]:
     """Yield a line for each attack that changed nothing because the network guesses."""
     for job in disk.jobs.values():
         flags = _flags(disk, job)
-        if flags is not None and disk.study.probes[job.parts[1]].task is not CLASSIFICATION:
+        if flags is None or disk.study.probes[job.parts[1]].task is not CLASSIFICATION:
             continue  # one over the number of classes is no guess of pixels or boxes
-        classes = _result(disk, disk.jobs[_data_key(job)]).get("classes") if flags else None
-        if flags is None or not isinstance(classes, int) or classes < 2:
+        classes = disk.stated(disk.data_of(job)).result.get("classes")
+        if not isinstance(classes, int) or classes < 2:
             continue
         count, chance = len(flags["index"]), 1 / classes
-        right = {int((flags[name] == 1).sum()) for name in _radii(job)}
+        right = {int((flags[name] == 1).sum()) for name in flag_names(job)}
         limit = chance * count + _DEVIATIONS * math.sqrt(chance * (1 - chance) * count)
         if count and len(right) == 1 and max(right) <= limit:
             yield (
@@ -87,19 +78,14 @@ def remarks(disk: Disk) -> Iterator[str]:
 
 
 def _data(disk: Disk, job: Job) -> Iterator[Finding]:
-    result = _result(disk, job)
+    result = disk.stated(job).result
     equal, count = result.get("equal_images"), result.get("test")
     if not isinstance(equal, dict) or not isinstance(count, int) or "shared" not in equal:
         return  # of an earlier version
     shared = equal["shared"]
     text = f"{shared} of {count} test images are also training images"
     state = State.DOUBT if shared > _SHARED * count else State.VERIFIED
-    yield _finding(job.record, state, text)
-
-
-def _result(disk: Disk, job: Job) -> dict[str, Any]:
-    record = disk.record(job)
-    return {} if isinstance(record, ArtifactError) else record.result
+    yield Finding("plausible", str(job.record), state, text)
 
 
 def _flags(disk: Disk, job: Job) -> Flags | None:
@@ -109,15 +95,10 @@ def _flags(disk: Disk, job: Job) -> Flags | None:
     try:
         flags = read_flags(disk, job.name)
         task, truth = disk.study.probes[job.parts[1]].task, flags["labels"]
-        wrong = [text for name in _radii(job) for text in task.wrong(flags[name], truth)]
+        wrong = [text for name in flag_names(job) for text in task.wrong(flags[name], truth)]
     except (ArtifactError, LookupError, ValueError):
         return None
     return None if wrong or len(truth) != len(flags["index"]) else flags
-
-
-def _radii(job: Job) -> list[str]:
-    """Return the names of an attack's flags, from clean to the largest radius."""
-    return [flag_name(eps) for eps in (0.0, *sorted(job.spec["attack"]["eps"]))]
 
 
 def _rising(flags: Flags, radii: list[str], task: Task) -> Iterator[str]:
@@ -169,11 +150,3 @@ def _at_least(successes: int, trials: int) -> float:
     """Return the probability of so many successes or more, each with probability 1/2."""
     ways = sum(math.comb(trials, count) for count in range(successes, trials + 1))
     return float(ways / 2**trials)
-
-
-def _data_key(job: Job) -> tuple[str, str]:
-    return next(need for need in job.needs if need[0] == "data")
-
-
-def _finding(path: Path, state: State, text: str) -> Finding:
-    return Finding("plausible", path.as_posix(), state, text)

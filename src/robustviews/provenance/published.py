@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from robustviews import artifacts
 from robustviews.artifacts import ArtifactError
+from robustviews.provenance import seal
 from robustviews.provenance.disk import Disk
-from robustviews.provenance.findings import Finding, State
+from robustviews.provenance.findings import Finding, failed, judged, unknown, verified
+from robustviews.provenance.values import is_equal
 from robustviews.reporting import claims, results
 from robustviews.reporting.tables import TABLES, writers
 from robustviews.reporting.tables.metrics import CLAIMS, headline
@@ -24,42 +26,61 @@ if TYPE_CHECKING:
 
 # Errors that wrong records or flags can raise; the checks of their jobs report them.
 _UNREADABLE = (ArtifactError, AttributeError, LookupError, TypeError, ValueError)
-_TOLERANCE = 1e-5  # relative; metrics.json holds six digits
 
 
-def outputs(disk: Disk, metadata: ProjectMetadata, job: Job) -> list[Finding]:
-    """Check that a reporting job's files exist.
+def check(disk: Disk, metadata: ProjectMetadata, job: Job) -> Iterator[Finding]:
+    """Check the files of a reporting job: a frame or table is made again, a page has a seal.
 
-    Args:
-        disk: files of the study.
-        metadata: of the project, which states whether a missing file was ever made.
-        job: a job without a record.
+    Snakemake metadata state whether a missing file was ever made.
     """
-    return [
-        _missing(disk, job.rule, path, made=metadata.of(path) is not None)
-        for path in job.writes
-        if not disk.exists(path)
-    ]
+    for path in job.writes:
+        if not disk.exists(path):
+            made = metadata.of(path) is not None
+            text = "missing, but it was made before" if made else "not made yet, or removed"
+            yield (failed if made else unknown)(job.rule, path, f"{text}; run: {disk.make(path)}")
+    if job.rule in ("frame", "table"):
+        yield from _made_again(disk, job)
+    if job.rule == "report":
+        yield from seal.check(disk, job)
 
 
-def tables(disk: Disk, names: Iterable[str]) -> list[Finding]:
-    """Make tables again and compare their files byte by byte.
-
-    Args:
-        disk: files of the study.
-        names: of tables.
-    """
-    return [finding for name in names for finding in _table(disk, name)]
-
-
-def frame(disk: Disk) -> list[Finding]:
-    """Read all results again and compare frame.csv byte by byte."""
-    path = folders.results_folder(disk.study) / "frame.csv"
+def _made_again(disk: Disk, job: Job) -> Iterator[Finding]:
+    """Read the results again, and compare the files of frame or table byte by byte."""
+    table = disk.study.tables.get(job.name)
     try:
-        rows = results.frame(disk.study, disk.root)
+        rows = results.frame(disk.study, disk.root, blocks=[table] if table else ())
     except _UNREADABLE as error:
-        return [_unknown("frame", path, error)]
-    return _compare(disk, "frame", path, results.to_csv(rows))
+        yield _not_comparable(job, error)
+        return
+    if table is None:
+        yield from _compare(disk, "frame", job.writes[0], results.to_csv(rows))
+        return
+    data = TABLES[table.kind](disk.study, table, rows)
+    for path in job.writes:
+        yield from _compare(disk, "table", path, writers.WRITERS[path.suffix](data))
+
+
+def _compare(disk: Disk, check: str, path: Path, expected: str) -> Iterator[Finding]:
+    if not disk.exists(path):
+        return
+    actual = (disk.root / path).read_bytes()
+    if actual == expected.encode():
+        yield verified(check, path, "the same bytes when made again")
+        return
+    lines = zip(actual.decode(errors="replace").splitlines(), expected.splitlines(), strict=False)
+    line = next((number for number, (one, other) in enumerate(lines, 1) if one != other), "last")
+    yield failed(
+        check, path, f"differs from the results, first in line {line}; {disk.remake(path)}"
+    )
+
+
+def _not_comparable(job: Job, error: Exception) -> Finding:
+    reason = str(error).partition("\n")[0]
+    if not isinstance(error, ArtifactError):
+        reason = f"its records or flags cannot be read ({type(error).__name__}: {reason})"
+    elif "; " in reason:  # leaves out the fix, which the findings of the job state
+        reason = f"{reason.partition('; ')[0]}; see its job"
+    return unknown(job.rule, job.writes[0], f"cannot be made again to compare: {reason}")
 
 
 def metrics(disk: Disk, computed: dict[Address, tuple[Cell, float | None]]) -> list[Finding]:
@@ -69,15 +90,15 @@ def metrics(disk: Disk, computed: dict[Address, tuple[Cell, float | None]]) -> l
 
     Args:
         disk: files of the study.
-        computed: each cell with its value: a fraction, or minutes.
+        computed: each cell with its value: a fraction, or minutes; None if it is unknown.
     """
     path = folders.results_folder(disk.study) / "metrics.json"
     if not disk.exists(path):
-        return []  # `outputs` reports it
+        return []  # `check` reports it
     try:
         stated = dict(_leaves(artifacts.read_json(disk.root / path)))
     except ArtifactError as error:
-        return [Finding("metrics", path.as_posix(), State.FAILED, f"{error}")]
+        return [failed("metrics", path, f"{error}")]
     rows = _rows(disk)
     problems = list(_claims(disk, stated, rows))
     doubted = {
@@ -94,23 +115,19 @@ def metrics(disk: Disk, computed: dict[Address, tuple[Cell, float | None]]) -> l
                 problems.append(f"{address} is {found}, the attack is not established")
         elif value is not None:
             expected = value * cell.measure.scale
-            if not _equal(found, expected):
+            if not (isinstance(found, int | float) and is_equal(found, expected)):
                 problems.append(f"{address} is {found}, flags and records give {expected:.6g}")
     cells = {tuple(address) for address in computed}
     problems += [
         f"{':'.join(name)} is not a cell of the study" for name in stated if name not in cells
     ]
-    if problems:
-        return [
-            Finding("metrics", path.as_posix(), State.FAILED, f"{text}; {disk.remake(path)}")
-            for text in problems
-        ]
     count = sum(value is not None for _, value in computed.values())
     text = f"{count} cells as computed again"
-    if count < len(computed):
-        text += f", {len(computed) - count} cannot be computed; see their jobs"
-        return [Finding("metrics", path.as_posix(), State.UNKNOWN, text)]
-    return [Finding("metrics", path.as_posix(), State.VERIFIED, text), *_headline(disk, rows)]
+    if problems or count == len(computed):
+        found = judged("metrics", path, problems, text, fix=disk.remake(path))
+        return found if problems else [*found, *_headline(disk, rows)]
+    text += f", {len(computed) - count} cannot be computed; see their jobs"
+    return [unknown("metrics", path, text)]
 
 
 def _headline(disk: Disk, rows: list[results.Result]) -> list[Finding]:
@@ -122,11 +139,9 @@ def _headline(disk: Disk, rows: list[results.Result]) -> list[Finding]:
     try:
         found = artifacts.read_json(disk.root / path)
     except ArtifactError as error:
-        return [Finding("metrics", path.as_posix(), State.FAILED, f"{error}")]
-    if found == expected:
-        return [Finding("metrics", path.as_posix(), State.VERIFIED, "as the results give them")]
-    text = f"{found} is stated, the results give {expected}; {disk.remake(path)}"
-    return [Finding("metrics", path.as_posix(), State.FAILED, text)]
+        return [failed("metrics", path, f"{error}")]
+    different = [f"{found} is stated, the results give {expected}"] if found != expected else []
+    return judged("metrics", path, different, "as the results give them", fix=disk.remake(path))
 
 
 def _rows(disk: Disk) -> list[results.Result]:
@@ -155,56 +170,9 @@ def _claims(
             yield f"claim {name[-1]} is {found!r}, the results give {expected!r}"
 
 
-def _table(disk: Disk, name: str) -> Iterator[Finding]:
-    table = disk.study.tables[name]
-    path = folders.results_folder(disk.study) / "tables" / name
-    try:
-        rows = results.frame(disk.study, disk.root, blocks=[table])
-    except _UNREADABLE as error:
-        yield _unknown("table", path.with_suffix(".md"), error)
-        return
-    data = TABLES[table.kind](disk.study, table, rows)
-    for suffix, write in writers.WRITERS.items():
-        yield from _compare(disk, "table", path.with_suffix(suffix), write(data))
-
-
-def _compare(disk: Disk, check: str, path: Path, expected: str) -> list[Finding]:
-    if not disk.exists(path):
-        return []
-    actual = (disk.root / path).read_bytes()
-    if actual == expected.encode():
-        return [Finding(check, path.as_posix(), State.VERIFIED, "the same bytes when made again")]
-    lines = zip(actual.decode(errors="replace").splitlines(), expected.splitlines(), strict=False)
-    line = next((number for number, (one, other) in enumerate(lines, 1) if one != other), "last")
-    text = f"differs from the results, first in line {line}; {disk.remake(path)}"
-    return [Finding(check, path.as_posix(), State.FAILED, text)]
-
-
 def _leaves(tree: Any, *names: str) -> Iterator[tuple[tuple[str, ...], Any]]:  # noqa: ANN401  # JSON
     if isinstance(tree, dict):
         for name, inner in tree.items():
             yield from _leaves(inner, *names, str(name))
     else:
         yield names, tree
-
-
-def _equal(stated: object, value: float) -> bool:
-    tolerance = _TOLERANCE * max(1.0, abs(value))
-    # Not all whole numbers of JSON fit into a float.
-    return isinstance(stated, int | float) and value - tolerance <= stated <= value + tolerance
-
-
-def _unknown(check: str, path: Path, error: Exception) -> Finding:
-    reason = str(error).partition("\n")[0]
-    if not isinstance(error, ArtifactError):
-        reason = f"its records or flags cannot be read ({type(error).__name__}: {reason})"
-    elif "; " in reason:  # leaves out the fix, which the findings of the job state
-        reason = f"{reason.partition('; ')[0]}; see its job"
-    text = f"cannot be made again to compare: {reason}"
-    return Finding(check, path.as_posix(), State.UNKNOWN, text)
-
-
-def _missing(disk: Disk, check: str, path: Path, *, made: bool) -> Finding:
-    text = "missing, but it was made before" if made else "not made yet, or removed"
-    state = State.FAILED if made else State.UNKNOWN
-    return Finding(check, path.as_posix(), state, f"{text}; run: {disk.make(path)}")

@@ -5,10 +5,9 @@ No later job reads report.html and audit.html, so that without DVC nobody else h
 
 from __future__ import annotations
 
-import hashlib
 import re
 
-from robustviews.provenance.disk import Disk
+from robustviews.provenance.disk import Disk, sha256_of
 from robustviews.provenance.findings import Finding, State
 from robustviews.study.jobs import Job
 
@@ -18,16 +17,11 @@ _SEAL = re.compile(r"<!-- of all text above: (sha256:[0-9a-f]{64}) -->\s*")
 def sealed(page: str) -> str:
     """Return a page with its seal."""
     body = page if page.endswith("\n") else f"{page}\n"
-    return f"{body}<!-- of all text above: {_checksum(body)} -->\n"
+    return f"{body}<!-- of all text above: {sha256_of(body.encode())} -->\n"
 
 
 def check(disk: Disk, job: Job) -> list[Finding]:
-    """Compare the pages that a job writes with their seals.
-
-    Args:
-        disk: files of the study.
-        job: the job that writes the report.
-    """
+    """Compare the pages of the job that writes the report with their seals."""
     findings = []
     for path in job.writes:
         if disk.exists(path):  # else the check of published files reports it
@@ -36,7 +30,7 @@ def check(disk: Disk, job: Job) -> list[Finding]:
             state, text = _state(page)
             if state is not State.VERIFIED:
                 text = f"{text}; {disk.remake(path)}"
-            findings.append(Finding("seal", path.as_posix(), state, text))
+            findings.append(Finding("seal", str(path), state, text))
     return findings
 
 
@@ -47,7 +41,3 @@ def _state(page: str) -> tuple[State, str]:
     if page != sealed(page[: seals[-1].start()]):
         return State.FAILED, "changed text: it does not have the checksum at its end"
     return State.VERIFIED, "the text has the checksum at its end"
-
-
-def _checksum(text: str) -> str:
-    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"

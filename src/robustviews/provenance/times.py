@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from robustviews.artifacts import ArtifactError
 from robustviews.provenance.checks import force_rerun
 from robustviews.provenance.disk import Disk
-from robustviews.provenance.findings import Finding, State
+from robustviews.provenance.findings import Finding, failed, unknown, verified
 from robustviews.study.jobs import Job
 from robustviews.workflow.metadata import ProjectMetadata, Window
 
@@ -16,28 +15,20 @@ SLACK = 60.0  # seconds by which the clocks of a cluster's machines may differ
 
 
 def check(disk: Disk, metadata: ProjectMetadata, job: Job) -> list[Finding]:
-    """Check that a finished job ran when its metadata says, and after the jobs that it needs.
-
-    Args:
-        disk: files of the study.
-        metadata: of the project.
-        job: a computing job with a record.
-    """
-    record = disk.record(job)
-    if isinstance(record, ArtifactError):
-        return []
+    """Check that a job with a record ran when its metadata says, and after the jobs it needs."""
+    record = disk.stated(job)
     start, resumed = record.start, record.resumed or 0
     assert start is not None
     assert record.seconds is not None
-    outside = _outside(_window(metadata, job), start, None if resumed else record.seconds)
-    problems = [(State.FAILED, text) for text in outside]
-    problems += [(State.UNKNOWN, text) for text in _early(disk, metadata, job, start)]
-    if problems:
-        fix = force_rerun(disk, job)
-        return [_finding(job, state, f"{text}; {fix}") for state, text in problems]
+    window = metadata.window(job.writes[0])
+    outside = _outside(window, start, None if resumed else record.seconds)
+    path, fix = job.record, force_rerun(disk, job)
+    problems = [failed("times", path, f"{text}; {fix}") for text in outside]
+    early = _early(disk, metadata, job, start)
+    problems += [unknown("times", path, f"{text}; {fix}") for text in early]
     after = f", resumed {resumed} times" if resumed else ""
     text = f"started {record.started}, took {record.seconds:.6g} s{after}"
-    return [_finding(job, State.VERIFIED, text)]
+    return problems or [verified("times", path, text)]
 
 
 def _outside(window: Window | None, start: float, seconds: float | None) -> Iterator[str]:
@@ -60,21 +51,12 @@ def _early(disk: Disk, metadata: ProjectMetadata, job: Job, start: float) -> Ite
     for need in job.needs:
         upstream = disk.jobs[need]
         started = disk.stated(upstream).start
-        if started is None or started <= start + SLACK or _window(metadata, upstream):
+        if started is None or started <= start + SLACK or metadata.window(upstream.writes[0]):
             continue
         yield (
             f"it started {_moment(start)}, before its input, {_moment(started)} ({upstream.record})"
         )
 
 
-def _window(metadata: ProjectMetadata, job: Job) -> Window | None:
-    assert job.folder is not None
-    return metadata.window(job.folder / job.outputs[0])
-
-
 def _moment(seconds: float) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"
-
-
-def _finding(job: Job, state: State, text: str) -> Finding:
-    return Finding("times", job.record.as_posix(), state, text)

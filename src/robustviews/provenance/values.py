@@ -15,7 +15,7 @@ from robustviews.artifacts import ArtifactError
 from robustviews.attacks import flag_name
 from robustviews.provenance.checks import remake
 from robustviews.provenance.disk import Disk
-from robustviews.provenance.findings import Finding, State
+from robustviews.provenance.findings import Finding, failed, judged, unknown, verified
 from robustviews.study import folders
 from robustviews.study.cells import Address
 from robustviews.study.columns import RETAINED
@@ -27,7 +27,7 @@ from robustviews.tasks.protocol import Task
 Array = np.ndarray[Any, Any]
 Flags = dict[str, Array]
 
-_TOLERANCE = 1e-5  # relative; a table's CSV holds six digits
+_TOLERANCE = 1e-5  # relative; a table's CSV and metrics.json hold six digits
 _FLOAT32 = 1e-6  # tolerance of an accuracy in a record
 
 
@@ -44,54 +44,36 @@ def value(disk: Disk, cell: Cell) -> float | None:
 
 
 def check_cell(disk: Disk, address: Address, cell: Cell, computed: float | None) -> Finding:
-    """Compare a cell of a table on disk with its value as computed again.
-
-    Args:
-        disk: files of the study.
-        address: of the cell.
-        cell: the cell.
-        computed: value of the cell, from `value`.
-    """
+    """Compare a cell of a table on disk with its value as computed again by `value`."""
     path = folders.results_folder(disk.study) / "tables" / f"{address.table}.csv"
     if computed is None:
         text = "cannot be computed: a record or flags are missing or damaged; see its jobs"
-        return Finding("value", str(address), State.UNKNOWN, text)
+        return unknown("value", str(address), text)
     stated = _stated(disk.root / path, cell)
     if stated is None:
         text = f"{path} does not have the cell; make the table again: {disk.make(path)}"
-        return Finding("value", str(address), State.UNKNOWN, text)
+        return unknown("value", str(address), text)
     scaled = computed * cell.measure.scale
-    if not _equal(stated, scaled):
+    if not is_equal(stated, scaled):
         text = f"{path} says {stated}, flags and records give {scaled:.6g}; {disk.remake(path)}"
-        return Finding("value", str(address), State.FAILED, text)
+        return failed("value", str(address), text)
     unit, source = cell.measure.unit, "records" if cell.attack is None else "flags"
-    text = f"{scaled:.6g} {unit}, computed again from {source} of {len(cell.runs)} runs"
-    text = text.replace("of 1 runs", "of 1 run")
-    return Finding("value", str(address), State.VERIFIED, text)
+    runs = "1 run" if len(cell.runs) == 1 else f"{len(cell.runs)} runs"
+    text = f"{scaled:.6g} {unit}, computed again from {source} of {runs}"
+    return verified("value", str(address), text)
 
 
 def check_flags(disk: Disk, job: Job) -> list[Finding]:
-    """Check that an attack's flags fit its radii, its test images, and its record.
-
-    Args:
-        disk: files of the study.
-        job: a job of rule `attack`.
-    """
-    assert job.folder is not None
-    path = job.folder / folders.FLAGS
+    """Check that an attack's flags fit its radii, its test images, and its record."""
+    path = job.writes[0]
     if not disk.exists(path):
         return []  # the check of bytes reports it
     try:
         problems = list(_wrong_flags(disk, job, read_flags(disk, job.name)))
     except (ArtifactError, ValueError, TypeError, OSError) as error:
         problems = [f"cannot be read: {error}"]
-    if problems:
-        return [
-            Finding("flags", path.as_posix(), State.FAILED, f"{text}; {remake(disk, job)}")
-            for text in problems
-        ]
-    text = "one flag per attacked image and radius, with the labels of the test images"
-    return [Finding("flags", path.as_posix(), State.VERIFIED, text)]
+    right = "one flag per attacked image and radius, with the labels of the test images"
+    return judged("flags", path, problems, right, fix=remake(disk, job))
 
 
 def read_flags(disk: Disk, name: str) -> Flags:
@@ -101,6 +83,19 @@ def read_flags(disk: Disk, name: str) -> Flags:
         ArtifactError: the flags are missing or damaged.
     """
     return artifacts.read_arrays(disk.root / disk.jobs["attack", name].writes[0])
+
+
+def flag_names(job: Job) -> list[str]:
+    """Return the names of an attack's flags, from clean to the largest radius."""
+    return [flag_name(eps) for eps in (0.0, *sorted(job.spec["attack"]["eps"]))]
+
+
+def is_equal(stated: float | str, value: float) -> bool:
+    """Return whether a file states a value, but for the digits that it does not hold."""
+    try:
+        return abs(float(stated) - value) <= _TOLERANCE * max(1.0, abs(value))
+    except (ValueError, OverflowError):  # `not run`; not all whole numbers of JSON fit into a float
+        return False
 
 
 def _of_runs(disk: Disk, cell: Cell) -> Iterator[float]:
@@ -158,30 +153,19 @@ def _halved(curve: list[float], eps: list[float]) -> float:
 
 def _stated(path: Path, cell: Cell) -> str | None:
     """Return the value of a cell in a table's CSV; None if it is not there."""
+    wanted = cell.row, cell.dataset, cell.measure.label
     try:
         with path.open(encoding="utf-8", newline="") as file:
             for line in csv.DictReader(file):
-                if (line["row"], line["dataset"], line["column"]) == (
-                    cell.row,
-                    cell.dataset,
-                    cell.measure.label,
-                ):
+                if (line["row"], line["dataset"], line["column"]) == wanted:
                     return line["ours"]
     except (OSError, ValueError, KeyError, csv.Error):
         return None
     return None
 
 
-def _equal(stated: str, scaled: float) -> bool:
-    try:
-        return abs(float(stated) - scaled) <= _TOLERANCE * max(1.0, abs(scaled))
-    except ValueError:  # `not run`
-        return False
-
-
 def _wrong_flags(disk: Disk, job: Job, flags: Flags) -> Iterator[str]:
-    assert job.spec is not None
-    names = [flag_name(eps) for eps in (0.0, *job.spec["attack"]["eps"])]
+    names = flag_names(job)
     expected = {"index", "labels", *names}
     if set(flags) != expected:
         yield f"expected {', '.join(sorted(expected))}; found {', '.join(sorted(flags))}"
@@ -215,13 +199,10 @@ def wrong_images(
     disk: Disk, job: Job, index: Array, labels: Array, task: Task = CLASSIFICATION
 ) -> Iterator[str]:
     """Yield problems of the choice of attacked images, and of what is stored of their labels."""
-    assert job.spec is not None
-    folder = disk.jobs[next(need for need in job.needs if need[0] == "data")].folder
-    assert folder is not None
-    path = disk.root / folder / "test_labels.npy"
-    if not path.is_file():
+    path = disk.data_of(job).record.with_name("test_labels.npy")
+    if not disk.exists(path):
         return  # the checks of the data report it
-    test = np.load(path, mmap_mode="r", allow_pickle=False)
+    test = np.load(disk.root / path, mmap_mode="r", allow_pickle=False)
     if "attack" in job.spec:
         count = job.spec["attack"]["images"]
         count = len(test) if count is None else count
@@ -232,7 +213,7 @@ def wrong_images(
     ):
         yield f"its index must list test images in order, each once, below {len(test)}"
     elif not np.array_equal(labels, task.truth(test[index], labels)):
-        yield f"its labels differ from {folder / 'test_labels.npy'}"
+        yield f"its labels differ from {path}"
 
 
 def _wrong_result(disk: Disk, job: Job, accuracy: dict[str, float]) -> Iterator[str]:

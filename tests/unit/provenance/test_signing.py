@@ -95,8 +95,9 @@ def audited(state=State.VERIFIED):
 
 
 @pytest.fixture
-def project(tmp_path):
-    """A project in which every file of the study exists."""
+def project(tmp_path, monkeypatch):
+    """A project in which every file of the study exists, as the working directory."""
+    monkeypatch.chdir(tmp_path)
     study = small_study()
     write_tree(tmp_path, study)
     for job in jobs.jobs(study).values():
@@ -108,12 +109,12 @@ def project(tmp_path):
     return tmp_path
 
 
-def build(root, audit=None):
-    return manifest.build(small_study(), audit or audited(), root=root)
+def build(audit=None):
+    return manifest.build(small_study(), audit or audited())
 
 
 def test_a_manifest_names_every_file_of_the_study_with_its_hash(project):
-    study, listed = small_study(), build(project)
+    study, listed = small_study(), build()
     made = {path.as_posix() for job in jobs.jobs(study).values() for path in job.writes}
     assert set(listed["files"]) == made | {"params.yaml"}
     for name, entry in listed["files"].items():
@@ -123,13 +124,14 @@ def test_a_manifest_names_every_file_of_the_study_with_its_hash(project):
     assert {"commit": "abc1234", "dirty": False} in listed["code"]
 
 
-def test_a_manifest_is_refused_to_what_the_audit_fails(project):
+def test_a_manifest_is_refused_to_what_the_audit_fails():
     with pytest.raises(manifest.RefusedError, match="results/x: what was found"):
-        build(project, audited(State.FAILED))
+        build(audited(State.FAILED))
 
 
-def test_what_the_audit_could_not_check_is_signed_as_unknown(project):
-    listed = build(project, audited(State.UNKNOWN))
+@pytest.mark.usefixtures("project")
+def test_what_the_audit_could_not_check_is_signed_as_unknown():
+    listed = build(audited(State.UNKNOWN))
     assert listed["audit"]["state"] == "unknown"
     assert [finding["text"] for finding in listed["audit"]["unknown"]] == ["what was found"]
 
@@ -139,18 +141,18 @@ def test_a_manifest_cannot_be_made_of_an_unfinished_study(project):
     with pytest.raises(
         artifacts.ArtifactError, match=r"report\.html: missing; make it with: snake"
     ):
-        build(project)
+        build()
 
 
 def test_a_changed_a_missing_and_a_grown_file_are_each_named(project):
-    listed = build(project)
-    assert manifest.changes(listed, project) == []
+    listed = build()
+    assert manifest.changes(listed) == []
     names = sorted(listed["files"])[:3]
     changed, missing, grown = (project / name for name in names)
     changed.write_bytes(bytes(reversed(changed.read_bytes())))
     missing.unlink()
     grown.write_bytes(grown.read_bytes() + b" ")
-    lines = manifest.changes(listed, project)
+    lines = manifest.changes(listed)
     assert [line.split(": ")[:2] for line in lines] == [
         [names[0], "changed"],
         [names[1], "missing"],
@@ -163,9 +165,8 @@ def signed(project, keys, monkeypatch):
     """The project with a signed manifest; `params.yaml` is read as its study."""
 
     def read(file):
-        return small_study(file=str(file))
+        return small_study(file=str(project / file))
 
-    monkeypatch.chdir(project)
     monkeypatch.setattr("robustviews.cli.export.load_study", read)
     monkeypatch.setattr("robustviews.provenance.audit.audit", lambda *_, **_options: audited())
     assert sign(keys / "ours") == 0
