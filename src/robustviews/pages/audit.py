@@ -6,15 +6,16 @@ One HTML page beside the report, without scripts or requests. Each cell of the r
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 from robustviews import commands
+from robustviews.artifacts import Record
 from robustviews.machine.humanize import duration
 from robustviews.pages.rendering import environment
-from robustviews.provenance.audit import Audit
+from robustviews.provenance.audit import Audit, JobAudit
 from robustviews.provenance.disk import Disk
 from robustviews.provenance.findings import Finding, State
 from robustviews.reporting.tables.writers import number
@@ -29,48 +30,35 @@ UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
-class File:
-    """A file and its hash in hexadecimal."""
-
-    path: str
-    hash: str
-
-
-@dataclass(frozen=True)
 class JobEntry:
-    """One job, as the page shows it; a value that no record states is `unknown`.
+    """One job, what its record states, and what the audit found."""
 
-    Attributes:
-        key: rule and name.
-        anchor: id of its entry.
-        state: result of its audit.
-        record: path of its record; empty if there is none.
-        seed: seed of the job; empty for data, which have none.
-        device: device that it ran on; empty for data.
-        commit: commit of the code, in full.
-        changed: text if sources differed from the commit, or may have; else empty.
-        digest: digest of the code that decides its result.
-        started: start time.
-        took: duration, and how often it was resumed.
-        inputs: files that it read.
-        outputs: files that it wrote.
-        findings: findings of the audit.
-    """
+    job: Job
+    record: Record
+    audit: JobAudit
 
-    key: Key
-    anchor: str
-    state: State
-    record: str
-    seed: str
-    device: str
-    commit: str
-    changed: str
-    digest: str
-    started: str
-    took: str
-    inputs: tuple[File, ...]
-    outputs: tuple[File, ...]
-    findings: tuple[Finding, ...]
+    @property
+    def anchor(self) -> str:
+        """The id of its entry."""
+        return f"job-{self.job.rule}/{self.job.name}"
+
+    @property
+    def changed(self) -> str:
+        """Whether sources differed from the commit, or may have; empty if they did not."""
+        code = self.record.code
+        if code.commit is None or code.dirty is False:
+            return ""
+        return "with uncommitted changes" if code.dirty else "changes unknown"
+
+    @property
+    def took(self) -> str:
+        """Its duration, and how often it was resumed."""
+        seconds, resumed = self.record.seconds, self.record.resumed
+        if seconds is None:
+            return UNKNOWN
+        if resumed is None:
+            return f"{duration(seconds)}, resumes {UNKNOWN}"
+        return duration(seconds) + (f", resumed {resumed} times" if resumed else "")
 
 
 @dataclass(frozen=True)
@@ -88,9 +76,7 @@ class CellEntry:
     """One cell, as the page shows it."""
 
     address: Address
-    anchor: str
-    label: str
-    column: str
+    cell: Cell
     value: str
     state: State
     jobs: tuple[JobEntry, ...]
@@ -110,38 +96,34 @@ def render(study: Study, result: Audit, *, root: Path = Path()) -> str:
         HTML for results/<study>/audit.html; its links are relative to this path.
     """
     disk = Disk(study, root)
-    jobs = {key: _job(disk, result, disk.jobs[key]) for key in result.jobs}
+    jobs = {
+        key: JobEntry(disk.jobs[key], disk.stated(disk.jobs[key]), audit)
+        for key, audit in result.jobs.items()
+    }
     entries = [_cell(result, jobs, address, cell) for address, cell in cells_of_tables.every(study)]
-    return (
-        environment(study)
-        .get_template("audit.html.j2")
-        .render(
-            study=study,
-            state_of_all=result.state,
-            summary=summary(result),
-            tables={
-                name: [entry for entry in entries if entry.address.table == name]
-                for name in study.tables
-            },
-            not_verified=[entry for entry in entries if entry.state is not State.VERIFIED],
-            jobs=list(jobs.values()),
-            problems=_problems(result.findings),
-            verified=sum(finding.state is State.VERIFIED for finding in result.findings),
-            remarks=result.remarks,
-            mark=mark,
-            study_option=study_option(study.file),
-        )
+    pages = environment(study)
+    pages.filters["known"] = lambda value: UNKNOWN if value is None else value
+    return pages.get_template("audit.html.j2").render(
+        study=study,
+        state_of_all=result.state,
+        summary=summary(result),
+        tables={
+            name: [entry for entry in entries if entry.address.table == name]
+            for name in study.tables
+        },
+        not_verified=[entry for entry in entries if entry.state is not State.VERIFIED],
+        jobs=list(jobs.values()),
+        problems=_problems(result.findings),
+        verified=sum(finding.state is State.VERIFIED for finding in result.findings),
+        remarks=result.remarks,
+        mark=mark,
+        study_option=study_option(study.file),
     )
 
 
-def anchor(address: Address) -> str:
-    """Return the id of a cell's entry; an address holds only characters that an id may hold."""
-    return str(address)
-
-
 def href(address: Address) -> str:
-    """Return the link from the report to a cell's entry."""
-    return f"{NAME}#{quote(anchor(address), safe=':/')}"
+    """Return the link from the report to a cell's entry, whose id is the address."""
+    return f"{NAME}#{quote(str(address), safe=':/')}"
 
 
 def study_option(file: str) -> str:
@@ -170,24 +152,17 @@ def summary(result: Audit) -> str:
 def _cell(result: Audit, jobs: dict[Key, JobEntry], address: Address, cell: Cell) -> CellEntry:
     audited = result.cells[address]
     chain = tuple(jobs[key] for key in audited.jobs)
-    of_jobs = (finding for job in chain for finding in job.findings)
+    of_jobs = (finding for entry in chain for finding in entry.audit.findings)
+    value = audited.value
     return CellEntry(
         address=address,
-        anchor=anchor(address),
-        label=cell.label,
-        column=cell.measure.label,
-        value=_value(cell, audited.value),
+        cell=cell,
+        value=UNKNOWN if value is None else f"{number(cell.measure, value)} {cell.measure.unit}",
         state=result.state_of(address),
         jobs=chain,
         findings=tuple(finding for finding in audited.findings if finding.state is State.VERIFIED),
         problems=_problems((*audited.findings, *of_jobs)),
     )
-
-
-def _value(cell: Cell, value: float | None) -> str:
-    if value is None:
-        return UNKNOWN
-    return f"{number(cell.measure, value)} {cell.measure.unit}"
 
 
 def _problems(findings: Iterable[Finding]) -> tuple[Problem, ...]:
@@ -199,49 +174,3 @@ def _problems(findings: Iterable[Finding]) -> tuple[Problem, ...]:
             grouped.setdefault(key, []).append(finding.subject)
     problems = [Problem(*key, tuple(dict.fromkeys(names))) for key, names in grouped.items()]
     return tuple(sorted(problems, key=lambda problem: -problem.state))
-
-
-def _job(disk: Disk, result: Audit, job: Job) -> JobEntry:
-    record = disk.stated(job)
-    code = record.code
-    is_data = job.rule == "data"
-    folder = job.record.parent.as_posix()
-    return JobEntry(
-        key=job.key,
-        anchor=f"job-{job.rule}/{job.name}",
-        state=result.jobs[job.key].state,
-        record=job.record.as_posix() if record.stage else "",
-        seed="" if is_data else _text(record.seed),
-        device="" if is_data else _text(record.environment.get("device")),
-        commit=_text(code.commit),
-        changed=_changed(code.commit, code.dirty),
-        digest=_text(code.digest),
-        started=_text(record.started),
-        took=_took(record.seconds, record.resumed),
-        inputs=tuple(_files(record.inputs, "")),
-        outputs=tuple(_files(record.outputs, f"{folder}/")),
-        findings=result.jobs[job.key].findings,
-    )
-
-
-def _files(hashes: dict[str, str], folder: str) -> Iterator[File]:
-    for name, digest in sorted(hashes.items()):
-        yield File(folder + name, digest.removeprefix("sha256:"))
-
-
-def _changed(commit: object, dirty: object) -> str:
-    if commit is None or dirty is False:
-        return ""
-    return "with uncommitted changes" if dirty else "changes unknown"
-
-
-def _took(seconds: object, resumed: object) -> str:
-    if not isinstance(seconds, int | float):
-        return UNKNOWN
-    if not isinstance(resumed, int):
-        return f"{duration(seconds)}, resumes {UNKNOWN}"
-    return duration(seconds) + (f", resumed {resumed} times" if resumed else "")
-
-
-def _text(value: object) -> str:
-    return UNKNOWN if value is None else str(value)

@@ -27,10 +27,6 @@ def environment(study: Study) -> Environment:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    result.filters["href"] = lambda path: _href(study, path)
+    result.filters["href"] = lambda path: os.path.relpath(path, folders.results_folder(study))
     result.globals["version"] = __version__
     return result
-
-
-def _href(study: Study, path: str) -> str:
-    return os.path.relpath(path, folders.results_folder(study)).replace(os.sep, "/")

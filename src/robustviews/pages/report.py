@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from robustviews.reporting.claims import LEGEND
 from robustviews.reporting.tables import CellValue, Evidence, TableData
 from robustviews.reporting.tables.writers import cell_text, minutes, number
 from robustviews.study import plan
+from robustviews.study.differences import leaves, plain
 from robustviews.study.jobs import Job, Key, jobs
 
 if TYPE_CHECKING:
@@ -232,22 +234,13 @@ def _protocols(every: Iterable[Job]) -> dict[str, list[tuple[str, str]]]:
 
 def _environments(records: Mapping[str, Record]) -> list[tuple[int, list[tuple[str, str]]]]:
     """Return the number of jobs and the options of each environment."""
-    counts: dict[str, int] = {}
-    for record in records.values():
-        key = json.dumps(record.environment, sort_keys=True)
-        counts[key] = counts.get(key, 0) + 1
+    counts = Counter(json.dumps(one.environment, sort_keys=True) for one in records.values())
     return [(count, _flat(json.loads(key))) for key, count in counts.items()]
 
 
-def _flat(options: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+def _flat(options: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return nested options as (dotted name, value)."""
-    lines = []
-    for name, value in options.items():
-        if isinstance(value, Mapping):
-            lines += _flat(value, f"{prefix}{name}.")
-        else:
-            lines.append((prefix + name, value if isinstance(value, str) else json.dumps(value)))
-    return lines
+    return [(".".join(names), plain(value)) for names, value in leaves(options)]
 
 
 def _evidence_text(evidence: Evidence, column: Column) -> str:

@@ -22,6 +22,7 @@ from robustviews.artifacts import ArtifactError, Record
 from robustviews.provenance import manifest
 from robustviews.provenance.audit import audit
 from robustviews.provenance.disk import Disk
+from robustviews.study.differences import leaves
 from robustviews.study.jobs import Job
 from robustviews.study.schema import Study
 from robustviews.workflow.metadata import ProjectMetadata, Window
@@ -195,13 +196,10 @@ def _read(disk: Disk, job: Job) -> list[Path]:
     return [path for need in job.needs for path in disk.jobs[need].writes]
 
 
-def _values(crate: Crate, options: dict[str, Any], prefix: str = "") -> Iterator[Ref]:
+def _values(crate: Crate, options: dict[str, Any]) -> Iterator[Ref]:
     """Describe each leaf of nested options by its dotted name; lists and null are JSON text."""
-    for key, value in options.items():
-        name = prefix + key
-        if isinstance(value, dict):
-            yield from _values(crate, value, f"{name}.")
-            continue
+    for keys, value in leaves(options):
+        name = ".".join(keys)
         text = value if isinstance(value, bool | int | float | str) else json.dumps(value)
         yield crate.add(
             _identifier("value", f"{name}={text}"), "PropertyValue", name=name, value=text

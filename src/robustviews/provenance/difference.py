@@ -6,7 +6,6 @@ code, options, seed, environment.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from robustviews.artifacts import ArtifactError, Record
 from robustviews.provenance.disk import short
 from robustviews.provenance.locate import End, LocateError, home, locate
-from robustviews.study.differences import ABSENT, differences
+from robustviews.study.differences import ABSENT, differences, plain
 
 if TYPE_CHECKING:
     from robustviews.study.schema import Study
@@ -184,5 +183,5 @@ def _job(record: Record) -> str:
 def _text(value: object) -> str:
     if value is ABSENT:
         return "absent"
-    text = value if isinstance(value, str) else json.dumps(value)
+    text = plain(value)
     return short(text) if text.startswith("sha256:") else text

@@ -19,6 +19,7 @@ from robustviews.reporting import results
 from robustviews.reporting.tables import words
 from robustviews.study import cells, folders
 from robustviews.study.cells import Address
+from robustviews.study.differences import plain
 from robustviews.study.jobs import Job
 from robustviews.study.plan import Cell
 from robustviews.study.schema import Study
@@ -120,7 +121,7 @@ def _steps(chain: list[Job]) -> list[list[Job]]:
 def _options(spec: Mapping[str, Any], name: str) -> Iterator[tuple[str, str]]:
     """Yield the options of a job as (block, text), defaults included."""
     own = [
-        f"{key} {value if isinstance(value, str) else json.dumps(value)}"
+        f"{key} {plain(value)}"
         for key, value in spec.items()
         if key not in ("seed", "code") and not isinstance(value, Mapping)
     ]

@@ -18,6 +18,7 @@ from robustviews.reporting.tables.metrics import CLAIMS, headline
 from robustviews.study import folders
 from robustviews.study.cells import Address
 from robustviews.study.claims import blocks
+from robustviews.study.differences import leaves
 from robustviews.study.jobs import Job
 from robustviews.workflow.metadata import ProjectMetadata
 
@@ -96,7 +97,7 @@ def metrics(disk: Disk, computed: dict[Address, tuple[Cell, float | None]]) -> l
     if not disk.exists(path):
         return []  # `check` reports it
     try:
-        stated = dict(_leaves(artifacts.read_json(disk.root / path)))
+        stated = dict(leaves(artifacts.read_json(disk.root / path)))
     except ArtifactError as error:
         return [failed("metrics", path, f"{error}")]
     rows = _rows(disk)
@@ -168,11 +169,3 @@ def _claims(
         found, expected = of_file.get(name), computed.get(name)
         if found != expected:
             yield f"claim {name[-1]} is {found!r}, the results give {expected!r}"
-
-
-def _leaves(tree: Any, *names: str) -> Iterator[tuple[tuple[str, ...], Any]]:  # noqa: ANN401  # JSON
-    if isinstance(tree, dict):
-        for name, inner in tree.items():
-            yield from _leaves(inner, *names, str(name))
-    else:
-        yield names, tree

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from robustviews.study.schema import Study
     from robustviews.tasks.protocol import Task
 
-    Array = np.ndarray[Any, Any]
+Array = np.ndarray[Any, Any]
 
 DRAWS = 2000  # of a bootstrap
 _SEED = 0

@@ -8,11 +8,9 @@ claims of the study. Minutes and passes are compared as they are, without a test
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from robustviews.reporting import contrasts, robustness, statistics
 from robustviews.reporting.outcomes import (
@@ -25,9 +23,9 @@ from robustviews.reporting.outcomes import (
     Part,
     Published,
 )
-from robustviews.reporting.statistics import Interval
+from robustviews.reporting.statistics import Interval, percentiles
 from robustviews.reporting.tables.values import CellValue, RowValues, row_values
-from robustviews.reporting.verdicts import ALPHA, NOT_ESTABLISHED, NOT_RUN
+from robustviews.reporting.verdicts import ALPHA
 from robustviews.study import claims
 from robustviews.study.claims import PASSES, Inequality
 from robustviews.study.work import passes_per_image
@@ -42,15 +40,7 @@ _ROUNDING = 1e-9
 
 
 def evaluate(study: Study, frame: list[Result]) -> list[Outcome]:
-    """Test every claim of a study.
-
-    Args:
-        study: study of the claims.
-        frame: results; may be incomplete.
-
-    Returns:
-        One outcome per claim, in the order of the study.
-    """
+    """Test every claim of a study, in its order; the frame may be incomplete."""
     outcomes = [_outcome(study, name, claim, frame) for name, claim in study.claims.items()]
     tested = [number for number, one in enumerate(outcomes) if one.state == UNDECIDED]
     adjusted = statistics.holm([outcomes[number].smallest for number in tested])
@@ -82,30 +72,19 @@ def _outcome(study: Study, name: str, claim: Claim, frame: list[Result]) -> Outc
                 parts.append(_passes(study, rows, inequality))
             else:
                 number = table.columns.index(column)
-                parts.append(_compare(inequality, column, *_sides(rows, inequality, number)))
-    is_missing = any(part.is_missing for part in parts)
-    return Outcome(
-        name,
-        claim.says,
-        NOT_ATTEMPTED if is_missing else UNDECIDED,
-        _published(parts),
-        tuple(parts),
-        ((HOLDS, _p_holds(parts)), (FAILS, _p_fails(parts))),
-    )
+                sides = (rows[name].cells[number] for name in (inequality.left, inequality.right))
+                parts.append(_compare(inequality, column, *sides))
+    state = NOT_ATTEMPTED if any(part.is_missing for part in parts) else UNDECIDED
+    p_holds = max(part.p_holds for part in parts)
+    p_fails = min(1.0, len(parts) * min(part.p_fails for part in parts))
+    tests = ((HOLDS, p_holds), (FAILS, p_fails))
+    return Outcome(name, claim.says, state, _published(parts), tuple(parts), tests)
 
 
 def _against_paper(outcome: Outcome) -> Outcome:
     if outcome.published == "fails" and outcome.state != HOLDS:
         return replace(outcome, state=NOT_EVEN)
     return outcome
-
-
-def _p_holds(parts: Sequence[Part]) -> float:
-    return max(part.p_holds for part in parts)
-
-
-def _p_fails(parts: Sequence[Part]) -> float:
-    return min(1.0, len(parts) * min(part.p_fails for part in parts))
 
 
 def _published(parts: Sequence[Part]) -> Published:
@@ -116,12 +95,6 @@ def _published(parts: Sequence[Part]) -> Published:
     if any(part.unavailable for part in parts):
         return "unavailable"
     return "holds" if known else "not published"
-
-
-def _sides(
-    rows: Mapping[str, RowValues], inequality: Inequality, number: int
-) -> tuple[CellValue, CellValue]:
-    return rows[inequality.left].cells[number], rows[inequality.right].cells[number]
 
 
 def _passes(study: Study, rows: Mapping[str, RowValues], inequality: Inequality) -> Part:
@@ -143,23 +116,13 @@ def _compare(inequality: Inequality, column: str, left: CellValue, right: CellVa
         is_true = _is_true(inequality, published)
         part = replace(part, published=published, is_published=is_true)
     part = replace(part, unavailable="unavailable" in sides)
-    missing = next(_missing(left, right), "")
-    if missing or left.ours is None or right.ours is None:
-        return replace(part, missing=missing)
+    if left.missing or right.missing or left.ours is None or right.ours is None:
+        return replace(part, missing=left.missing or right.missing)
     part = replace(part, ours=scale * (left.ours - inequality.factor * right.ours))
     if left.column.is_minutes:
         machines = {run.device for cell in (left, right) for run in cell.evidence}
         return replace(part, missing=DEVICES) if len(machines) > 1 else _exact(part, inequality)
     return _tested(part, inequality, left, right)
-
-
-def _missing(*cells: CellValue) -> Iterator[str]:
-    """Yield why cells cannot be compared."""
-    for cell in cells:
-        if cell.ours is None:
-            yield NOT_RUN
-        elif cell.struck:
-            yield f"{NOT_ESTABLISHED}: {cell.struck}"
 
 
 def _exact(part: Part, inequality: Inequality) -> Part:
@@ -174,10 +137,9 @@ def _tested(part: Part, inequality: Inequality, left: CellValue, right: CellValu
     first, second = ([run.value for run in cell.evidence] for cell in (left, right))
     if min(len(first), len(second)) < 2:
         return replace(part, missing=ONE_SEED, interval=_of_networks(inequality, left, right))
-    for cell in (left, right):
-        done = len(cell.evidence)
-        if done < cell.planned:  # whoever stops at the first favourable seeds tests nothing
-            return replace(part, missing=f"{done} of {cell.planned} seeds")
+    unfinished = left.unfinished or right.unfinished
+    if unfinished:  # whoever stops at the first favourable seeds tests nothing
+        return replace(part, missing=unfinished)
     difference = contrasts.welch(
         first,
         second,
@@ -202,8 +164,7 @@ def _of_networks(inequality: Inequality, left: CellValue, right: CellValue) -> I
     if left.replicates is None:
         return None
     draws = left.column.scale * (left.replicates - inequality.factor * right.replicates)
-    low, high = np.quantile(draws, (0.025, 0.975))
-    return Interval(float(low), float(high))
+    return percentiles(draws)
 
 
 def _of_images(left: CellValue, right: CellValue, factor: float) -> float:

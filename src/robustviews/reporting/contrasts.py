@@ -12,7 +12,6 @@ import numpy as np
 
 from robustviews.reporting.statistics import Interval, t_quantile, t_tail
 
-MOST_FLIPPED = 12  # differences whose signs are exchanged in all ways
 _LEVEL = 0.95
 
 
@@ -61,26 +60,17 @@ def welch(
 
     Source: Welch 1947, with the images as a third source; degrees of freedom: Satterthwaite 1946.
     """
-    return contrast(
-        [first, [factor * value for value in second]],
-        signs=(1, -1),
-        images=images,
-        image_variance=image_variance,
-    )
+    weighed = [-factor * value for value in second]
+    return contrast([first, weighed], images=images, image_variance=image_variance)
 
 
 def contrast(
-    groups: Sequence[Sequence[float]],
-    *,
-    signs: Sequence[int],
-    images: int,
-    image_variance: float,
+    groups: Sequence[Sequence[float]], *, images: int, image_variance: float
 ) -> Difference:
     """Return a sum of means over trainings, the groups of which are independent.
 
     Args:
         groups: values of at least two trainings each, multiplied by their weight.
-        signs: 1 or -1, by which the mean of each group is multiplied.
         images: test images.
         image_variance: variance over images of the whole sum, for one image.
 
@@ -91,8 +81,7 @@ def contrast(
     total = sum(part for part, _ in parts)
     shares = sum(part**2 / freedom for part, freedom in parts)
     freedom = total**2 / shares if shares else float(min(degrees for _, degrees in parts))
-    mean = sum(sign * fmean(group) for sign, group in zip(signs, groups, strict=True))
-    return Difference(mean, math.sqrt(total), freedom)
+    return Difference(sum(map(fmean, groups)), math.sqrt(total), freedom)
 
 
 def sign_flips(values: Sequence[float]) -> tuple[float, float, Interval | None]:

@@ -10,8 +10,7 @@ import csv
 import io
 import itertools
 from pathlib import Path
-from types import NoneType
-from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, cast, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 from robustviews import artifacts, sanity
 from robustviews.artifacts import ArtifactError, Record
@@ -150,30 +149,12 @@ def frame(
 
 
 def to_csv(rows: list[Result]) -> str:
-    """Write a frame as CSV; `from_csv` returns exactly the same rows, without `weighs`."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(_COLUMNS), extrasaction="ignore", lineterminator="\n")
+    """Write a frame as CSV, floats with all digits; without `weighs`."""
+    text, columns = io.StringIO(), [name for name in Result.__annotations__ if name != "weighs"]
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows({**row} for row in rows)
     return text.getvalue()
-
-
-def from_csv(text: str) -> list[Result]:
-    """Read what `to_csv` wrote.
-
-    Raises:
-        ResultsError: the columns differ.
-    """
-    reader = csv.DictReader(io.StringIO(text))
-    columns = list(reader.fieldnames or ())
-    if columns != list(_COLUMNS):
-        expected = ",".join(_COLUMNS)
-        problem = f"frame.csv: expected columns {expected}; found {','.join(columns)}"
-        raise ResultsError([ArtifactError(f"{problem}; delete it and run snakemake again")])
-    return [
-        cast(Result, {name: _parse(hint, row[name]) for name, hint in _COLUMNS.items()})
-        for row in reader
-    ]
 
 
 def records(study: Study, root: Path = Path()) -> dict[str, Record]:
@@ -184,7 +165,7 @@ def records(study: Study, root: Path = Path()) -> dict[str, Record]:
     """
     computing = [job for job in jobs.jobs(study).values() if job.folder and job.rule != "data"]
     return {
-        job.record.as_posix(): Record.parse(artifacts.read_json(root / job.record), job.record)
+        str(job.record): Record.parse(artifacts.read_json(root / job.record), job.record)
         for job in computing
         if (root / job.record).exists()
     }
@@ -326,16 +307,3 @@ class _Reader:
                 path,
             )
         return artifacts.read_arrays(self._root / path)
-
-
-def _parse(hint: object, text: str) -> str | int | float | None:
-    options = get_args(hint) or (hint,)
-    if not text and NoneType in options:
-        return None
-    kind: type[str | int | float] = options[0]
-    return kind(text)
-
-
-_COLUMNS: dict[str, Any] = {
-    name: hint for name, hint in get_type_hints(Result).items() if name != "weighs"
-}

@@ -10,7 +10,7 @@ tested by exchanging the signs of the g_m. The states of such claims end in `for
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -32,8 +32,8 @@ from robustviews.reporting.outcomes import (
     Outcome,
     Part,
 )
-from robustviews.reporting.tables.values import CellValue, RowValues, row_values
-from robustviews.reporting.verdicts import ALPHA, NOT_ESTABLISHED, NOT_RUN
+from robustviews.reporting.tables.values import RowValues, row_values
+from robustviews.reporting.verdicts import ALPHA
 from robustviews.study import claims, factors
 from robustviews.study.columns import HALVING, RETAINED
 
@@ -45,6 +45,7 @@ _MOST, _AGAINST = 5 / 7, 4 / 7  # shares of the rows that decide, of seven netwo
 _ONE_TRAINING = "one network per method"
 _SHIFT = 37  # draws by which those of a further data set are moved: its images are others
 
+Tests = list[tuple[str, float]]
 Rows = Mapping[str, RowValues]
 Weights = Mapping[tuple[int, str], float]  # by number of the table and name of the row
 
@@ -85,11 +86,7 @@ def outcome(study: Study, name: str, claim: Claim, frame: list[Result]) -> Outco
 
 
 def advantages(study: Study, frame: list[Result]) -> dict[str, dict[str, Part]]:
-    """Return what the rows of `most` retain more than their `over`.
-
-    Args:
-        study: tables are those that claims with `most` compare.
-        frame: results.
+    """Return what the rows of `most` retain more than their `over`, for each claim with `most`.
 
     Returns:
         By title of the table, with the label of `over`, and by label of the row.
@@ -103,9 +100,6 @@ def advantages(study: Study, frame: list[Result]) -> dict[str, dict[str, Part]]:
                 gap = estimate([rows], _gap([name], claim.over), RETAINED)
                 parts.setdefault(rows[name].label, gap.part(rows[name].label))
     return found
-
-
-Tests = list[tuple[str, float]]
 
 
 def _advantage(tables: Sequence[Rows], claim: Claim) -> tuple[list[Part], Tests]:
@@ -190,7 +184,7 @@ def estimate(tables: Sequence[Rows], weights: Weights, statistic: str) -> Estima
     for (number, name), weight in weights.items():
         row = tables[number][name]
         cells = [cell for cell in row.cells if cell.column.statistic == statistic]
-        missing = next(_missing(cells), "")
+        missing = next(filter(None, (cell.missing or cell.unfinished for cell in cells)), "")
         if missing:
             return Estimate(None, missing=missing)
         for cell in cells:
@@ -205,10 +199,7 @@ def estimate(tables: Sequence[Rows], weights: Weights, statistic: str) -> Estima
         total = sum(map(fmean, groups))
         return Estimate(Difference(total, float(draws.std()), math.inf), networks=True)
     variance = float(draws.var()) * images
-    difference = contrasts.contrast(
-        groups, signs=(1,) * len(groups), images=int(images), image_variance=variance
-    )
-    return Estimate(difference)
+    return Estimate(contrasts.contrast(groups, images=int(images), image_variance=variance))
 
 
 def _gap(rows: Sequence[str], over: str, *, table: int = 0) -> dict[tuple[int, str], float]:
@@ -238,14 +229,3 @@ def _of_halving(tables: Sequence[Rows], claim: Claim) -> Estimate | None:
 
 def _scoped(tests: Tests, *, networks: bool) -> Tests:
     return [(f"{state} {NETWORKS}" if networks else state, p) for state, p in tests]
-
-
-def _missing(cells: Sequence[CellValue]) -> Iterator[str]:
-    """Yield why cells cannot be compared."""
-    for cell in cells:
-        if cell.ours is None:
-            yield NOT_RUN
-        elif cell.struck:
-            yield f"{NOT_ESTABLISHED}: {cell.struck}"
-        elif len(cell.evidence) < cell.planned:
-            yield f"{len(cell.evidence)} of {cell.planned} seeds"

@@ -6,8 +6,7 @@ With accuracies a(e) at radii e_1 < ... < e_k and a(0) of clean images:
 - `e50`: radius where a(e) = a(0) / 2 for the first time: linear in log e between two radii, linear
   in e below the first one; the largest radius if accuracy does not halve.
 
-The bootstrap draws test images with replacement: the same draws for all cells with as many images,
-so that two cells are compared on the same images (Efron, Tibshirani 1993, chapter 8).
+The bootstrap draws test images with replacement, see `accuracies.draws`.
 """
 
 from __future__ import annotations
@@ -15,15 +14,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean, variance
-from typing import Any
 
 import numpy as np
 
-from robustviews.reporting.accuracies import Answers, draws
-from robustviews.reporting.statistics import Interval, t_quantile
+from robustviews.reporting.accuracies import Answers, Array, draws
+from robustviews.reporting.statistics import Interval, percentiles, t_quantile
 from robustviews.study.columns import HALVING, RETAINED
-
-Array = np.ndarray[Any, Any]
 
 
 def statistic(
@@ -66,8 +62,7 @@ def interval(values: Sequence[float], replicates: Array) -> Interval:
         replicates: (DRAWS,), averaged over trainings.
     """
     if len(values) == 1:
-        low, high = np.quantile(replicates, (0.025, 0.975))
-        return Interval(float(low), float(high))
+        return percentiles(replicates)
     error = math.sqrt(variance(values) / len(values) + replicates.var())
     half = t_quantile(0.975, len(values) - 1) * error
     return Interval(max(0.0, fmean(values) - half), fmean(values) + half)

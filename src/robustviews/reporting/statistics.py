@@ -9,7 +9,7 @@ importing `scipy.stats` takes a second.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from statistics import NormalDist, variance
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -50,6 +50,12 @@ class Spread(NamedTuple):
     def assumed(self) -> bool:
         """Whether the spread is assumed instead of measured."""
         return math.isinf(self.freedom)
+
+
+def percentiles(draws: np.ndarray) -> Interval:
+    """Return the 95 % interval of a statistic by its draws of a bootstrap."""
+    low, high = np.quantile(draws, (0.025, 0.975))
+    return Interval(float(low), float(high))
 
 
 def wilson(correct: float, n: int) -> Interval:
@@ -269,9 +275,8 @@ def fewest_seeds(
     return int(enough[0]) if len(enough) else None
 
 
-def own_spread(accuracies: Iterable[float]) -> float | None:
+def own_spread(values: Sequence[float]) -> float | None:
     """Return the standard deviation of a row's own trainings; None for fewer than two."""
-    values = list(accuracies)
     return math.sqrt(variance(values)) if len(values) > 1 else None
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from robustviews.reporting.claims import LEGEND
-from robustviews.reporting.tables.writers import cell_text, notes
+from robustviews.reporting.tables.writers import cell_text, notes, with_brackets
 
 if TYPE_CHECKING:
     from robustviews.reporting.outcomes import Outcome
@@ -29,23 +29,15 @@ Field = tuple[str, str]  # text, and the verdict that colours it
 
 
 def table(data: TableData, *, colour: bool) -> str:
-    """Return a table with aligned columns, and its notes.
-
-    Args:
-        data: the table.
-        colour: whether verdicts are coloured.
-    """
-    probe = ["probe"] if data.shows_probe else []
+    """Return a table with aligned columns and, if asked for, coloured verdicts; and its notes."""
     one = f" ({data.columns[0].dataset})" if len({c.dataset for c in data.columns}) == 1 else ""
     names = [column.label if one else f"{column.dataset} {column.label}" for column in data.columns]
-    heads = ["", *probe, *names]
-    lines: list[list[Field]] = [[(head, "") for head in heads]]
+    lines: list[list[Field]] = [[(head, "") for head in (*data.leading, *names)]]
     for row in data.rows:
-        labels = [row.label, row.probe] if data.shows_probe else [row.label]
-        lines.append([*((label, "") for label in labels), *map(_field, row.cells)])
+        lines.append([*((label, "") for label in data.labels(row)), *map(_field, row.cells)])
     banner = [_wrapped(data.demonstration), ""] if data.demonstration else []
     below = [text for note in notes(data) for text in ("", _wrapped(note))]
-    aligned = _aligned(lines, left=1 + len(probe), colour=colour)
+    aligned = _aligned(lines, left=len(data.leading), colour=colour)
     return "\n".join([f"{data.title}{one}", "", *banner, *aligned, *below]) + "\n"
 
 
@@ -69,9 +61,7 @@ def link(path: Path, *, colour: bool) -> str:
 def _field(cell: CellValue) -> Field:
     text = cell_text(cell)
     ours = f"{text.ours} ±{text.spread}" if text.spread else text.ours
-    parts = (text.struck, text.published, text.difference, text.verdict, text.seeds)
-    brackets = ", ".join(filter(None, parts))
-    return f"{ours} ({brackets})" if brackets else ours, text.state
+    return with_brackets(ours, text, text.difference), text.state
 
 
 def _aligned(lines: Sequence[Sequence[Field]], *, left: int, colour: bool) -> Iterator[str]:

@@ -32,7 +32,6 @@ Covers = Literal["trainings", "counts", "images", "resampled"]
 NOT_RUN = "not run"
 UNAVAILABLE = "published value not available"
 NOT_ESTABLISHED = "attack not established"
-REASONS = (NOT_RUN, UNAVAILABLE, NOT_ESTABLISHED)  # of `not attempted`
 
 ALPHA = 0.05
 _END = 0.01  # accuracies closer to 0 or 1 have exact intervals

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
@@ -68,6 +70,20 @@ def of_record(record: Record, job: Job, study: str) -> list[Difference]:
         for key, was, now in differences(record.spec, job.spec)
     ]
     return foreign + stale
+
+
+def leaves(tree: object, *names: str) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield each value of nested mappings that is none itself, after its keys."""
+    if isinstance(tree, Mapping):
+        for name, inner in tree.items():
+            yield from leaves(inner, *names, str(name))
+    else:
+        yield names, tree
+
+
+def plain(value: object) -> str:
+    """Write a value of JSON for people: text without quotes."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def differences(before: object, after: object, key: str = "") -> list[tuple[str, Any, Any]]:

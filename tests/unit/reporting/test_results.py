@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import io
 import shutil
 
 import numpy as np
@@ -154,18 +156,14 @@ def test_a_block_needs_the_results_of_its_own_cells_only(study, root):
         frame(study, root, blocks=[study.tables["aa"], study.figures["bars"]])
 
 
-def test_csv_round_trips_the_same_rows(tmp_path):
+def test_csv_holds_each_value_with_all_its_digits(tmp_path):
     table = Table("Cost", ("digits/minutes",), {"pgd": Row("simclr-pgd5", "rle")})
     study = small_study(tables=small_study().tables | {"cost": table}, figures={})
     write_tree(tmp_path, study)
     rows = frame(study, tmp_path)
-    assert results.from_csv(results.to_csv(rows)) == rows
-
-
-def test_a_csv_with_other_columns_is_refused(study, root):
-    text = results.to_csv(frame(study, root)).replace("accuracy", "precision", 1)
-    with pytest.raises(ResultsError, match=r"expected columns study,run.* found study,run"):
-        results.from_csv(text)
+    read = list(csv.DictReader(io.StringIO(results.to_csv(rows))))
+    texts = [{name: "" if one is None else str(one) for name, one in row.items()} for row in rows]
+    assert read == texts
 
 
 def test_a_missing_record_is_named_with_the_command_to_run(study, root):

@@ -11,13 +11,14 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFor
 
 from robustviews.reporting.figures.style import (
     BARS,
-    COLOURS,
     ERROR,
     GREY,
-    MARKERS,
     cross,
+    crossed_out,
     hollow,
     legend_marker,
+    row_handles,
+    row_style,
 )
 from robustviews.reporting.tables.values import PERCENT, CellValue, RowValues
 from robustviews.reporting.tables.writers import distinct
@@ -127,13 +128,7 @@ def _scatter(rows: list[RowValues], title: str, *, x_metric: str) -> Drawing:
             _logarithmic(axis)
     for axis in axes[len(panels) :]:
         axis.set_visible(False)
-    handles: list[Artist] = [
-        legend_marker(marker, label, face=colour, edge=colour)
-        for (marker, colour), label in zip(
-            map(row_style, range(len(rows))), distinct(rows), strict=True
-        )
-    ]
-    handles += [*published_handles(rows), *struck_handles(rows)]
+    handles = [*row_handles(distinct(rows)), *published_handles(rows), *struck_handles(rows)]
     head(drawing, title, handles, columns=per_line)
     return drawing
 
@@ -153,8 +148,7 @@ def _point(axis: Axes, x: CellValue, y: CellValue, place: int) -> None:
     if x.ours is not None and y.ours is not None:
         ours = (x.ours * scale, y.ours * PERCENT)
     if ours and (x.struck or y.struck):
-        axis.plot(*ours, **hollow(marker, colour, 6))
-        axis.plot(*ours, **cross(colour, 9))
+        crossed_out(axis, ours, place)
     elif ours:
         axis.errorbar(
             *ours,
@@ -231,11 +225,6 @@ def errors(cell: CellValue) -> list[list[float]]:
     assert cell.high is not None
     below, above = cell.ours - cell.low, cell.high - cell.ours
     return [[max(0.0, below) * PERCENT], [max(0.0, above) * PERCENT]]
-
-
-def row_style(place: int) -> tuple[str, str]:
-    """Return marker and colour of a row."""
-    return MARKERS[place % len(MARKERS)], COLOURS[place % len(COLOURS)]
 
 
 def _bar_look(place: int, *, is_struck: bool) -> dict[str, Any]:

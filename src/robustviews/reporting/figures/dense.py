@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,7 +11,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure as Drawing
 from matplotlib.patches import Patch, Rectangle
 
-from robustviews.reporting.figures.style import COLOURS, GREY, STYLE
+from robustviews.reporting.figures.style import COLOURS, GREY, STYLE, name_pictures, picture
 from robustviews.tasks.protocol import VOID
 
 if TYPE_CHECKING:
@@ -42,12 +41,7 @@ class Shown(NamedTuple):
 def dense_images(
     rows: Mapping[str, Sequence[Shown]], names: Sequence[str], *, title: str
 ) -> Drawing:
-    """Draw labels and answers on images, clean and attacked: one line per network.
-
-    Args:
-        rows: images by the label of their network, the same number for each.
-        names: names of the classes.
-        title: the attack.
+    """Draw labels and answers on images under an attack: one line per network, by its label.
 
     Black rows and columns at the end of all images, as of padding, are cut off.
     """
@@ -59,7 +53,7 @@ def dense_images(
         side = 1.1 * height / width + 0.05
         drawing = Drawing(figsize=(2.2 + 4.4 * count, side * len(rows) + 1.0))
         axes = drawing.subplots(len(rows), 4 * count, squeeze=False)
-        for line, (name, shown) in zip(axes, rows.items(), strict=True):
+        for line, shown in zip(axes, rows.values(), strict=True):
             for number, one in enumerate(shown):
                 clean, attacked = one.images
                 drawn = (clean, one.labels), (clean, one.answers[0]), (attacked, None)
@@ -67,12 +61,7 @@ def dense_images(
                 for axis, (image, marks) in pairs:
                     _picture(axis, image, marks, colours)
                     axis.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
-            line[0].set_ylabel(
-                textwrap.fill(name, 24), fontsize=8, rotation=0, ha="right", va="center"
-            )
-        for axis, text in zip(axes[-1], _COLUMNS * count, strict=True):
-            axis.set_xlabel(text, fontsize=7.5)
-        drawing.suptitle(title, fontsize=8.5)
+        name_pictures(drawing, axes, title=title, lines=rows, columns=_COLUMNS)
         patches = [
             Patch(color=colour, label="void" if kind == VOID else names[kind])
             for kind, colour in colours.items()
@@ -111,9 +100,7 @@ def _picture(axis: Axes, image: Array, marks: Array | None, colours: Mapping[int
         table = np.zeros((VOID + 1, 3))
         table[list(colours)] = [to_rgb(colour) for colour in colours.values()]
         pixels = 0.4 * pixels + 0.6 * table[marks]
-    axis.imshow(pixels, interpolation="nearest")
-    axis.set(xticks=[], yticks=[])
-    axis.spines[:].set_visible(True)
+    picture(axis, pixels)
     if marks is None or not _are_boxes(marks):
         return
     for x1, y1, x2, y2, kind in marks[:, [0, 1, 2, 3, -1]]:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure as Drawing
 
-from robustviews.reporting.figures.charts import errors, head, row_style, struck_handles
-from robustviews.reporting.figures.style import cross, hollow, legend_marker
+from robustviews.reporting.figures.charts import errors, head, struck_handles
+from robustviews.reporting.figures.style import crossed_out, row_handles, row_style
 from robustviews.reporting.tables.values import PERCENT, RowValues
 
 if TYPE_CHECKING:
@@ -31,12 +31,10 @@ def factor(rows: list[RowValues], title: str) -> Drawing:
             _line(axis, [row for row in drawn if row.group == group], number, places, place)
         column = rows[0].cells[number].column
         axis.set_title(f"{column.dataset}, {column.metric}", loc="left")
-        axis.set_xticks(list(places.values()), [_text(level) for level in places])
+        texts = [level if isinstance(level, str) else f"{level:g}" for level in places]
+        axis.set_xticks(list(places.values()), texts)
     axes[0].set_ylabel("retained (%)")
-    handles = [
-        legend_marker(marker, group or "all", face=colour, edge=colour)
-        for (marker, colour), group in zip(map(row_style, range(len(groups))), groups, strict=True)
-    ]
+    handles = row_handles(group or "all" for group in groups)
     head(drawing, title, [*handles, *struck_handles(drawn)], columns=3)
     return drawing
 
@@ -61,13 +59,8 @@ def _line(
         at = places[row.level], cell.ours * PERCENT
         points.append(at)
         if cell.struck:
-            axis.plot(*at, **hollow(marker, colour, 6))
-            axis.plot(*at, **cross(colour, 9))
+            crossed_out(axis, at, place)
         else:
             axis.errorbar(*at, yerr=errors(cell), fmt=marker, color=colour, elinewidth=0.8)
     if points:
         axis.plot(*zip(*sorted(points), strict=True), "-", color=colour, linewidth=1.0)
-
-
-def _text(level: float | str) -> str:
-    return level if isinstance(level, str) else f"{level:g}"

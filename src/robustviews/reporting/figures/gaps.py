@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from matplotlib import rc_context
 from matplotlib.figure import Figure as Drawing
 
-from robustviews.reporting.figures.charts import head, row_style
-from robustviews.reporting.figures.style import GREY, STYLE, legend_marker
+from robustviews.reporting.figures.charts import head
+from robustviews.reporting.figures.style import GREY, STYLE, row_handles, row_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,11 +46,7 @@ def gaps(advantages: Mapping[str, Mapping[str, Part]], *, title: str) -> Drawing
         axis.set_ylim(top, 0)
         axis.grid(visible=False, axis="y")
         axis.set_xlabel("advantage in what is retained under attack (percentage points)")
-        handles = [
-            legend_marker(marker, name, face=colour, edge=colour)
-            for name, (marker, colour) in zip(names, map(row_style, range(len(names))), strict=True)
-        ]
-        head(drawing, title, handles, columns=4)
+        head(drawing, title, row_handles(names), columns=4)
     return drawing
 
 

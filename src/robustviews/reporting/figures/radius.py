@@ -7,19 +7,12 @@ from typing import TYPE_CHECKING, Any
 from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 
-from robustviews.reporting.figures.charts import (
-    head,
-    published_handles,
-    quantity,
-    row_style,
-    struck_handles,
-)
-from robustviews.reporting.figures.style import cross, hollow, legend_marker
+from robustviews.reporting.figures.charts import head, published_handles, quantity, struck_handles
+from robustviews.reporting.figures.style import crossed_out, hollow, row_handles, row_style
 from robustviews.reporting.tables.values import PERCENT, CellValue, RowValues
 from robustviews.reporting.tables.writers import distinct
 
 if TYPE_CHECKING:
-    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
 _LONGEST = 34  # characters of a label for which a figure of one panel has two columns of entries
@@ -54,13 +47,7 @@ def radius(rows: list[RowValues], title: str) -> Drawing:
         _logarithmic(axis, sorted({rows[0].cells[number].column.eps or 0.0 for number in numbers}))
     drawn = [row.cells[number] for numbers in panels.values() for row in rows for number in numbers]
     axes[0].set(ylabel=quantity(drawn), ylim=(0, 100))
-    handles: list[Artist] = [
-        legend_marker(marker, label, face=colour, edge=colour)
-        for (marker, colour), label in zip(
-            map(row_style, range(len(rows))), distinct(rows), strict=True
-        )
-    ]
-    handles += [*published_handles(rows), *struck_handles(rows)]
+    handles = [*row_handles(distinct(rows)), *published_handles(rows), *struck_handles(rows)]
     head(drawing, title, handles, columns=entries)
     return drawing
 
@@ -109,9 +96,7 @@ def _line(axis: Axes, cells: list[CellValue], place: int) -> None:
     axis.plot(list(published), list(published.values()), **dotted)
     for cell in shown:
         if cell.struck:
-            at = cell.column.eps or 0.0, percent([cell], "ours")[0]
-            axis.plot(*at, **hollow(marker, colour, 5))
-            axis.plot(*at, **cross(colour, 8))
+            crossed_out(axis, (cell.column.eps or 0.0, percent([cell], "ours")[0]), place, size=5)
 
 
 def _logarithmic(axis: Axes, radii: list[float]) -> None:

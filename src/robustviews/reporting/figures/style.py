@@ -8,12 +8,20 @@ attack is not established is hollow and crossed out.
 from __future__ import annotations
 
 import io
+import itertools
 import re
-from typing import Any
+import textwrap
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure as Drawing
 from matplotlib.lines import Line2D
+
+if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
 
 # Okabe, Ito 2008, from light to dark; their yellow is too light for lines on white
 COLOURS = ("#56B4E9", "#E69F00", "#CC79A7", "#009E73", "#D55E00", "#0072B2", "#000000")
@@ -94,6 +102,44 @@ def cross(colour: str, size: float) -> dict[str, Any]:
         "linestyle": "",
         "zorder": 5,
     }
+
+
+def crossed_out(axis: Axes, at: tuple[float, float], row: int, size: float = 6) -> None:
+    """Draw a number of a row whose attack is not established."""
+    marker, colour = row_style(row)
+    axis.plot(*at, **hollow(marker, colour, size))
+    axis.plot(*at, **cross(colour, size + 3))
+
+
+def row_style(place: int) -> tuple[str, str]:
+    """Return marker and colour of a row."""
+    return MARKERS[place % len(MARKERS)], COLOURS[place % len(COLOURS)]
+
+
+def row_handles(labels: Iterable[str]) -> list[Artist]:
+    """Return the legend entries of rows."""
+    styles = ((row_style(place), label) for place, label in enumerate(labels))
+    return [legend_marker(mark, text, face=colour, edge=colour) for (mark, colour), text in styles]
+
+
+def picture(axis: Axes, pixels: np.ndarray, title: str = "") -> None:
+    """Show an image (H, W, 3) in [0, 1] in a frame without ticks."""
+    axis.imshow(pixels, interpolation="nearest")
+    axis.set(xticks=[], yticks=[])
+    axis.spines[:].set_visible(True)
+    axis.set_title(title, fontsize=8)
+
+
+def name_pictures(
+    drawing: Drawing, axes: np.ndarray, *, title: str, lines: Iterable[str], columns: Sequence[str]
+) -> None:
+    """Write names beside the lines of a grid of pictures, and below its columns, in turn."""
+    for axis, name in zip(axes[:, 0], lines, strict=True):
+        text = textwrap.fill(name, 24)
+        axis.set_ylabel(text, fontsize=8, rotation=0, ha="right", va="center")
+    for axis, text in zip(axes[-1], itertools.cycle(columns), strict=False):
+        axis.set_xlabel(text, fontsize=7.5)
+    drawing.suptitle(title, fontsize=8.5)
 
 
 def legend_marker(marker: str, label: str, *, face: str, edge: str) -> Line2D:

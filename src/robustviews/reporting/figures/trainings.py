@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,7 +11,7 @@ from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import MaxNLocator
 
 from robustviews.methods import METHODS
-from robustviews.reporting.figures.style import COLOURS, GREY, MARKERS, STYLE
+from robustviews.reporting.figures.style import GREY, STYLE, name_pictures, picture, row_style
 from robustviews.study import networks, plan
 
 if TYPE_CHECKING:
@@ -64,7 +63,7 @@ def training_curves(study: Study, histories: Mapping[str, Sequence[Mapping[str, 
         axes = list(drawing.subplots(1, count, squeeze=False).flat)
         for axis, (method, entries) in zip(axes, panels.items(), strict=False):
             for place, (entry, jobs) in enumerate(entries.items()):
-                colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
+                marker, colour = row_style(place)
                 for number, (job, dashes) in enumerate(zip(jobs, _dashes(jobs), strict=True)):
                     label = "" if number else plan.label(study, entry)
                     look = {"color": colour, "marker": marker, "linestyle": dashes}
@@ -116,12 +115,12 @@ def example_views(
         for number, block in enumerate(blocks):
             axes = block.subplots(3, count + 1)
             name = labels[number] if labels else "image"
-            _picture(axes[1, 0], images[number], title=name)
+            _image(axes[1, 0], images[number], title=name)
             axes[0, 0].set_visible(False)
             axes[2, 0].set_visible(False)
             for line, (text, stack) in zip(axes, lines.items(), strict=True):
                 for axis, view in zip(line[1:], stack[:, number], strict=True):
-                    _picture(axis, view)
+                    _image(axis, view)
                 line[1].set_ylabel(text, fontsize=8)
         if note:
             drawing.supxlabel(note, fontsize=7, color=GREY)
@@ -144,24 +143,18 @@ def adversarial_images(rows: Mapping[str, Sequence[Attacked]], *, title: str) ->
     with rc_context(STYLE | {"axes.grid": False}):
         drawing = Drawing(figsize=(2.2 + 3 * count, 1.15 * len(rows) + 0.7))
         axes = drawing.subplots(len(rows), 3 * count, squeeze=False)
-        for line, (name, shown) in zip(axes, rows.items(), strict=True):
+        for line, shown in zip(axes, rows.values(), strict=True):
             for number, one in enumerate(shown):
                 clean, adversarial = one.images
                 trio = line[3 * number : 3 * number + 3]
-                _picture(trio[2], 0.5 + GAIN * (adversarial - clean))
+                _image(trio[2], 0.5 + GAIN * (adversarial - clean))
                 for axis, image, (guess, share) in zip(trio, one.images, one.guesses, strict=False):
                     is_right = guess == one.label
                     sign = "" if is_right else "\N{BALLOT X} "
-                    _picture(axis, image, title=f"{sign}{guess}: {share:.0%}")
+                    _image(axis, image, title=f"{sign}{guess}: {share:.0%}")
                     axis.title.set_color("black" if is_right else WRONG)
-            line[0].set_ylabel(
-                textwrap.fill(name, 24), fontsize=8, rotation=0, ha="right", va="center"
-            )
-        for axis, text in zip(
-            axes[-1], ("clean", "adversarial", f"perturbation \u00d7 {GAIN}") * count, strict=True
-        ):
-            axis.set_xlabel(text, fontsize=7.5)
-        drawing.suptitle(title, fontsize=8.5)
+        columns = ("clean", "adversarial", f"perturbation \u00d7 {GAIN}")
+        name_pictures(drawing, axes, title=title, lines=rows, columns=columns)
     return drawing
 
 
@@ -192,8 +185,5 @@ def _dashes(jobs: list[networks.Pretraining]) -> list[str]:
     return [("-", "--", ":", "-.")[seeds.index(job.seed) % 4] for job in jobs]
 
 
-def _picture(axis: Axes, image: NDArray[np.floating], title: str = "") -> None:
-    axis.imshow(np.clip(image, 0, 1).transpose(1, 2, 0), interpolation="nearest")
-    axis.set(xticks=[], yticks=[])
-    axis.spines[:].set_visible(True)
-    axis.set_title(title, fontsize=8)
+def _image(axis: Axes, image: NDArray[np.floating], title: str = "") -> None:
+    picture(axis, np.clip(image, 0, 1).transpose(1, 2, 0), title)

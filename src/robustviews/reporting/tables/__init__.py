@@ -61,10 +61,14 @@ class TableData:
         """Whether rows differ in their probe, so that the table needs a probe column."""
         return len({row.probe for row in self.rows}) > 1
 
+    def labels(self, row: RowValues) -> list[str]:
+        """Return the leading fields of a row: its label, and its probe if the table needs it."""
+        return [row.label, row.probe] if self.shows_probe else [row.label]
+
     @property
-    def strikes(self) -> bool:
-        """Whether the attack of any cell is not established."""
-        return any(cell.struck for row in self.rows for cell in row.cells)
+    def leading(self) -> list[str]:
+        """The heads of the leading fields."""
+        return ["", "probe"] if self.shows_probe else [""]
 
     @property
     def groups(self) -> list[tuple[str, int]]:
@@ -74,16 +78,7 @@ class TableData:
 
 
 def comparison(study: Study, table: Table, frame: list[Result]) -> TableData:
-    """Compare our numbers with the published ones.
-
-    Args:
-        study: study of the table.
-        table: rows and columns, and the published values.
-        frame: results of the study; cells without results are `not run`.
-
-    Returns:
-        Rows in the order of the study, with their notes.
-    """
+    """Compare our numbers with the published ones; cells without results are `not run`."""
     rows = row_values(study, table, frame)
     return TableData(
         title=table.title,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -109,6 +108,19 @@ class CellValue:
         is_cut = self.column.unit == "%" and (low <= 0 or high >= 1)
         return max(ours - low, high - ours) if is_cut else (high - low) / 2
 
+    @property
+    def missing(self) -> str:
+        """Why it takes part in no comparison: `not run`, or `attack not established: AS9`."""
+        if self.ours is None:
+            return verdicts.NOT_RUN
+        return f"{verdicts.NOT_ESTABLISHED}: {self.struck}" if self.struck else ""
+
+    @property
+    def unfinished(self) -> str:
+        """How many runs are done, `2 of 3 seeds`; empty if all are."""
+        done = len(self.evidence)
+        return f"{done} of {self.planned} seeds" if done < self.planned else ""
+
 
 @dataclass(frozen=True)
 class RowValues:
@@ -155,13 +167,6 @@ def row_values(study: Study, table: Table | Figure, frame: list[Result]) -> list
             labels, zip(*cells_of_columns, strict=True), strict=True
         )
     ]
-
-
-def all_evidence(rows: list[RowValues]) -> Iterator[Evidence]:
-    """Yield every run behind every cell."""
-    for row in rows:
-        for cell in row.cells:
-            yield from cell.evidence
 
 
 @dataclass(frozen=True)
@@ -255,12 +260,8 @@ def _value(
     value = _accuracy(measured, spread)
     if value.published is None:
         return value
-    missing = {
-        verdicts.NOT_RUN: not measured.results,
-        f"{verdicts.NOT_ESTABLISHED}: {measured.struck}": bool(measured.struck),
-        verdicts.UNAVAILABLE: value.published == "unavailable",
-    }
-    reason = next((reason for reason, applies in missing.items() if applies), "")
+    unavailable = verdicts.UNAVAILABLE if value.published == "unavailable" else ""
+    reason = value.missing or unavailable
     if reason:
         return replace(value, verdict=Verdict("not attempted", reason))
     if measured.incomparable:
@@ -334,7 +335,7 @@ def _minutes(study: Study, cell: Cell, results: list[Result]) -> CellValue:
         ours=fmean(minutes),
         low=min(minutes),
         high=max(minutes),
-        sd=stdev(minutes) if len(minutes) > 1 else None,
+        sd=statistics.own_spread(minutes),
         evidence=tuple(
             replace(_evidence(result, value), n=0, record=f"{folder[result['run']] / RECORD}")
             for result, value in zip(results, minutes, strict=True)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from robustviews.reporting.tables.values import PERCENT, CellValue
-from robustviews.reporting.verdicts import DIFFERENT, NOT_ESTABLISHED, NOT_RUN, UNAVAILABLE
+from robustviews.reporting.verdicts import DIFFERENT, NOT_RUN, UNAVAILABLE
 
 if TYPE_CHECKING:
     from robustviews.reporting.tables import TableData
@@ -79,7 +79,6 @@ def cell_text(cell: CellValue) -> CellText:
         published = f"{cell.published * cell.column.scale:.6g}"
     if cell.ours is None:
         return CellText(NOT_RUN, "", "", published, "", "", state="", struck="")
-    done = len(cell.evidence)
     half = cell.half
     decimals = 0 if half is not None and half > WIDE else 1
     is_shown = cell.verdict is not None and cell.verdict.state != "not attempted"
@@ -88,12 +87,12 @@ def cell_text(cell: CellValue) -> CellText:
         spread=""
         if half is None or cell.struck
         else number(cell.column, max(half, LEAST), decimals),
-        seeds="" if done == cell.planned else f"{done} of {cell.planned} seeds",
+        seeds=cell.unfinished,
         published=published,
         difference="" if cell.difference is None else signed(cell.difference, decimals),
         verdict=str(cell.verdict) if is_shown else "",
         state=cell.verdict.state if cell.verdict else "",
-        struck=f"{NOT_ESTABLISHED}: {cell.struck}" if cell.struck else "",
+        struck=cell.missing,
     )
 
 
@@ -133,24 +132,23 @@ def markdown(table: TableData) -> str:
         text = cell_text(value)
         ours = f"~~{text.ours}~~" if text.struck else text.ours
         difference = f"**{text.difference}**" if text.state == DIFFERENT else text.difference
-        return _with_brackets(ours + (f" ±{text.spread}" if text.spread else ""), text, difference)
+        return with_brackets(ours + (f" ±{text.spread}" if text.spread else ""), text, difference)
 
     def line(fields: list[str]) -> str:
         return "| " + " | ".join(field.replace("|", "\\|") for field in fields) + " |"
 
-    leading = ["", "probe"] if table.shows_probe else [""]
-    lines = [line(leading + [f"{column.dataset} {column.label}" for column in table.columns])]
-    lines.append("|" + " --- |" * len(leading) + " ---: |" * len(table.columns))
-    for row in table.rows:
-        labels = [row.label, row.probe] if table.shows_probe else [row.label]
-        lines.append(line(labels + [cell(value) for value in row.cells]))
+    names = [f"{column.dataset} {column.label}" for column in table.columns]
+    lines = [line([*table.leading, *names])]
+    lines.append("|" + " --- |" * len(table.leading) + " ---: |" * len(names))
+    lines += [line([*table.labels(row), *map(cell, row.cells)]) for row in table.rows]
     banner = [f"> **{table.demonstration}**", ""] if table.demonstration else []
     below = [text for note in notes(table) for text in ("", note)]
     text = "\n".join([f"## {table.title}", "", *banner, *lines, *below]) + "\n"
     return _TAG.sub("&lt;", text)  # a page that shows the table must not run a title
 
 
-def _with_brackets(ours: str, text: CellText, difference: str) -> str:
+def with_brackets(ours: str, text: CellText, difference: str) -> str:
+    """Write a number of ours, and in brackets what stands beside it."""
     parts = (text.struck, text.published, difference, text.verdict, text.seeds)
     brackets = ", ".join(filter(None, parts))
     return f"{ours} ({brackets})" if brackets else ours
@@ -208,25 +206,25 @@ def latex(table: TableData) -> str:
         difference = f"${text.difference}$" if text.difference else ""
         if text.state == DIFFERENT:
             difference = f"$\\mathbf{{{text.difference}}}$"
-        return _with_brackets(f"\\sout{{{ours}}}" if text.struck else ours, text, difference)
+        return with_brackets(f"\\sout{{{ours}}}" if text.struck else ours, text, difference)
 
-    leading = 2 if table.shows_probe else 1
+    leading = len(table.leading)
     groups, rules, first = [], [], leading + 1
     for dataset, width in table.groups:
         groups.append(f"\\multicolumn{{{width}}}{{c}}{{{escape(dataset)}}}")
         rules.append(f"\\cmidrule(lr){{{first}-{first + width - 1}}}")
         first += width
-    probe = ["probe"] if table.shows_probe else []
-    header = ["", *probe, *(escape(column.label) for column in table.columns)]
-    body = []
-    for row in table.rows:
-        labels = [row.label, row.probe] if table.shows_probe else [row.label]
-        body.append(" & ".join([*map(escape, labels), *map(cell, row.cells)]) + r" \\")
+    header = [*table.leading, *(escape(column.label) for column in table.columns)]
+    body = [
+        " & ".join([*map(escape, table.labels(row)), *map(cell, row.cells)]) + r" \\"
+        for row in table.rows
+    ]
+    strikes = any(cell.struck for row in table.rows for cell in row.cells)
     banner = f"\\textbf{{{escape(table.demonstration)}}} " if table.demonstration else ""
     return "\n".join(
         [
             "% \\usepackage{booktabs}",
-            *(["% \\usepackage[normalem]{ulem}"] if table.strikes else []),
+            *(["% \\usepackage[normalem]{ulem}"] if strikes else []),
             "\\begin{table}",
             "\\centering",
             f"\\caption{{{banner}{escape(table.title)}}}",
