@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from robustviews.sanity import subject as subjects
     from robustviews.sanity.subject import Subject
 
-    Losses = Callable[[Tensor, Tensor], Tensor]
+    Losses = Callable[[Tensor, Tensor], Tensor]  # of outputs and labels
 else:
     torch, attacks = LazyModule("torch"), LazyModule("robustviews.attacks")
     subjects = LazyModule("robustviews.sanity.subject")
@@ -136,7 +136,7 @@ def _one_step(subject: Subject) -> dict[str, Tensor]:
 
     def perturb(inputs: Tensor, labels: Tensor, _: int) -> Tensor:
         def loss(x: Tensor) -> Tensor:
-            return subjects.losses(subject.logits(x), labels)
+            return subject.losses(subject.logits(x), labels)
 
         return attacks.pgd(loss, inputs, eps=eps, step_size=eps, steps=1)
 
@@ -218,15 +218,11 @@ def _noise_better(m: Measures, options: Sanity) -> str:
 
 
 def _gradients(subject: Subject) -> dict[str, float]:
-    return gradients(subject, subjects.losses)
-
-
-def gradients(subject: Subject, losses: Losses) -> dict[str, float]:
     """Count images whose first gradient, in the attack's own precision, is zero or not finite."""
 
     def gradient(inputs: Tensor, labels: Tensor, _: int) -> Tensor:
         inputs = inputs.clone().requires_grad_()
-        loss = losses(subject.logits(inputs), labels).sum()
+        loss = subject.losses(subject.logits(inputs), labels).sum()
         return torch.autograd.grad(loss, inputs)[0].flatten(1)
 
     rows = subject.over_batches(gradient)
@@ -303,7 +299,7 @@ def _numerical(subject: Subject) -> dict[str, float]:
 
 
 def derivatives(subject: Subject, losses: Losses) -> dict[str, float]:
-    """Compare gradients with central differences, in float64; arguments as in `gradients`."""
+    """Compare gradients of losses (B,) with central differences, in float64."""
     few = min(_FEW, subject.at_once)
     exact, labels = copy.deepcopy(subject.classifier).double(), subject.labels[:few]
     clean, generator = subject.inputs[:few].double(), subject.generator("pixels")

@@ -59,6 +59,11 @@ class Subject:
         """Return outputs (B, ...); without any path from the inputs, their gradient is zero."""
         return connected((through or self.classifier)(inputs), inputs)
 
+    def losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Return the loss (B,) that trains heads of the task, of classification cross-entropy."""
+        height, width = self.inputs.shape[-2:]
+        return self.classifier.probe.task.loss(outputs, labels, None, (height, width))
+
     def over_batches(self, function: Callable[[Tensor, Tensor, int], Tensor]) -> Tensor:
         """Return the results of a function of inputs, labels and batch number, joined."""
         batches = zip(self.inputs.split(self.at_once), self.labels.split(self.at_once), strict=True)
@@ -99,7 +104,7 @@ class Subject:
             radius: in 1/255.
             steps: gradient steps.
             try_: number of the random start; None starts at the images.
-            loss: of logits and labels, per image; None is the cross-entropy.
+            loss: of logits and labels, per image; None is that of the task.
             through: classifier whose gradients the attack follows; None is the one under attack.
         """
         step_size = _OVERSHOOT * radius / steps
@@ -109,7 +114,7 @@ class Subject:
 
         def perturb(inputs: Tensor, labels: Tensor, number: int) -> Tensor:
             return attacks.pgd(
-                lambda x: (loss or losses)(self.logits(x, through), labels),
+                lambda x: (loss or self.losses)(self.logits(x, through), labels),
                 inputs,
                 eps=attacks.in_pixels(radius),
                 step_size=attacks.in_pixels(step_size),
@@ -129,11 +134,6 @@ def connected(outputs: Tensor, inputs: Tensor) -> Tensor:
     """Return outputs (B, ...) that depend on inputs, though by a factor of zero."""
     zeros = 0 * inputs.flatten(1).sum(dim=1)
     return outputs + zeros.view(-1, *[1] * (outputs.dim() - 1))
-
-
-def losses(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the cross-entropy (B,) of logits (B, classes), which the attacks increase."""
-    return torch.nn.functional.cross_entropy(logits, labels, reduction="none")
 
 
 def choose(

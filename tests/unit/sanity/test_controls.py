@@ -16,7 +16,7 @@ from tests.unit.test_pretrain import Memory
 from tests.unit.tiny_models import inventory
 
 SIDES = torch.Generator().manual_seed(0)  # the first two differ
-pgd, losses = attacks.pgd, subjects.losses
+pgd, losses = attacks.pgd, subjects.Subject.losses
 
 
 class Wrapped(nn.Module):
@@ -89,7 +89,7 @@ def descending(loss, images, **options):
 BROKEN_ATTACKS = {
     "two steps of 0.01/255": (two_short_steps, losses),
     "descending": (descending, losses),
-    "rolled labels": (pgd, lambda logits, y: losses(logits, (y + 1) % CLASSES)),
+    "rolled labels": (pgd, lambda self, logits, y: losses(self, logits, (y + 1) % CLASSES)),
 }
 
 
@@ -97,7 +97,7 @@ BROKEN_ATTACKS = {
 def test_a_broken_attack_leaves_accuracy_at_the_largest_radius(name, trained, monkeypatch):
     attack, loss = BROKEN_ATTACKS[name]
     monkeypatch.setattr(attacks, "pgd", attack)
-    monkeypatch.setattr(subjects, "losses", loss)
+    monkeypatch.setattr(subjects.Subject, "losses", loss)
     assert "withstand 64/255" in fault(trained.subject(trained.classifier("own")), "AS3")
 
 
