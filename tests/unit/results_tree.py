@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -277,6 +278,14 @@ def write_record(
         "result": result or {},
     }
     artifacts.write_json(root / folder / "record.json", record)
+
+
+def edit(root: Path, folder: Path | str, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change the record in a folder."""
+    path = root / folder / "record.json"
+    record = artifacts.read_json(path)
+    change(record)
+    artifacts.write_json(path, record)
 
 
 def _write_bytes(path: Path, content: str) -> None:

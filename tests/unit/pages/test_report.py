@@ -23,7 +23,7 @@ from robustviews.reporting.statistics import Interval
 from robustviews.reporting.tables import TABLES
 from robustviews.study import cells, folders, plan
 from robustviews.study.jobs import jobs
-from tests.unit.results_tree import DEVICE, small_study, write_shown, write_tree
+from tests.unit.results_tree import DEVICE, edit, small_study
 
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg"/>'
 VOID = {"meta", "img", "br", "hr", "link", "input"}
@@ -79,16 +79,8 @@ def render(root, study, *, partial=False):
 
 
 @pytest.fixture(scope="module")
-def study():
-    return small_study()
-
-
-@pytest.fixture(scope="module")
-def root(study, tmp_path_factory):
-    root = tmp_path_factory.mktemp("project")
-    write_tree(root, study)
-    write_shown(root, study)
-    return root
+def root(tree):
+    return tree
 
 
 @pytest.fixture(scope="module")
@@ -336,10 +328,12 @@ def test_the_graph_has_a_line_per_run_with_the_time_of_each_stage(study, root):
 
 def test_every_checked_head_shows_what_each_attack_leaves_and_which_checks_it_fails(study, other):
     job = jobs(study)["sanity", "emp-free3-digits-s0"]
-    record = artifacts.read_json(other / job.record)
-    record["result"]["rle"]["failed"] = {"AS9": "no gradient"}
-    del record["result"]["rle"]["measures"]["transfer"]
-    artifacts.write_json(other / job.record, record)
+
+    def change(record):
+        record["result"]["rle"]["failed"] = {"AS9": "no gradient"}
+        del record["result"]["rle"]["measures"]["transfer"]
+
+    edit(other, job.folder, change)
     lines = dict(report._examined(study, jobs(study), results.records(study, other)))
     counts = ["12 of 20", "12 of 20", "11 of 20", "-", "12 of 20"]
     assert list(lines["emp-free3-digits-s0 / rle"].values()) == [*counts, "AS9"]
@@ -410,15 +404,15 @@ def test_an_entry_shows_each_job_with_hash_seed_device_commit_time_and_record(au
 
 
 def test_what_no_record_says_is_unknown_on_the_page(study, other):
-    path = other / folders.pretrain_folder(study, "supervised-free3-digits-s0") / "record.json"
-    record = artifacts.read_json(path)
-    record["environment"]["device"] = record["resumed"] = record["code"]["commit"] = None
-    artifacts.write_json(path, record)
+    folder = folders.pretrain_folder(study, "supervised-free3-digits-s0")
+    edit(other, folder, lambda record: record.update(resumed=None))
+    edit(other, folder, lambda record: record["environment"].update(device=None))
+    edit(other, folder, lambda record: record["code"].update(commit=None))
     entry = render_audit(other, study).split(SUPERVISED)[1].split("</details>")[0]
     assert f"on {audit_page.UNKNOWN}." in entry
     assert f"resumes {audit_page.UNKNOWN}" in entry
     assert f"commit {audit_page.UNKNOWN}" in entry
-    path.unlink()
+    (other / folder / "record.json").unlink()
     entry = render_audit(other, study).split(SUPERVISED)[1].split("</details>")[0]
     assert "missing" in entry
 
@@ -433,10 +427,9 @@ def test_a_study_of_another_file_is_named_in_commands_but_no_path_of_this_machin
 
 
 def test_text_of_findings_and_records_cannot_become_markup(study, other):
-    path = other / folders.pretrain_folder(study, "supervised-free3-digits-s0") / "record.json"
-    record = artifacts.read_json(path)
-    record["environment"]["device"] = "<script>alert(1)</script>"
-    artifacts.write_json(path, record)
+    device = "<script>alert(1)</script>"
+    folder = folders.pretrain_folder(study, "supervised-free3-digits-s0")
+    edit(other, folder, lambda record: record["environment"].update(device=device))
     html = render_audit(other, study)
     assert "<script" not in html
     assert "&lt;script&gt;" in html

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -25,28 +24,15 @@ from robustviews.regimes import Pgd
 from robustviews.study import cells, folders
 from robustviews.study import jobs as pending
 from robustviews.study.schema import Run, Runtime
-from tests.unit.results_tree import DEVICE, small_study, write_sanity, write_shown, write_tree
+from tests.unit.results_tree import (
+    DEVICE,
+    edit,
+    small_study,
+    write_sanity,
+    write_shown,
+)
 
 FREE, PGD = "emp-free3-digits-s1", "simclr-pgd5-digits-s0"
-
-
-@pytest.fixture(scope="module")
-def study():
-    return small_study()
-
-
-@pytest.fixture(scope="module")
-def tree(study, tmp_path_factory):
-    tree = tmp_path_factory.mktemp("tree")
-    write_tree(tree, study)
-    write_shown(tree, study)
-    return tree
-
-
-@pytest.fixture
-def root(tree, tmp_path):
-    shutil.copytree(tree, tmp_path, dirs_exist_ok=True)
-    return tmp_path
 
 
 def states(findings):
@@ -55,13 +41,6 @@ def states(findings):
         {finding.check for finding in findings if finding.state is state}
         for state in (State.FAILED, State.UNKNOWN)
     )
-
-
-def edit(root, folder, change):
-    path = root / folder / "record.json"
-    record = artifacts.read_json(path)
-    change(record)
-    artifacts.write_json(path, record)
 
 
 def address(study, text):
@@ -183,18 +162,17 @@ def test_metrics_of_a_cell_that_the_study_does_not_have_fail(root, study):
     assert "metrics" in states(audit(study, root).findings)[0]
 
 
-def test_metrics_leave_out_cells_exactly_where_an_attack_is_not_established(study, tmp_path):
-    write_tree(tmp_path, study)
-    write_sanity(tmp_path, study, PGD, zero_gradients=9)
-    write_shown(tmp_path, study)
-    assert states(audit(study, tmp_path).all_findings())[0] == set()
-    path = tmp_path / "results/tiny/metrics.json"
+def test_metrics_leave_out_cells_exactly_where_an_attack_is_not_established(study, root):
+    write_sanity(root, study, PGD, zero_gradients=9)
+    write_shown(root, study)
+    assert states(audit(study, root).all_findings())[0] == set()
+    path = root / "results/tiny/metrics.json"
     content = artifacts.read_json(path)
     assert set(content["table1"]["pgd"]) == {"digits/clean", "digits/minutes"}
     content["table1"]["pgd"]["digits/pgd20/8"] = 40.0
     del content["table1"]["free"]["digits/pgd20/8"]
     artifacts.write_json(path, content)
-    texts = [f.text for f in audit(study, tmp_path).findings if f.state is State.FAILED]
+    texts = [f.text for f in audit(study, root).findings if f.state is State.FAILED]
     assert len(texts) == 2, texts
     assert any("pgd:digits/pgd20/8 is 40.0, the attack is not established" in t for t in texts)
     assert any("free:digits/pgd20/8 is None, flags and records give" in t for t in texts)

@@ -20,26 +20,12 @@ from robustviews.provenance.history import History
 from robustviews.study import jobs as pending
 from robustviews.study import specs
 from robustviews.workflow.metadata import ProjectMetadata
-from tests.unit.results_tree import small_study, write_shown, write_tree
+from tests.unit.results_tree import edit, small_study
 
 RUN = "simclr-pgd5-digits-s0"
 TRAINING = ("pretrain", RUN)
 TRAINED = f"results/tiny/pretrain/{RUN}"
 ENCODER = f"{TRAINED}/encoder.safetensors"
-
-
-@pytest.fixture(scope="module")
-def tree(tmp_path_factory):
-    tree = tmp_path_factory.mktemp("tree")
-    write_tree(tree, small_study())
-    write_shown(tree, small_study())
-    return tree
-
-
-@pytest.fixture
-def root(tree, tmp_path):
-    shutil.copytree(tree, tmp_path, dirs_exist_ok=True)
-    return tmp_path
 
 
 @pytest.fixture
@@ -128,9 +114,7 @@ def test_a_missing_parameter_differs_from_one_that_is_null(disk):
     path = disk.root / ProjectMetadata(disk.root).path(Path(ENCODER))
     entry = artifacts.read_json(path)
     spec = {name: value for name, value in disk.jobs[TRAINING].spec.items() if name != "seed"}
-    record = artifacts.read_json(disk.root / TRAINED / "record.json")
-    record["spec"]["seed"] = None
-    artifacts.write_json(disk.root / TRAINED / "record.json", record)
+    edit(disk.root, TRAINED, lambda record: record["spec"].update(seed=None))
     artifacts.write_json(path, entry | {"params": [repr(specs.to_json(spec))]})
     texts = [text for _, _, text in states(check_metadata(disk, [disk.jobs[TRAINING]]))]
     assert any("seed was nothing, its record says None" in text for text in texts)
@@ -319,10 +303,7 @@ def commit(root):
 def check_commit(root, *, named, dirty=False):
     """Return state and text of the check of a record that names a commit."""
     disk = Disk(small_study(), root)
-    path = root / TRAINED / "record.json"
-    record = artifacts.read_json(path)
-    record["code"] |= {"commit": named, "dirty": dirty}
-    artifacts.write_json(path, record)
+    edit(root, TRAINED, lambda record: record["code"].update(commit=named, dirty=dirty))
     finding = history.check(disk, History(root), ProjectMetadata(root), disk.jobs[TRAINING])
     return finding.state, finding.text
 

@@ -14,7 +14,7 @@ from robustviews.provenance import crate
 from robustviews.provenance.manifest import RefusedError
 from robustviews.study import cells, jobs, plan, specs
 from robustviews.workflow.metadata import Window
-from tests.unit.results_tree import small_study, write_shown, write_tree
+from tests.unit.results_tree import edit, small_study
 
 REPOSITORY = Path(__file__).parents[3]
 IMAGE = "ghcr.io/lab/robustviews:1.0@sha256:" + "5" * 64
@@ -70,16 +70,11 @@ def export(root, to, agent=None):
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory):
+def project(tree, tmp_path_factory):
     """A finished study that no test changes."""
-    root, study = tmp_path_factory.mktemp("project"), small_study()
-    write_tree(root, study)
-    write_shown(root, study)
-    record, last = artifacts.read_json(root / RECORD), artifacts.read_json(root / LAST)
-    record["environment"]["image"] = IMAGE
-    last["started"] = "2026-01-02T00:00:00Z"
-    artifacts.write_json(root / RECORD, record)
-    artifacts.write_json(root / LAST, last)
+    root = shutil.copytree(tree, tmp_path_factory.mktemp("project"), dirs_exist_ok=True)
+    edit(root, Path(RECORD).parent, lambda record: record["environment"].update(image=IMAGE))
+    edit(root, Path(LAST).parent, lambda record: record.update(started="2026-01-02T00:00:00Z"))
     shutil.copytree(REPOSITORY / "workflow", root / "workflow")
     shutil.copy(REPOSITORY / "LICENSE", root)
     (root / "params.yaml").write_text("the study\n")

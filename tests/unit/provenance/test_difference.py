@@ -17,7 +17,7 @@ from robustviews.provenance import difference
 from robustviews.provenance.locate import LocateError
 from robustviews.study import folders
 from robustviews.study.cells import CellError
-from tests.unit.results_tree import small_study, write_tree
+from tests.unit.results_tree import edit, small_study
 
 RUN = "simclr-pgd5-digits-s0"
 ENCODER = f"results/tiny/pretrain/{RUN}"
@@ -26,31 +26,12 @@ ATTACK = f"results/tiny/attack/{RUN}/rle/pgd20"
 DATA = folders.data_folder(small_study(), "digits").as_posix()
 
 
-@pytest.fixture(scope="module")
-def study():
-    return small_study()
-
-
-@pytest.fixture(scope="module")
-def tree(study, tmp_path_factory):
-    root = tmp_path_factory.mktemp("project")
-    write_tree(root, study)
-    return root
-
-
 @pytest.fixture
 def pair(tree, tmp_path):
     """Two projects that are the same."""
     for name in ("a", "b"):
         shutil.copytree(tree, tmp_path / name)
     return tmp_path / "a", tmp_path / "b"
-
-
-def edit(root, folder, change):
-    path = root / folder / "record.json"
-    record = artifacts.read_json(path)
-    change(record)
-    artifacts.write_json(path, record)
 
 
 def reads(record, name, digest):

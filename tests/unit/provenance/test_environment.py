@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from datetime import UTC, datetime
 
@@ -16,25 +15,12 @@ from robustviews.provenance.history import History
 from robustviews.study import folders
 from robustviews.study.schema import Runtime
 from robustviews.workflow.metadata import ProjectMetadata
-from tests.unit.results_tree import DEVICE, LOCK, PACKAGES, small_study, write_tree
+from tests.unit.results_tree import DEVICE, LOCK, PACKAGES, small_study
 
 RUN = "simclr-pgd5-digits-s0"
 TRAINING = ("pretrain", RUN)
 HOUR = 3600.0
 STARTED = datetime(2026, 1, 1, 1, tzinfo=UTC).timestamp()  # of the training
-
-
-@pytest.fixture(scope="module")
-def tree(tmp_path_factory):
-    tree = tmp_path_factory.mktemp("tree")
-    write_tree(tree, small_study())
-    return tree
-
-
-@pytest.fixture
-def root(tree, tmp_path):
-    shutil.copytree(tree, tmp_path, dirs_exist_ok=True)
-    return tmp_path
 
 
 def edit(root, key=TRAINING, part=None, **changes):

@@ -5,20 +5,13 @@ from __future__ import annotations
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from robustviews import artifacts
 from robustviews.provenance import established
 from robustviews.provenance.disk import Disk
 from robustviews.provenance.findings import State
-from tests.unit.results_tree import small_study, write_tree
+from tests.unit.results_tree import edit, small_study
 
 RUN = "emp-free3-digits-s0"
 FOLDER = f"results/tiny/sanity/{RUN}"
-
-
-@pytest.fixture
-def root(tmp_path):
-    write_tree(tmp_path, small_study())
-    return tmp_path
 
 
 def findings(root):
@@ -35,13 +28,6 @@ def change_flags(root, change):
     flags = load_file(path)
     change(flags)
     save_file(flags, path)
-
-
-def change_result(root, change):
-    path = root / FOLDER / "record.json"
-    record = artifacts.read_json(path)
-    change(record["result"])
-    artifacts.write_json(path, record)
 
 
 def better(flags):
@@ -97,7 +83,7 @@ def test_other_flags_fail(change, words, root):
     ],
 )
 def test_another_result_fails(change, words, root):
-    change_result(root, change)
+    edit(root, FOLDER, lambda record: change(record["result"]))
     found = findings(root)
     assert {finding.state for finding in found} == {State.FAILED}
     assert any(words in finding.text for finding in found), found

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-import shutil
 import subprocess
 import sys
 
 import pytest
 
-from robustviews import artifacts
 from robustviews.cli import _parser
 from robustviews.provenance.explain import explain
 from robustviews.reporting import results
 from robustviews.reporting.tables import words
 from robustviews.study import cells, folders, jobs
 from robustviews.study.cells import CellError
-from tests.unit.results_tree import DEVICE, small_study, write_shown, write_tree
+from tests.unit.results_tree import DEVICE, edit, small_study
 
 CELL = "table1:free:digits/pgd20/4"
 RUNS = [f"emp-free3-digits-s{seed}" for seed in (0, 1, 2)]
@@ -25,33 +23,8 @@ COMMIT, LATER = 40 * "a", 40 * "b"
 
 
 @pytest.fixture(scope="module")
-def study():
-    return small_study()
-
-
-@pytest.fixture(scope="module")
-def tree(study, tmp_path_factory):
-    root = tmp_path_factory.mktemp("project")
-    write_tree(root, study)
-    write_shown(root, study)
-    return root
-
-
-@pytest.fixture
-def root(tree, tmp_path):
-    return shutil.copytree(tree, tmp_path / "project")
-
-
-@pytest.fixture(scope="module")
 def text(study, tree):
     return explain(study, CELL, root=tree)
-
-
-def edit(root, folder, change):
-    path = root / folder / "record.json"
-    record = artifacts.read_json(path)
-    change(record)
-    artifacts.write_json(path, record)
 
 
 def plain(text):

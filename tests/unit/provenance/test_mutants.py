@@ -13,7 +13,7 @@ from robustviews import artifacts, cli
 from robustviews.provenance.audit import audit
 from robustviews.provenance.findings import State
 from robustviews.study import load_study
-from tests.unit.results_tree import small_study, write_shown, write_tree
+from tests.unit.results_tree import small_study
 from tests.workflow.project import TINY
 
 VALUES = (None, [], {}, "x", -1, True, [None], {"a": None}, 10**400, 1e308, "\u202e<b>")
@@ -29,15 +29,13 @@ FILES = {
 }
 
 
-@pytest.fixture(scope="module")
-def tree(tmp_path_factory):
-    tree = tmp_path_factory.mktemp("tree")
-    write_tree(tree, small_study())
-    write_shown(tree, small_study())
-    (tree / "dvc.lock").write_bytes(LOCK)
-    (tree / ".dvc").mkdir()
-    (tree / ".dvc/config").write_text("[cache]\n    dir = ../cache\n")
-    return tree
+@pytest.fixture
+def project(root):
+    """A copy of the project, which uses DVC."""
+    (root / "dvc.lock").write_bytes(LOCK)
+    (root / ".dvc").mkdir()
+    (root / ".dvc/config").write_text("[cache]\n    dir = ../cache\n")
+    return root
 
 
 def mutants(data, chance):
@@ -61,14 +59,13 @@ def mutants(data, chance):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
-def test_the_audit_of_a_damaged_file_names_it(name, tree, tmp_path):
-    shutil.copytree(tree, tmp_path, dirs_exist_ok=True)
-    path, chance = tmp_path / name, random.Random(name)
+def test_the_audit_of_a_damaged_file_names_it(name, project):
+    path, chance = project / name, random.Random(name)
     before = path.read_bytes()
     for content in mutants(before, chance):
         path.write_bytes(content)
         try:
-            findings = audit(small_study(), tmp_path).all_findings()
+            findings = audit(small_study(), project).all_findings()
         except artifacts.ArtifactError as error:
             assert Path(name).name in str(error)  # noqa: PT017  # a message for users
             continue
@@ -81,13 +78,12 @@ def test_the_audit_of_a_damaged_file_names_it(name, tree, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("verb", ["report", "frame", "metrics", "curves", "summary", "check"])
-def test_a_verb_on_damaged_files_ends_with_a_message(verb, tree, tmp_path, monkeypatch, capsys):
-    shutil.copytree(tree, tmp_path, dirs_exist_ok=True)
-    shutil.copy(TINY, tmp_path / "params.yaml")
-    monkeypatch.chdir(tmp_path)
+def test_a_verb_on_damaged_files_ends_with_a_message(verb, project, monkeypatch, capsys):
+    shutil.copy(TINY, project / "params.yaml")
+    monkeypatch.chdir(project)
     chance = random.Random(verb)
     study = load_study("params.yaml")
-    summaries = [path.relative_to(tmp_path) for path in tmp_path.glob("data/*/summary.json")]
+    summaries = [path.relative_to(project) for path in project.glob("data/*/summary.json")]
     assert study.datasets
     assert summaries
     for name in (*FILES, *summaries):

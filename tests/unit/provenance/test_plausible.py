@@ -16,21 +16,10 @@ from robustviews.provenance.audit import audit
 from robustviews.provenance.disk import Disk
 from robustviews.provenance.findings import State, exit_status
 from robustviews.study import folders
-from tests.unit.results_tree import IMAGES, small_study, write_shown, write_tree
+from tests.unit.results_tree import IMAGES, edit, write_shown
 
 RUN = "simclr-pgd5-digits-s0"
 KEY = ("attack", f"{RUN}/rle/pgd20")
-
-
-@pytest.fixture(scope="module")
-def study():
-    return small_study()
-
-
-@pytest.fixture
-def root(study, tmp_path):
-    write_tree(tmp_path, study)
-    return tmp_path
 
 
 def set_flags(root, study, **right):
@@ -83,11 +72,9 @@ def test_a_doubt_names_radii_and_images_and_what_to_type(root, study):
 
 def test_a_doubt_reaches_the_cell_and_the_exit_status(root, study):
     set_flags(root, study, clean=16, eps_4=16, eps_8=200)
-    disk = Disk(study, root)
-    path = disk.jobs[KEY].record
-    record = artifacts.read_json(root / path)
-    record["outputs"]["flags.safetensors"] = artifacts.sha256(root / path.parent / folders.FLAGS)
-    artifacts.write_json(root / path, record)
+    folder = folders.attack_folder(study, RUN, "rle", "pgd20")
+    hashed = {folders.FLAGS: artifacts.sha256(root / folder / folders.FLAGS)}
+    edit(root, folder, lambda record: record.update(outputs=hashed))
     write_shown(root, study)
     result = audit(study, root)
     assert result.state is State.DOUBT
@@ -144,9 +131,9 @@ def test_flags_that_cannot_be_read_are_left_to_their_own_check(content, root, st
 
 
 def state_data(root, study, **result):
-    path = root / folders.data_folder(study, "digits") / "record.json"
-    record = artifacts.read_json(path)
-    artifacts.write_json(path, {**record, "result": {"test": IMAGES, "classes": 10, **result}})
+    stated = {"test": IMAGES, "classes": 10, **result}
+    folder = folders.data_folder(study, "digits")
+    edit(root, folder, lambda record: record.update(result=stated))
 
 
 @pytest.mark.parametrize(("shared", "state"), [(0, 0), (2, 0), (3, 2), (IMAGES, 2)])

@@ -10,29 +10,12 @@ import pytest
 from matplotlib.figure import Figure as Drawing
 from PIL import Image
 
-from robustviews.reporting import figures, histories, results
+from robustviews.reporting import figures, histories
 from robustviews.reporting.figures.style import BARS, COLOURS
 from robustviews.reporting.tables import row_values
 from robustviews.study.schema import Figure
 from robustviews.tasks.protocol import VOID
-from tests.unit.results_tree import COLUMNS, ROWS, small_study, write_tree
-
-
-@pytest.fixture(scope="module")
-def study():
-    return small_study()
-
-
-@pytest.fixture(scope="module")
-def root(study, tmp_path_factory):
-    root = tmp_path_factory.mktemp("project")
-    write_tree(root, study)
-    return root
-
-
-@pytest.fixture(scope="module")
-def frame(study, root):
-    return results.frame(study, root)
+from tests.unit.results_tree import COLUMNS, ROWS, small_study
 
 
 def points(axis):
@@ -231,8 +214,8 @@ def test_a_demonstration_says_so_on_the_figure(frame):
     assert drawing.get_supxlabel() == "Demonstration only."
 
 
-def test_training_curves_have_a_panel_per_method_and_a_line_per_run_and_seed(study, root):
-    curves = histories.read(study, root)
+def test_training_curves_have_a_panel_per_method_and_a_line_per_run_and_seed(study, tree):
+    curves = histories.read(study, tree)
     drawing = figures.training_curves(study, curves)
     panels = {axis.get_title(loc="left"): axis for axis in drawing.axes if axis.get_visible()}
     assert list(panels) == ["emp_ssl", "simclr", "supervised"]

@@ -8,16 +8,12 @@ import pytest
 
 from robustviews import artifacts
 from robustviews.cli import main
-from robustviews.reporting import results
 from robustviews.reporting.tables.metrics import headline, metrics
-from tests.unit.results_tree import COLUMNS, small_study, write_tree
+from tests.unit.results_tree import COLUMNS
 from tests.workflow.project import TINY
 
 
-def test_every_cell_is_a_number_in_percent_or_minutes(tmp_path):
-    study = small_study()
-    write_tree(tmp_path, study)
-    frame = results.frame(study, tmp_path)
+def test_every_cell_is_a_number_in_percent_or_minutes(study, frame):
     numbers = metrics(study, frame)
     assert numbers.pop("claims") == {"F2": "undecided"}
     assert {table: set(rows) for table, rows in numbers.items()} == {
@@ -33,17 +29,12 @@ def test_every_cell_is_a_number_in_percent_or_minutes(tmp_path):
     assert numbers["table1"]["free"]["digits/minutes"] == pytest.approx(3.1)  # mean of three seeds
 
 
-def test_cells_that_were_not_run_are_left_out(tmp_path):
-    study = small_study()
-    write_tree(tmp_path, study)
-    frame = [row for row in results.frame(study, tmp_path) if row["attack"] != "autoattack"]
-    assert metrics(study, frame)["aa"] == {"free": {}}
+def test_cells_that_were_not_run_are_left_out(study, frame):
+    partial = [row for row in frame if row["attack"] != "autoattack"]
+    assert metrics(study, partial)["aa"] == {"free": {}}
 
 
-def test_the_headline_fits_into_a_line_and_leaves_out_struck_rows(tmp_path):
-    study = small_study()
-    write_tree(tmp_path, study)
-    frame = results.frame(study, tmp_path)
+def test_the_headline_fits_into_a_line_and_leaves_out_struck_rows(study, frame):
     every = metrics(study, frame)["table1"]
     shown = headline(study, frame)
     robust = {row: cells["digits/pgd20/8"] for row, cells in every.items()}
@@ -59,10 +50,7 @@ def test_the_headline_fits_into_a_line_and_leaves_out_struck_rows(tmp_path):
     assert len(shown) <= 7
 
 
-def test_struck_cells_are_left_out(tmp_path):
-    study = small_study()
-    write_tree(tmp_path, study)
-    frame = results.frame(study, tmp_path)
+def test_struck_cells_are_left_out(study, frame):
     struck = [{**row, "sanity": "AS9"} if row["eps"] else row for row in frame]
     assert any("pgd20" in column for column in metrics(study, frame)["table1"]["pgd"])
     assert not any("pgd20" in column for column in metrics(study, struck)["table1"]["pgd"])

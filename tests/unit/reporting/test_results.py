@@ -36,17 +36,6 @@ FLAGS = f"results/tiny/attack/{RUN}/rle/pgd20/flags.safetensors"
 RECORD = FLAGS.replace("flags.safetensors", "record.json")
 
 
-@pytest.fixture
-def study():
-    return small_study()
-
-
-@pytest.fixture
-def root(tmp_path, study):
-    write_tree(tmp_path, study)
-    return tmp_path
-
-
 def row_of(rows, **values):
     (row,) = [row for row in rows if all(row[key] == value for key, value in values.items())]
     return row

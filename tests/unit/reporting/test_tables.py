@@ -14,18 +14,11 @@ from typing import get_args, get_type_hints
 import pytest
 
 from robustviews.probe import OWN_HEAD, NcropProbe, RobustLinearProbe
-from robustviews.reporting import results
 from robustviews.reporting.figures import FIGURES
 from robustviews.reporting.tables import TABLES, CellValue, comparison, writers
 from robustviews.study.columns import Column
 from robustviews.study.schema import Figure, Row, Table, Verdicts
-from tests.unit.results_tree import COLUMNS, DEVICE, ROWS, small_study, write_tree
-
-
-@pytest.fixture(scope="module")
-def study():
-    return small_study()
-
+from tests.unit.results_tree import COLUMNS, DEVICE, ROWS, small_study
 
 PROBES = {"rle": RobustLinearProbe(epochs=20, rle_start="fresh"), "own": OWN_HEAD}
 RUNS = small_study().runs
@@ -39,13 +32,6 @@ ALIKE = {
 def alike():
     """The study with heads and trainings like those of the paper."""
     return small_study(**ALIKE)
-
-
-@pytest.fixture(scope="module")
-def frame(study, tmp_path_factory):
-    root = tmp_path_factory.mktemp("project")
-    write_tree(root, study)
-    return results.frame(study, root)
 
 
 @pytest.fixture

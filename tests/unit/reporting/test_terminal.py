@@ -6,16 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from robustviews.reporting import claims, results, terminal
+from robustviews.reporting import claims, terminal
 from robustviews.reporting.tables import comparison
-from tests.unit.results_tree import small_study, write_tree
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    study, root = small_study(), tmp_path_factory.mktemp("project")
-    write_tree(root, study)
-    frame = results.frame(study, root)
+def made(study, frame):
     return comparison(study, study.tables["table1"], frame), claims.evaluate(study, frame)
 
 
