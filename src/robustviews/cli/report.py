@@ -10,7 +10,7 @@ from pathlib import Path
 
 from robustviews import artifacts
 from robustviews.cli.names import known
-from robustviews.reporting import claims, histories, results, terminal
+from robustviews.reporting import claims, results, terminal
 from robustviews.reporting.tables import TABLES, TableData, writers
 from robustviews.reporting.tables import metrics as numbers
 from robustviews.study import Study, folders, load_study, plan
@@ -59,7 +59,8 @@ def curves(options: argparse.Namespace) -> None:
     from robustviews.reporting import figures
 
     study = load_study(options.study)
-    _write_drawing(study, "training/curves", figures.training_curves(study, histories.read(study)))
+    drawing = figures.training_curves(study, results.histories(study))
+    _write_drawing(study, "training/curves", drawing)
 
 
 def report(options: argparse.Namespace) -> None:

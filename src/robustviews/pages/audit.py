@@ -85,15 +85,9 @@ class CellEntry:
 
 
 def render(study: Study, result: Audit, *, root: Path = Path()) -> str:
-    """Render the page of an audit.
+    """Return the page of an audit of all cells, given the project folder with the records.
 
-    Args:
-        study: the audited study.
-        result: audit of all cells.
-        root: project folder, which holds the records.
-
-    Returns:
-        HTML for results/<study>/audit.html; its links are relative to this path.
+    Its links are relative to results/<study>/audit.html.
     """
     disk = Disk(study, root)
     jobs = {

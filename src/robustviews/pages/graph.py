@@ -59,13 +59,7 @@ class Graph:
 
 
 def graph(study: Study, every: Mapping[Key, Job], records: Mapping[str, Record]) -> Graph:
-    """Return the graph of a study.
-
-    Args:
-        study: the study.
-        every: its jobs.
-        records: of finished jobs, by path.
-    """
+    """Return the graph of a study, given its jobs and the records of finished ones, by path."""
     groups: dict[tuple[str, str], list[Job]] = {}
     entries = {name: name for name in plan.encoders(study)}
     entries |= {name: one.entry for name, one in plan.pretrainings(study).items()}

@@ -46,13 +46,7 @@ class Overview:
 def overview(
     study: Study, tables: Mapping[str, TableData], outcomes: Sequence[Outcome]
 ) -> Overview:
-    """Return the first screen of a report.
-
-    Args:
-        study: study of the report.
-        tables: its tables, the main one first.
-        outcomes: of its claims.
-    """
+    """Return the first screen of a report, given its tables, the main one first, and claims."""
     main = next(iter(tables.values()), None)
     asked = [f"whether {claim.says}" for claim in study.claims.values()]
     if not asked and main is not None:

@@ -34,6 +34,26 @@ class Picture:
     href: str = ""
 
 
+# Description, title, caption and file.
+_SINGLE = {
+    "curves": (
+        "loss over epochs, one panel per method and one line per run, from their training.jsonl",
+        "Training loss of every run",
+        "Training loss of every run. One panel per method, because losses of different methods are "
+        "not comparable.",
+    ),
+    "gaps": (
+        "advantage of each row in what it retains under attack, one line of dots per table",
+        "Advantages",
+        "What each row retains under attack, less what the row of the comparison retains.",
+    ),
+    "examples": (
+        "images, their views, the views after an attack, and the perturbation amplified on grey",
+        "Views that an encoder sees",
+        "An image, its views, the views after an attack, and the perturbation, amplified.",
+        "examples/views.png",
+    ),
+}
 _CLASSIFIED = (
     "Two test images for each row of the main table (first seed): clean, adversarial, and the "
     "perturbation times 10 on grey. Above each image: the predicted class and its probability; "
@@ -57,28 +77,9 @@ def of_figure(study: Study, name: str, data: bytes) -> Picture:
     return Picture(_uri(data), alt, figure.title, text, f"figures/{name}.svg")
 
 
-def curves(data: bytes) -> Picture:
-    """Return the training curves."""
-    text = (
-        "Training loss of every run. One panel per method, because losses of different methods are "
-        "not comparable."
-    )
-    return Picture(
-        _uri(data),
-        "loss over epochs, one panel per method and one line per run, from their training.jsonl",
-        "Training loss of every run",
-        text,
-    )
-
-
-def gaps(data: bytes) -> Picture:
-    """Return the advantages of the rows that claims compare."""
-    return Picture(
-        _uri(data),
-        "advantage of each row in what it retains under attack, one line of dots per table",
-        "Advantages",
-        "What each row retains under attack, less what the row of the comparison retains.",
-    )
+def single(kind: str, data: bytes) -> Picture:
+    """Return a picture of which a report has one: `curves`, `gaps` or `examples`."""
+    return Picture(_uri(data), *_SINGLE[kind])
 
 
 def adversarial(study: Study, task: str, data: bytes) -> Picture:
@@ -92,17 +93,6 @@ def adversarial(study: Study, task: str, data: bytes) -> Picture:
         f"Adversarial images of {task}" if dense else "Adversarial images",
         _DENSE if dense else _CLASSIFIED,
         f"{folders.pictures(task)}.svg",
-    )
-
-
-def examples(data: bytes) -> Picture:
-    """Return the example views."""
-    return Picture(
-        _uri(data),
-        "images, their views, the views after an attack, and the perturbation amplified on grey",
-        "Views that an encoder sees",
-        "An image, its views, the views after an attack, and the perturbation, amplified.",
-        "examples/views.png",
     )
 
 

@@ -107,13 +107,13 @@ def render(
         tables=tables,
         claims=claims,
         claims_legend=LEGEND,
-        gaps=gaps and pictures.gaps(gaps),
+        gaps=gaps and pictures.single("gaps", gaps),
         figures=[pictures.of_figure(study, name, data) for name, data in figures.items()],
-        curves=curves and pictures.curves(curves),
+        curves=curves and pictures.single("curves", curves),
         adversarial=[
             pictures.adversarial(study, task, data) for task, data in (adversarial or {}).items()
         ],
-        examples=examples and pictures.examples(examples),
+        examples=examples and pictures.single("examples", examples),
         examined=_examined(study, every, records),
         entries=_entries(study, every, records),
         protocols=_protocols(every.values()),

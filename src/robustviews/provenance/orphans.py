@@ -17,9 +17,8 @@ from robustviews.study.schema import Study
 from robustviews.workflow import locks, metadata
 
 _SNAKEMAKE_LOCKS = Path(".snakemake/locks")
-_WRITTEN = (
-    "pretrain|probe|attack|sanity|tables|figures|training|examples"  # folders of a study's results
-)
+# Folders of a study's results.
+_WRITTEN = "pretrain|probe|attack|sanity|tables|figures|training|examples"
 
 
 class OrphanError(ValueError):
@@ -29,8 +28,7 @@ class OrphanError(ValueError):
 def find(study: Study) -> list[Path]:
     """Return the orphaned files of the project in the working directory, Snakemake metadata last.
 
-    Args:
-        study: the study; data that it, params.yaml or studies/*.yaml use are not orphaned.
+    Data that the study, params.yaml or studies/*.yaml use are not orphaned.
 
     Raises:
         OrphanError: a study file does not load, so the data that it uses are unknown.

@@ -106,7 +106,7 @@ def _rising(flags: Flags, radii: list[str], task: Task) -> Iterator[str]:
     for smaller, larger in combinations(radii, 2):
         rises = qualities[larger].astype(float) - qualities[smaller]
         gained, lost = int((rises > SLIGHT).sum()), int((rises < -SLIGHT).sum())
-        if gained > lost and _at_least(gained, gained + lost) < _CHANCE:
+        if _is_improbable(gained, lost):
             yield (
                 f"{larger} is right on {gained} images on which {smaller} is wrong, and wrong on "
                 f"{lost} on which {smaller} is right: more than chance"
@@ -129,7 +129,7 @@ def _above_checks(disk: Disk, job: Job, flags: Flags) -> Iterator[str]:
         for radius in set(disk.study.attacks[attack].eps).intersection(disk.study.sanity.radii):
             ours, theirs = flags[flag_name(radius)][here] == 1, head[f"pgd_{radius:g}"][there] == 1
             kept, lost = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
-            if kept > lost and _at_least(kept, kept + lost) < _CHANCE:
+            if _is_improbable(kept, lost):
                 yield (
                     f"{flag_name(radius)} is right on {kept} images that PGD-20 of the sanity "
                     f"checks fools, and wrong on {lost} that it does not: more than chance"
@@ -146,7 +146,10 @@ def _at_least_pgd20(attack: Attack) -> bool:
     return isinstance(attack, AutoAttack) and attack.norm == "linf"
 
 
-def _at_least(successes: int, trials: int) -> float:
-    """Return the probability of so many successes or more, each with probability 1/2."""
-    ways = sum(math.comb(trials, count) for count in range(successes, trials + 1))
-    return float(ways / 2**trials)
+def _is_improbable(gained: int, lost: int) -> bool:
+    """Return whether so many images are better, though each were as likely to be worse."""
+    if gained <= lost:
+        return False
+    trials = gained + lost
+    ways = sum(math.comb(trials, count) for count in range(gained, trials + 1))
+    return float(ways / 2**trials) < _CHANCE

@@ -87,11 +87,8 @@ def _not_comparable(job: Job, error: Exception) -> Finding:
 def metrics(disk: Disk, computed: dict[Address, tuple[Cell, float | None]]) -> list[Finding]:
     """Compare each cell of metrics.json with its value as computed again, and each claim.
 
-    A cell is left out exactly where the attack on one of its heads is not established.
-
-    Args:
-        disk: files of the study.
-        computed: each cell with its value: a fraction, or minutes; None if it is unknown.
+    A cell is left out exactly where the attack on one of its heads is not established. Values are
+    fractions, or minutes; None is unknown.
     """
     path = folders.results_folder(disk.study) / "metrics.json"
     if not disk.exists(path):

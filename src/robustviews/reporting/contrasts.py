@@ -22,9 +22,9 @@ class Difference(NamedTuple):
     error: float
     freedom: float
 
-    def interval(self, level: float = _LEVEL) -> Interval:
-        """Return the interval that covers the true difference with a probability."""
-        half = t_quantile((1 + level) / 2, self.freedom) * self.error
+    def interval(self) -> Interval:
+        """Return the 95 % interval of the true difference."""
+        half = t_quantile((1 + _LEVEL) / 2, self.freedom) * self.error
         return Interval(self.mean - half, self.mean + half)
 
     def above(self, bound: float = 0.0) -> float:

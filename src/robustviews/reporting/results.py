@@ -17,7 +17,7 @@ from robustviews.artifacts import ArtifactError, Record
 from robustviews.attacks import flag_name
 from robustviews.reporting import accuracies
 from robustviews.reporting.accuracies import Answers
-from robustviews.study import differences, jobs, networks, plan
+from robustviews.study import differences, folders, jobs, networks, plan
 from robustviews.tasks.classification import CLASSIFICATION
 
 if TYPE_CHECKING:
@@ -169,6 +169,25 @@ def records(study: Study, root: Path = Path()) -> dict[str, Record]:
         for job in computing
         if (root / job.record).exists()
     }
+
+
+def histories(study: Study, root: Path = Path()) -> dict[str, list[dict[str, Any]]]:
+    """Return the training curve of each finished pretraining, by run name.
+
+    Raises:
+        ArtifactError: a file is damaged.
+    """
+    found = {}
+    for run in plan.pretrainings(study):
+        path = root / folders.pretrain_folder(study, run) / folders.CURVE
+        if not path.exists():
+            continue
+        found[run] = artifacts.read_jsonl(path)
+        for row in found[run]:
+            if not all(isinstance(row.get(name), int | float) for name in ("epoch", "loss")):
+                text = f"{path}: expected epoch and loss in each line; make it again:"
+                raise ArtifactError(text, path)
+    return found
 
 
 class _Reader:

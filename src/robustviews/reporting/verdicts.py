@@ -33,7 +33,7 @@ NOT_RUN = "not run"
 UNAVAILABLE = "published value not available"
 NOT_ESTABLISHED = "attack not established"
 
-ALPHA = 0.05
+ALPHA = 0.05  # probability that a table without any true difference has a cell `different`
 _END = 0.01  # accuracies closer to 0 or 1 have exact intervals
 _ONE_SIDED = 1 - ALPHA
 _POINT = 0.01  # one percentage point, as a fraction
@@ -162,8 +162,6 @@ def judge(
     columns: Sequence[Sequence[Sample]],
     spreads: Sequence[Sequence[Spread | None]],
     rules: Verdicts,
-    *,
-    level: float = ALPHA,
 ) -> list[list[Verdict | None]]:
     """Compare the cells of one table with their published values.
 
@@ -171,7 +169,6 @@ def judge(
         columns: cells by column; those without results or published value get no verdict.
         spreads: measured spread between trainings of each cell, from `spreads_of`.
         rules: margins and assumed spread of the study, in percentage points.
-        level: probability that a table without any true difference has a cell `different`.
 
     Returns:
         `reproduced`, `different`, `undecided` or None for each cell.
@@ -186,9 +183,8 @@ def judge(
     verdicts: list[list[Verdict | None]] = [[None] * len(column) for column in columns]
     adjusted = statistics.holm([one.p for one in compared.values()])
     for ((number, row), verdict), p in zip(compared.items(), adjusted, strict=True):
-        verdicts[number][row] = _decide(
-            columns[number][row], replace(verdict, p=p), level=level, cells=len(compared)
-        )
+        sample = columns[number][row]
+        verdicts[number][row] = _decide(sample, replace(verdict, p=p), cells=len(compared))
     return verdicts
 
 
@@ -224,14 +220,14 @@ def _exact(correct: float, n: int, *, published: float, margin: float) -> tuple[
     )
 
 
-def _decide(sample: Sample, verdict: Verdict, *, level: float, cells: int) -> Verdict:
+def _decide(sample: Sample, verdict: Verdict, *, cells: int) -> Verdict:
     """Complete a verdict, given its adjusted p-value and the number of tested cells."""
     assert verdict.margin is not None
     if verdict.state == "reproduced":
         return verdict
-    if sample.distance > verdict.margin and verdict.p < level:
+    if sample.distance > verdict.margin and verdict.p < ALPHA:
         return replace(verdict, state="different")
-    return replace(verdict, seeds=_deciding(sample, verdict, level=level / cells))
+    return replace(verdict, seeds=_deciding(sample, verdict, level=ALPHA / cells))
 
 
 def _deciding(sample: Sample, verdict: Verdict, *, level: float) -> int | None:

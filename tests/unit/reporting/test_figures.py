@@ -10,7 +10,7 @@ import pytest
 from matplotlib.figure import Figure as Drawing
 from PIL import Image
 
-from robustviews.reporting import figures, histories
+from robustviews.reporting import figures, results
 from robustviews.reporting.figures.style import BARS, COLOURS
 from robustviews.reporting.tables import row_values
 from robustviews.study.schema import Figure
@@ -215,7 +215,7 @@ def test_a_demonstration_says_so_on_the_figure(frame):
 
 
 def test_training_curves_have_a_panel_per_method_and_a_line_per_run_and_seed(study, tree):
-    curves = histories.read(study, tree)
+    curves = results.histories(study, tree)
     drawing = figures.training_curves(study, curves)
     panels = {axis.get_title(loc="left"): axis for axis in drawing.axes if axis.get_visible()}
     assert list(panels) == ["emp_ssl", "simclr", "supervised"]

@@ -15,7 +15,7 @@ from robustviews import artifacts
 from robustviews.datasets import Digits
 from robustviews.provenance import values
 from robustviews.provenance.disk import Disk
-from robustviews.reporting import histories, results
+from robustviews.reporting import results
 from robustviews.reporting.results import ResultsError, frame
 from robustviews.reporting.statistics import wilson
 from robustviews.reporting.tables.values import row_values
@@ -331,7 +331,7 @@ def test_a_partial_frame_still_refuses_changed_flags(study, root):
 
 
 def test_records_and_histories_are_those_of_the_jobs_that_ran(study, root):
-    assert set(histories.read(study, root)) == set(plan.pretrainings(study))
+    assert set(results.histories(study, root)) == set(plan.pretrainings(study))
     records = results.records(study, root)
     jobs = len(plan.pretrainings(study)) + len(plan.heads(study)) + len(plan.evaluations(study))
     assert len(records) == jobs + len(plan.attacked(study))

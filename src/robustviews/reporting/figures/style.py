@@ -67,9 +67,9 @@ def to_svg(drawing: Drawing) -> bytes:
     return _ID.sub(lambda found: names.setdefault(found[0], b"id%d" % len(names)), data)
 
 
-def to_png(drawing: Drawing, *, dpi: int = 150) -> bytes:
+def to_png(drawing: Drawing) -> bytes:
     """Return a drawing as PNG, without date and version."""
-    return _save(drawing, format="png", dpi=dpi, metadata={"Software": None})
+    return _save(drawing, format="png", dpi=150, metadata={"Software": None})
 
 
 def _save(drawing: Drawing, **options: Any) -> bytes:  # noqa: ANN401  # of savefig

@@ -28,10 +28,6 @@ def metrics(study: Study, frame: list[Result]) -> Metrics:
     Names are those of the study; the results of claims stand below `claims`. Struck cells are left
     out.
 
-    Args:
-        study: study of the tables.
-        frame: results of the study, perhaps incomplete.
-
     Returns:
         Accuracies in percent, pretraining in minutes, and `holds`, `fails`, ... for claims.
     """
@@ -52,10 +48,6 @@ def metrics(study: Study, frame: list[Result]) -> Metrics:
 
 def headline(study: Study, frame: list[Result]) -> dict[str, float | str]:
     """Return a few numbers of the main table, which fit into a line.
-
-    Args:
-        study: study of the table.
-        frame: results of the study, perhaps incomplete.
 
     Returns:
         Mean accuracy over its rows, clean and in one attacked column, in percent; the best row

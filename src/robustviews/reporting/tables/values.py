@@ -136,15 +136,9 @@ class RowValues:
 
 
 def row_values(study: Study, table: Table | Figure, frame: list[Result]) -> list[RowValues]:
-    """Return the cells of a table or figure, row by row.
+    """Return the rows of a table or figure, each with one cell per column.
 
-    Args:
-        study: study of the table.
-        table: a table or figure of the study.
-        frame: results, as `robustviews.reporting.results.frame` reads them; may be incomplete.
-
-    Returns:
-        One entry per row, with one cell per column.
+    The frame may be incomplete; without flags it has no statistics of all radii.
     """
     results = _index(frame)
     rows: dict[str, list[_Measured]] = {}

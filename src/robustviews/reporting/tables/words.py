@@ -25,14 +25,7 @@ _WHY = {
 
 
 def describe(study: Study, table: str, cell: Cell, frame: list[Result]) -> Iterator[str]:
-    """Yield lines on how a cell compares with the paper.
-
-    Args:
-        study: study of the table.
-        table: name of the table.
-        cell: a cell of it.
-        frame: results of the table; may be incomplete.
-    """
+    """Yield lines on how a cell of a table, which may be incomplete, compares with the paper."""
     shown = study.tables[table]
     row = next(row for row in row_values(study, shown, frame) if row.name == cell.row)
     value = row.cells[shown.columns.index(cell.column)]
