@@ -23,7 +23,6 @@ from robustviews.provenance import (
 )
 from robustviews.provenance.disk import Disk
 from robustviews.provenance.findings import Finding, State, worst
-from robustviews.provenance.findings import verified as passed
 from robustviews.provenance.history import History
 from robustviews.study import cells as cells_of_tables
 from robustviews.study.cells import Address
@@ -236,7 +235,7 @@ class _Auditor:
             result += published.metrics(self._disk, self._values(None))
         if not scope:  # such as `probe` if every row uses a supervised network's own classifier
             text = "the study has no such job, so nothing to check"
-            result.append(passed("jobs", self._disk.study.study, text))
+            result.append(Finding("jobs", self._disk.study.study, State.VERIFIED, text))
         return [*result, *self._published(scope)]
 
     def _scope(self, chains: dict[Address, list[Job]] | None) -> list[Job]:

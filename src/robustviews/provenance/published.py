@@ -121,11 +121,11 @@ def metrics(disk: Disk, computed: dict[Address, tuple[Cell, float | None]]) -> l
     ]
     count = sum(value is not None for _, value in computed.values())
     text = f"{count} cells as computed again"
-    if problems or count == len(computed):
-        found = judged("metrics", path, problems, text, fix=disk.remake(path))
-        return found if problems else [*found, *_headline(disk, rows)]
-    text += f", {len(computed) - count} cannot be computed; see their jobs"
-    return [unknown("metrics", path, text)]
+    if not problems and count < len(computed):
+        lost = f"{len(computed) - count} cannot be computed; see their jobs"
+        return [unknown("metrics", path, f"{text}, {lost}")]
+    judgement = judged("metrics", path, problems, text, fix=disk.remake(path))
+    return judgement if problems else [*judgement, *_headline(disk, rows)]
 
 
 def _headline(disk: Disk, rows: list[results.Result]) -> list[Finding]:
