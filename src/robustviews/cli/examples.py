@@ -79,7 +79,7 @@ def _views(study: Study, device: torch.device) -> Drawing:
     pretraining = plan.pretrainings(study)[name]
     run = study.runs[pretraining.entry]
     training = jobs(study)["pretrain", name]
-    path = folders.pretrain_folder(study, name) / folders.ENCODER
+    path = folders.job_folder(study, "pretrain", name) / folders.ENCODER
     job = dataclasses.replace(training, reads={**training.reads, path: training.key})
     split, weights = load_split(job), load_encoder(job)
     classes = split.classes if run.method.supervised else None

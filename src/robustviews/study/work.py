@@ -31,11 +31,15 @@ def seen_run(study: Study, network: str) -> Run:
     return Run(SimClr(), Standard(), (), epochs=1, views=options.views, encoder=_ASSUMED)
 
 
+def passes_of(run: Run) -> int:
+    """Return how often a training passes over the data."""
+    replays = run.regime.updates_per_batch
+    return passes_over_data(run.epochs, run.epochs_meaning, replays, run.views.count)
+
+
 def passes_per_image(run: Run) -> int:
     """Return the passes of one view that a training takes for each training image."""
-    replays, views = run.regime.updates_per_batch, run.views.count
-    passes = passes_over_data(run.epochs, run.epochs_meaning, replays, views)
-    return passes * views * replays * (1 + run.regime.steps)
+    return passes_of(run) * run.views.count * run.regime.updates_per_batch * (1 + run.regime.steps)
 
 
 @dataclass(frozen=True)
@@ -55,12 +59,10 @@ class Training:
     @classmethod
     def of(cls, run: Run, shape: Shape) -> Training:
         """Count the work of a run on a data set."""
-        replays, views = run.regime.updates_per_batch, run.views.count
-        passes = passes_over_data(run.epochs, run.epochs_meaning, replays, views)
         return cls(
-            minibatches=passes * (shape.train // run.batch_size),
-            views=run.batch_size * views,
-            passes=replays * (1 + run.regime.steps),
+            minibatches=passes_of(run) * (shape.train // run.batch_size),
+            views=run.batch_size * run.views.count,
+            passes=run.regime.updates_per_batch * (1 + run.regime.steps),
         )
 
 

@@ -138,7 +138,9 @@ def hints(study: Study, root: Path = Path()) -> list[str]:
 
 def _restorable(study: Study, root: Path) -> list[str]:
     metadata, folder = ProjectMetadata(root), folders.results_folder(study)
-    trained = [folders.pretrain_folder(study, run) / RECORD for run in plan.pretrainings(study)]
+    trained = [
+        folders.job_folder(study, "pretrain", run) / RECORD for run in plan.pretrainings(study)
+    ]
     has_metadata = any(metadata.of(record) is not None for record in trained)
     if has_metadata and not (root / folder / "pretrain").is_dir() and _is_locked(root, trained[0]):
         return [f"{folder} is missing, but dvc.lock names it; to get it, type: dvc pull"]

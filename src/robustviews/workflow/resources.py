@@ -146,21 +146,18 @@ def _preparation(study: Study, dataset: str, cores: int) -> tuple[float, float]:
 def _computation(study: Study, rule: str, name: str, *, device: str) -> tuple[float, float]:
     """Return megabytes and minutes of a training, a probe, an attack or checks."""
     entry, *parts = name.split("/")
+    shape = _shape(study, plan.dataset_of(study, rule, name))
     if rule == "pretrain":
-        pretraining = plan.pretrainings(study)[entry]
-        run, dataset = study.runs[pretraining.entry], pretraining.dataset
-    else:
-        network = networks.examined(entry)
-        run, dataset = seen_run(study, network), plan.networks(study)[network].dataset
-    shape = _shape(study, dataset)
-    if rule == "pretrain":
+        run = study.runs[plan.pretrainings(study)[entry].entry]
         work = _training(run, shape)
-    elif rule == "probe":
-        work = _probe(study, run, shape, *parts)
-    elif rule == "sanity":
-        work = _sanity(study, shape, entry)
     else:
-        work = _attack(study, shape, *parts)
+        run = seen_run(study, networks.examined(entry))
+        if rule == "probe":
+            work = _probe(study, run, shape, *parts)
+        elif rule == "sanity":
+            work = _sanity(study, shape, entry)
+        else:
+            work = _attack(study, shape, *parts)
     processes = study.runtime.ranks if rule == "pretrain" else 1
     base = processes * _BASE_MB["cpu" if device == "cpu" else "cuda"]
     megabytes = base + _megabytes(run, work, shape=shape, device=device, processes=processes)
@@ -241,7 +238,7 @@ def _sanity(study: Study, shape: Shape, run: str) -> _Work:
     batch = study.runtime.evaluation_batch
     every = [
         Examination.of(study.sanity, study.probes[probe], shape, batch=batch)
-        for probe in plan.attacked_heads(study)[run]
+        for probe in plan.attacked(study)[run]
     ]
     passes = every[0].passes + every[0].forwards / _BOTH
     return _Work(

@@ -58,8 +58,8 @@ def test_results_with_matching_metadata_are_accepted(project):
 
 def test_metadata_with_other_options_than_the_results_is_reported_with_a_fix(project):
     study = longer(small_study())
-    folder = folders.pretrain_folder(study, "simclr-pgd5-digits-s0")
-    entry = {"params": [repr(specs.to_json(specs.pretrain_spec(study, folder.name)))]}
+    folder = folders.job_folder(study, "pretrain", "simclr-pgd5-digits-s0")
+    entry = {"params": [repr(specs.to_json(specs.spec(study, "pretrain", folder.name)))]}
     artifacts.write_json(entry_path(project, folder), entry)
     with pytest.raises(checkout.CheckoutError) as refused:
         checkout.check(study, project)
@@ -70,7 +70,7 @@ def test_metadata_with_other_options_than_the_results_is_reported_with_a_fix(pro
 
 @pytest.mark.parametrize("content", [b"", b'{"code": ', b"[]"])
 def test_a_job_whose_metadata_is_damaged_runs_again(content, project):
-    folder = folders.pretrain_folder(small_study(), "simclr-pgd5-digits-s0")
+    folder = folders.job_folder(small_study(), "pretrain", "simclr-pgd5-digits-s0")
     entry_path(project, folder).write_bytes(content)
     (line,) = checkout.repair(small_study(), project)
     assert line.startswith(f"{folder / 'record.json'}: ")
@@ -80,7 +80,9 @@ def test_a_job_whose_metadata_is_damaged_runs_again(content, project):
 
 
 def test_metadata_that_only_another_user_can_read_is_refused_with_a_fix(project, monkeypatch):
-    path = entry_path(project, folders.pretrain_folder(small_study(), "simclr-pgd5-digits-s0"))
+    path = entry_path(
+        project, folders.job_folder(small_study(), "pretrain", "simclr-pgd5-digits-s0")
+    )
     monkeypatch.setattr(checkout.os, "access", lambda one, _: one != path)
     with pytest.raises(checkout.CheckoutError, match=f"git clone {project} FOLDER") as refused:
         checkout.check(small_study(), project)
@@ -102,7 +104,7 @@ def test_metadata_with_another_encoder_is_reported(project):
 def test_results_that_snakemake_computes_again_anyway_are_accepted(project):
     study = small_study()
     checkout.check(longer(study), project)  # edited: metadata and results agree
-    folder = folders.pretrain_folder(study, "simclr-pgd5-digits-s0")
+    folder = folders.job_folder(study, "pretrain", "simclr-pgd5-digits-s0")
     record = artifacts.read_json(project / folder / "record.json")
     artifacts.write_json(project / folder / "record.json", record | {"spec": {"edited": True}})
     with pytest.raises(checkout.CheckoutError):
@@ -114,7 +116,11 @@ def test_results_that_snakemake_computes_again_anyway_are_accepted(project):
 
 @pytest.mark.parametrize("damage", ["missing", "damaged", "no record"])
 def test_a_record_that_cannot_be_read_is_left_to_the_verifier(project, damage):
-    path = project / folders.pretrain_folder(small_study(), "simclr-pgd5-digits-s0") / "record.json"
+    path = (
+        project
+        / folders.job_folder(small_study(), "pretrain", "simclr-pgd5-digits-s0")
+        / "record.json"
+    )
     path.write_text({"missing": "", "damaged": "{", "no record": "[]"}[damage], encoding="utf-8")
     if damage == "missing":
         path.unlink()
@@ -160,7 +166,7 @@ def test_no_hint_to_pull_a_study_that_was_never_run_here(project):
 
 def test_complete_results_after_an_interruption_get_the_hint_to_keep_them(project):
     study = small_study()
-    folder = folders.pretrain_folder(study, "simclr-pgd5-digits-s0")
+    folder = folders.job_folder(study, "pretrain", "simclr-pgd5-digits-s0")
     artifacts.write_json(entry_path(project, folder, "incomplete"), {})
     (hint,) = checkout.hints(study, project)
     assert f"{folder} is complete" in hint
