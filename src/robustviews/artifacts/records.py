@@ -211,20 +211,10 @@ def write_record(
 ) -> None:
     """Write record.json beside the files of a finished job: their hashes and their origin.
 
-    Args:
-        folder: holds the job's outputs; every file except record.json is hashed.
-        stage: verb that wrote the outputs.
-        name: of the job.
-        study: slug.
-        spec: resolved options, with the digest of the code under `code`.
-        inputs: files that the job read.
-        environment: device, threads and the like; the installed software is added.
-        started: when the job began.
-        result: numbers of the job, for readers and logs.
-        resumed: how often the job was resumed after an interruption.
-        seconds: work time over all processes; the time since `started` when None.
-        code: what `commit` returned at the start, before anybody could edit or commit; called now
-            when None.
+    All other files of the folder are outputs. The installed software is added to `environment`, and
+    the digest in the spec to `code`: what `commit` returned at the start, before anybody could edit
+    or commit; called now when None. `seconds` is the work time over all processes; the time since
+    `started` when None. The other arguments are fields of `Record`.
     """
     outputs = [path for path in sorted(folder.iterdir()) if _is_output(path)]
     revision, dirty = code or commit()
@@ -275,6 +265,11 @@ def _public_name(image: str) -> str:
     """Return an image's name without local folders and without `user:password@`."""
     if image.startswith(("/", ".", "~")):
         return Path(image).name
+    return without_login(image)
+
+
+def without_login(image: str) -> str:
+    """Return an image's name without `user:password@` before its registry."""
     return re.sub(r"(^|//)[^/]*@(?!sha256:)", r"\1", image)
 
 
