@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import json
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -59,7 +60,7 @@ class _Book:
     def store(self, question: Question) -> Answer:
         """Store a question, and return an answer of zeros."""
         self.asked[question.key] = question
-        return _Zeros()
+        return defaultdict(float)
 
     def ask(self, question: Question) -> Answer:
         """Return the measured answer, or one scaled from the nearest question."""
@@ -69,18 +70,10 @@ class _Book:
         return nearest(question, self.measured)
 
 
-class _Zeros(Answer):
-    def __missing__(self, name: str) -> float:
-        return 0.0
-
-
 def questions(study: Study, jobs: Iterable[Job], context: dict[str, Any]) -> list[Question]:
     """Return the questions to measure for some jobs: each once, light ones first.
 
-    Args:
-        study: study of the jobs.
-        jobs: jobs to estimate.
-        context: as in `amounts.amount`.
+    The context is that of `amounts.amount`.
     """
     book = _Book({})
     for job in jobs:
@@ -106,13 +99,9 @@ def _ordered(unordered: list[Question]) -> list[Question]:
 def estimates(
     study: Study, jobs: Iterable[Job], context: dict[str, Any], measured: dict[str, Answer]
 ) -> list[Estimate]:
-    """Return the estimate of each job.
+    """Return the estimate of each job, from measured answers by key of the question.
 
-    Args:
-        study: study of the jobs.
-        jobs: jobs to estimate.
-        context: as in `amounts.amount`.
-        measured: answers by key of the question; a missing one is scaled from the nearest.
+    A missing answer is scaled from the nearest. The context is that of `amounts.amount`.
     """
     results = []
     for job in jobs:

@@ -103,14 +103,7 @@ def dense_head(encoder: Encoder, *, task: str, size: int, classes: int) -> Dense
 
 @functools.cache
 def of_minibatch(method: Method, regime: Regime, *, views: int, batch_size: int) -> Passes:
-    """Count the passes of a minibatch, by training a network that does nothing else.
-
-    Args:
-        method: views and loss.
-        regime: how a minibatch becomes updates.
-        views: views per image.
-        batch_size: images in a minibatch.
-    """
+    """Count the passes of a minibatch, by training a network that does nothing else."""
     counting = _Counting()
     net = build_network(cast("ResidualEncoder", counting), method)
     batch = blank_batch(batch_size, views=views, size=_SIDE, device=torch.device("cpu"))
