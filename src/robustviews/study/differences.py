@@ -48,13 +48,7 @@ class Difference(NamedTuple):
 
 
 def of_record(record: Record, job: Job, study: str) -> list[Difference]:
-    """Return how a record differs from the job of a study; whose files it hashes is not checked.
-
-    Args:
-        record: of a finished job.
-        job: a computing job.
-        study: slug of the study.
-    """
+    """Return how a record differs from the job of a study; whose files it hashes is not checked."""
     identity = {"stage": job.rule, "name": job.name, "study": study}
     if job.rule == "data":
         del identity["study"]  # studies share prepared data

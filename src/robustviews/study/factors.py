@@ -60,14 +60,7 @@ def is_number(found: Mapping[str, Mapping[str, Level]]) -> bool:
 def check_levels(
     block: Table | Figure, node: LocatedDict, place: Place, add: Callable[[Place, str], None]
 ) -> None:
-    """Report levels that cannot be compared.
-
-    Args:
-        block: table or figure.
-        node: its YAML.
-        place: of what needs the levels.
-        add: collects the mistakes.
-    """
+    """Report levels that cannot be compared; that there is none, at the place that needs them."""
     found = groups(block)
     if not found:
         add(place, "needs rows with a `level`, such as {run: ..., probe: ..., level: 200}")
