@@ -47,17 +47,11 @@ _OPTIONAL = ("seed", "resumed")  # null, or absent from older records
 
 @dataclass(frozen=True)
 class Code:
-    """The code of a job; None is unknown.
+    """The code of a job; None is unknown."""
 
-    Attributes:
-        digest: of the definitions that decide the result.
-        commit: git commit of the sources.
-        dirty: whether the sources had uncommitted changes.
-    """
-
-    digest: str | None = None
-    commit: str | None = None
-    dirty: bool | None = None
+    digest: str | None = None  # of the definitions that decide the result
+    commit: str | None = None  # git commit of the sources
+    dirty: bool | None = None  # whether the sources had uncommitted changes
 
 
 @dataclass(frozen=True)
@@ -216,7 +210,8 @@ def write_record(
     or commit; called now when None. `seconds` is the work time over all processes; the time since
     `started` when None. The other arguments are fields of `Record`.
     """
-    outputs = [path for path in sorted(folder.iterdir()) if _is_output(path)]
+    files = (path for path in sorted(folder.iterdir()) if path.is_file())
+    outputs = [path for path in files if path.name != RECORD and not path.name.startswith(".")]
     revision, dirty = code or commit()
     record = Record(
         stage=stage,
@@ -271,7 +266,3 @@ def _public_name(image: str) -> str:
 def without_login(image: str) -> str:
     """Return an image's name without `user:password@` before its registry."""
     return re.sub(r"(^|//)[^/]*@(?!sha256:)", r"\1", image)
-
-
-def _is_output(path: Path) -> bool:
-    return path.is_file() and path.name != RECORD and not path.name.startswith(".")

@@ -97,7 +97,8 @@ def _lines(
     yield f"measured {calibration.date}, torch {calibration.torch}"
     yield ""
     titles = ("rule", "jobs", "time", "memory", "disk", "passes", "PFLOP", "most expensive job")
-    yield from _aligned([titles, *(_row(rule, group) for rule, group in _by_rule(estimates))])
+    by_rule = {rule: [one for one in estimates if one.job.rule == rule] for rule in pending.RULES}
+    yield from _aligned([titles, *(_row(rule, group) for rule, group in by_rule.items() if group)])
     yield ""
     if every_job:
         yield from _aligned([("time", "memory", "disk", "job"), *map(_job_row, estimates)])
@@ -119,13 +120,6 @@ def _shortages(estimates: list[Estimate], at_once: int, left: float) -> Iterator
         yield f"- {name} needs {size(most)} of memory, here are {size(left)}: {todo}"
     elif together > left:
         yield f"- jobs need {size(together)} of memory together, here are {size(left)}: run fewer"
-
-
-def _by_rule(estimates: list[Estimate]) -> Iterator[tuple[str, list[Estimate]]]:
-    for rule in pending.RULES:
-        group = [estimate for estimate in estimates if estimate.job.rule == rule]
-        if group:
-            yield rule, group
 
 
 def _row(rule: str, group: list[Estimate]) -> tuple[str, ...]:

@@ -79,19 +79,12 @@ class Work:
 
 @dataclass(frozen=True)
 class Computation:
-    """A job on its device.
+    """A job on its device."""
 
-    Attributes:
-        work: the job.
-        device: device of the stage.
-        environment: of the record.
-        state: from which an interrupted job resumes.
-    """
-
-    work: Work
-    device: torch.device
-    environment: dict[str, Any]
-    state: Resume
+    work: Work  # the job
+    device: torch.device  # device of the stage
+    environment: dict[str, Any]  # of the record
+    state: Resume  # from which an interrupted job resumes
 
     def call(
         self,

@@ -48,25 +48,15 @@ _NO_WORK = {"label", "seeds", "datasets", "epochs", "epochs_meaning"}  # of a ru
 
 @dataclasses.dataclass(frozen=True)
 class Amount:
-    """What a job takes.
+    """What a job takes."""
 
-    Attributes:
-        seconds: expected.
-        memory: bytes at its peak, of the device that computes.
-        disk: bytes that it leaves.
-        note: what is not counted, if anything.
-        places: how many of the jobs at a time it stands for.
-        passes: of single views through the encoder.
-        flop: floating-point operations of these passes.
-    """
-
-    seconds: float
-    memory: float
-    disk: float
-    note: str = ""
-    places: int = 1
-    passes: float = 0.0
-    flop: float = 0.0
+    seconds: float  # expected
+    memory: float  # bytes at its peak, of the device that computes
+    disk: float  # bytes that it leaves
+    note: str = ""  # what is not counted, if anything
+    places: int = 1  # how many of the jobs at a time it stands for
+    passes: float = 0.0  # of single views through the encoder
+    flop: float = 0.0  # floating-point operations of these passes
 
 
 def amount(study: Study, job: Job, context: dict[str, Any], ask: Ask) -> Amount:

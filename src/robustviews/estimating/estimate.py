@@ -28,34 +28,21 @@ _NAMES = {
 
 @dataclass(frozen=True)
 class Estimate:
-    """The estimate of a job.
+    """The estimate of a job."""
 
-    Attributes:
-        job: a job still to run.
-        amount: time, memory and disk of the job; None if unknown.
-        note: why the amount is unknown, or what it leaves out; empty otherwise.
-        rough: whether an answer was scaled from that of another question.
-    """
-
-    job: Job
-    amount: Amount | None
-    note: str = ""
-    rough: bool = False
+    job: Job  # a job still to run
+    amount: Amount | None  # time, memory and disk of the job; None if unknown
+    note: str = ""  # why the amount is unknown, or what it leaves out; empty otherwise
+    rough: bool = False  # whether an answer was scaled from that of another question
 
 
 @dataclass
 class _Book:
-    """The measured answers, and the questions asked so far.
+    """The measured answers, and the questions asked so far."""
 
-    Attributes:
-        measured: answers by key of the question.
-        asked: questions by key.
-        rough: whether an answer was scaled from that of another question.
-    """
-
-    measured: dict[str, Answer]
-    asked: dict[str, Question] = field(default_factory=dict)
-    rough: bool = False
+    measured: dict[str, Answer]  # answers by key of the question
+    asked: dict[str, Question] = field(default_factory=dict)  # questions by key
+    rough: bool = False  # whether an answer was scaled from that of another question
 
     def store(self, question: Question) -> Answer:
         """Store a question, and return an answer of zeros."""

@@ -31,7 +31,7 @@ def comparisons(block: Table | Figure) -> dict[str, Weights]:
     each word and the first one of its group, averaged over the groups that have both.
     """
     found = groups(block)
-    if is_number(found):
+    if all(isinstance(level, float) for rows in found.values() for level in rows.values()):
         return {"per doubling": slope(list(found.values()))}
     pairs: dict[str, list[tuple[str, str]]] = {}
     for rows in found.values():
@@ -50,11 +50,6 @@ def slope(rows_of_groups: Sequence[Mapping[str, Level]]) -> Weights:
         centred |= {name: value - mean for name, value in x.items()}
     total = sum(value**2 for value in centred.values())
     return {name: value / total for name, value in centred.items()}
-
-
-def is_number(found: Mapping[str, Mapping[str, Level]]) -> bool:
-    """Return whether the levels are numbers."""
-    return all(isinstance(level, float) for rows in found.values() for level in rows.values())
 
 
 def check_levels(

@@ -27,21 +27,13 @@ _KINDS = {cls: kind for table in (METHODS, REGIMES) for kind, cls in table.items
 
 @dataclass(frozen=True)
 class Setting:
-    """One switch as one cell sets it.
+    """One switch as one cell sets it."""
 
-    Attributes:
-        name: name of the switch.
-        part: what the switch decides.
-        code: values of the reference code; empty if it does not decide.
-        paper: values of the paper; empty if it does not decide.
-        ours: value of the study.
-    """
-
-    name: str
-    part: Part
-    code: Values
-    paper: Values
-    ours: object
+    name: str  # name of the switch
+    part: Part  # what the switch decides
+    code: Values  # values of the reference code; empty if it does not decide
+    paper: Values  # values of the paper; empty if it does not decide
+    ours: object  # value of the study
 
     @property
     def side(self) -> Side:

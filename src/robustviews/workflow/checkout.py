@@ -188,18 +188,13 @@ def _foreign(study: Study) -> Iterator[tuple[Path, str]]:
         entry = metadata.of(path)
         if (
             isinstance(entry, dict)
-            and _has_params(entry, job.spec)
+            # Snakemake takes the options for unchanged; it stores the `repr` of a parameter.
+            and repr(specs.to_json(job.spec)) in (entry.get("params") or ())
             and not metadata.unfinished(path)
         ):
             text = _difference(path, entry, job.spec)
             if text:
                 yield job.folder, text
-
-
-def _has_params(entry: MetadataEntry, spec: specs.Spec) -> bool:
-    """Return whether Snakemake takes a job's options for unchanged."""
-    # Snakemake stores the `repr` of a parameter.
-    return repr(specs.to_json(spec)) in (entry.get("params") or ())
 
 
 def _difference(path: Path, entry: MetadataEntry, expected: specs.Spec) -> str:

@@ -53,36 +53,22 @@ _UNKNOWN_TRAIN, _UNKNOWN_TEST, _UNKNOWN_CLASSES = 130_000, 10_000, 100
 
 @dataclass(frozen=True)
 class Allocation:
-    """What a job asks for.
+    """What a job asks for."""
 
-    Attributes:
-        mem_mb: memory of the host, in MB.
-        runtime: minutes until the job is ended.
-        cores: CPU cores; the threads of the job, or more while it compiles.
-    """
-
-    mem_mb: int
-    runtime: int
-    cores: int
+    mem_mb: int  # memory of the host, in MB
+    runtime: int  # minutes until the job is ended
+    cores: int  # CPU cores; the threads of the job, or more while it compiles
 
 
 @dataclass(frozen=True)
 class _Work:
-    """Work of a job.
+    """Work of a job."""
 
-    Attributes:
-        views: that pass the network.
-        passes: how often each does, counted in forward passes.
-        calls: of the network, with `at_once` views.
-        at_once: views.
-        held: bytes besides images and network.
-    """
-
-    views: int
-    passes: float
-    calls: float
-    at_once: int
-    held: float = 0.0
+    views: int  # that pass the network
+    passes: float  # how often each does, counted in forward passes
+    calls: float  # of the network, with `at_once` views
+    at_once: int  # views
+    held: float = 0.0  # bytes besides images and network
 
 
 def allocation(study: Study, rule: str, name: str, *, device: str, attempt: int = 1) -> Allocation:
