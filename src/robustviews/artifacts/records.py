@@ -56,37 +56,21 @@ class Code:
 
 @dataclass(frozen=True)
 class Record:
-    """What a finished job states about itself; None, or an empty mapping, is unknown.
+    """What a finished job states about itself; None, or an empty mapping, is unknown."""
 
-    Attributes:
-        stage: rule of the job.
-        name: name of the job within its rule.
-        spec: what decided the result.
-        inputs: checksum of each file that the job read, by path.
-        outputs: checksum of each file that the job wrote, by name.
-        study: slug of the study.
-        code: the code of the job.
-        environment: device, threads, versions and the like.
-        seed: seed of the job; None also for a job that needs none.
-        started: start of the job, in ISO 8601.
-        seconds: work time.
-        resumed: how often the job was resumed after an interruption.
-        result: numbers of the job, for readers and logs.
-    """
-
-    stage: str = ""
-    name: str = ""
-    spec: dict[str, Any] = field(default_factory=dict)
-    inputs: dict[str, str] = field(default_factory=dict)
-    outputs: dict[str, str] = field(default_factory=dict)
-    study: str | None = None
+    stage: str = ""  # rule of the job
+    name: str = ""  # name of the job within its rule
+    spec: dict[str, Any] = field(default_factory=dict)  # what decided the result
+    inputs: dict[str, str] = field(default_factory=dict)  # checksums of files read, by path
+    outputs: dict[str, str] = field(default_factory=dict)  # checksums of files written, by name
+    study: str | None = None  # slug of the study
     code: Code = Code()
-    environment: dict[str, Any] = field(default_factory=dict)
-    seed: int | None = None
-    started: str | None = None
-    seconds: float | None = None
-    resumed: int | None = None
-    result: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=dict)  # device, threads, versions
+    seed: int | None = None  # seed of the job; None also for a job that needs none
+    started: str | None = None  # start of the job, in ISO 8601
+    seconds: float | None = None  # work time
+    resumed: int | None = None  # how often the job was resumed after an interruption
+    result: dict[str, Any] = field(default_factory=dict)  # numbers of the job, for readers and logs
 
     @classmethod
     def read(cls, path: Path, *, whole: bool = True) -> Record:

@@ -38,25 +38,15 @@ _NAME = re.compile(r"[A-Za-z0-9]+(-[A-Za-z0-9]+)*")
 
 @dataclass(frozen=True)
 class Inequality:
-    """LEFT sign FACTOR * RIGHT + OFFSET.
+    """LEFT sign FACTOR * RIGHT + OFFSET."""
 
-    Attributes:
-        text: as the study writes it.
-        left: name of a row.
-        sign: `>`, `>=`, `<` or `<=`.
-        factor: by which the right row is multiplied.
-        right: name of a row.
-        offset: added to the right side, in points or minutes.
-        parts: parts of columns in which it has to hold; all accuracy columns if empty.
-    """
-
-    text: str
-    left: str
-    sign: str
-    factor: float
-    right: str
-    offset: float
-    parts: tuple[str, ...]
+    text: str  # as the study writes it
+    left: str  # name of a row
+    sign: str  # `>`, `>=`, `<` or `<=`
+    factor: float  # by which the right row is multiplied
+    right: str  # name of a row
+    offset: float  # added to the right side, in points or minutes
+    parts: tuple[str, ...]  # of columns in which it has to hold; all accuracy columns if empty
 
     @classmethod
     def parse(cls, text: str) -> Inequality:

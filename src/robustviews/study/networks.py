@@ -28,7 +28,7 @@ class Network:
     """An encoder on a data set, on which heads are trained and attacked."""
 
     entry: str  # run or imported encoder of the study
-    dataset: str  # the data set
+    dataset: str
     seed: int  # seed of the heads, and of the pretraining
     pretraining: Pretraining | None  # where the encoder comes from; None for an imported one
     trained_on: str = ""  # data set on which heads are trained, if `dataset` has only test images

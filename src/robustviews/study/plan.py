@@ -22,33 +22,19 @@ from robustviews.tasks.table import task_of
 
 @dataclass(frozen=True)
 class Cell:
-    """One number of a table or figure, and what it takes to compute it.
-
-    Attributes:
-        row: name of the row.
-        column: the column as the study writes it.
-        measure: what the column measures.
-        label: label of the row in tables.
-        entry: run or imported encoder of the study.
-        probe: probe of the study.
-        seeds: seeds of the run.
-        networks: encoders on the data set of the column, one per seed.
-        attack: attack whose flags hold the accuracy; None for minutes.
-        published: the paper's value, `unavailable`, or None if the paper has none.
-        options: what the study says of the row.
-    """
+    """One number of a table or figure, and what it takes to compute it."""
 
     row: str
-    column: str
-    measure: Column
-    label: str
-    entry: str
+    column: str  # the column as the study writes it
+    measure: Column  # what the column measures
+    label: str  # label of the row in tables
+    entry: str  # run or imported encoder of the study
     probe: str
-    seeds: tuple[int, ...]
-    networks: tuple[Network, ...]
-    attack: str | None
-    published: float | Literal["unavailable"] | None
-    options: Row
+    seeds: tuple[int, ...]  # seeds of the run
+    networks: tuple[Network, ...]  # encoders on the data set of the column, one per seed
+    attack: str | None  # attack whose flags hold the accuracy; None for minutes
+    published: float | Literal["unavailable"] | None  # value of the paper; None if it has none
+    options: Row  # what the study says of the row
 
     @property
     def runs(self) -> tuple[str, ...]:

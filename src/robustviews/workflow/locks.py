@@ -46,23 +46,14 @@ class BusyError(ArtifactError):
 
 @dataclasses.dataclass(frozen=True)
 class Owner:
-    """The process that owns a lock.
+    """The process that owns a lock."""
 
-    Attributes:
-        name: its job, such as `pretrain emp-free-digits-s0`.
-        pid: process ID.
-        host: machine on which it runs.
-        since: when it acquired the lock, in ISO 8601, UTC.
-        boot: boot of its machine, which only Linux names.
-        remote: whether it may have started jobs on other machines, which cannot be seen here.
-    """
-
-    name: str
+    name: str  # its job, such as `pretrain emp-free-digits-s0`
     pid: int
-    host: str
-    since: str
-    boot: str = ""
-    remote: bool = False
+    host: str  # machine on which it runs
+    since: str  # when it acquired the lock, in ISO 8601, UTC
+    boot: str = ""  # boot of its machine, which only Linux names
+    remote: bool = False  # whether it may have jobs on other machines, which cannot be seen here
 
     def __str__(self) -> str:
         """Return name, process ID, machine and time."""

@@ -82,8 +82,9 @@ def allocation(study: Study, rule: str, name: str, *, device: str, attempt: int 
         device: `cpu`, or what else is computed on.
         attempt: how often it will have been tried then.
     """
+    cores = _cores(study, rule, name, device=device)
     if rule == "data":
-        megabytes, minutes = _preparation(study, name, _cores(study, rule, name, device=device))
+        megabytes, minutes = _preparation(study, name, cores)
     elif rule == "encoder":
         megabytes, minutes = 2 * _BASE_MB["cpu"], _SHORTEST
     else:
@@ -91,7 +92,7 @@ def allocation(study: Study, rule: str, name: str, *, device: str, attempt: int 
     return Allocation(
         500 * math.ceil(attempt * megabytes / 500),
         min(10 * math.ceil(attempt * minutes / 10), LONGEST),
-        _cores(study, rule, name, device=device),
+        cores,
     )
 
 
