@@ -116,8 +116,7 @@ def check_claims(study: Study, tree: LocatedDict, problems: Problems) -> None:
         for text, place in zip(claim.holds, node["holds"].at if claim.holds else (), strict=True):
             _check(text, claim.table, block, place, problems)
             if PASSES in text:
-                for row in (name for name, one in block.rows.items() if one.run in study.encoders):
-                    problems.add(place, f"row `{row}` is imported: nobody knows its {PASSES}")
+                _check_passes(study, block, place, problems)
         if claim.most:
             _check_most(study, claim, node, problems)
         if claim.influences is not None:
@@ -162,6 +161,13 @@ def _check_most(study: Study, claim: Claim, node: LocatedDict, problems: Problem
             problems.add(node.at[key], text)
     if claim.over in claim.most:
         problems.add(node.at["over"], f"compares `{claim.over}` with itself; name another row")
+
+
+def _check_passes(study: Study, table: Table | Figure, place: Place, problems: Problems) -> None:
+    """Report imported encoders beside a claim on passes."""
+    for name, row in table.rows.items():
+        if row.run in study.encoders:
+            problems.add(place, f"row `{name}` is imported: nobody knows its {PASSES}")
 
 
 def _check(text: str, name: str, table: Table | Figure, place: Place, problems: Problems) -> None:
