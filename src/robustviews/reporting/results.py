@@ -179,7 +179,7 @@ def histories(study: Study, root: Path = Path()) -> dict[str, list[dict[str, Any
     """
     found = {}
     for run in plan.pretrainings(study):
-        path = root / folders.pretrain_folder(study, run) / folders.CURVE
+        path = root / folders.job_folder(study, "pretrain", run) / folders.CURVE
         if not path.exists():
             continue
         found[run] = artifacts.read_jsonl(path)
