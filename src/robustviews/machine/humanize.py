@@ -1,6 +1,8 @@
-"""Times and sizes as text for readers."""
+"""Times, sizes and lines of history as text for readers."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 _MIB, _GIB = 2**20, 2**30  # bytes
 
@@ -14,6 +16,11 @@ def duration(seconds: float) -> str:
         return f"{minutes} min {rest} s" if minutes else f"{rest} s"
     hours = seconds / 3600
     return f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.1f} days"
+
+
+def pairs(row: Mapping[str, float]) -> str:
+    """Write a line of history as a line of a log: `epoch=3 loss=0.25`."""
+    return " ".join(f"{key}={value:.6g}" for key, value in row.items())
 
 
 def size(count: float) -> str:

@@ -90,7 +90,24 @@ def generator(device: torch.device | str, *parts: int | str) -> torch.Generator:
         device: device of the generator.
         parts: as in `counter_key`.
     """
-    return torch.Generator(device).manual_seed(counter_key(*parts) & (2**63 - 1))
+    return torch.Generator(device).manual_seed(_positive(counter_key(*parts)))
+
+
+@contextlib.contextmanager
+def seeded(*parts: int | str) -> Iterator[None]:
+    """Seed torch's global CPU generator inside a block by a purpose; afterwards it is as before.
+
+    Args:
+        parts: as in `counter_key`.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_positive(counter_key(*parts)))
+        yield
+
+
+def _positive(key: int) -> int:
+    """Return a key without its sign, as generators take it."""
+    return key & (2**63 - 1)
 
 
 def permutation(count: int, *parts: int | str) -> Tensor:

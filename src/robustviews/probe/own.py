@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from robustviews.options import plan_only
-from robustviews.probe.protocol import Classifying, WholeImages
+from robustviews.probe.protocol import Classifying
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class OwnHead(WholeImages, Classifying):
+class OwnHead(Classifying):
     """The classifier of a supervised network; nothing is trained.
 
     Attributes:
@@ -26,11 +26,6 @@ class OwnHead(WholeImages, Classifying):
 
     feature: ClassVar[Literal["backbone"]] = "backbone"
     trained: ClassVar[bool] = False
-    starts_from: ClassVar[None] = None
-    epochs: ClassVar[None] = None
-    batch_size: ClassVar[None] = None
-    steps: ClassVar[int] = 0
-    network_updates: ClassVar[int] = plan_only(0)
 
     @plan_only
     def describe(self) -> str:

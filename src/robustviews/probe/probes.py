@@ -8,7 +8,7 @@ Source: arXiv 2501.03507 and its reference code.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -19,7 +19,7 @@ from robustviews.probe.finetune import FinetuneProbe
 from robustviews.probe.knn import KnnProbe
 from robustviews.probe.logistic import LogisticProbe
 from robustviews.probe.own import OwnHead
-from robustviews.probe.protocol import Classifying, Probe, WholeImages
+from robustviews.probe.protocol import Classifying, Probe
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +41,7 @@ _HORIZON_OF_THE_CODE = 100  # epochs
 
 
 @dataclass(frozen=True)
-class LinearProbe(WholeImages, Classifying):
+class LinearProbe(Classifying):
     """A linear head on frozen features of whole images; the features are computed once.
 
     Attributes:
@@ -61,9 +61,6 @@ class LinearProbe(WholeImages, Classifying):
     feature: Literal["prefeature", "backbone"] = switch(
         "prefeature", name="probe_feature", code=("prefeature",)
     )
-    starts_from: ClassVar[None] = None
-    steps: ClassVar[int] = 0
-    network_updates: ClassVar[int] = plan_only(0)
 
     @plan_only
     def describe(self) -> str:
@@ -80,15 +77,9 @@ class LinearProbe(WholeImages, Classifying):
         fit = heads.Fit(head, adam, training)
         return head, fit.run(h, batch_size=self.batch_size, epochs=self.epochs)
 
-    def restore(
-        self, weights: Mapping[str, Tensor], encoder: Encoder, *, classes: int
-    ) -> nn.Module:
-        """Return the linear head with these weights."""
-        return heads.restore_head(weights, encoder, self.feature, classes=classes)
-
 
 @dataclass(frozen=True)
-class RobustLinearProbe(WholeImages, Classifying):
+class RobustLinearProbe(Classifying):
     """A linear head trained on PGD examples against encoder and head (r-LE).
 
     Attributes:
@@ -129,7 +120,6 @@ class RobustLinearProbe(WholeImages, Classifying):
     rle_trailing_standard: int = switch(0, ge=0, code={"emp_ssl": (2,), "simclr": (0,)}, paper=(0,))
     craft_precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     weak: str = remark()
-    network_updates: ClassVar[int] = plan_only(0)
 
     @property
     def starts_from(self) -> str | None:
@@ -167,12 +157,6 @@ class RobustLinearProbe(WholeImages, Classifying):
             epochs += self.rle_trailing_standard
             history = fit.run(h, batch_size=self.batch_size, epochs=epochs)
         return head, history
-
-    def restore(
-        self, weights: Mapping[str, Tensor], encoder: Encoder, *, classes: int
-    ) -> nn.Module:
-        """Return the linear head with these weights."""
-        return heads.restore_head(weights, encoder, self.feature, classes=classes)
 
     def _attacked(
         self, encoder: Encoder, head: nn.Module, images: Tensor, labels: Tensor
@@ -235,11 +219,7 @@ class NcropProbe(Classifying):
         "emp_ssl", code={"simclr": ("emp_ssl",)}
     )
     npatch_schedule: Literal["epochs", "updates"] = switch("epochs", code=("epochs",))
-    trained: ClassVar[bool] = True
     draws_views: ClassVar[bool] = True
-    starts_from: ClassVar[None] = None
-    steps: ClassVar[int] = 0
-    network_updates: ClassVar[int] = plan_only(0)
 
     @property
     def stack(self) -> int:
@@ -285,12 +265,6 @@ class NcropProbe(Classifying):
             )
         updates = self.epochs * minibatches
         return lambda step: optim.cosine_lr(step, base=self.lr, horizon=updates)
-
-    def restore(
-        self, weights: Mapping[str, Tensor], encoder: Encoder, *, classes: int
-    ) -> nn.Module:
-        """Return the linear head with these weights."""
-        return heads.restore_head(weights, encoder, self.feature, classes=classes)
 
 
 PROBES: dict[str, type[Probe]] = {
