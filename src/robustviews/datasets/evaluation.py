@@ -12,9 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from robustviews.datasets import framing, pictures, shards
+from robustviews.datasets import framing, pictures, shards, splits
 from robustviews.datasets.protocol import Accuracy
-from robustviews.datasets.splits import Create, DataError, Labels, choose, fill
+from robustviews.datasets.splits import (
+    Create,
+    DataError,
+    Labels,
+    choose,
+    fill,
+    listed,
+    text_lines,
+)
 from robustviews.options import option, plan_only, reporting
 
 
@@ -69,7 +77,7 @@ class EvaluationFolder:
         """Decode and write all images; the training split is empty."""
         root, hashes = Path(self.root).expanduser(), dict[str, str]()
         if self.labels:
-            content = _content(root / self.labels)
+            content = splits.content(root / self.labels, "correct `labels`")
             hashes[self.labels] = f"sha256:{hashlib.sha256(content).hexdigest()}"
             files, labels = _listed(root, self.labels, content, self.columns, self.num_classes)
         else:
@@ -95,13 +103,6 @@ class EvaluationFolder:
         return {**counts, "source_hashes": hashes}
 
 
-def _content(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}; correct `labels`") from None
-
-
 def _listed(
     root: Path, name: str, content: bytes, columns: tuple[str, str], classes: int
 ) -> tuple[list[Path], Labels]:
@@ -124,7 +125,7 @@ def _listed(
     if not files and not problems:
         problems = ["expected a line for each file, found none"]
     if problems:
-        raise DataError("\n".join(f"{root / name}: {problem}" for problem in problems[:10]))
+        raise DataError(listed([f"{root / name}: {problem}" for problem in problems], "\n"))
     return [root / file for file in files], np.array(labels, dtype=np.int64)
 
 
@@ -141,8 +142,8 @@ def _file_reason(root: Path, file: str, earlier: dict[str, int]) -> str:
 
 def _rows(path: Path, content: bytes, columns: tuple[str, str]) -> Iterator[tuple[int, str, str]]:
     """Yield the number and the values of two columns of each line below the header of a CSV."""
+    reader = csv.reader(text_lines(path, content), strict=True)
     try:
-        reader = csv.reader(content.decode("utf-8-sig").splitlines(), strict=True)
         header = next(reader, [])
         missing = [name for name in columns if header.count(name) != 1]
         if missing:
@@ -155,7 +156,5 @@ def _rows(path: Path, content: bytes, columns: tuple[str, str]) -> Iterator[tupl
             if row:
                 file, label = (row[header.index(name)].strip() for name in columns)
                 yield reader.line_num, file, label
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
     except csv.Error as error:
         raise DataError(f"{path}: line {reader.line_num}: {error}; correct the line") from None

@@ -19,7 +19,7 @@ from robustviews.datasets.digits import Digits
 from robustviews.datasets.evaluation import EvaluationFolder
 from robustviews.datasets.masks import Camvid, SegmentationFolder, VocSegmentation
 from robustviews.datasets.photographs import Aircraft, Flowers102, Food101, Pets, Textures
-from robustviews.datasets.protocol import Accuracy, Dataset
+from robustviews.datasets.protocol import Accuracy, Dataset, Kept
 from robustviews.datasets.scenes import ScenesDetection, ScenesSegmentation
 from robustviews.datasets.sources import cifar_trouble, source_folder
 from robustviews.datasets.splits import Create, DataError, choose, fill
@@ -28,7 +28,7 @@ from robustviews.options import option, plan_only, reporting
 
 
 @dataclass(frozen=True)
-class Cifar10:
+class Cifar10(Kept):
     """CIFAR-10: 50,000 training and 10,000 test images of 32x32 pixels in 10 classes.
 
     Attributes:
@@ -46,13 +46,8 @@ class Cifar10:
     size: ClassVar[int] = 32
     num_classes: ClassVar[int] = 10
     files: ClassVar[tuple[str, ...]] = ("cifar-10-batches-py",)
+    totals: ClassVar[tuple[int, int]] = 50_000, 10_000
     _torchvision_name: ClassVar[str] = "CIFAR10"
-
-    @property
-    @plan_only
-    def counts(self) -> tuple[int, int]:
-        """Return the numbers of images that are kept."""
-        return self.train_images or 50_000, self.test_images or 10_000
 
     def prepare(self, create: Create) -> dict[str, Any]:
         """Verify the files with torchvision, choose and write."""
@@ -61,9 +56,8 @@ class Cifar10:
         kind = getattr(datasets, self._torchvision_name)
         root, downloads = source_folder(self.root)
         assert root is not None
-        requested = {"train": self.train_images, "test": self.test_images}
         counts = {}
-        for split, count in requested.items():
+        for split, count in self.requested.items():
             try:
                 data = kind(root, train=split == "train", download=downloads)
             except (OSError, RuntimeError) as error:
@@ -86,7 +80,7 @@ class Cifar100(Cifar10):
 
 
 @dataclass(frozen=True)
-class Folder:
+class Folder(Kept):
     """Image files in one folder per split and class, such as ImageNet-100.
 
     Attributes:
@@ -135,14 +129,6 @@ class Folder:
 
     @property
     @plan_only
-    def counts(self) -> tuple[int, int] | None:
-        """Return the numbers of images that are kept, if the study states both."""
-        if self.train_images is None or self.test_images is None:
-            return None
-        return self.train_images, self.test_images
-
-    @property
-    @plan_only
     def files(self) -> tuple[str, ...]:
         """Return the folders of both splits."""
         return self.train, self.test
@@ -152,11 +138,10 @@ class Folder:
         root = Path(self.root).expanduser()
         train, test = root / self.train, root / self.test
         names = self.classes or pictures.class_names(self.class_list, train, test)
-        requested = {"train": self.train_images, "test": self.test_images}
         counts, hashes = {}, {}
         for split, folder in (("train", self.train), ("test", self.test)):
             files, labels = pictures.find_images(root / folder, names)
-            chosen = choose(labels, requested[split], f"{root / folder}: {split}_images")
+            chosen = choose(labels, self.requested[split], f"{root / folder}: {split}_images")
             kept = [files[number] for number in chosen]
             squeezed = split == "train" and self.store == "resize"
             counts[split], sha256 = shards.fill(

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from robustviews import artifacts
 from robustviews.datasets import framing, pictures, splits
 from robustviews.datasets.splits import Create, DataError, Images, Labels, Rows
 from robustviews.machine.mapping import drop_pages
@@ -138,8 +139,7 @@ def _source(found: Sequence[Done | str]) -> str:
     """
     problems = [done for done in found if isinstance(done, str)]
     if problems:
-        more = f"\nand in {len(problems) - _LISTED} more shards" if problems[_LISTED:] else ""
-        raise DataError("\n".join(problems[:_LISTED]) + more)
+        raise DataError(splits.listed(problems, "\n", most=_LISTED))
     sources = (done.source for done in found if isinstance(done, Done))
     return hashlib.sha256(bytes.fromhex("".join(sources))).hexdigest()
 
@@ -216,7 +216,7 @@ def _kept(works: Sequence[Work], journal: Path) -> Iterator[tuple[Work, Done]]:
     for work in works:
         done, path = noted.get(work.number), work.rows
         assert isinstance(path, Path)
-        if done and done.state == work.state() and done.sha256 == _hash(path):
+        if done and done.state == work.state() and done.sha256 == artifacts.sha256(path):
             yield work, done
 
 
@@ -247,12 +247,7 @@ def _decode(work: Work) -> Done | str:
     if path is None:
         return Done(work.number, state, "", source.hexdigest())
     rows.flush()
-    return Done(work.number, state, _hash(path), source.hexdigest())
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return Done(work.number, state, artifacts.sha256(path), source.hexdigest())
 
 
 def _end_with_parent() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -38,6 +38,28 @@ class Hash(Protocol):
 
 class DataError(ValueError):
     """Data is missing, damaged, or not as requested; the message names it and the fix."""
+
+
+def content(path: Path, fix: str) -> bytes:
+    """Return the content of a file, or raise DataError with a fix."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}; {fix}") from None
+
+
+def text_lines(path: Path, content: bytes) -> list[str]:
+    """Return the lines of a file with this content, or raise DataError if it is no UTF-8 text."""
+    try:
+        return content.decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+
+
+def listed(texts: Sequence[str], between: str = ", ", *, most: int = 10) -> str:
+    """Join the first texts of a message, and count the others."""
+    others = [f"and {len(texts) - most} more"] if len(texts) > most else []
+    return between.join([*texts[:most], *others])
 
 
 def images_in_file(size: int) -> int:

@@ -12,14 +12,12 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
-from robustviews.datasets import shards
+from robustviews.datasets import shards, splits
 from robustviews.datasets.evaluation import EvaluationFolder
 from robustviews.datasets.names import CLASS_NAMES
 from robustviews.datasets.protocol import Accuracy, Dataset
 from robustviews.datasets.splits import Create, DataError, open_split
 from robustviews.options import option, reporting
-
-_SHOWN = 10  # class names that a message lists
 
 
 @dataclass(frozen=True)
@@ -96,7 +94,8 @@ class Subset:
             renumbered = new[labels[rows]]
             empty = sorted(set(range(len(numbers))) - set(renumbered.tolist()))
             if empty:
-                raise DataError(f"classes: the {split} split has no image of {_shown(self, empty)}")
+                missing = splits.listed([str(self.classes[number]) for number in empty])
+                raise DataError(f"classes: the {split} split has no image of {missing}")
             counts[split] = shards.copy(create, split, images, rows, labels=renumbered)
         return {
             **counts,
@@ -105,10 +104,6 @@ class Subset:
             "size": self.size,
             "source_hashes": summary["source_hashes"],
         }
-
-
-def _shown(subset: Subset, numbers: Sequence[int]) -> str:
-    return ", ".join(str(subset.classes[number]) for number in numbers[:_SHOWN])
 
 
 def _numbers(classes: Sequence[int | str], names: Sequence[str] | None, count: int) -> list[int]:
@@ -129,8 +124,8 @@ def _numbers(classes: Sequence[int | str], names: Sequence[str] | None, count: i
         if isinstance(one, str) and names is None:
             continue  # the files decide
         if not 0 <= number < count:
-            listed = f" or one of {', '.join(list(known)[:_SHOWN])}, ..." if known else ""
-            raise DataError(f"classes: expected a label below {count}{listed}, found {one!r}")
+            named = f" or one of {splits.listed(list(known))}" if known else ""
+            raise DataError(f"classes: expected a label below {count}{named}, found {one!r}")
         numbers.append(number)
     twice = sorted({number for number in numbers if numbers.count(number) > 1})
     if twice or len(classes) < 2:
