@@ -73,10 +73,10 @@ class Encoder(nn.Module):
         with runtime.autocast(self.precision, images.device):
             h = self.backbone(images)
             if self.classifier is not None:
-                return runtime.float_or_wider(self.classifier(h))
+                return runtime.widen(self.classifier(h))
             if self.prefeature is None:
-                return runtime.float_or_wider(h)
-            return runtime.float_or_wider(self.projector(self.prefeature(h)))
+                return runtime.widen(h)
+            return runtime.widen(self.projector(self.prefeature(h)))
 
     @property
     def outputs(self) -> int:
@@ -107,15 +107,15 @@ class Encoder(nn.Module):
         with runtime.autocast(precision, images.device):
             h = self.backbone(images)
             if feature == "backbone":
-                return runtime.float_or_wider(h)
+                return runtime.widen(h)
             if self.prefeature is None:
                 kind = "an imported backbone" if self.classifier is None else "a supervised network"
                 raise ValueError(f"{kind} has no pre-feature; probe feature: backbone")
-            return runtime.float_or_wider(self.prefeature(h))
+            return runtime.widen(self.prefeature(h))
 
     def maps(self, images: Tensor) -> Maps:
         """Map images (N, 3, H, W) in [0, 1] to what dense heads read."""
-        levels = map(runtime.float_or_wider, self.backbone.maps(images))
+        levels = map(runtime.widen, self.backbone.maps(images))
         height, width = images.shape[2:]
         return Maps(tuple(levels), (height, width))
 

@@ -117,7 +117,7 @@ class Network(nn.Module):
 
     def _apply_head(self, head: nn.Module, x: Tensor) -> Tensor:
         with runtime.autocast(self.encoder.precision, x.device):
-            return runtime.float_or_wider(head(x))
+            return runtime.widen(head(x))
 
 
 def build_network(encoder: Encoder, method: Method, *, seed: int = 0) -> Network:

@@ -51,7 +51,7 @@ def option(
 
 def remark() -> Any:
     """Declare a text that explains options and decides no number: no spec of a job holds it."""
-    return field(default="", metadata={"decides": False})
+    return reporting("")
 
 
 def reporting(default: Any) -> Any:

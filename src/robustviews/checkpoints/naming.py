@@ -63,6 +63,11 @@ def choose(places: Sequence[Place], weights: str | None) -> int:
     )
 
 
+def place_of(keys: Sequence[str], prefix: str) -> str:
+    """Return the place of a network, `tables:prefix`."""
+    return "/".join(keys) + ":" + prefix
+
+
 def shown(place: str) -> str:
     """Return the place of a network, `tables:prefix`, for people."""
     return "the top level" if place == ":" else place
@@ -98,8 +103,7 @@ def _parts(place: Place) -> list[str]:
 
 
 def _text(place: Place) -> str:
-    keys, prefix = place
-    return shown("/".join(keys) + ":" + prefix)
+    return shown(place_of(*place))
 
 
 def _labels(places: Sequence[Place]) -> list[tuple[str, str]]:

@@ -110,6 +110,11 @@ def _positive(key: int) -> int:
     return key & (2**63 - 1)
 
 
+def attack_seed(*parts: int | str) -> int:
+    """Return a seed that depends only on its purpose, in the 31 bits that AutoAttack takes."""
+    return counter_key(*parts) & 0x7FFFFFFF
+
+
 def permutation(count: int, *parts: int | str) -> Tensor:
     """Return a random order of range(count) that depends only on `parts`: (count,) int64, CPU."""
     return torch.randperm(count, generator=generator("cpu", *parts))
@@ -191,11 +196,6 @@ def untuned() -> Iterator[None]:
 def widen(x: Tensor) -> Tensor:
     """Return x in float32; float64 stays float64."""
     return x if x.dtype == torch.float64 else x.float()
-
-
-def float_or_wider(x: Tensor) -> Tensor:
-    """Return x in float32, or unchanged in float64."""
-    return x if x.dtype in (torch.float32, torch.float64) else x.float()
 
 
 def native_bf16(device: torch.device) -> bool:

@@ -61,7 +61,7 @@ class Head(nn.Module):
             fine = fine + functional.interpolate(level, fine.shape[2:], mode="nearest")
         answers = self.towers([fine])
         parts = answers["cls_logits"], answers["bbox_regression"], answers["bbox_ctrness"]
-        return runtime.float_or_wider(torch.cat(parts, dim=2))
+        return runtime.widen(torch.cat(parts, dim=2))
 
 
 class Targets(NamedTuple):
