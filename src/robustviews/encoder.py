@@ -73,10 +73,10 @@ class Encoder(nn.Module):
         with runtime.autocast(self.precision, images.device):
             h = self.backbone(images)
             if self.classifier is not None:
-                return runtime.widen(self.classifier(h))
-            if self.prefeature is None:
-                return runtime.widen(h)
-            return runtime.widen(self.projector(self.prefeature(h)))
+                h = self.classifier(h)
+            elif self.prefeature is not None:
+                h = self.projector(self.prefeature(h))
+            return runtime.widen(h)
 
     @property
     def outputs(self) -> int:
@@ -106,12 +106,15 @@ class Encoder(nn.Module):
         """
         with runtime.autocast(precision, images.device):
             h = self.backbone(images)
-            if feature == "backbone":
-                return runtime.widen(h)
-            if self.prefeature is None:
-                kind = "an imported backbone" if self.classifier is None else "a supervised network"
-                raise ValueError(f"{kind} has no pre-feature; probe feature: backbone")
-            return runtime.widen(self.prefeature(h))
+            if feature == "prefeature":
+                h = self._prefeature(h)
+            return runtime.widen(h)
+
+    def _prefeature(self, h: Tensor) -> Tensor:
+        if self.prefeature is None:
+            kind = "an imported backbone" if self.classifier is None else "a supervised network"
+            raise ValueError(f"{kind} has no pre-feature; probe feature: backbone")
+        return self.prefeature(h)  # type: ignore[no-any-return]
 
     def maps(self, images: Tensor) -> Maps:
         """Map images (N, 3, H, W) in [0, 1] to what dense heads read."""

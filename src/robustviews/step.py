@@ -254,7 +254,7 @@ def _address(value: Tensor) -> int:
 
 
 def _bytes_of(*tensors: Tensor) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    return sum(tensor.nbytes for tensor in tensors)
 
 
 def compile_encoder(

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from robustviews.datasets import framing, pictures, shards
+from robustviews.datasets import framing, names, pictures, shards
 from robustviews.datasets.boxes import CocoDetection, VocDetection
 from robustviews.datasets.digits import Digits
 from robustviews.datasets.evaluation import EvaluationFolder
@@ -45,6 +45,7 @@ class Cifar10(Kept):
     accuracy: Accuracy = reporting("top1")
     size: ClassVar[int] = 32
     num_classes: ClassVar[int] = 10
+    class_names: ClassVar[tuple[str, ...]] = names.CIFAR10
     files: ClassVar[tuple[str, ...]] = ("cifar-10-batches-py",)
     totals: ClassVar[tuple[int, int]] = 50_000, 10_000
     _torchvision_name: ClassVar[str] = "CIFAR10"
@@ -75,6 +76,7 @@ class Cifar100(Cifar10):
     """CIFAR-100: images as in CIFAR-10, in 100 classes; the options are those of CIFAR-10."""
 
     num_classes: ClassVar[int] = 100
+    class_names: ClassVar[tuple[str, ...]] = names.CIFAR100
     files: ClassVar[tuple[str, ...]] = ("cifar-100-python",)
     _torchvision_name: ClassVar[str] = "CIFAR100"
 
@@ -137,10 +139,10 @@ class Folder(Kept):
         """Decode and write all images."""
         root = Path(self.root).expanduser()
         train, test = root / self.train, root / self.test
-        names = self.classes or pictures.class_names(self.class_list, train, test)
+        classes = self.classes or pictures.class_names(self.class_list, train, test)
         counts, hashes = {}, {}
         for split, folder in (("train", self.train), ("test", self.test)):
-            files, labels = pictures.find_images(root / folder, names)
+            files, labels = pictures.find_images(root / folder, classes)
             chosen = choose(labels, self.requested[split], f"{root / folder}: {split}_images")
             kept = [files[number] for number in chosen]
             squeezed = split == "train" and self.store == "resize"
@@ -155,7 +157,7 @@ class Folder(Kept):
                 shard=self.shard_images,
             )
             hashes[folder] = f"sha256:{sha256}"
-        return {**counts, "classes": len(names), "size": self.size, "source_hashes": hashes}
+        return {**counts, "classes": len(classes), "size": self.size, "source_hashes": hashes}
 
 
 DATASETS: dict[str, type[Dataset]] = {

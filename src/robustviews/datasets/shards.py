@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 
-from robustviews import artifacts
 from robustviews.datasets import framing, pictures, splits
 from robustviews.datasets.splits import Create, DataError, Images, Labels, Rows
 from robustviews.machine.mapping import drop_pages
@@ -216,7 +215,7 @@ def _kept(works: Sequence[Work], journal: Path) -> Iterator[tuple[Work, Done]]:
     for work in works:
         done, path = noted.get(work.number), work.rows
         assert isinstance(path, Path)
-        if done and done.state == work.state() and done.sha256 == artifacts.sha256(path):
+        if done and done.state == work.state() and done.sha256 == _hash(path):
             yield work, done
 
 
@@ -247,7 +246,12 @@ def _decode(work: Work) -> Done | str:
     if path is None:
         return Done(work.number, state, "", source.hexdigest())
     rows.flush()
-    return Done(work.number, state, artifacts.sha256(path), source.hexdigest())
+    return Done(work.number, state, _hash(path), source.hexdigest())
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _end_with_parent() -> None:

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from robustviews.datasets import shards, splits
 from robustviews.datasets.evaluation import EvaluationFolder
-from robustviews.datasets.names import CLASS_NAMES
 from robustviews.datasets.protocol import Accuracy, Dataset
 from robustviews.datasets.splits import Create, DataError, open_split
 from robustviews.options import option, reporting
@@ -47,7 +46,7 @@ class Subset:
         object.__setattr__(self, "accuracy", stated or self.of.accuracy)
         count = self.of.num_classes
         if count is not None:
-            _numbers(self.classes, CLASS_NAMES.get(type(self.of).__name__), count)
+            _numbers(self.classes, getattr(self.of, "class_names", None), count)
 
     @property
     def size(self) -> int:
@@ -83,7 +82,7 @@ class Subset:
 
     def _write(self, create: Create, whole: Path, summary: dict[str, Any]) -> dict[str, Any]:
         """Write the chosen classes of a prepared data set."""
-        names = summary.get("class_names") or CLASS_NAMES.get(type(self.of).__name__)
+        names = summary.get("class_names") or getattr(self.of, "class_names", None)
         numbers = _numbers(self.classes, names, summary["classes"])
         counts = {}
         for split in ("train", "test"):

@@ -7,7 +7,6 @@ from typing import TypeVar
 
 _Function = TypeVar("_Function", ast.FunctionDef, ast.AsyncFunctionDef)
 _BOUNDS = ("ge", "gt", "le", "lt")  # of an option
-_NO_NUMBER = ("plan_only", "reporting")  # what marks an attribute that decides no number
 _Documented = TypeVar("_Documented", ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
@@ -48,7 +47,7 @@ class _Strip(_Remover):
         node.annotation = ast.Constant(None)
         call = node.value
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Name):
-            if call.func.id in _NO_NUMBER:
+            if call.func.id == "reporting":  # decides no number
                 return None
             if call.func.id == "switch":
                 # What paper and code do is a note; the study's own value is in the spec.

@@ -253,19 +253,8 @@ def test_no_code_of_a_job_reaches_other_code_by_its_name_as_text():
             assert not names & hidden, f"{module}.{name}"
 
 
-@pytest.mark.parametrize(
-    ("file", "old", "new"),
-    [
-        ("probe/probes.py", "= plan_only(0)", "= plan_only(1)"),
-        ("datasets/kinds.py", 'reporting("top1")', 'reporting("mean_per_class")'),
-    ],
-)
-def test_attributes_that_decide_no_number_rerun_nothing(changed, file, old, new):
-    def edit(source: Path) -> None:
-        text = (source / file).read_text()
-        assert old in text
-        (source / file).write_text(text.replace(old, new))
-
+def test_an_option_of_reporting_reruns_nothing(changed):
+    edit = replaced(r'reporting\("top1"\)', 'reporting("mean_per_class")', "datasets/kinds")
     assert changed(edit) == set()
 
 
