@@ -1,14 +1,14 @@
 """Linear probes: how a frozen encoder becomes a classifier, and what it reads of a test image.
 
-The encoder is in eval mode and its parameters never change; only the linear head is trained.
-`PROBES` also has the probes of the other modules.
+The encoder is in eval mode and its parameters never change; only the linear head is trained, or
+nothing if the network has a head of its own. `PROBES` also has the probes of the other modules.
 
 Source: arXiv 2501.03507 and its reference code.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -18,7 +18,6 @@ from robustviews.probe.dense import DetectionProbe, SegmentationProbe
 from robustviews.probe.finetune import FinetuneProbe
 from robustviews.probe.knn import KnnProbe
 from robustviews.probe.logistic import LogisticProbe
-from robustviews.probe.own import OwnHead
 from robustviews.probe.protocol import Classifying, Probe
 
 if TYPE_CHECKING:
@@ -267,6 +266,42 @@ class NcropProbe(Classifying):
         return lambda step: optim.cosine_lr(step, base=self.lr, horizon=updates)
 
 
+@dataclass(frozen=True)
+class OwnHead(Classifying):
+    """The classifier of a supervised network; nothing is trained.
+
+    Attributes:
+        feature: the classifier reads the backbone.
+    """
+
+    feature: ClassVar[Literal["backbone"]] = "backbone"
+    trained: ClassVar[bool] = False
+
+    @plan_only
+    def describe(self) -> str:
+        """Return the origin of the head."""
+        return "the classifier that the network was trained with"
+
+    def train(
+        self, encoder: Encoder, training: Training, *, start: nn.Module | None = None
+    ) -> tuple[nn.Module, History]:
+        """Return the network's classifier."""
+        return _own(encoder), []
+
+    def restore(
+        self, weights: Mapping[str, Tensor], encoder: Encoder, *, classes: int
+    ) -> nn.Module:
+        """Return the network's classifier; it has no weights of its own."""
+        return _own(encoder)
+
+
+def _own(encoder: Encoder) -> nn.Linear:
+    if encoder.classifier is None:
+        raise ValueError("probe `own` needs a supervised network, which has a classifier")
+    return encoder.classifier
+
+
+OWN_HEAD = OwnHead()
 PROBES: dict[str, type[Probe]] = {
     "linear": LinearProbe,
     "robust_linear": RobustLinearProbe,

@@ -130,6 +130,9 @@ class Defaults:
 
     trained: ClassVar[bool] = True
     draws_views: ClassVar[bool] = False
+    epochs: int | None = None
+    batch_size: int | None = None
+    steps: int = 0
 
     @property
     def stack(self) -> int:
@@ -140,21 +143,6 @@ class Defaults:
     def starts_from(self) -> str | None:
         """None: training starts from a fresh head."""
         return None
-
-    @property
-    def epochs(self) -> int | None:
-        """None: the training set is not passed in epochs."""
-        return None
-
-    @property
-    def batch_size(self) -> int | None:
-        """None: there are no minibatches."""
-        return None
-
-    @property
-    def steps(self) -> int:
-        """Zero: training images are not attacked."""
-        return 0
 
     @property
     @plan_only
