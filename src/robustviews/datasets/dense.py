@@ -77,7 +77,7 @@ class Photographs(Kept, ABC):
         names: Sequence[str],
         examples: Callable[[str, Hash], Sequence[Any]],
         read: Callable[..., tuple[Images, NDArray[Any]]],
-        fill: Callable[..., int],
+        fill: Callable[..., None],
     ) -> dict[str, Any]:
         """Write the images of both parts and their labels, and return the summary.
 
@@ -100,7 +100,8 @@ class Photographs(Kept, ABC):
                 raise DataError(f"{what}: no image; add some")
             chosen = choose(np.zeros(len(found), np.int64), self.requested[split], what)
             pairs = read_all([found[number] for number in chosen], partial(read, source=source))
-            counts[split] = fill(create, split, pairs, count=len(chosen), size=self.size)
+            fill(create, split, pairs, count=len(chosen), size=self.size)
+            counts[split] = len(chosen)
             hashes[split] = f"sha256:{source.hexdigest()}"
         summary = {**counts, "classes": len(names), "class_names": list(names), "size": self.size}
         return {**summary, "source_hashes": hashes}
@@ -129,19 +130,18 @@ def pixels(image: Image, size: int) -> Images:
 
 def fill_masks(
     create: Create, split: str, examples: Iterable[tuple[Images, Masks]], *, count: int, size: int
-) -> int:
-    """Write images (3, size, size) and masks (size, size), one at a time; return their number."""
+) -> None:
+    """Write images (3, size, size) and masks (size, size), one at a time."""
     images = create(f"{split}_images", (count, 3, size, size), np.uint8)
     masks = create(f"{split}_labels", (count, size, size), np.uint8)
     for number, (image, mask) in enumerate(examples):
         images[number], masks[number] = image, mask
-    return count
 
 
 def fill_boxes(
     create: Create, split: str, examples: Iterable[tuple[Images, Boxes]], *, count: int, size: int
-) -> int:
-    """Write images (3, size, size), one at a time, and boxes; return the number of images.
+) -> None:
+    """Write images (3, size, size), one at a time, and boxes.
 
     Raises:
         DataError: no image has an object.
@@ -158,7 +158,6 @@ def fill_boxes(
     labels[:] = 0, 0, 0, 0, -1
     for number, boxes in enumerate(found):
         labels[number, : len(boxes)] = boxes
-    return count
 
 
 def present(folder: Path, bring: str) -> Path:

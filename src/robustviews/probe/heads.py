@@ -177,26 +177,22 @@ def represent(encoder: Encoder, feature: Feature, inputs: Tensor) -> Tensor:
     return encoder.represent(inputs.flatten(0, 1), feature).view(batch, views, -1).mean(dim=1)
 
 
-def frozen_features(
-    probe: Probe, encoder: Encoder, training: Training, *, key: str, count: int | None = None
-) -> Tensor:
-    """Return the features (N, F) of all training images, or the first ones, without gradient.
+def frozen_features(probe: Probe, encoder: Encoder, training: Training) -> Tensor:
+    """Return the features (N, F) of all training images, without gradient.
 
     Args:
         probe: makes the inputs of the encoder from an image.
         encoder: network in eval mode.
         training: images and how they are encoded.
-        key: makes views of training images differ from views of test images.
-        count: number of images; None for all.
     """
-    return torch.cat(list(_features(probe, encoder, training, key=key, count=count)))
+    return torch.cat(list(_features(probe, encoder, training)))
 
 
 def _features(
-    probe: Probe, encoder: Encoder, training: Training, *, key: str, count: int | None
+    probe: Probe, encoder: Encoder, training: Training, *, count: int | None = None
 ) -> Iterator[Any]:
-    """Yield what the head reads of training images, batch by batch, without gradient."""
-    seed = runtime.counter_key(training.seed, key)
+    """Yield what the head reads of training images, or the first ones, batch by batch."""
+    seed = runtime.counter_key(training.seed, "train")  # views differ from those of test images
     images = feed.of(training.images, training.labels.device)
     index = torch.arange(len(images))[:count]
     orders = index.split(max(1, training.batch // probe.stack))
@@ -220,7 +216,7 @@ def check_finite(
     Raises:
         NonFiniteError: a feature of the encoder, or a weight or a logit of the head is not finite.
     """
-    found = list(_features(probe, encoder, training, key="train", count=_CHECKED))
+    found = list(_features(probe, encoder, training, count=_CHECKED))
     levels = [level for h in found for level in (h.levels if isinstance(h, Maps) else [h])]
     if finite.first_nonfinite({str(number): level for number, level in enumerate(levels)}):
         raise finite.NonFiniteError(

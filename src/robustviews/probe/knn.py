@@ -46,7 +46,7 @@ class KnnProbe(Classifying):
         self, encoder: Encoder, training: Training, *, start: nn.Module | None = None
     ) -> tuple[nn.Module, History]:
         """Keep the normalised features of all training images."""
-        h = heads.frozen_features(self, encoder, training, key="train")
+        h = heads.frozen_features(self, encoder, training)
         return neighbours.Neighbours.of(
             h, training.labels, classes=training.classes, k=self.k, temperature=self.temperature
         ), []

@@ -58,7 +58,7 @@ class LogisticProbe(Classifying):
         self, encoder: Encoder, training: Training, *, start: nn.Module | None = None
     ) -> tuple[nn.Module, History]:
         """Choose the penalty, then fit all training images; the history has a line per fit."""
-        h = heads.frozen_features(self, encoder, training, key="train").double()
+        h = heads.frozen_features(self, encoder, training).double()
         head = heads.new_head(encoder, self.feature, training).double()
         chosen, history = self.regularisation[0], []
         if len(self.regularisation) > 1:

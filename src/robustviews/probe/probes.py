@@ -70,7 +70,7 @@ class LinearProbe(Classifying):
         self, encoder: Encoder, training: Training, *, start: nn.Module | None = None
     ) -> tuple[nn.Module, History]:
         """Train on the features of whole images."""
-        h = heads.frozen_features(self, encoder, training, key="train")
+        h = heads.frozen_features(self, encoder, training)
         head = start or heads.new_head(encoder, self.feature, training)
         adam = optim.Adam(head.parameters(), self.lr)
         fit = heads.Fit(head, adam, training)
@@ -152,7 +152,7 @@ class RobustLinearProbe(Classifying):
         with runtime.frozen(encoder):
             history = fit.run(training.images, attacked, batch_size=self.batch_size, epochs=epochs)
         if self.rle_trailing_standard:
-            h = heads.frozen_features(self, encoder, training, key="train")
+            h = heads.frozen_features(self, encoder, training)
             epochs += self.rle_trailing_standard
             history = fit.run(h, batch_size=self.batch_size, epochs=epochs)
         return head, history
@@ -247,7 +247,7 @@ class NcropProbe(Classifying):
         self, encoder: Encoder, training: Training, *, start: nn.Module | None = None
     ) -> tuple[nn.Module, History]:
         """Train on the mean features, by SGD with a cosine schedule."""
-        h = heads.frozen_features(self, encoder, training, key="train")
+        h = heads.frozen_features(self, encoder, training)
         head = start or heads.new_head(encoder, self.feature, training)
         sgd = optim.Sgd(
             head.parameters(), self.lr, momentum=self.momentum, weight_decay=self.weight_decay
