@@ -14,15 +14,7 @@ import numpy as np
 
 from robustviews.datasets import framing, pictures, shards, splits
 from robustviews.datasets.protocol import Accuracy
-from robustviews.datasets.splits import (
-    Create,
-    DataError,
-    Labels,
-    choose,
-    fill,
-    listed,
-    text_lines,
-)
+from robustviews.datasets.splits import Create, DataError, Labels, fill, listed, text_lines
 from robustviews.options import option, plan_only, reporting
 
 
@@ -87,14 +79,14 @@ class EvaluationFolder:
                 fix = "correct it, or name the label of each file in a CSV: `labels`"
                 raise DataError(f"{root}: {expected}, found {len(names)}; {fix}")
             files, labels = pictures.find_images(root, names)
-        chosen = choose(labels, self.test_images, f"{root}: test_images")
         test, source = shards.fill(
             create,
             "test",
-            [files[number] for number in chosen],
-            labels[chosen],
+            files,
+            labels,
             folder=root,
             size=self.size,
+            count=self.test_images,
             frame=partial(framing.resize_then_centre, resize=self.resize),
         )
         train = fill(create, "train", [], labels[:0], size=self.size)

@@ -143,16 +143,15 @@ class Folder(Kept):
         counts, hashes = {}, {}
         for split, folder in (("train", self.train), ("test", self.test)):
             files, labels = pictures.find_images(root / folder, classes)
-            chosen = choose(labels, self.requested[split], f"{root / folder}: {split}_images")
-            kept = [files[number] for number in chosen]
             squeezed = split == "train" and self.store == "resize"
             counts[split], sha256 = shards.fill(
                 create,
                 split,
-                kept,
-                labels[chosen],
+                files,
+                labels,
                 folder=root / folder,
                 size=self.size,
+                count=self.requested[split],
                 frame=framing.squeeze if squeezed else framing.centre,
                 shard=self.shard_images,
             )

@@ -16,7 +16,7 @@ import numpy as np
 from robustviews.datasets import shards
 from robustviews.datasets.protocol import Accuracy, Kept
 from robustviews.datasets.sources import ENVIRONMENT, source_folder
-from robustviews.datasets.splits import Create, DataError, choose
+from robustviews.datasets.splits import Create, DataError
 from robustviews.options import option, reporting
 
 
@@ -52,10 +52,9 @@ class Photographs(Kept):
             files = [Path(file) for source in sources for file in _files(source)]
             labels = np.concatenate([np.array(one._labels, dtype=np.int64) for one in sources])
             folder = Path(sources[0].root) / self.files[0]
-            chosen = choose(labels, self.requested[split], f"{folder}: {split}_images")
-            kept = [files[number] for number in chosen]
+            count = self.requested[split]
             counts[split], sha256 = shards.fill(
-                create, split, kept, labels[chosen], folder=folder, size=self.size
+                create, split, files, labels, folder=folder, size=self.size, count=count
             )
             hashes[split] = f"sha256:{sha256}"
             if hasattr(sources[0], "classes"):

@@ -85,6 +85,7 @@ def fill(
     *,
     folder: Path,
     size: int,
+    count: int | None = None,
     frame: pictures.Frame = framing.centre,
     shard: int | None = None,
     processes: int | None = None,
@@ -94,10 +95,11 @@ def fill(
     Args:
         create: creates the arrays; several processes decode if they are mapped files.
         split: `train` or `test`.
-        files: image files.
+        files: N image files.
         labels: (N,) int64.
         folder: folder that a message names.
         size: height and width, in pixels.
+        count: number of images to keep, in the proportions of the classes; None for all.
         frame: makes a square from a picture.
         shard: images in a file. None: as many as `splits.FILE_BYTES` holds; one process decodes a
             split that needs no second file.
@@ -108,8 +110,11 @@ def fill(
         the hashes of their files.
 
     Raises:
-        DataError: at the end, with the files that are damaged or no images.
+        DataError: there are fewer images; or, at the end, with the files that are damaged or no
+            images.
     """
+    kept = splits.choose(labels, count, f"{folder}: {split}_images")
+    files, labels = [files[number] for number in kept], labels[kept]
     in_file = shard or splits.images_in_file(size)
     if shard is None and len(files) <= in_file:
         source = hashlib.sha256()
