@@ -35,6 +35,11 @@ def cosine(p: Tensor, z: Tensor) -> Tensor:
     return functional.cosine_similarity(widen(p), widen(z), dim=1).mean()
 
 
+def agreement(targets: Tensor, logs: Tensor) -> Tensor:
+    """Return minus the cross-entropy of distributions and log-probabilities (B, K), in the mean."""
+    return (targets * logs).sum(dim=-1).mean()
+
+
 def nt_xent(
     z: Tensor,
     *,

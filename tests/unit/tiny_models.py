@@ -44,7 +44,8 @@ SMALL: dict[str, dict[str, Any]] = {
     },
     "dino": {"projector": (16, 8), "prototypes": 6},
 }
-VIEWS = {name: {"emp_ssl": 3, "supervised": 1}.get(name, 2) for name in METHODS}
+_MANY = ("emp_ssl", "barlow_twins", "byol")
+VIEWS = {name: 1 if name == "supervised" else 2 + (name in _MANY) for name in METHODS}
 
 
 def small_method(name: str) -> Method:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import combinations
 from typing import TYPE_CHECKING
 
-from robustviews.methods.protocol import Batch, Heads, Net, TwoViews
+from robustviews.methods.protocol import Batch, Heads, ManyViews, Net
 from robustviews.options import LazyModule, option
 
 if TYPE_CHECKING:
@@ -24,8 +25,10 @@ _EPS = 1e-5  # of the batch norm in the official code
 
 
 @dataclass(frozen=True)
-class BarlowTwins(TwoViews):
+class BarlowTwins(ManyViews):
     """Barlow Twins: the cross-correlation of two views over a batch becomes the identity.
+
+    The loss of more than two views is the mean over all pairs.
 
     Attributes:
         off_diagonal: weight of the elements off the diagonal.
@@ -45,14 +48,17 @@ class BarlowTwins(TwoViews):
         return Heads(projectors.mlp(encoder.outputs, self.projector))
 
     def train_loss(self, net: Net, batch: Batch, adversarial: Tensor) -> Tensor:
-        """Return the loss of the first view and the perturbed second one."""
-        views = net(batch.views[0]), net(adversarial)
-        z1, z2 = (_standardised(losses.whole(z)) for z in views)  # (N, D)
+        """Return the mean loss of pairs of views."""
+        views = [net(view) for view in self.student_views(batch, adversarial)]
+        standardised = [_standardised(losses.whole(z)) for z in views]  # (N, D) each
+        loss = torch.stack([self._loss(*pair) for pair in combinations(standardised, 2)]).mean()
+        return distributed.share(self.loss_scale * loss)
+
+    def _loss(self, z1: Tensor, z2: Tensor) -> Tensor:
         correlation = z1.T @ z2 / len(z1)  # (D, D)
         diagonal = correlation.diagonal()
         redundancy = correlation.square().sum() - diagonal.square().sum()
-        loss = (diagonal - 1).square().sum() + self.off_diagonal * redundancy
-        return distributed.share(self.loss_scale * loss)
+        return (diagonal - 1).square().sum() + self.off_diagonal * redundancy
 
 
 def _standardised(z: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from robustviews.methods.protocol import Batch, Heads, Net, TwoViews, momentum
+from robustviews.methods.protocol import Batch, Heads, ManyViews, Net, across, momentum
 from robustviews.options import LazyModule, option
 
 if TYPE_CHECKING:
@@ -20,8 +20,10 @@ else:
 
 
 @dataclass(frozen=True)
-class Byol(TwoViews):
+class Byol(ManyViews):
     """BYOL: the prediction of each view is the teacher's projection of the other view.
+
+    The teacher sees the first two views; further views go to the student only, as in solo-learn.
 
     Attributes:
         tau: momentum of the teacher at the first update; it rises to 1 along a cosine. In free
@@ -44,10 +46,10 @@ class Byol(TwoViews):
         return Heads(projector, projectors.mlp(width, (self.predictor, width)))
 
     def train_loss(self, net: Net, batch: Batch, adversarial: Tensor) -> Tensor:
-        """Return the squared distance of unit vectors, summed over both directions."""
-        t1, t2 = net.target(batch.views)
-        p1, p2 = (net.predict(net(view)) for view in (batch.views[0], adversarial))
-        return distributed.share(4 - 2 * losses.cosine(p1, t2) - 2 * losses.cosine(p2, t1))
+        """Return the squared distance of unit vectors of different views, twice its mean."""
+        targets = net.target(batch.views)
+        predictions = [net.predict(net(one)) for one in self.student_views(batch, adversarial)]
+        return distributed.share(4 - 4 * across(targets, predictions, losses.cosine))
 
     def after_step(self, net: Net, batch: Batch, progress: float) -> None:
         """Move the teacher."""

@@ -5,23 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from robustviews.methods.protocol import Batch, Heads, Net, TwoViews, momentum
+from robustviews.methods.protocol import Batch, Heads, ManyViews, Net, across, momentum
 from robustviews.options import LazyModule, option
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from robustviews import projectors
+    from robustviews import losses, projectors
     from robustviews.encoder import Encoder
     from robustviews.machine import distributed
 else:
-    torch, projectors = LazyModule("torch"), LazyModule("robustviews.projectors")
+    torch, losses = LazyModule("torch"), LazyModule("robustviews.losses")
+    projectors = LazyModule("robustviews.projectors")
     distributed = LazyModule("robustviews.machine.distributed")
 
 
 @dataclass(frozen=True)
-class Dino(TwoViews):
+class Dino(ManyViews):
     """DINO: the student's distribution over prototypes is that of the teacher for another view.
 
     The teacher sees the first two views; further views go to the student only. The teacher is what
@@ -52,11 +53,6 @@ class Dino(TwoViews):
     teacher: ClassVar[tuple[str, ...]] = ("encoder", "projector", "predictor")
     evaluated: ClassVar[Literal["student", "teacher"]] = "teacher"
 
-    def check_views(self, count: int) -> None:
-        """Raise ValueError for fewer than two views."""
-        if count < 2:
-            raise ValueError(f"dino needs at least 2 views, found count: {count}")
-
     def heads(self, encoder: Encoder) -> Heads:
         """Return a projector without batch norm, and prototypes."""
         projector, width = None, encoder.outputs
@@ -72,18 +68,11 @@ class Dino(TwoViews):
 
     def train_loss(self, net: Net, batch: Batch, adversarial: Tensor) -> Tensor:
         """Return the cross-entropy of teacher and student for different views, in the mean."""
-        views = (batch.views[0], adversarial, *batch.views[2:])
-        student = torch.stack([net.predict(net(view)) for view in views])  # (V, B, K)
-        logs = torch.log_softmax(student / self.temperature, dim=-1)
+        student = [net.predict(net(view)) for view in self.student_views(batch, adversarial)]
+        logs = [torch.log_softmax(one / self.temperature, dim=-1) for one in student]  # (B, K)
         centred = net.target(batch.views) - net.state["center"]  # (2, B, K)
         targets = torch.softmax(centred / self._teacher_temperature(net.epoch), dim=-1)
-        pairs = [
-            -(target * log).sum(dim=-1).mean()
-            for number, target in enumerate(targets)
-            for view, log in enumerate(logs)
-            if view != number
-        ]
-        return distributed.share(torch.stack(pairs).mean())
+        return distributed.share(-across(targets, logs, losses.agreement))
 
     def after_step(self, net: Net, batch: Batch, progress: float) -> None:
         """Move the center to the teacher's mean output for this minibatch; then the teacher."""

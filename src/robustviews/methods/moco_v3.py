@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from robustviews.methods.protocol import Batch, Heads, Net, TwoViews, momentum
+from robustviews.methods.protocol import Batch, Heads, ManyViews, Net, across, momentum
 from robustviews.options import LazyModule, option
 
 if TYPE_CHECKING:
@@ -23,10 +23,11 @@ else:
 
 
 @dataclass(frozen=True)
-class MocoV3(TwoViews):
+class MocoV3(ManyViews):
     """MoCo v3: the prediction of a view identifies the teacher's projection of the other view.
 
-    The teacher moves after each update; before the next one, as in the official code, is the same.
+    The teacher sees the first two views; further views go to the student only. The teacher moves
+    after each update; before the next one, as in the official code, is the same.
 
     Attributes:
         temperature: softness of the contrast; the loss is multiplied by twice the temperature.
@@ -54,16 +55,16 @@ class MocoV3(TwoViews):
         return Heads(projector, predictor)
 
     def train_loss(self, net: Net, batch: Batch, adversarial: Tensor) -> Tensor:
-        """Return the contrastive loss, summed over both directions."""
-        k1, k2 = net.target(batch.views)
-        q1, q2 = (net.predict(net(view)) for view in (batch.views[0], adversarial))
-        return distributed.share(self._contrast(q1, k2) + self._contrast(q2, k1))
+        """Return the contrastive loss of different views, twice its mean."""
+        keys = net.target(batch.views)
+        queries = [net.predict(net(view)) for view in self.student_views(batch, adversarial)]
+        return distributed.share(2 * across(keys, queries, self._contrast))
 
     def after_step(self, net: Net, batch: Batch, progress: float) -> None:
         """Move the teacher."""
         net.follow(momentum(self.tau, progress))
 
-    def _contrast(self, q: Tensor, k: Tensor) -> Tensor:
+    def _contrast(self, k: Tensor, q: Tensor) -> Tensor:
         """Return the cross-entropy of each query's own key among the keys of all ranks."""
         q, keys = losses.unit(runtime.widen(q)), losses.unit(losses.whole(k))
         logits = q @ keys.T / self.temperature  # (B, N)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
@@ -166,6 +166,40 @@ class TwoViews(Base):
     def attack_loss(self, net: Net, batch: Batch) -> Loss:
         """Return the training loss itself."""
         return lambda adversarial: self.train_loss(net, batch, adversarial)
+
+
+class ManyViews(TwoViews):
+    """Defaults of a method that compares pairs of two or more views; the second is perturbed."""
+
+    def check_views(self, count: int) -> None:
+        """Raise ValueError for fewer than two views."""
+        if count < 2:
+            raise ValueError(f"this method needs at least 2 views, found count: {count}")
+
+    def student_views(self, batch: Batch, adversarial: Tensor) -> list[Tensor]:
+        """Return the views that the student encodes, each (B, 3, H, W), the second perturbed."""
+        return [batch.views[0], adversarial, *batch.views[2:]]
+
+
+def across(
+    targets: Iterable[Tensor],
+    predictions: Sequence[Tensor],
+    loss: Callable[[Tensor, Tensor], Tensor],
+) -> Tensor:
+    """Return the mean loss of each view's target and each other view's prediction.
+
+    Args:
+        targets: of the first views.
+        predictions: of all views.
+        loss: maps a target and a prediction to a scalar.
+    """
+    pairs = [
+        loss(target, prediction)
+        for number, target in enumerate(targets)
+        for view, prediction in enumerate(predictions)
+        if view != number
+    ]
+    return sum(pairs[1:], pairs[0]) / len(pairs)
 
 
 def momentum(tau: float, progress: float) -> float:

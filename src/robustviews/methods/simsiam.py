@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from robustviews.methods.protocol import Batch, Heads, Net, TwoViews
+from robustviews.methods.protocol import Batch, Heads, ManyViews, Net, across
 from robustviews.options import LazyModule, option
 
 if TYPE_CHECKING:
@@ -20,10 +20,11 @@ else:
 
 
 @dataclass(frozen=True)
-class SimSiam(TwoViews):
+class SimSiam(ManyViews):
     """SimSiam: the prediction of each view is the projection of the other, without its gradient.
 
-    The predictor trains at the initial learning rate, without a schedule.
+    The loss of more than two views is the mean over all pairs. The predictor trains at the initial
+    learning rate, without a schedule.
 
     Attributes:
         projector: widths of the layers of the projector, if `encoder.hidden` is null.
@@ -43,8 +44,8 @@ class SimSiam(TwoViews):
         return Heads(projector, projectors.mlp(width, (self.predictor, width), bias=False))
 
     def train_loss(self, net: Net, batch: Batch, adversarial: Tensor) -> Tensor:
-        """Return minus the mean cosine of predictions and projections of the other view."""
-        z1, z2 = net(batch.views[0]), net(adversarial)
-        first = losses.cosine(net.predict(z1), z2.detach())
-        second = losses.cosine(net.predict(z2), z1.detach())
-        return distributed.share(-(first + second) / 2)
+        """Return minus the mean cosine of predictions and projections of another view."""
+        z = [net(view) for view in self.student_views(batch, adversarial)]
+        predictions = [net.predict(one) for one in z]
+        targets = [one.detach() for one in z]
+        return distributed.share(-across(targets, predictions, losses.cosine))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from robustviews.methods.protocol import Batch, Heads, Net, TwoViews
+from robustviews.methods.protocol import Batch, Heads, ManyViews, Net, across
 from robustviews.options import LazyModule, option
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _GLOBAL = 2  # views that get codes
 
 
 @dataclass(frozen=True)
-class SwAv(TwoViews):
+class SwAv(ManyViews):
     """SwAV: the scores of each view predict the prototypes to which another view is assigned.
 
     The first two views are assigned; further views only predict.
@@ -49,11 +49,6 @@ class SwAv(TwoViews):
     frozen_epochs: int = option(2, ge=0)
     projector: tuple[int, ...] = option((2048, 128), ge=1)
 
-    def check_views(self, count: int) -> None:
-        """Raise ValueError for fewer than two views."""
-        if count < _GLOBAL:
-            raise ValueError(f"swav needs at least 2 views, found count: {count}")
-
     def heads(self, encoder: Encoder) -> Heads:
         """Return a projector with batch norm, and prototypes."""
         projector = None
@@ -69,17 +64,13 @@ class SwAv(TwoViews):
 
     def train_loss(self, net: Net, batch: Batch, adversarial: Tensor) -> Tensor:
         """Return the cross-entropy of assignments and predictions of other views, in the mean."""
-        z = [net(view) for view in (batch.views[0], adversarial, *batch.views[2:])]
+        z = [net(view) for view in self.student_views(batch, adversarial)]
         scores = [net.predict(one) for one in z]  # (B, K) each
         if self.queue:
             net.outputs["z"] = losses.unit(torch.stack(z[:_GLOBAL]).detach())
         logs = [torch.log_softmax(one / self.temperature, dim=1) for one in scores]
-        total = torch.zeros((), device=scores[0].device)
-        for number in range(_GLOBAL):
-            codes = self._codes(net, scores[number].detach(), number)
-            others = [log for view, log in enumerate(logs) if view != number]
-            total = total - torch.stack([(codes * log).sum(1).mean() for log in others]).mean()
-        return distributed.share(total / _GLOBAL)
+        codes = [self._codes(net, scores[view].detach(), view) for view in range(_GLOBAL)]
+        return distributed.share(-across(codes, logs, losses.agreement))
 
     def after_step(self, net: Net, batch: Batch, progress: float) -> None:
         """Put the projections of this minibatch into the queue, in place of the oldest."""

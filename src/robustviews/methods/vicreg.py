@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import combinations
 from typing import TYPE_CHECKING
 
-from robustviews.methods.protocol import Batch, Heads, Net, TwoViews
+from robustviews.methods.protocol import Batch, Heads, ManyViews, Net
 from robustviews.options import LazyModule, option
 
 if TYPE_CHECKING:
@@ -24,14 +25,17 @@ _EPS = 1e-4  # keeps the gradient of a standard deviation finite
 
 
 @dataclass(frozen=True)
-class VicReg(TwoViews):
+class VicReg(ManyViews):
     """VICReg: two views agree, dimensions vary over a batch, and do not vary together.
+
+    The loss of more than two views is the mean over all pairs.
 
     Attributes:
         invariance: weight of the mean squared difference of both views.
         variance: weight of the hinge on standard deviations below 1, a mean over both views.
             solo-learn takes their sum: its published 25 is 50 here.
-        covariance: weight of the squared covariances of different dimensions.
+        covariance: weight of the squared covariances of different dimensions, a sum over both
+            views.
         projector: widths of the layers of the projector, if `encoder.hidden` is null.
     """
 
@@ -47,12 +51,12 @@ class VicReg(TwoViews):
         return Heads(projectors.mlp(encoder.outputs, self.projector))
 
     def train_loss(self, net: Net, batch: Batch, adversarial: Tensor) -> Tensor:
-        """Return the loss of the first view and the perturbed second one."""
-        views = net(batch.views[0]), net(adversarial)
-        z1, z2 = (losses.whole(z) for z in views)  # (N, D)
-        loss = self.invariance * (z1 - z2).square().mean()
-        loss = loss + self.variance * (_hinge(z1) + _hinge(z2)) / 2
-        loss = loss + self.covariance * (_covariance(z1) + _covariance(z2))
+        """Return the mean loss of pairs of views."""
+        z = [losses.whole(net(view)) for view in self.student_views(batch, adversarial)]  # (N, D)
+        distances = [(z1 - z2).square().mean() for z1, z2 in combinations(z, 2)]
+        loss = self.invariance * torch.stack(distances).mean()
+        loss = loss + self.variance * torch.stack([_hinge(one) for one in z]).mean()
+        loss = loss + self.covariance * 2 * torch.stack([_covariance(one) for one in z]).mean()
         return distributed.share(loss)
 
 
