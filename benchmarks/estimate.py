@@ -2,8 +2,8 @@
 
     python -m benchmarks.estimate [--study params.yaml]
 
-The clone has the last commit. Jobs without a record, such as tables, have no time of their own; they
-are a part of the whole. A record has no time of imports and of reading the study.
+The clone has the last commit. Jobs without a record, such as tables, have no time of their own;
+they are a part of the whole. A record has no time of imports and of reading the study.
 """
 
 from __future__ import annotations

@@ -181,7 +181,7 @@ def of_study(study: Study, root: Path, *, test: Split | None = None) -> list[Lea
     found: dict[str, list[Learned]] = {}
     pixels: float | None = None
     for name, pretraining in plan.pretrainings(study).items():
-        folder = root / folders.pretrain_folder(study, name)
+        folder = root / folders.job_folder(study, "pretrain", name)
         if not (folder / folders.ENCODER).exists():
             continue
         run = study.runs[pretraining.entry]

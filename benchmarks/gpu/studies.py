@@ -11,7 +11,7 @@ from benchmarks.gpu.report import Report
 from benchmarks.gpu.runner import Setting, say
 from robustviews import artifacts, cli, stages
 from robustviews.attacks import AutoAttack
-from robustviews.cli.loading import load_split, load_weights
+from robustviews.cli.loading import load_encoder, load_head, load_split
 from robustviews.study import folders, load_study
 from robustviews.study import jobs as plans
 from robustviews.study.jobs import Job
@@ -132,13 +132,12 @@ def _attacks(setting: Setting, *, official: bool) -> list[Job]:
 
 def crafted_in_tf32(job: Job, setting: Setting, report: Report) -> None:
     """Attack as a job did, examples computed in TF32; compare accuracies with its flags."""
-    split, encoder = load_split(job), load_weights(job, folders.ENCODER)
+    split = load_split(job)
     attack = dataclasses.replace(job.arguments["attack"], craft_precision="tf32")
-    assert encoder is not None
     assert job.folder is not None
     found = stages.attack(
-        encoder,
-        load_weights(job, folders.HEAD),
+        load_encoder(job),
+        load_head(job),
         split.images,
         split.labels,
         classes=split.classes,

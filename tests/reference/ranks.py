@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch import distributed as processes
 
 from robustviews.artifacts.resume import Resume
+from robustviews.artifacts.start import Start
 from robustviews.augment import Views
 from robustviews.machine import compiler, distributed
 from robustviews.machine.batchnorm import synchronise
@@ -115,7 +116,9 @@ class Training:
         net = tiny_network()
         net.projects = self.method not in SMALL
         # Rank 0 saves after every minibatch; the checkpoint of other ranks is never due.
-        checkpoint = Resume(self.folder / "state", {}, [], 0 if rank == 0 else 60)
+        checkpoint = Resume(
+            self.folder / "state", {}, [], 0 if rank == 0 else 60, environment={}, started=Start()
+        )
         if self.compiled:
             compiler.EAGER_DEVICES = ()
             compiler.BACKEND = "aot_eager"
@@ -147,7 +150,7 @@ class Training:
 
     def state(self) -> dict[str, Tensor]:
         """Return the last saved state, including the position."""
-        saved = Resume(self.folder / "state", {}, [], 0).load()
+        saved = Resume(self.folder / "state", {}, [], 0, environment={}, started=Start()).load()
         assert saved is not None
         tensors, position = saved
         history = [[row["loss"], row["lr"]] for row in position["history"]]

@@ -148,7 +148,7 @@ def data_files(study: Study, run: str, split: str) -> list[Path]:
 
 def write_pretraining(root: Path, study: Study, run: str) -> None:
     """Write encoder, curve and record of one pretraining."""
-    folder = folders.pretrain_folder(study, run)
+    folder = folders.job_folder(study, "pretrain", run)
     job = plan.pretrainings(study)[run]
     _write_bytes(root / folder / "encoder.safetensors", run)
     epochs = study.runs[job.entry].epochs
@@ -164,33 +164,33 @@ def write_pretraining(root: Path, study: Study, run: str) -> None:
         for epoch in range(1, epochs + 1)
     ]
     artifacts.write_jsonl(root / folder / "training.jsonl", history)
-    spec = specs.pretrain_spec(study, run)
+    spec = specs.spec(study, "pretrain", run)
     inputs = data_files(study, run, "train")
     write_record(root, study, folder, spec, inputs=inputs, seconds=seconds)
 
 
 def write_head(root: Path, study: Study, run: str, probe: str) -> None:
     """Write head and record of one probe."""
-    folder = folders.probe_folder(study, run, probe)
+    folder = folders.job_folder(study, "probe", f"{run}/{probe}")
     _write_bytes(root / folder / "head.safetensors", run + probe)
     artifacts.write_jsonl(root / folder / "training.jsonl", [{"epoch": 1, "loss": 1.0}])
-    inputs = [folders.pretrain_folder(study, run) / "encoder.safetensors"]
+    inputs = [folders.job_folder(study, "pretrain", run) / "encoder.safetensors"]
     inputs += data_files(study, run, "train")
     start = study.probes[probe].starts_from
     if start:
-        inputs.append(folders.probe_folder(study, run, start) / "head.safetensors")
-    spec = specs.probe_spec(study, run, probe)
+        inputs.append(folders.job_folder(study, "probe", f"{run}/{start}") / "head.safetensors")
+    spec = specs.spec(study, "probe", f"{run}/{probe}")
     write_record(root, study, folder, spec, inputs=inputs, later=bool(start))
 
 
 def write_evaluation(root: Path, study: Study, run: str, probe: str, attack: str) -> None:
     """Write flags and record of one attack; accuracies fall with the radius."""
-    folder = folders.attack_folder(study, run, probe, attack)
+    folder = folders.job_folder(study, "attack", f"{run}/{probe}/{attack}")
     inputs = list(jobs.jobs(study)["attack", f"{run}/{probe}/{attack}"].reads)
     flags = fake_flags(run, study.attacks[attack].eps, study.attacks[attack].images or IMAGES)
     (root / folder).mkdir(parents=True)
     save_file(flags, root / folder / "flags.safetensors")
-    spec = specs.attack_spec(study, run, probe, attack)
+    spec = specs.spec(study, "attack", f"{run}/{probe}/{attack}")
     later = bool(plan.parts(study, attack))
     write_record(root, study, folder, spec, inputs=inputs, later=later)
 

@@ -109,9 +109,9 @@ def test_images_are_read_only_if_they_are_the_recorded_bytes(tmp_path):
     study = small_study()
     write_tree(tmp_path, study)
     run = next(iter(plan.pretrainings(study)))
-    images, labels = robustviews.load_images(tmp_path / folders.pretrain_folder(study, run))
+    images, labels = robustviews.load_images(tmp_path / folders.job_folder(study, "pretrain", run))
     assert (images.shape[1:], images.dtype, len(images)) == ((3, 8, 8), torch.float32, len(labels))
     path = tmp_path / folders.data_folder(study, "digits") / "test_images.npy"
     path.write_bytes(path.read_bytes()[:-1] + b"\x01")
     with pytest.raises(ArtifactError, match=r"test_images\.npy: expected sha256:"):
-        robustviews.load_images(tmp_path / folders.pretrain_folder(study, run))
+        robustviews.load_images(tmp_path / folders.job_folder(study, "pretrain", run))

@@ -447,7 +447,7 @@ def test_crop_passes_are_counted_only_where_each_belongs_to_an_update(monkeypatc
     def found(run):
         name = f"{run}-digits-s0"
         record = {
-            "spec": specs.pretrain_spec(study, name),
+            "spec": specs.spec(study, "pretrain", name),
             "environment": {"device": speed.runtime.environment(torch.device("cpu"))["device"]},
             "result": {"updates": 10, "size": 8, "classes": 10},
             "seconds": 2.0,

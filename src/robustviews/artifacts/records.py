@@ -47,52 +47,30 @@ _OPTIONAL = ("seed", "resumed")  # null, or absent from older records
 
 @dataclass(frozen=True)
 class Code:
-    """The code of a job; None is unknown.
+    """The code of a job; None is unknown."""
 
-    Attributes:
-        digest: of the definitions that decide the result.
-        commit: git commit of the sources.
-        dirty: whether the sources had uncommitted changes.
-    """
-
-    digest: str | None = None
-    commit: str | None = None
-    dirty: bool | None = None
+    digest: str | None = None  # of the definitions that decide the result
+    commit: str | None = None  # git commit of the sources
+    dirty: bool | None = None  # whether the sources had uncommitted changes
 
 
 @dataclass(frozen=True)
 class Record:
-    """What a finished job states about itself; None, or an empty mapping, is unknown.
+    """What a finished job states about itself; None, or an empty mapping, is unknown."""
 
-    Attributes:
-        stage: rule of the job.
-        name: name of the job within its rule.
-        spec: what decided the result.
-        inputs: checksum of each file that the job read, by path.
-        outputs: checksum of each file that the job wrote, by name.
-        study: slug of the study.
-        code: the code of the job.
-        environment: device, threads, versions and the like.
-        seed: seed of the job; None also for a job that needs none.
-        started: start of the job, in ISO 8601.
-        seconds: work time.
-        resumed: how often the job was resumed after an interruption.
-        result: numbers of the job, for readers and logs.
-    """
-
-    stage: str = ""
-    name: str = ""
-    spec: dict[str, Any] = field(default_factory=dict)
-    inputs: dict[str, str] = field(default_factory=dict)
-    outputs: dict[str, str] = field(default_factory=dict)
-    study: str | None = None
+    stage: str = ""  # rule of the job
+    name: str = ""  # name of the job within its rule
+    spec: dict[str, Any] = field(default_factory=dict)  # what decided the result
+    inputs: dict[str, str] = field(default_factory=dict)  # checksums of files read, by path
+    outputs: dict[str, str] = field(default_factory=dict)  # checksums of files written, by name
+    study: str | None = None  # slug of the study
     code: Code = Code()
-    environment: dict[str, Any] = field(default_factory=dict)
-    seed: int | None = None
-    started: str | None = None
-    seconds: float | None = None
-    resumed: int | None = None
-    result: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=dict)  # device, threads, versions
+    seed: int | None = None  # seed of the job; None also for a job that needs none
+    started: str | None = None  # start of the job, in ISO 8601
+    seconds: float | None = None  # work time
+    resumed: int | None = None  # how often the job was resumed after an interruption
+    result: dict[str, Any] = field(default_factory=dict)  # numbers of the job, for readers and logs
 
     @classmethod
     def read(cls, path: Path, *, whole: bool = True) -> Record:
@@ -211,22 +189,13 @@ def write_record(
 ) -> None:
     """Write record.json beside the files of a finished job: their hashes and their origin.
 
-    Args:
-        folder: holds the job's outputs; every file except record.json is hashed.
-        stage: verb that wrote the outputs.
-        name: of the job.
-        study: slug.
-        spec: resolved options, with the digest of the code under `code`.
-        inputs: files that the job read.
-        environment: device, threads and the like; the installed software is added.
-        started: when the job began.
-        result: numbers of the job, for readers and logs.
-        resumed: how often the job was resumed after an interruption.
-        seconds: work time over all processes; the time since `started` when None.
-        code: what `commit` returned at the start, before anybody could edit or commit; called now
-            when None.
+    All other files of the folder are outputs. The installed software is added to `environment`, and
+    the digest in the spec to `code`: what `commit` returned at the start, before anybody could edit
+    or commit; called now when None. `seconds` is the work time over all processes; the time since
+    `started` when None. The other arguments are fields of `Record`.
     """
-    outputs = [path for path in sorted(folder.iterdir()) if _is_output(path)]
+    files = (path for path in sorted(folder.iterdir()) if path.is_file())
+    outputs = [path for path in files if path.name != RECORD and not path.name.startswith(".")]
     revision, dirty = code or commit()
     record = Record(
         stage=stage,
@@ -275,8 +244,9 @@ def _public_name(image: str) -> str:
     """Return an image's name without local folders and without `user:password@`."""
     if image.startswith(("/", ".", "~")):
         return Path(image).name
+    return without_login(image)
+
+
+def without_login(image: str) -> str:
+    """Return an image's name without `user:password@` before its registry."""
     return re.sub(r"(^|//)[^/]*@(?!sha256:)", r"\1", image)
-
-
-def _is_output(path: Path) -> bool:
-    return path.is_file() and path.name != RECORD and not path.name.startswith(".")

@@ -45,8 +45,8 @@ class Resume:
         inputs: list[Path],
         minutes: float,
         *,
-        environment: Mapping[str, Any] | None = None,
-        started: Start | None = None,
+        environment: Mapping[str, Any],
+        started: Start,
     ) -> None:
         """Choose the folder and the file.
 
@@ -56,15 +56,15 @@ class Resume:
             inputs: files that the job reads, in any order.
             minutes: from one saved state to the next.
             environment: what decides the bytes of a result beside spec and inputs.
-            started: when the job began; now when None.
+            started: when the job began.
         """
         hashes = [artifacts.sha256(path) for path in sorted(inputs)]
         self.folder = folder.with_name(f"{folder.name}-{_key([spec, hashes])}")
-        self._environment = dict(environment or {})
+        self._environment = dict(environment)
         self.path = self.folder / f"state-{_key(self._environment)}.safetensors"
         self.resumed = 0
         self._minutes, self._last = minutes, time.monotonic()
-        self._started = started or Start()
+        self._started = started
         self._before = 0.0  # seconds of earlier processes up to the loaded state
 
     def seconds(self) -> float:

@@ -8,15 +8,10 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Start:
-    """A moment of this process; the time since then is right even if somebody sets the clock.
+    """A moment of this process; the time since then is right even if somebody sets the clock."""
 
-    Attributes:
-        clock: seconds since the epoch.
-        ticks: time.monotonic() then.
-    """
-
-    clock: float = field(default_factory=time.time)
-    ticks: float = field(default_factory=time.monotonic)
+    clock: float = field(default_factory=time.time)  # seconds since the epoch
+    ticks: float = field(default_factory=time.monotonic)  # time.monotonic() then
 
     def elapsed(self) -> float:
         """Return the seconds since then."""

@@ -194,11 +194,7 @@ VERBS: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "estimate time, memory and disk of the jobs still to run",
         ("--device", "--jobs", "--recalibrate", "--each", "--json"),
     ),
-    "switches": (
-        "switches",
-        "print what paper, code and study do at each switch",
-        ("--markdown",),
-    ),
+    "switches": ("switches", "print what paper, code and study do at each switch", ("--markdown",)),
     "keys": ("switches", "print every key of a study file as Markdown", ()),
     "data": ("stages", "prepare a data set as uint8 arrays", ("--dataset", *_COMPUTES)),
     "encoder": ("stages", "import one encoder of the study", ("--encoder", *_COMPUTES)),
@@ -230,11 +226,7 @@ VERBS: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "write the cells of all tables, and a few numbers, as JSON",
         ("--partial",),
     ),
-    "table": (
-        "report",
-        "write one table as Markdown, CSV and LaTeX",
-        ("--table", "--partial"),
-    ),
+    "table": ("report", "write one table as Markdown, CSV and LaTeX", ("--table", "--partial")),
     "figure": ("report", "draw one figure as SVG and PNG", ("--figure", "--partial")),
     "curves": ("report", "draw the training curves as SVG and PNG", ("--partial",)),
     "report": ("report", "write the report as one HTML page", ("--partial",)),
@@ -243,11 +235,7 @@ VERBS: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "print the main table and the path of the report",
         ("--partial", "--strict"),
     ),
-    "verify": (
-        "audit",
-        "compare files, records and Snakemake's metadata",
-        ("--stages",),
-    ),
+    "verify": ("audit", "compare files, records and Snakemake's metadata", ("--stages",)),
     "audit": (
         "audit",
         "trace every cell of every table back to its files",

@@ -9,14 +9,18 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from robustviews.estimating.amounts import Amount
 from robustviews.estimating.estimate import Estimate, estimates, questions, schedule
 from robustviews.machine import gpus
 from robustviews.machine.humanize import duration, size
 from robustviews.study import Study, load_study
 from robustviews.study import jobs as pending
+from robustviews.study.jobs import Job
 
 if TYPE_CHECKING:
     from robustviews.estimating.calibrate import Calibration
+
+_NUMBERS = ("seconds", "memory", "disk", "passes", "flop")  # of an amount, in JSON
 
 
 def estimate(options: argparse.Namespace) -> None:
@@ -28,12 +32,9 @@ def estimate(options: argparse.Namespace) -> None:
     device = runtime.choose_device(options.device)
     settings = study.runtime
     at_once = options.jobs or _jobs_at_once(device.type, settings.threads)
-    context = {
-        "device": device.type,
-        "threads": settings.threads,
-        "at_once": at_once,
-        "deterministic": settings.deterministic,
-    }
+    how: dict[str, Any] = {"threads": settings.threads, "deterministic": settings.deterministic}
+    how["at_once"] = at_once
+    context = {"device": device.type, **how}
     all_jobs, jobs = pending.jobs(study), pending.pending(study)
     needed = questions(study, jobs.values(), context)
     calibration = calibrate.load(device)
@@ -43,14 +44,7 @@ def estimate(options: argparse.Namespace) -> None:
             f"calibrating on {calibration.device}: {len(new)} measurements, "
             f"at most {calibrate.SECONDS:.0f} s\n"
         )
-        answers = calibrate.answer(
-            new,
-            device,
-            threads=settings.threads,
-            at_once=at_once,
-            deterministic=settings.deterministic,
-        )
-        calibration.add(answers)
+        calibration.add(calibrate.answer(new, device, **how))
         try:
             calibrate.save(calibration, device)
         except OSError as error:  # the estimate is right nonetheless
@@ -103,22 +97,23 @@ def _lines(
     yield f"measured {calibration.date}, torch {calibration.torch}"
     yield ""
     titles = ("rule", "jobs", "time", "memory", "disk", "passes", "PFLOP", "most expensive job")
-    yield from _aligned([titles, *(_row(rule, group) for rule, group in _by_rule(estimates))])
+    by_rule = {rule: [one for one in estimates if one.job.rule == rule] for rule in pending.RULES}
+    yield from _aligned([titles, *(_row(rule, group) for rule, group in by_rule.items() if group)])
     yield ""
     if every_job:
         yield from _aligned([("time", "memory", "disk", "job"), *map(_job_row, estimates)])
         yield ""
-    yield _total(estimates, at_once)
+    yield _whole(estimates, at_once)
     yield from _remarks(estimates)
     yield from _shortages(estimates, at_once, left)
 
 
 def _shortages(estimates: list[Estimate], at_once: int, left: float) -> Iterator[str]:
     """Yield what to change if jobs need more memory than there is."""
-    known = [(one.amount.memory, one.job) for one in estimates if one.amount is not None]
-    most, job = max(known, key=lambda pair: pair[0], default=(0.0, None))
+    largest = max(_known(estimates), key=lambda pair: pair[0].memory, default=None)
     together = schedule(estimates, at_once=at_once)[1]
-    if job is not None and most > left:
+    if largest is not None and largest[0].memory > left:
+        most, job = largest[0].memory, largest[1]
         fix = {"pretrain": "lower batch_size or views.count", "data": "use another machine"}
         todo = fix.get(job.rule, "lower runtime.evaluation_batch")
         name = " ".join(part for part in job.key if part)
@@ -127,32 +122,23 @@ def _shortages(estimates: list[Estimate], at_once: int, left: float) -> Iterator
         yield f"- jobs need {size(together)} of memory together, here are {size(left)}: run fewer"
 
 
-def _by_rule(estimates: list[Estimate]) -> Iterator[tuple[str, list[Estimate]]]:
-    for rule in pending.RULES:
-        group = [estimate for estimate in estimates if estimate.job.rule == rule]
-        if group:
-            yield rule, group
-
-
 def _row(rule: str, group: list[Estimate]) -> tuple[str, ...]:
     """Return a table row that sums the jobs of a rule."""
-    measured = [estimate for estimate in group if estimate.amount is not None]
-    if not measured:
+    known = _known(group)
+    if not known:
         return rule, str(len(group)), *["unknown"] * 5, ""
-    amounts = [estimate.amount for estimate in measured if estimate.amount is not None]
-    seconds, passes = (sum(getattr(one, name) for one in amounts) for name in ("seconds", "passes"))
-    at_least = "> " if len(measured) < len(group) else ""
-    longest = max(zip(measured, amounts, strict=True), key=lambda pair: pair[1].seconds)
-    name = longest[0].job.name
+    total = _total(group)
+    at_least = "> " if len(known) < len(group) else ""
+    longest, job = max(known, key=lambda pair: pair[0].seconds)
     return (
         rule,
         str(len(group)),
-        f"{at_least}{duration(seconds)}",
-        size(max(amount.memory for amount in amounts)),
-        f"{at_least}{size(sum(amount.disk for amount in amounts))}",
-        f"{at_least}{_millions(passes)}" if passes else "",
-        f"{at_least}{sum(amount.flop for amount in amounts) / 1e15:.3g}" if passes else "",
-        f"{duration(longest[1].seconds)}: {name}" if name and len(group) > 1 else "",
+        f"{at_least}{duration(total.seconds)}",
+        size(total.memory),
+        f"{at_least}{size(total.disk)}",
+        f"{at_least}{_millions(total.passes)}" if total.passes else "",
+        f"{at_least}{total.flop / 1e15:.3g}" if total.passes else "",
+        f"{duration(longest.seconds)}: {job.name}" if job.name and len(group) > 1 else "",
     )
 
 
@@ -165,17 +151,25 @@ def _job_row(estimate: Estimate) -> tuple[str, ...]:
     return seconds, size(estimate.amount.memory), size(estimate.amount.disk), name
 
 
-def _total(estimates: list[Estimate], at_once: int) -> str:
+def _known(estimates: list[Estimate]) -> list[tuple[Amount, Job]]:
+    return [(one.amount, one.job) for one in estimates if one.amount is not None]
+
+
+def _total(estimates: list[Estimate]) -> Amount:
+    """Return the sums over all jobs with a known amount, and the memory of the largest."""
+    amounts = [amount for amount, _ in _known(estimates)]
+    sums = {name: sum(getattr(one, name) for one in amounts) for name in _NUMBERS}
+    return Amount(**sums | {"memory": max((one.memory for one in amounts), default=0.0)})
+
+
+def _whole(estimates: list[Estimate], at_once: int) -> str:
     seconds, memory = schedule(estimates, at_once=at_once)
-    amounts = [estimate.amount for estimate in estimates if estimate.amount is not None]
-    disk, passes, flop = (
-        sum(getattr(amount, name) for amount in amounts) for name in ("disk", "passes", "flop")
-    )
-    unknown = any(estimate.amount is None for estimate in estimates)
+    total, unknown = _total(estimates), len(_known(estimates)) < len(estimates)
     return (
         f"whole study: {'more than ' if unknown else ''}{duration(seconds)}, "
-        f"{size(memory)} of memory, {size(disk)} on disk; "
-        f"{flop / 1e15:.3g} PFLOP in {_millions(passes)} passes of a view through an encoder"
+        f"{size(memory)} of memory, {size(total.disk)} on disk; "
+        f"{total.flop / 1e15:.3g} PFLOP in {_millions(total.passes)} passes of a view through an "
+        "encoder"
     )
 
 
@@ -213,11 +207,7 @@ def _as_json(
         {
             "rule": estimate.job.rule,
             "name": estimate.job.name,
-            "seconds": estimate.amount and estimate.amount.seconds,
-            "memory": estimate.amount and estimate.amount.memory,
-            "disk": estimate.amount and estimate.amount.disk,
-            "passes": estimate.amount and estimate.amount.passes,
-            "flop": estimate.amount and estimate.amount.flop,
+            **{name: estimate.amount and getattr(estimate.amount, name) for name in _NUMBERS},
             "note": estimate.note,
             "rough": estimate.rough,
         }
@@ -231,7 +221,7 @@ def _as_json(
         "at_once": at_once,
         "seconds": seconds,
         "memory": memory,
-        "disk": sum(estimate.amount.disk for estimate in estimates if estimate.amount is not None),
-        "unknown": sum(estimate.amount is None for estimate in estimates),
+        "disk": _total(estimates).disk,
+        "unknown": len(estimates) - len(_known(estimates)),
         "jobs": jobs,
     }

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from robustviews import artifacts
-from robustviews.cli.loading import fitting, load_split, load_weights
+from robustviews.cli.loading import fitting, load_encoder, load_head, load_split
 from robustviews.cli.working import set_up
 from robustviews.machine import gpus
 from robustviews.study import folders, load_study, plan
@@ -79,10 +79,9 @@ def _views(study: Study, device: torch.device) -> Drawing:
     pretraining = plan.pretrainings(study)[name]
     run = study.runs[pretraining.entry]
     training = jobs(study)["pretrain", name]
-    path = folders.pretrain_folder(study, name) / folders.ENCODER
+    path = folders.job_folder(study, "pretrain", name) / folders.ENCODER
     job = dataclasses.replace(training, reads={**training.reads, path: training.key})
-    split, weights = load_split(job), load_weights(job, folders.ENCODER)
-    assert weights is not None
+    split, weights = load_split(job), load_encoder(job)
     classes = split.classes if run.method.supervised else None
     with fitting(job):
         encoder = restore_encoder(
@@ -138,12 +137,11 @@ def _attacked(study: Study, cell: Cell, device: torch.device) -> _Pairs:
 
     job = jobs(study)["attack", attack_of(cell)]
     options, split = completed_arguments(job), load_split(job)
-    weights, probe = load_weights(job, folders.ENCODER), options["probe"]
-    assert weights is not None
+    weights, probe = load_encoder(job), options["probe"]
     with fitting(job):
         classes = split.classes if options["supervised"] else None
         encoder = restore_encoder(weights, options["encoder"], classes=classes, device=device)
-        head = probe.restore(load_weights(job, folders.HEAD) or {}, encoder, classes=split.classes)
+        head = probe.restore(load_head(job) or {}, encoder, classes=split.classes)
     classifier = evaluate.Classifier(encoder, head, probe).eval()
     index = evaluate.choose_images(len(split.images), options["attack"].images)[:ATTACKED]
     labels = split.labels[index].to(device)

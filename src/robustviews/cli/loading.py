@@ -45,13 +45,15 @@ def load_split(job: Job) -> Split:
     return Split(images, torch.tensor(labels), summary["classes"], summary["size"], tuple(names))
 
 
-def load_weights(job: Job, file: str) -> dict[str, Tensor] | None:
-    """Return the weights that a job reads from `ENCODER` or `HEAD`; None without such an input."""
-    path = _inputs(job).get(file)
-    if path is None:
-        return None
-    weights = artifacts.read_tensors(path)
-    return without_unused(weights, job) if file == folders.ENCODER else weights
+def load_encoder(job: Job) -> dict[str, Tensor]:
+    """Return the weights of the encoder that a job reads, without those that it does not use."""
+    return without_unused(artifacts.read_tensors(_inputs(job)[folders.ENCODER]), job)
+
+
+def load_head(job: Job) -> dict[str, Tensor] | None:
+    """Return the weights of the head that a job reads; None if it reads none."""
+    path = _inputs(job).get(folders.HEAD)
+    return artifacts.read_tensors(path) if path else None
 
 
 def load_heads(job: Job) -> dict[str, dict[str, Tensor]]:

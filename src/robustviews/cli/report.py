@@ -14,7 +14,7 @@ from robustviews.reporting import claims, histories, results, terminal
 from robustviews.reporting.tables import TABLES, TableData, writers
 from robustviews.reporting.tables import metrics as numbers
 from robustviews.study import Study, folders, load_study, plan
-from robustviews.study.claims import blocks
+from robustviews.study.claims import measured
 
 
 def frame(options: argparse.Namespace) -> None:
@@ -38,7 +38,7 @@ def metrics(options: argparse.Namespace) -> None:
     """Write all cells and claims, metrics.json, and a few numbers, headline.json."""
     study = load_study(options.study)
     folder = folders.results_folder(study)
-    rows = results.frame(study, blocks=blocks(study), partial=options.partial)
+    rows = results.frame(study, blocks=measured(study), partial=options.partial)
     artifacts.write_json(folder / "metrics.json", numbers.metrics(study, rows))
     artifacts.write_json(folder / "headline.json", numbers.headline(study, rows))
 
@@ -121,7 +121,7 @@ def summary(options: argparse.Namespace) -> int:
         table = _make_table(study, main, partial=True)
         sys.stdout.write(terminal.table(table, colour=colour))
     if study.claims:
-        rows = results.frame(study, blocks=blocks(study), partial=True)
+        rows = results.frame(study, blocks=measured(study), partial=True)
         outcomes = claims.evaluate(study, rows)
         sys.stdout.write(f"\n{terminal.claims(outcomes, colour=colour)}")
     if path.exists():

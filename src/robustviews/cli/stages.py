@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from robustviews import artifacts, stages
-from robustviews.artifacts.resume import Resume
 from robustviews.attacks import WorstOf, flag_name
 from robustviews.attacks.worst_case import combine
 from robustviews.cli.loading import (
     Split,
     fitting,
+    load_encoder,
     load_flags,
+    load_head,
     load_heads,
     load_split,
-    load_weights,
 )
 from robustviews.cli.names import known
-from robustviews.cli.working import Work, set_up, working
+from robustviews.cli.working import Work, computation, set_up, working
 from robustviews.datasets import DataError, equal_images, shards
 from robustviews.study import Study, enough, folders, load_study, specs
 from robustviews.study.jobs import Job, completed_arguments
@@ -111,13 +111,12 @@ def encoder(options: argparse.Namespace) -> None:
         set_up(options, work.study)
         path = Path(work.study.encoders[options.encoder].file)
         imported = stages.bring(path, **work.job.arguments)
-        with artifacts.atomic_folder(work.folder) as into:
-            artifacts.write_tensors(into / folders.ENCODER, imported.weights, imported.metadata)
-            work.write_record(
-                into,
-                environment=runtime.environment(torch.device("cpu")),
-                result=imported.summary(path.name),
-            )
+        work.save(
+            {folders.ENCODER: imported.weights},
+            imported.summary(path.name),
+            metadata=imported.metadata,
+            environment=runtime.environment(torch.device("cpu")),
+        )
 
 
 def pretrain(options: argparse.Namespace) -> None:
@@ -131,47 +130,32 @@ def pretrain(options: argparse.Namespace) -> None:
     ):
         if distributed.rank() > 0:
             logging.getLogger().setLevel(logging.WARNING)  # rank 0 logs the same
-        device = set_up(options, work.study, tuned=True)
         if work.job.arguments["compile"]:
             os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folders.COMPILED.resolve()))
-        environment = {**runtime.environment(device), "ranks": distributed.ranks()}
-        split, state = load_split(work.job), work.resume(environment)
+        run = computation(options, work, tuned=True, ranks=distributed.ranks())
+        split = load_split(work.job)
         with memory.explained(work.job.name, step.SMALLER_STEP):
-            _check_least(work.job, split, device)
-            weights, progress, step_bytes = stages.pretrain(
-                split.images,
-                split.labels,
-                classes=split.classes,
-                size=split.size,
-                **work.job.arguments,
-                device=device,
-                checkpoint=state,
-                title=work.job.name,
-            )
+            _check_least(work.job, split, run.device)
+            weights, progress, step_bytes = run.call(stages.pretrain, split, **work.job.arguments)
         if distributed.rank() > 0:
             return
-        with artifacts.atomic_folder(work.folder) as into:
-            artifacts.write_tensors(into / folders.ENCODER, weights)
-            artifacts.write_jsonl(into / folders.CURVE, progress.history)
-            work.write_record(
-                into,
-                environment=environment,
-                seconds=progress.seconds,
-                resumed=progress.resumed,
-                result={
-                    "weights": work.job.arguments["method"].evaluated,
-                    "loss": progress.history[-1]["loss"],
-                    "updates": progress.update,
-                    "passes": progress.epoch,
-                    "compilation": progress.compilation,
-                    "compile_seconds": round(progress.compile_seconds, 3),
-                    "step_bytes": step_bytes,
-                    "peak_bytes": runtime.peak_bytes(device),
-                    "classes": split.classes,
-                    "size": split.size,
-                },
-            )
-        state.discard()
+        run.save(
+            {folders.ENCODER: weights, folders.CURVE: progress.history},
+            {
+                "weights": work.job.arguments["method"].evaluated,
+                "loss": progress.history[-1]["loss"],
+                "updates": progress.update,
+                "passes": progress.epoch,
+                "compilation": progress.compilation,
+                "compile_seconds": round(progress.compile_seconds, 3),
+                "step_bytes": step_bytes,
+                "peak_bytes": runtime.peak_bytes(run.device),
+                "classes": split.classes,
+                "size": split.size,
+            },
+            seconds=progress.seconds,
+            resumed=progress.resumed,
+        )
 
 
 def _check_least(job: Job, split: Split, device: torch.device) -> None:
@@ -195,38 +179,13 @@ def _check_least(job: Job, split: Split, device: torch.device) -> None:
 
 def probe(options: argparse.Namespace) -> None:
     """Train one head, and the encoder with it if the probe tunes the encoder."""
-    from robustviews.machine import runtime
-
     with working(options, "probe", options.run, options.probe) as work, fitting(work.job):
-        device = set_up(options, work.study, tuned=True)
-        environment = runtime.environment(device)
-        split, state = load_split(work.job), work.resume(environment)
-        arguments, encoder = completed_arguments(work.job), load_weights(work.job, folders.ENCODER)
-        assert encoder is not None
-        weights, history = stages.probe(
-            encoder,
-            split.images,
-            split.labels,
-            classes=split.classes,
-            size=split.size,
-            **arguments,
-            start=load_weights(work.job, folders.HEAD),
-            device=device,
-            checkpoint=state,
-            title=work.job.name,
-        )
-        with artifacts.atomic_folder(work.folder) as into:
-            for file, tensors in _files(weights, work.job).items():
-                artifacts.write_tensors(into / file, tensors)
-            artifacts.write_jsonl(into / folders.CURVE, history)
-            work.write_record(
-                into,
-                environment=environment,
-                seconds=state.seconds(),
-                resumed=state.resumed,
-                result=(history[-1] if history else {}) | _tuned_options(work.job, arguments),
-            )
-        state.discard()
+        run = computation(options, work, tuned=True)
+        split, arguments = load_split(work.job), completed_arguments(work.job)
+        encoder, start = load_encoder(work.job), load_head(work.job)
+        weights, history = run.call(stages.probe, split, encoder, **arguments, start=start)
+        result = (history[-1] if history else {}) | _tuned_options(work.job, arguments)
+        run.save({**_files(weights, work.job), folders.CURVE: history}, result)
 
 
 def _files(weights: dict[str, torch.Tensor], job: Job) -> dict[str, dict[str, torch.Tensor]]:
@@ -248,86 +207,31 @@ def _tuned_options(job: Job, arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def attack(options: argparse.Namespace) -> None:
-    """Attack one classifier at every radius of an attack."""
-    from robustviews.machine import runtime
-
+    """Attack one classifier at every radius of an attack, or combine finished attacks."""
     names = options.run, options.probe, options.attack
     with working(options, "attack", *names) as work, fitting(work.job):
-        arguments = completed_arguments(work.job)
-        device = set_up(options, work.study, tuned=arguments["attack"].fixed_batch)
-        environment = runtime.environment(device)
-        state = work.resume(environment)
-        flags = _flags(work.job, arguments, device, state)
-        with artifacts.atomic_folder(work.folder) as into:
-            artifacts.write_tensors(into / folders.FLAGS, flags)
-            work.write_record(
-                into,
-                environment=environment,
-                seconds=state.seconds(),
-                resumed=state.resumed,
-                result=_accuracies(work.job, flags),
-            )
-        state.discard()
-
-
-def _flags(
-    job: Job, arguments: dict[str, Any], device: torch.device, state: Resume
-) -> dict[str, torch.Tensor]:
-    """Attack a classifier, or combine the flags of finished attacks."""
-    if isinstance(arguments["attack"], WorstOf):
-        return combine(load_flags(job), arguments["attack"].eps, arguments["probe"].task)
-    split = load_split(job)
-    encoder = load_weights(job, folders.ENCODER)
-    assert encoder is not None
-    return stages.attack(
-        encoder,
-        load_weights(job, folders.HEAD),
-        split.images,
-        split.labels,
-        classes=split.classes,
-        size=split.size,
-        **arguments,
-        device=device,
-        checkpoint=state,
-        title=job.name,
-    )
+        job, arguments = work.job, completed_arguments(work.job)
+        attack = arguments["attack"]
+        run = computation(options, work, tuned=attack.fixed_batch)
+        if isinstance(attack, WorstOf):
+            flags = combine(load_flags(job), attack.eps, arguments["probe"].task)
+        else:
+            split, encoder, head = load_split(job), load_encoder(job), load_head(job)
+            flags = run.call(stages.attack, split, encoder, head, **arguments)
+        run.save({folders.FLAGS: flags}, _accuracies(job, flags))
 
 
 def sanity(options: argparse.Namespace) -> None:
     """Check on each attacked head of a run whether the attack is established."""
-    from robustviews.machine import runtime
-
     with working(options, "sanity", options.run) as work, fitting(work.job):
-        device = set_up(options, work.study)
-        environment = runtime.environment(device)
-        split, state = load_split(work.job), work.resume(environment)
-        encoder = load_weights(work.job, folders.ENCODER)
-        assert encoder is not None
-        examined = stages.sanity(
-            encoder,
-            load_heads(work.job),
-            split.images,
-            split.labels,
-            classes=split.classes,
-            size=split.size,
-            **completed_arguments(work.job),
-            device=device,
-            checkpoint=state,
-            title=work.job.name,
-        )
+        run = computation(options, work)
+        split, arguments = load_split(work.job), completed_arguments(work.job)
+        encoder, heads = load_encoder(work.job), load_heads(work.job)
+        examined = run.call(stages.sanity, split, encoder, heads, **arguments)
         for probe, result in examined.heads.items():
             faults = "; ".join(f"{check}: {fault}" for check, fault in result["failed"].items())
             logging.info("sanity=%s/%s %s", work.job.name, probe, faults or "passed")
-        with artifacts.atomic_folder(work.folder) as into:
-            artifacts.write_tensors(into / folders.FLAGS, examined.flags)
-            work.write_record(
-                into,
-                environment=environment,
-                seconds=state.seconds(),
-                resumed=state.resumed,
-                result=examined.heads,
-            )
-        state.discard()
+        run.save({folders.FLAGS: examined.flags}, examined.heads)
 
 
 def _accuracies(job: Job, flags: dict[str, torch.Tensor]) -> dict[str, Any]:

@@ -20,19 +20,12 @@ class Health(Enum):
 
 @dataclass(frozen=True)
 class Symptom:
-    """The result of one check.
+    """The result of one check."""
 
-    Attributes:
-        name: of the component.
-        health: whether the component works.
-        found: version, size or problem, in words.
-        hint: suggested command, if the component does not work.
-    """
-
-    name: str
-    health: Health
-    found: str
-    hint: str = ""
+    name: str  # of the component
+    health: Health  # whether the component works
+    found: str  # version, size or problem, in words
+    hint: str = ""  # suggested command, if the component does not work
 
 
 def ask(*command: str) -> tuple[bool, str]:

@@ -20,7 +20,7 @@ from robustviews.estimating.operations import Passes
 from robustviews.estimating.question import Answer, Ask, Question, UnknownError
 from robustviews.probe import Probe, dense
 from robustviews.probe.dense import DenseProbe
-from robustviews.study import folders, networks, plan
+from robustviews.study import networks, plan
 from robustviews.study.jobs import REPORTING, Job
 from robustviews.study.schema import Run, Study
 from robustviews.study.shapes import Shape, shape_of
@@ -48,33 +48,23 @@ _NO_WORK = {"label", "seeds", "datasets", "epochs", "epochs_meaning"}  # of a ru
 
 @dataclasses.dataclass(frozen=True)
 class Amount:
-    """What a job takes.
+    """What a job takes."""
 
-    Attributes:
-        seconds: expected.
-        memory: bytes at its peak, of the device that computes.
-        disk: bytes that it leaves.
-        note: what is not counted, if anything.
-        places: how many of the jobs at a time it stands for.
-        passes: of single views through the encoder.
-        flop: floating-point operations of these passes.
-    """
-
-    seconds: float
-    memory: float
-    disk: float
-    note: str = ""
-    places: int = 1
-    passes: float = 0.0
-    flop: float = 0.0
+    seconds: float  # expected
+    memory: float  # bytes at its peak, of the device that computes
+    disk: float  # bytes that it leaves
+    note: str = ""  # what is not counted, if anything
+    places: int = 1  # how many of the jobs at a time it stands for
+    passes: float = 0.0  # of single views through the encoder
+    flop: float = 0.0  # floating-point operations of these passes
 
 
 def amount(study: Study, job: Job, context: dict[str, Any], ask: Ask) -> Amount:
     """Return what a job takes.
 
     Args:
-        study: that the job is of.
-        job: an entry of `pending.jobs`.
+        study: study of the job.
+        job: one of its jobs.
         context: how jobs run, which is a part of every question: device, threads, jobs at once.
         ask: answers questions, or only notes them.
 
@@ -92,7 +82,7 @@ def amount(study: Study, job: Job, context: dict[str, Any], ask: Ask) -> Amount:
         start = in_context("start", kind="train")
         size = _size(study.encoders[job.name].file)
         return Amount(start["seconds"], start["bytes"] + 2 * size, size)
-    dataset = _dataset_of(study, job)
+    dataset = plan.dataset_of(study, job.rule, job.name)
     shape = shape_of(study, dataset)
     if shape is None:
         raise UnknownError(f"unknown until data set `{dataset}` is prepared")
@@ -107,14 +97,6 @@ def amount(study: Study, job: Job, context: dict[str, Any], ask: Ask) -> Amount:
 
 def _size(file: str) -> int:
     return path.stat().st_size if (path := Path(file)).is_file() else 2**27
-
-
-def _dataset_of(study: Study, job: Job) -> str:
-    if job.rule == "data":
-        return next(n for n in study.datasets if folders.data_folder(study, n).name == job.name)
-    if job.rule == "pretrain":
-        return plan.pretrainings(study)[job.name].dataset
-    return plan.networks(study)[networks.examined(job.name)].dataset
 
 
 def _reporting(job: Job, ask: Callable[..., Answer]) -> Amount:
@@ -142,14 +124,8 @@ def _pretrain(
 ) -> Amount:
     """Return what a training takes, of which several processes do even parts.
 
-    Args:
-        study: that it is of.
-        job: the training.
-        shape: of its data set.
-        ask: answers questions.
-        own: whether each process has a device of its own; else they share the cores, and as many
-            compute at a time as jobs would.
-        at_once: jobs at a time.
+    Each process has a device of its own (`own`); else they share the cores, and as many compute at
+    a time as jobs would (`at_once`).
     """
     run = study.runs[plan.pretrainings(study)[job.name].entry]
     start = ask("start", kind="train")
@@ -255,7 +231,7 @@ def _sanity(study: Study, job: Job, shape: Shape, ask: Callable[..., Answer]) ->
     start = ask("start", kind="train")
     seconds, images, work_bytes = start["seconds"], 0, 0.0
     views, flop = 0.0, 0.0
-    for probe in (study.probes[name] for name in plan.attacked_heads(study)[job.name]):
+    for probe in (study.probes[name] for name in plan.attacked(study)[job.name]):
         work = Examination.of(study.sanity, probe, shape, batch=study.runtime.evaluation_batch)
         network = _network(_seen(study, run, probe, shape), ask)
         forward, backward = (

@@ -43,21 +43,13 @@ _TUNED = ("pretrain", "probe", "network")
 
 @dataclass
 class Calibration:
-    """The measurements of a device.
+    """The measurements of a device, with this version of torch, by this code."""
 
-    Attributes:
-        device: name of the device.
-        torch: version of torch.
-        code: digest of the measured and of the measuring code.
-        date: of the last measurement, UTC.
-        answers: answers by key of the question.
-    """
-
-    device: str
+    device: str  # its name
     torch: str
-    code: str
-    date: str = ""
-    answers: dict[str, Answer] = field(default_factory=dict)
+    code: str  # digest of the measured and of the measuring code
+    date: str = ""  # of the last measurement, UTC
+    answers: dict[str, Answer] = field(default_factory=dict)  # by key of the question
 
     def add(self, answers: dict[str, Answer]) -> None:
         """Add new answers, and update the date."""
@@ -80,11 +72,7 @@ def load(device: torch.device, folder: Path = FOLDER) -> Calibration:
 
 
 def code_digest(source: Path = fingerprint.SOURCE) -> str:
-    """Hash the measured and the measuring code.
-
-    Args:
-        source: folder of the package.
-    """
+    """Hash the measured and the measuring code in the folder of a package."""
     return fingerprint.digest(
         *specs.NETWORK,
         ("methods", "METHODS"),  # whole tables, since a question may hold any of their classes

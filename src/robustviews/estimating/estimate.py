@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import json
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,39 +28,26 @@ _NAMES = {
 
 @dataclass(frozen=True)
 class Estimate:
-    """The estimate of a job.
+    """The estimate of a job."""
 
-    Attributes:
-        job: a job still to run.
-        amount: time, memory and disk of the job; None if unknown.
-        note: why the amount is unknown, or what it leaves out; empty otherwise.
-        rough: whether an answer was scaled from that of another question.
-    """
-
-    job: Job
-    amount: Amount | None
-    note: str = ""
-    rough: bool = False
+    job: Job  # a job still to run
+    amount: Amount | None  # time, memory and disk of the job; None if unknown
+    note: str = ""  # why the amount is unknown, or what it leaves out; empty otherwise
+    rough: bool = False  # whether an answer was scaled from that of another question
 
 
 @dataclass
 class _Book:
-    """The measured answers, and the questions asked so far.
+    """The measured answers, and the questions asked so far."""
 
-    Attributes:
-        measured: answers by key of the question.
-        asked: questions by key.
-        rough: whether an answer was scaled from that of another question.
-    """
-
-    measured: dict[str, Answer]
-    asked: dict[str, Question] = field(default_factory=dict)
-    rough: bool = False
+    measured: dict[str, Answer]  # answers by key of the question
+    asked: dict[str, Question] = field(default_factory=dict)  # questions by key
+    rough: bool = False  # whether an answer was scaled from that of another question
 
     def store(self, question: Question) -> Answer:
         """Store a question, and return an answer of zeros."""
         self.asked[question.key] = question
-        return _Zeros()
+        return defaultdict(float)
 
     def ask(self, question: Question) -> Answer:
         """Return the measured answer, or one scaled from the nearest question."""
@@ -69,18 +57,10 @@ class _Book:
         return nearest(question, self.measured)
 
 
-class _Zeros(Answer):
-    def __missing__(self, name: str) -> float:
-        return 0.0
-
-
 def questions(study: Study, jobs: Iterable[Job], context: dict[str, Any]) -> list[Question]:
     """Return the questions to measure for some jobs: each once, light ones first.
 
-    Args:
-        study: study of the jobs.
-        jobs: jobs to estimate.
-        context: as in `amounts.amount`.
+    The context is that of `amounts.amount`.
     """
     book = _Book({})
     for job in jobs:
@@ -106,13 +86,9 @@ def _ordered(unordered: list[Question]) -> list[Question]:
 def estimates(
     study: Study, jobs: Iterable[Job], context: dict[str, Any], measured: dict[str, Answer]
 ) -> list[Estimate]:
-    """Return the estimate of each job.
+    """Return the estimate of each job, from measured answers by key of the question.
 
-    Args:
-        study: study of the jobs.
-        jobs: jobs to estimate.
-        context: as in `amounts.amount`.
-        measured: answers by key of the question; a missing one is scaled from the nearest.
+    A missing answer is scaled from the nearest. The context is that of `amounts.amount`.
     """
     results = []
     for job in jobs:

@@ -12,6 +12,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
+from statistics import median_high
 from typing import Any
 
 import torch
@@ -109,19 +110,14 @@ def _compiled(
 
 def _sizes(about: About) -> Iterator[tuple[int, int]]:
     """Yield pairs (images, views per image) with growing numbers of crops."""
-    count, images = about["views"].count, timing.FEW
+    count = about["views"].count
     try:
         about["method"].check_views(timing.FEW)
         views = min(timing.FEW, count)
     except ValueError:
         views = count
-    while views < count:
-        yield images, views
-        views = min(timing.GROWTH * views, count)
-    while images < about["batch_size"]:
-        yield images, views
-        images = min(timing.GROWTH * images, about["batch_size"])
-    yield images, views
+    yield from ((timing.FEW, some) for some in timing.grown(views, count) if some < count)
+    yield from ((images, count) for images in timing.grown(timing.FEW, about["batch_size"]))
 
 
 def _minibatch_seconds(
@@ -162,7 +158,7 @@ def _minibatch_seconds(
         return [after - before for before, after in itertools.pairwise(ends)]
 
     (took,) = times(2)
-    return timing.median(times(6)) if took < timing.SHORT else took
+    return median_high(times(6)) if took < timing.SHORT else took
 
 
 def _step_bytes(encoder: Encoder, about: About) -> float:

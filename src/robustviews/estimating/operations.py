@@ -29,17 +29,11 @@ _SIDE = 2  # pixels of a view that only counts
 
 
 class Passes(NamedTuple):
-    """Passes of single views through an encoder.
+    """Passes of single views through an encoder."""
 
-    Attributes:
-        forwards: forward passes.
-        backwards: of these, passes whose gradient is computed.
-        weights: of these, passes whose gradient is also that of the weights.
-    """
-
-    forwards: float = 0.0
-    backwards: float = 0.0
-    weights: float = 0.0
+    forwards: float = 0.0  # forward passes
+    backwards: float = 0.0  # of these, passes whose gradient is computed
+    weights: float = 0.0  # of these, passes whose gradient is also that of the weights
 
     def times(self, factor: float) -> Passes:
         """Return a multiple."""
@@ -71,15 +65,10 @@ def forward_flop(
 
 
 class DenseHead(NamedTuple):
-    """What a dense head makes of one view.
+    """What a dense head makes of one view."""
 
-    Attributes:
-        flop: operations of its forward pass, without the encoder.
-        outputs: their shape.
-    """
-
-    flop: float
-    outputs: tuple[int, ...]
+    flop: float  # operations of its forward pass, without the encoder
+    outputs: tuple[int, ...]  # their shape
 
 
 @functools.cache
@@ -103,14 +92,7 @@ def dense_head(encoder: Encoder, *, task: str, size: int, classes: int) -> Dense
 
 @functools.cache
 def of_minibatch(method: Method, regime: Regime, *, views: int, batch_size: int) -> Passes:
-    """Count the passes of a minibatch, by training a network that does nothing else.
-
-    Args:
-        method: views and loss.
-        regime: how a minibatch becomes updates.
-        views: views per image.
-        batch_size: images in a minibatch.
-    """
+    """Count the passes of a minibatch, by training a network that does nothing else."""
     counting = _Counting()
     net = build_network(cast("ResidualEncoder", counting), method)
     batch = blank_batch(batch_size, views=views, size=_SIDE, device=torch.device("cpu"))

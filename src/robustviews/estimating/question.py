@@ -20,15 +20,10 @@ class UnknownError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-    """Something to measure.
+    """Something to measure."""
 
-    Attributes:
-        stage: kind of measurement, a row in `calibrate.STAGES`.
-        about: everything that the amount of work depends on, as the options that the job has.
-    """
-
-    stage: str
-    about: About
+    stage: str  # kind of measurement, a row in `calibrate.STAGES`
+    about: About  # everything that the amount of work depends on, as the options that the job has
 
     @cached_property
     def key(self) -> str:

@@ -14,7 +14,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,33 +43,23 @@ def starts(
     Starts slow each other down: they wait for the same cores, files and memory.
 
     Args:
-        abouts: options of the questions.
-        device: as in `start`.
-        seconds: as in `start`.
+        abouts: options of the questions: the kind of job, as in `begin`.
+        device: device of the processes; GPU memory is not counted.
+        seconds: time limit of a process, at least a minute.
         at_once: jobs at a time; questions are repeated until so many processes run to the end.
+
+    Returns:
+        For each question, seconds of a process before its work, and bytes of host memory.
     """
     count = at_once * math.ceil(len(abouts) / at_once)
     repeated = itertools.islice(itertools.cycle(abouts), count)
     with ThreadPoolExecutor(at_once) as pool:
-        answers = list(pool.map(lambda about: next(start(about, device, seconds)), repeated))
+        answers = list(pool.map(lambda about: _start(about, device, seconds), repeated))
     return answers[: len(abouts)]
 
 
-def start(
-    about: dict[str, Any], device: torch.device, seconds: float
-) -> Iterator[dict[str, float]]:
-    """Answer `start`: seconds of a process before its work, and bytes of host memory.
-
-    On a CPU, jobs are forks of a server, which has imported what they need.
-
-    Args:
-        about: the question's options: the kind of job, as in `begin`.
-        device: device of the process; GPU memory is not counted.
-        seconds: time limit of the process, at least a minute.
-
-    Yields:
-        The answer.
-    """
+def _start(about: dict[str, Any], device: torch.device, seconds: float) -> dict[str, float]:
+    """On a CPU, jobs are forks of a server, which has imported what they need."""
     arguments = [about["kind"], str(device), str(about["threads"])]
     before = time.monotonic()
     process = subprocess.run(
@@ -82,7 +72,7 @@ def start(
     took, (forked, peak) = time.monotonic() - before, map(float, process.stdout.split()[-2:])
     if device.type == "cpu" and server.is_possible():
         took = forked
-    yield {"seconds": took, "bytes": peak}
+    return {"seconds": took, "bytes": peak}
 
 
 def begin(kind: str, device: str, threads: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from statistics import median_high
 
 import torch
 from torch import Tensor
@@ -68,12 +69,7 @@ def seconds_of(work: Callable[[], object], device: torch.device) -> float:
         return now(device) - before
 
     took = once()
-    return median([took, *(once() for _ in range(4))]) if took < SHORT else took
-
-
-def median(values: list[float]) -> float:
-    """Return the upper median."""
-    return sorted(values)[len(values) // 2]
+    return median_high([took, *(once() for _ in range(4))]) if took < SHORT else took
 
 
 def now(device: torch.device) -> float:

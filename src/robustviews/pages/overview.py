@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from robustviews.reporting.tables.writers import percent
-from robustviews.study.claims import Inequality, block
+from robustviews.study import plan
+from robustviews.study.claims import Inequality
 
 if TYPE_CHECKING:
     from robustviews.reporting.outcomes import Outcome
@@ -100,7 +101,7 @@ def _decisive(study: Study, outcomes: Sequence[Outcome]) -> str:
     claim = study.claims[outcome.name]
     if not claim.holds:
         return f"{outcome.name}: {part}."
-    rows = block(study, claim).rows
+    rows = plan.blocks(study)[claim.table].rows
     inequality = Inequality.parse(part.text)
     left, right = (
         rows[name].label or study.runs[rows[name].run].label or name

@@ -15,7 +15,7 @@ from robustviews.reporting.tables import TABLES, writers
 from robustviews.reporting.tables.metrics import CLAIMS, headline
 from robustviews.study import folders
 from robustviews.study.cells import Address
-from robustviews.study.claims import blocks
+from robustviews.study.claims import measured
 from robustviews.study.jobs import Job
 from robustviews.workflow.metadata import ProjectMetadata
 
@@ -132,7 +132,7 @@ def _headline(disk: Disk, rows: list[results.Result]) -> list[Finding]:
 def _rows(disk: Disk) -> list[results.Result]:
     """Return the results of all tables and claims; none if the check of the frame reports why."""
     try:
-        return results.frame(disk.study, disk.root, blocks=blocks(disk.study), partial=True)
+        return results.frame(disk.study, disk.root, blocks=measured(disk.study), partial=True)
     except _UNREADABLE:
         return []
 

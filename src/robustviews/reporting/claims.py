@@ -28,7 +28,7 @@ from robustviews.reporting.outcomes import (
 from robustviews.reporting.statistics import Interval
 from robustviews.reporting.tables.values import CellValue, RowValues, row_values
 from robustviews.reporting.verdicts import ALPHA, NOT_ESTABLISHED, NOT_RUN
-from robustviews.study import claims
+from robustviews.study import plan
 from robustviews.study.claims import PASSES, Inequality
 from robustviews.study.work import passes_per_image
 
@@ -73,7 +73,7 @@ def _outcome(study: Study, name: str, claim: Claim, frame: list[Result]) -> Outc
     """Evaluate a claim; one that can be tested is `undecided` with its p-value, not adjusted."""
     if not claim.holds:
         return robustness.outcome(study, name, claim, frame)
-    table = claims.block(study, claim)
+    table = plan.blocks(study)[claim.table]
     rows = {row.name: row for row in row_values(study, table, frame)}
     parts = []
     for inequality in map(Inequality.parse, claim.holds):

@@ -18,7 +18,7 @@ def read(study: Study, root: Path = Path()) -> dict[str, list[dict[str, Any]]]:
         ArtifactError: a file is damaged.
     """
     paths = {
-        run: root / folders.pretrain_folder(study, run) / folders.CURVE
+        run: root / folders.job_folder(study, "pretrain", run) / folders.CURVE
         for run in plan.pretrainings(study)
     }
     return {run: _history(path) for run, path in paths.items() if path.exists()}

@@ -29,11 +29,7 @@ class Address(NamedTuple):
 
 
 def find(study: Study, text: str) -> tuple[Address, Cell]:
-    """Return the cell with a name.
-
-    Args:
-        study: study of the table.
-        text: TABLE:ROW:COLUMN.
+    """Return the cell with a name, TABLE:ROW:COLUMN.
 
     Raises:
         CellError: there is no such cell.

@@ -14,8 +14,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
+from robustviews.study import plan
 from robustviews.study.columns import MINUTES, RETAINED, Column
 from robustviews.study.factors import check_levels, retained_attacks
 from robustviews.study.located import LocatedDict, show
@@ -26,7 +26,6 @@ PASSES = "passes"
 FORM = "`ROW > ROW`, such as `row2 >= row3 - 1` or `row7 <= 0.2 * row2 on minutes`"
 FORMS = ("holds", "most", "influences")
 MOST_ROWS = 12  # whose signs are exchanged in all ways
-Sign = Literal[">", ">=", "<", "<="]
 _NUMBER = r"[0-9]+(?:\.[0-9]+)?"
 _ROW = r"[a-z0-9]+(?:-[a-z0-9]+)*"
 _INEQUALITY = re.compile(
@@ -39,25 +38,15 @@ _NAME = re.compile(r"[A-Za-z0-9]+(-[A-Za-z0-9]+)*")
 
 @dataclass(frozen=True)
 class Inequality:
-    """LEFT sign FACTOR * RIGHT + OFFSET.
+    """LEFT sign FACTOR * RIGHT + OFFSET."""
 
-    Attributes:
-        text: as the study writes it.
-        left: name of a row.
-        sign: of the inequality.
-        factor: by which the right row is multiplied.
-        right: name of a row.
-        offset: added to the right side, in points or minutes.
-        parts: parts of columns in which it has to hold; all accuracy columns if empty.
-    """
-
-    text: str
-    left: str
-    sign: Sign
-    factor: float
-    right: str
-    offset: float
-    parts: tuple[str, ...]
+    text: str  # as the study writes it
+    left: str  # name of a row
+    sign: str  # `>`, `>=`, `<` or `<=`
+    factor: float  # by which the right row is multiplied
+    right: str  # name of a row
+    offset: float  # added to the right side, in points or minutes
+    parts: tuple[str, ...]  # of columns in which it has to hold; all accuracy columns if empty
 
     @classmethod
     def parse(cls, text: str) -> Inequality:
@@ -73,7 +62,7 @@ class Inequality:
         return cls(
             text=" ".join(text.split()),
             left=match["left"],
-            sign=_SIGNS[match["sign"]],
+            sign=match["sign"],
             factor=float(match["factor"] or 1),
             right=match["right"],
             offset=-points if match["direction"] == "-" else points,
@@ -93,32 +82,21 @@ class Inequality:
         return list(dict.fromkeys(found))
 
 
-def block(study: Study, claim: Claim) -> Table | Figure:
-    """Return the table or figure of a claim."""
-    return study.tables.get(claim.table) or study.figures[claim.table]
-
-
 def compared(study: Study, claim: Claim) -> list[Table | Figure]:
     """Return the tables and figures that a claim compares."""
-    names = filter(None, (claim.table, claim.narrows))
-    return [study.tables.get(name) or study.figures[name] for name in names]
+    return [plan.blocks(study)[name] for name in (claim.table, claim.narrows) if name]
 
 
-def blocks(study: Study) -> list[Table | Figure]:
+def measured(study: Study) -> list[Table | Figure]:
     """Return all tables, and the figures that claims compare: what the metrics of a study hold."""
-    claims = study.claims.values()
-    names = dict.fromkeys(name for one in claims for name in (one.table, one.narrows) if name)
-    figures = [study.figures[name] for name in names if name not in study.tables]
-    return [*study.tables.values(), *figures]
+    claimed = (one for claim in study.claims.values() for one in compared(study, claim))
+    return list(dict.fromkeys([*study.tables.values(), *claimed]))
 
 
 def check_claims(study: Study, tree: LocatedDict, problems: Problems) -> None:
-    """Report every claim that names no table, row or column, or has another form.
+    """Report claims that name no table, row or column, or have another form.
 
-    Args:
-        study: the study, without entries that have mistakes of their own.
-        tree: the YAML of the study, for places and for the names of all entries.
-        problems: collects the mistakes.
+    Arguments as in `check_references`.
     """
     known = [*tree.get("tables", ()), *tree.get("figures", ())]
     for name, claim in study.claims.items():
@@ -132,18 +110,19 @@ def check_claims(study: Study, tree: LocatedDict, problems: Problems) -> None:
             if table and table not in known:
                 message = f"no `{table}` in `tables` or `figures`; {nearest(table, known)}"
                 problems.add(node.at[key], message)
-        if claim.table not in study.tables and claim.table not in study.figures:
+        block = plan.blocks(study).get(claim.table)
+        if block is None:
             continue
         for text, place in zip(claim.holds, node["holds"].at if claim.holds else (), strict=True):
-            _check(text, claim.table, block(study, claim), place, problems)
+            _check(text, claim.table, block, place, problems)
             if PASSES in text:
-                _check_passes(study, block(study, claim), place, problems)
+                _check_passes(study, block, place, problems)
         if claim.most:
             _check_most(study, claim, node, problems)
         if claim.influences is not None:
             tables = tree["tables" if claim.table in study.tables else "figures"]
             place = node.at["influences"]
-            check_levels(block(study, claim), tables[claim.table], place, problems.add)
+            check_levels(block, tables[claim.table], place, problems.add)
 
 
 def _check_form(claim: Claim, node: LocatedDict, problems: Problems) -> None:
@@ -168,9 +147,9 @@ def _check_most(study: Study, claim: Claim, node: LocatedDict, problems: Problem
         problems.add(node.at["most"], text)
     for key in ("table", "narrows"):
         name = getattr(claim, key)
-        if name not in study.tables and name not in study.figures:
+        table = plan.blocks(study).get(name)
+        if table is None:
             continue
-        table = study.tables.get(name) or study.figures[name]
         for row in dict.fromkeys((*claim.most, claim.over)):
             if row and row not in table.rows:
                 place = node.at["over" if row == claim.over else "most"]
@@ -228,6 +207,3 @@ def _parts(column: str) -> set[str]:
     words = column.split("/")
     places = range(len(words))
     return {"/".join(words[start : end + 1]) for start in places for end in places[start:]}
-
-
-_SIGNS: dict[str, Sign] = {">": ">", ">=": ">=", "<": "<", "<=": "<="}

@@ -21,23 +21,14 @@ _PERCENT = 100
 
 @dataclass(frozen=True)
 class Column:
-    """What a column holds: `clean`, `minutes`, or an attack at a radius or over all its radii.
+    """What a column holds: `clean`, `minutes`, or an attack at a radius or over all its radii."""
 
-    Attributes:
-        dataset: name of the data set.
-        metric: `clean`, `minutes` or the name of an attack.
-        eps: radius in the unit of the attack's norm.
-        statistic: `retained` or `e50` of all radii; otherwise empty.
-        norm: of the attack.
-        score: metric of the task, such as `pixel-accuracy`; empty for the first one.
-    """
-
-    dataset: str
-    metric: str
-    eps: float | None = None
-    statistic: str = ""
-    norm: str = "linf"
-    score: str = ""
+    dataset: str  # name of the data set
+    metric: str  # `clean`, `minutes` or the name of an attack
+    eps: float | None = None  # radius in the unit of the attack's norm
+    statistic: str = ""  # `retained` or `e50` of all radii; otherwise empty
+    norm: str = "linf"  # of the attack
+    score: str = ""  # metric of the task, such as `pixel-accuracy`; empty for the first one
 
     @classmethod
     def parse(cls, text: str) -> Column:

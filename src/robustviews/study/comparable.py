@@ -11,7 +11,7 @@ from robustviews.options import switches_of
 from robustviews.study import switches
 from robustviews.study.plan import Cell
 from robustviews.study.schema import Study
-from robustviews.study.switches import Setting
+from robustviews.study.switches import Setting, either, written
 
 # What rows state, what only plans, and a subset of images, whose variance the verdict adds.
 _OF_THE_CELL = ("n", "images", "ncrop_images", "weak")
@@ -24,10 +24,6 @@ def incomparable(study: Study, cell: Cell) -> str:
     the training must have a value of the paper or of the code. A switch that neither decides
     counts as alike. Options of head and attack that are no switches must have their defaults, which
     are those of paper and code. Options of the training that are no switches are not compared.
-
-    Args:
-        study: study of the cell.
-        cell: cell of a table or figure.
     """
     different = [one for one in switches.of_cell(study, cell) if not _alike(one)]
     return "; ".join([*map(_text, different), *_other_options(study, cell)])
@@ -47,8 +43,8 @@ def _other_options(study: Study, cell: Cell) -> Iterator[str]:
         for one in fields(options):
             value = getattr(options, one.name)
             if one.name not in (*declared, *_OF_THE_CELL) and one.default not in (MISSING, value):
-                theirs = _values((one.default,))
-                yield f"{part} option {one.name} is {_values((value,))} (the paper's: {theirs})"
+                theirs = written(one.default)
+                yield f"{part} option {one.name} is {written(value)} (the paper's: {theirs})"
 
 
 def departures(study: Study, cell: Cell) -> list[str]:
@@ -64,17 +60,6 @@ def _alike(setting: Setting) -> bool:
 
 def _text(setting: Setting) -> str:
     sources = {"paper": setting.paper, "code": setting.code}
-    known = [f"{name} {_values(values)}" for name, values in sources.items() if values]
+    known = [f"{name} {either(values)}" for name, values in sources.items() if values]
     theirs = ", ".join(known) or "neither paper nor code decides"
-    return f"{setting.part} switch {setting.name} is {_values((setting.ours,))} ({theirs})"
-
-
-def _values(values: tuple[object, ...]) -> str:
-    return " or ".join(
-        str(value).lower()
-        if isinstance(value, bool)
-        else f"{value:g}"
-        if isinstance(value, float)
-        else str(value)
-        for value in values
-    )
+    return f"{setting.part} switch {setting.name} is {written(setting.ours)} ({theirs})"

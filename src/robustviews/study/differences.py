@@ -23,19 +23,12 @@ ABSENT: Final = _Absent()
 
 
 class Difference(NamedTuple):
-    """One way in which a record differs from what a study wants; prints as a phrase.
+    """One way in which a record differs from what a study wants; prints as a phrase."""
 
-    Attributes:
-        kind: `foreign` (the record of another job or study), `code` or `options`.
-        key: dotted name in the record.
-        recorded: value in the record, or ABSENT.
-        expected: value in the study, or ABSENT.
-    """
-
-    kind: str
-    key: str
-    recorded: Any
-    expected: Any
+    kind: str  # `foreign` (the record of another job or study), `code` or `options`
+    key: str  # dotted name in the record
+    recorded: Any  # value in the record, or ABSENT
+    expected: Any  # value in the study, or ABSENT
 
     def __str__(self) -> str:
         """Return the difference for messages, such as `stale: epochs was 3, ...`."""
@@ -48,13 +41,7 @@ class Difference(NamedTuple):
 
 
 def of_record(record: Record, job: Job, study: str) -> list[Difference]:
-    """Return how a record differs from the job of a study; whose files it hashes is not checked.
-
-    Args:
-        record: of a finished job.
-        job: a computing job.
-        study: slug of the study.
-    """
+    """Return how a record differs from the job of a study; whose files it hashes is not checked."""
     identity = {"stage": job.rule, "name": job.name, "study": study}
     if job.rule == "data":
         del identity["study"]  # studies share prepared data

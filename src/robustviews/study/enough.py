@@ -28,19 +28,12 @@ class Numbers(NamedTuple):
 
 
 class Lack(NamedTuple):
-    """A value of a study that a data set is too small for.
+    """A value of a study that a data set is too small for."""
 
-    Attributes:
-        block: such as `runs`.
-        name: of the entry in the block.
-        key: of the value in the entry.
-        message: what is lacking, and what to write.
-    """
-
-    block: str
-    name: str
-    key: str
-    message: str
+    block: str  # such as `runs`
+    name: str  # of the entry in the block
+    key: str  # of the value in the entry
+    message: str  # what is lacking, and what to write
 
     def __str__(self) -> str:
         return f"{self.block}.{self.name}.{self.key}: {self.message}"

@@ -64,12 +64,7 @@ def check_row(
 
 
 def changed_labels(options: object, record: Path) -> tuple[str, str] | None:
-    """Return the CSV of a prepared data set, and a message, if the CSV changed since.
-
-    Args:
-        options: of a data set.
-        record: of its preparation.
-    """
+    """Return the CSV of a data set, and a message, if it changed since the set was prepared."""
     if not isinstance(options, EvaluationFolder) or not options.labels or not record.is_file():
         return None
     path = Path(options.root).expanduser() / options.labels

@@ -31,7 +31,7 @@ def comparisons(block: Table | Figure) -> dict[str, Weights]:
     each word and the first one of its group, averaged over the groups that have both.
     """
     found = groups(block)
-    if is_number(found):
+    if all(isinstance(level, float) for rows in found.values() for level in rows.values()):
         return {"per doubling": slope(list(found.values()))}
     pairs: dict[str, list[tuple[str, str]]] = {}
     for rows in found.values():
@@ -52,22 +52,10 @@ def slope(rows_of_groups: Sequence[Mapping[str, Level]]) -> Weights:
     return {name: value / total for name, value in centred.items()}
 
 
-def is_number(found: Mapping[str, Mapping[str, Level]]) -> bool:
-    """Return whether the levels are numbers."""
-    return all(isinstance(level, float) for rows in found.values() for level in rows.values())
-
-
 def check_levels(
     block: Table | Figure, node: LocatedDict, place: Place, add: Callable[[Place, str], None]
 ) -> None:
-    """Report levels that cannot be compared.
-
-    Args:
-        block: table or figure.
-        node: its YAML.
-        place: of what needs the levels.
-        add: collects the mistakes.
-    """
+    """Report levels that cannot be compared; that there is none, at the place that needs them."""
     found = groups(block)
     if not found:
         add(place, "needs rows with a `level`, such as {run: ..., probe: ..., level: 200}")

@@ -163,7 +163,7 @@ def _names(nodes: Iterable[ast.AST], local: frozenset[str] = frozenset()) -> Ite
                 first = first.value
             if not (isinstance(first, ast.Name) and first.id in local):
                 yield node
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+        if isinstance(node, ast.FunctionDef | ast.Lambda):
             args = node.args
             arguments = (*args.posonlyargs, *args.args, *args.kwonlyargs, args.vararg, args.kwarg)
             inner = local | {argument.arg for argument in arguments if argument is not None}
@@ -229,7 +229,7 @@ def _collect(statement: ast.stmt, module: _Module, path: Path) -> None:
             _collect(inner, module, path)
     elif isinstance(statement, ast.Assign) and "LazyModule" in ast.unparse(statement.value):
         _collect_lazy(statement, module)
-    elif isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+    elif isinstance(statement, ast.FunctionDef | ast.ClassDef):
         module.definitions.setdefault(statement.name, []).append(statement)
     elif isinstance(statement, ast.Assign | ast.AnnAssign | ast.AugAssign):
         targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]

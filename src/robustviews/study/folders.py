@@ -75,26 +75,6 @@ def data_folder(study: Study, dataset: str) -> Path:
     return Path("data") / f"{dataset}-{key}"
 
 
-def pretrain_folder(study: Study, run: str) -> Path:
-    """Return the folder of a pretraining."""
-    return job_folder(study, "pretrain", run)
-
-
-def probe_folder(study: Study, run: str, probe: str) -> Path:
-    """Return the folder of a trained head."""
-    return job_folder(study, "probe", f"{run}/{probe}")
-
-
-def attack_folder(study: Study, run: str, probe: str, attack: str) -> Path:
-    """Return the folder of an evaluation."""
-    return job_folder(study, "attack", f"{run}/{probe}/{attack}")
-
-
-def sanity_folder(study: Study, run: str) -> Path:
-    """Return the folder of the checks of a run's heads."""
-    return job_folder(study, "sanity", run)
-
-
 def job_folder(study: Study, rule: str, name: str) -> Path:
     """Return the folder of a computing job, by its rule and name."""
     if rule == "data":

@@ -98,13 +98,9 @@ def without_unused(weights: Mapping[str, Any], job: Job) -> dict[str, Any]:
 
 
 def completed_arguments(job: Job, root: Path = Path()) -> dict[str, Any]:
-    """Return the options of a job's stage; the record beside an imported encoder states its own.
+    """Return the options of a job's stage, of a probe, an attack or checks.
 
-    So does the record beside an imported encoder that a probe has tuned.
-
-    Args:
-        job: a probe, an attack, or checks.
-        root: project folder.
+    Those of an imported encoder are in the record beside it, also where a probe has tuned it.
     """
     encoder = next((path for path in job.reads if path.name == folders.ENCODER), None)
     if encoder is None or job.arguments["encoder"] is not None:
@@ -179,7 +175,10 @@ def _network(study: Study, run: str, *heads: str) -> dict[Path, Key]:
     encoder: dict[Path, Key] = {folders.job_folder(study, *key) / folders.ENCODER: key}
     files: dict[Path, Key] = {}
     for probe in filter(lambda name: study.probes[name].trained, heads):
-        folder, key = folders.probe_folder(study, taught, probe), ("probe", f"{taught}/{probe}")
+        folder, key = (
+            folders.job_folder(study, "probe", f"{taught}/{probe}"),
+            ("probe", f"{taught}/{probe}"),
+        )
         files[folder / folders.HEAD] = key
         if networks.tunes(study, probe):
             encoder = {folder / folders.ENCODER: key}
@@ -211,13 +210,16 @@ def _reporting(study: Study, computing: dict[Key, Job]) -> Iterator[Job]:
         return {file: key for key in keys for file in computing[key].writes}
 
     curves = {
-        folders.pretrain_folder(study, run) / folders.CURVE: ("pretrain", run)
+        folders.job_folder(study, "pretrain", run) / folders.CURVE: ("pretrain", run)
         for run in plan.pretrainings(study)
     }
     viewed: dict[Path, Key] = {}
     if example := plan.example_run(study):
         viewed = _split(study, plan.pretrainings(study)[example].dataset, "train")
-        viewed[folders.pretrain_folder(study, example) / folders.ENCODER] = "pretrain", example
+        viewed[folders.job_folder(study, "pretrain", example) / folders.ENCODER] = (
+            "pretrain",
+            example,
+        )
     pictured = plan.examples(study)
     attacked = {
         file: source
@@ -245,7 +247,7 @@ def _reporting(study: Study, computing: dict[Key, Job]) -> Iterator[Job]:
         ),
     ]
     yield job("frame", "", cells, "frame.csv")
-    yield job("metrics", "", written(_cells(study, *claims.blocks(study))), *_METRICS)
+    yield job("metrics", "", written(_cells(study, *claims.measured(study))), *_METRICS)
     yield from (one for one in shown if one.writes)
     pages = {file: source.key for source in shown for file in source.writes}
     yield job("report", "", cells | pages, "report.html", "audit.html")

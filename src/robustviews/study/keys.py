@@ -20,6 +20,7 @@ from robustviews.sanity import Sanity
 from robustviews.study import schema
 from robustviews.study.load import TABLES
 from robustviews.study.schema import Study
+from robustviews.study.switches import written
 
 _TITLES: dict[type, str] = {
     schema.Run: "A run: `runs`",
@@ -144,11 +145,9 @@ def _value(value: object) -> str:
         return "its defaults"
     if value in ("", ()):
         return "empty"
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, tuple):
         return f"[{', '.join(map(_value, value))}]"
-    return f"{value:g}" if isinstance(value, float) else f"{value}"
+    return "null" if value is None else written(value)
 
 
 def _range(bounds: Mapping[str, float]) -> str:

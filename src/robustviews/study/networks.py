@@ -25,21 +25,13 @@ class Pretraining:
 
 @dataclass(frozen=True)
 class Network:
-    """An encoder on a data set, on which heads are trained and attacked.
+    """An encoder on a data set, on which heads are trained and attacked."""
 
-    Attributes:
-        entry: run or imported encoder of the study.
-        dataset: the data set.
-        seed: seed of the heads, and of the pretraining.
-        pretraining: where the encoder comes from; None for an imported one.
-        trained_on: data set on which heads are trained, if `dataset` has only test images.
-    """
-
-    entry: str
+    entry: str  # run or imported encoder of the study
     dataset: str
-    seed: int
-    pretraining: Pretraining | None
-    trained_on: str = ""
+    seed: int  # seed of the heads, and of the pretraining
+    pretraining: Pretraining | None  # where the encoder comes from; None for an imported one
+    trained_on: str = ""  # data set on which heads are trained, if `dataset` has only test images
 
     @property
     def name(self) -> str:

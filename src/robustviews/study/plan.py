@@ -15,40 +15,26 @@ from robustviews.attacks import Attack, AutoAttack, PgdAttack, WorstOf
 from robustviews.datasets import EvaluationFolder
 from robustviews.study import tasks
 from robustviews.study.columns import CLEAN, Column
-from robustviews.study.networks import Network, Pretraining, examination
+from robustviews.study.networks import Network, Pretraining, examination, examined
 from robustviews.study.schema import Figure, Imported, Row, Run, Study, Table
 from robustviews.tasks.table import task_of
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One number of a table or figure, and what it takes to compute it.
-
-    Attributes:
-        row: name of the row.
-        column: the column as the study writes it.
-        measure: what the column measures.
-        label: label of the row in tables.
-        entry: run or imported encoder of the study.
-        probe: probe of the study.
-        seeds: seeds of the run.
-        networks: encoders on the data set of the column, one per seed.
-        attack: attack whose flags hold the accuracy; None for minutes.
-        published: the paper's value, `unavailable`, or None if the paper has none.
-        options: what the study says of the row.
-    """
+    """One number of a table or figure, and what it takes to compute it."""
 
     row: str
-    column: str
-    measure: Column
-    label: str
-    entry: str
+    column: str  # the column as the study writes it
+    measure: Column  # what the column measures
+    label: str  # label of the row in tables
+    entry: str  # run or imported encoder of the study
     probe: str
-    seeds: tuple[int, ...]
-    networks: tuple[Network, ...]
-    attack: str | None
-    published: float | Literal["unavailable"] | None
-    options: Row
+    seeds: tuple[int, ...]  # seeds of the run
+    networks: tuple[Network, ...]  # encoders on the data set of the column, one per seed
+    attack: str | None  # attack whose flags hold the accuracy; None for minutes
+    published: float | Literal["unavailable"] | None  # value of the paper; None if it has none
+    options: Row  # what the study says of the row
 
     @property
     def runs(self) -> tuple[str, ...]:
@@ -125,9 +111,7 @@ def heads(study: Study) -> list[tuple[str, str]]:
 def evaluations(study: Study, *blocks: Table | Figure) -> list[tuple[str, str, str]]:
     """Return every (run name, probe, attack) that a cell needs; a worst case follows its parts.
 
-    Args:
-        study: the study.
-        blocks: tables and figures whose cells count; all if none is given.
+    Only the cells of some tables and figures count; all when none is given.
     """
     needed = {
         (run, cell.probe, attack): None
@@ -145,14 +129,11 @@ def parts(study: Study, attack: str) -> tuple[str, ...]:
     return options.of if isinstance(options, WorstOf) else ()
 
 
+@cache
 def attacked(study: Study, *blocks: Table | Figure) -> dict[str, list[str]]:
     """Return the probes of each encoder whose heads some cell shows under an attack.
 
-    The encoders are named as in `examination`.
-
-    Args:
-        study: the study.
-        blocks: tables and figures whose cells count; all if none is given.
+    The encoders are named as in `examination`; blocks as in `evaluations`.
     """
     probes: dict[str, dict[str, None]] = {}
     for cell in cells_of(study, *blocks):
@@ -163,21 +144,8 @@ def attacked(study: Study, *blocks: Table | Figure) -> dict[str, list[str]]:
     return {run: list(names) for run, names in probes.items()}
 
 
-@cache
-def attacked_heads(study: Study) -> dict[str, list[str]]:
-    """Return what `attacked` returns for all tables and figures."""
-    return attacked(study)
-
-
 def weaker(study: Study, run: str, probe: str, attack: str) -> list[str]:
-    """Return the attacks on a head that AutoAttack must not fall behind; none for other attacks.
-
-    Args:
-        study: the study.
-        run: name of a pretraining.
-        probe: probe of the head.
-        attack: attack of the study.
-    """
+    """Return the attacks on a head that AutoAttack must not fall behind; none for other attacks."""
     strong = study.attacks[attack]
     if not isinstance(strong, AutoAttack):
         return []
@@ -217,6 +185,15 @@ def datasets(study: Study) -> list[str]:
     """Return the data sets that encoders or heads are trained on."""
     trained = [pretraining.dataset for pretraining in pretrainings(study).values()]
     return list(dict.fromkeys([*trained, *(one.dataset for one in networks(study).values())]))
+
+
+def dataset_of(study: Study, rule: str, name: str) -> str:
+    """Return the data set of a computing job, by its rule and name."""
+    if rule == "data":
+        return name.rpartition("-")[0]
+    if rule == "pretrain":
+        return pretrainings(study)[name].dataset
+    return networks(study)[examined(name)].dataset
 
 
 def encoders(study: Study) -> list[str]:
@@ -265,24 +242,13 @@ def label(study: Study, entry: str) -> str:
     return options_of(study, entry).label or entry
 
 
+@cache
 def cells(study: Study, table: Table | Figure) -> list[Cell]:
     """Return the cells of a table or figure, row by row.
 
     Clean accuracy is read from the flags of the first attack among the table's columns of the same
     data set, so that both accuracies are of the same images.
     """
-    found = _cells_by_block(study).get(id(table))
-    return _cells(study, table) if found is None else found
-
-
-@cache
-def _cells_by_block(study: Study) -> dict[int, list[Cell]]:
-    """Return the cells of each table and figure of a study, which keeps them alive, by identity."""
-    blocks: list[Table | Figure] = [*study.tables.values(), *study.figures.values()]
-    return {id(block): _cells(study, block) for block in blocks}
-
-
-def _cells(study: Study, table: Table | Figure) -> list[Cell]:
     return [
         _cell(study, table, row, number)
         for row in table.rows
@@ -339,7 +305,12 @@ def _attack_of_clean(study: Study, table: Table | Figure, dataset: str) -> str:
     return next(fitting, next(iter(study.attacks)))
 
 
-def cells_of(study: Study, *blocks: Table | Figure) -> Iterator[Cell]:
+def blocks(study: Study) -> dict[str, Table | Figure]:
+    """Return all tables and figures by name."""
+    return {**study.tables, **study.figures}
+
+
+def cells_of(study: Study, *shown: Table | Figure) -> Iterator[Cell]:
     """Yield the cells of some tables and figures; of all when none is given."""
-    for block in blocks or (*study.tables.values(), *study.figures.values()):
+    for block in shown or blocks(study).values():
         yield from cells(study, block)

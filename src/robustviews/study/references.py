@@ -8,7 +8,6 @@ from typing import Any
 from robustviews.attacks import Attack, WorstOf
 from robustviews.methods import DivisionError, divide
 from robustviews.probe import LinearProbe, LogisticProbe, Probe, RobustLinearProbe
-from robustviews.regimes import passes_over_data
 from robustviews.sanity import Stepwise
 from robustviews.study import evaluation_sets, plan, tasks
 from robustviews.study.claims import check_claims
@@ -19,6 +18,7 @@ from robustviews.study.located import LocatedDict, show
 from robustviews.study.problems import Place, Problems, nearest
 from robustviews.study.reach import check_reach
 from robustviews.study.schema import Figure, Row, Run, Study, Table
+from robustviews.study.work import passes_of
 
 _METRICS = (CLEAN, MINUTES)
 
@@ -133,10 +133,7 @@ class _Checker:
 
     def _check_warmup(self, run: Run, node: LocatedDict) -> None:
         """Report a warm-up that leaves no pass for the schedule."""
-        warmup, regime = run.optimizer.warmup_epochs, run.regime
-        passes = passes_over_data(
-            run.epochs, run.epochs_meaning, regime.updates_per_batch, run.views.count
-        )
+        warmup, passes = run.optimizer.warmup_epochs, passes_of(run)
         if warmup >= passes:
             message = f"{warmup} of {passes} passes leave none for the schedule; lower it"
             self._add(node.at.get("warmup_epochs", node.place), message)

@@ -219,7 +219,7 @@ class Row:
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # compared and hashed by identity
 class Table:
     """A table: rows are (run, probe), columns are (data set, attack, radius).
 
@@ -242,7 +242,7 @@ class Table:
     note: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Figure:
     """A figure, from the same rows and columns as a table.
 

@@ -36,8 +36,72 @@ _IMPLIED = ("encoder", "supervised")
 _OF_IMPORTS = ("sha256", "normalise", "weights", "padding", "classifier")
 
 
-def pretrain_arguments(study: Study, run: str) -> dict[str, Any]:
-    """Return the options that `stages.pretrain` is called with."""
+def data_spec(study: Study, dataset: str, *, source: Path = SOURCE) -> Spec:
+    """Return what decides a prepared data set; `source` as in `spec`."""
+    options = study.datasets[dataset]
+    parts = [options, *vars(options).values()]
+    classes = [_class_of(part) for part in parts if dataclasses.is_dataclass(part)]
+    code = fingerprint.digest(("stages", "prepare"), *classes, source=source)
+    return _plain({"dataset": options, "code": code})
+
+
+def spec(study: Study, rule: str, name: str, *, source: Path = SOURCE) -> Spec:
+    """Return what decides the result of a job that computes, given its inputs, as plain JSON.
+
+    Args:
+        study: study of the job.
+        rule: rule of the job.
+        name: name of the job.
+        source: folder of the package whose code the digest covers.
+    """
+    if rule == "data":
+        return data_spec(study, plan.dataset_of(study, rule, name), source=source)
+    options = arguments(study, rule, name)
+    if isinstance(options.get("attack"), WorstOf):  # the flags of its parts are inputs
+        task = _class_of(options["probe"].task)
+        code = fingerprint.digest(("attacks.worst_case", "combine"), task, source=source)
+        return _plain({"attack": options["attack"], "code": code})
+    if rule == "encoder":
+        decides: dict[str, Any] = {"imported": options}
+    elif rule == "pretrain":
+        dataset = plan.dataset_of(study, rule, name)
+        decides = {"seed": options["seed"], "dataset": data_spec(study, dataset, source=source)}
+        decides["run"] = {name: value for name, value in options.items() if name != "seed"}
+    else:
+        decides = _of_heads(rule, options)
+    code = _code("bring" if rule == "encoder" else rule, options, source)
+    return _plain({**decides, "code": code})
+
+
+def _of_heads(rule: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return the options that decide a probe, attacks on its head, or checks of heads."""
+    left_out = set(_IMPLIED)
+    if rule == "probe":
+        left_out.add("batch")  # decides only rounding, as threads do
+    if not arguments["fold"]:
+        left_out.add("fold")
+    probes = arguments["probes"].values() if "probes" in arguments else [arguments["probe"]]
+    if not any(probe.draws_views for probe in probes):
+        left_out.add("views")
+    return {name: value for name, value in arguments.items() if name not in left_out}
+
+
+def arguments(study: Study, rule: str, name: str) -> dict[str, Any]:
+    """Return the options that the stage of a job is called with, by its rule and its name.
+
+    Those of an imported encoder are known when it is there; `encoder` is then None.
+    """
+    if rule == "data":
+        return {"dataset": study.datasets[plan.dataset_of(study, rule, name)]}
+    return _ARGUMENTS[rule](study, *name.split("/"))
+
+
+def _of_encoder(study: Study, name: str) -> dict[str, Any]:
+    options = study.encoders[name]
+    return {key: getattr(options, key) for key in _OF_IMPORTS}
+
+
+def _of_pretraining(study: Study, run: str) -> dict[str, Any]:
     pretraining = plan.pretrainings(study)[run]
     options = study.runs[pretraining.entry]
     arguments = {
@@ -50,17 +114,28 @@ def pretrain_arguments(study: Study, run: str) -> dict[str, Any]:
     return {**arguments, "seed": pretraining.seed}
 
 
-def probe_arguments(study: Study, run: str, probe: str) -> dict[str, Any]:
-    """Return the options that `stages.probe` is called with.
-
-    Those of an imported encoder are known when it is there; `encoder` is then None. A probe that
-    tunes the encoder trains its batch norms, which are folded only for attacks.
-    """
-    shared = _shared_arguments(study, run, probe)
+def _of_probe(study: Study, run: str, probe: str) -> dict[str, Any]:
+    # A probe that tunes the encoder trains its batch norms, which are folded only for attacks.
+    shared = _shared(study, run, probe)
     return {**shared, "fold": shared["fold"] and not networks.tunes(study, probe)}
 
 
-def _shared_arguments(study: Study, run: str, probe: str) -> dict[str, Any]:
+def _of_attack(study: Study, run: str, probe: str, attack: str) -> dict[str, Any]:
+    options = plan.attack_on(study, probe, attack)
+    return {**_shared(study, run, probe), "attack": options}
+
+
+def _of_checks(study: Study, encoder: str) -> dict[str, Any]:
+    probes = {name: study.probes[name] for name in plan.attacked(study)[encoder]}
+    first = min(probes, key=lambda name: probes[name].trained)  # `own` reads the classifier
+    shared = _shared(study, networks.examined(encoder), first)
+    del shared["probe"]
+    if any(probe.task is not CLASSIFICATION for probe in probes.values()):
+        shared["dense"] = DenseChecks()
+    return {**shared, "probes": probes, "sanity": study.sanity}
+
+
+def _shared(study: Study, run: str, probe: str) -> dict[str, Any]:
     """Return the options that a probe, attacks on its head, and checks of them share."""
     network = plan.networks(study)[run]
     options = plan.options_of(study, network.entry)
@@ -82,129 +157,13 @@ def _shared_arguments(study: Study, run: str, probe: str) -> dict[str, Any]:
     }
 
 
-def attack_arguments(study: Study, run: str, probe: str, attack: str) -> dict[str, Any]:
-    """Return the options that `stages.attack` is called with."""
-    options = plan.attack_on(study, probe, attack)
-    return {**_shared_arguments(study, run, probe), "attack": options}
-
-
-def arguments(study: Study, rule: str, name: str) -> dict[str, Any]:
-    """Return the options of the stage of a job, by its rule and its name."""
-    return _ARGUMENTS[rule](study, *_parts(rule, name))
-
-
-def spec(study: Study, rule: str, name: str, *, source: Path = SOURCE) -> Spec:
-    """Return what decides the result of a job that computes, as plain JSON.
-
-    Args:
-        study: study of the job.
-        rule: rule of the job.
-        name: name of the job.
-        source: folder of the package whose code the digest covers.
-    """
-    return _SPECS[rule](study, *_parts(rule, name), source=source)
-
-
-def _parts(rule: str, name: str) -> list[str]:
-    """Return the names in the study file of which the name of a job consists."""
-    return [name.rpartition("-")[0]] if rule == "data" else name.split("/")
-
-
-def data_spec(study: Study, dataset: str, *, source: Path = SOURCE) -> Spec:
-    """Return what decides a prepared data set; `source` as in `spec`."""
-    options = study.datasets[dataset]
-    parts = [options, *vars(options).values()]
-    classes = [_class_of(part) for part in parts if dataclasses.is_dataclass(part)]
-    code = fingerprint.digest(("stages", "prepare"), *classes, source=source)
-    return _plain({"dataset": options, "code": code})
-
-
-def pretrain_spec(study: Study, run: str, *, source: Path = SOURCE) -> Spec:
-    """Return what decides an encoder: options, seed, data and code; `source` as in `spec`."""
-    arguments = pretrain_arguments(study, run)
-    dataset = plan.pretrainings(study)[run].dataset
-    return _plain(
-        {
-            "run": {name: value for name, value in arguments.items() if name != "seed"},
-            "seed": arguments["seed"],
-            "dataset": data_spec(study, dataset, source=source),
-            "code": _code("pretrain", arguments, source),
-        }
-    )
-
-
-def encoder_arguments(study: Study, name: str) -> dict[str, Any]:
-    """Return the options that `stages.bring` is called with, besides the file."""
-    options = study.encoders[name]
-    return {key: getattr(options, key) for key in _OF_IMPORTS}
-
-
-def encoder_spec(study: Study, name: str, *, source: Path = SOURCE) -> Spec:
-    """Return what decides an imported encoder: its file, options and code."""
-    arguments = encoder_arguments(study, name)
-    return _plain({"imported": arguments, "code": _code("bring", arguments, source)})
-
-
-def probe_spec(study: Study, run: str, probe: str, *, source: Path = SOURCE) -> Spec:
-    """Return what decides a head given its encoder; `source` as in `spec`."""
-    return _head_spec("probe", probe_arguments(study, run, probe), source)
-
-
-def attack_spec(study: Study, run: str, probe: str, attack: str, *, source: Path = SOURCE) -> Spec:
-    """Return what decides an evaluation's flags given encoder and head; `source` as in `spec`."""
-    arguments = attack_arguments(study, run, probe, attack)
-    if isinstance(arguments["attack"], WorstOf):  # the flags of its parts are inputs
-        task = _class_of(arguments["probe"].task)
-        code = fingerprint.digest(("attacks.worst_case", "combine"), task, source=source)
-        return _plain({"attack": arguments["attack"], "code": code})
-    return _head_spec("attack", arguments, source)
-
-
-def sanity_arguments(study: Study, encoder: str) -> dict[str, Any]:
-    """Return the options that `stages.sanity` is called with, for an entry of `plan.attacked`."""
-    probes = {name: study.probes[name] for name in plan.attacked_heads(study)[encoder]}
-    first = min(probes, key=lambda name: probes[name].trained)  # `own` reads the classifier
-    shared = _shared_arguments(study, networks.examined(encoder), first)
-    del shared["probe"]
-    if any(probe.task is not CLASSIFICATION for probe in probes.values()):
-        shared["dense"] = DenseChecks()
-    return {**shared, "probes": probes, "sanity": study.sanity}
-
-
-def sanity_spec(study: Study, encoder: str, *, source: Path = SOURCE) -> Spec:
-    """Return what decides the checks of an encoder's heads given these; `source` as in `spec`."""
-    return _head_spec("sanity", sanity_arguments(study, encoder), source)
-
-
 _ARGUMENTS: dict[str, Callable[..., dict[str, Any]]] = {
-    "data": lambda study, dataset: {"dataset": study.datasets[dataset]},
-    "encoder": encoder_arguments,
-    "pretrain": pretrain_arguments,
-    "probe": probe_arguments,
-    "attack": attack_arguments,
-    "sanity": sanity_arguments,
+    "encoder": _of_encoder,
+    "pretrain": _of_pretraining,
+    "probe": _of_probe,
+    "attack": _of_attack,
+    "sanity": _of_checks,
 }
-_SPECS: dict[str, Callable[..., Spec]] = {
-    "data": data_spec,
-    "encoder": encoder_spec,
-    "pretrain": pretrain_spec,
-    "probe": probe_spec,
-    "attack": attack_spec,
-    "sanity": sanity_spec,
-}
-
-
-def _head_spec(stage: str, arguments: dict[str, Any], source: Path) -> Spec:
-    left_out = set(_IMPLIED)
-    if stage == "probe":
-        left_out.add("batch")  # decides only rounding, as threads do
-    if not arguments["fold"]:
-        left_out.add("fold")
-    probes = arguments["probes"].values() if "probes" in arguments else [arguments["probe"]]
-    if not any(probe.draws_views for probe in probes):
-        left_out.add("views")
-    decided = {name: value for name, value in arguments.items() if name not in left_out}
-    return _plain({**decided, "code": _code(stage, arguments, source)})
 
 
 def _code(stage: str, arguments: dict[str, Any], source: Path) -> str:
@@ -230,7 +189,7 @@ def report_spec(study: Study, block: str = "", *, rule: str = "report") -> Spec:
     """
     audit = [] if block or rule != "report" else ["study", "provenance", "machine/humanize"]
     code = fingerprint.files("reporting", "pages", "sanity", "tasks", *(audit or _COMPARED))
-    shown = study.tables.get(block) or study.figures.get(block)
+    shown = plan.blocks(study).get(block)
     labels = {name: plan.label(study, name) for name in (*study.runs, *study.encoders)}
     titles = [study.title, study.demonstration]
     content: Any = sorted((*study.tables, *study.figures))
@@ -244,23 +203,23 @@ def report_spec(study: Study, block: str = "", *, rule: str = "report") -> Spec:
     elif rule == "examples":
         pictured = plan.examples(study).values()
         content = [_example(study, cell) for shown in pictured for cell in shown]
-    spec = {"block": content, "labels": labels, "titles": titles, "code": code}
+    decides = {"block": content, "labels": labels, "titles": titles, "code": code}
     if shown or rule == "report":
         blocks = [shown] if shown else []
-        spec["protocol"] = _protocol(study, *blocks)
-        spec["verdicts"] = [study.verdicts, _incomparable(study, *blocks)]
+        decides["protocol"] = _protocol(study, *blocks)
+        decides["verdicts"] = [study.verdicts, _incomparable(study, *blocks)]
     by_class = [name for name, one in study.datasets.items() if one.accuracy != "top1"]
     if by_class:
-        spec["mean_per_class"] = by_class
+        decides["mean_per_class"] = by_class
     if rule in ("metrics", "report"):
-        spec["claims"] = [study.claims, *(_claimed(study, one) for one in study.claims.values())]
-    return _plain(spec)
+        decides["claims"] = [study.claims, *(_claimed(study, one) for one in study.claims.values())]
+    return _plain(decides)
 
 
 def _example(study: Study, cell: plan.Cell) -> list[Any]:
     """Return what decides the adversarial images of a cell, given encoder, head and data."""
     assert cell.attack is not None
-    attack = attack_spec(study, cell.runs[0], cell.probe, cell.attack)
+    attack = spec(study, "attack", f"{cell.runs[0]}/{cell.probe}/{cell.attack}")
     return [cell.label, cell.column, attack, study.attacks[cell.attack].describe()]
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import ast
 from typing import TypeVar
 
-_Function = TypeVar("_Function", ast.FunctionDef, ast.AsyncFunctionDef)
 _BOUNDS = ("ge", "gt", "le", "lt")  # of an option
-_Documented = TypeVar("_Documented", ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+_Documented = TypeVar("_Documented", ast.FunctionDef, ast.ClassDef)
 
 
 def strip(tree: ast.Module) -> ast.Module:
@@ -30,10 +29,15 @@ class _Strip(_Remover):
     """Removes the parts that decide no number; the docstring of the module lists them."""
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef | None:
-        return self._function(node)
-
-    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> ast.AsyncFunctionDef | None:
-        return self._function(node)
+        if any(
+            isinstance(decorator, ast.Name) and decorator.id == "plan_only"
+            for decorator in node.decorator_list
+        ):
+            return None
+        node.returns = None
+        stripped = self._without_docstring(node)
+        _UnreadText(stripped).generic_visit(stripped)
+        return stripped
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:
         return self._without_docstring(node)
@@ -63,17 +67,6 @@ class _Strip(_Remover):
     def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
         self.generic_visit(node)
         return None if _is_report(node.value) else node
-
-    def _function(self, node: _Function) -> _Function | None:
-        if any(
-            isinstance(decorator, ast.Name) and decorator.id == "plan_only"
-            for decorator in node.decorator_list
-        ):
-            return None
-        node.returns = None
-        stripped = self._without_docstring(node)
-        _UnreadText(stripped).generic_visit(stripped)
-        return stripped
 
     def _without_docstring(self, node: _Documented) -> _Documented:
         if ast.get_docstring(node) is not None:

@@ -27,21 +27,13 @@ _KINDS = {cls: kind for table in (METHODS, REGIMES) for kind, cls in table.items
 
 @dataclass(frozen=True)
 class Setting:
-    """One switch as one cell sets it.
+    """One switch as one cell sets it."""
 
-    Attributes:
-        name: name of the switch.
-        part: what the switch decides.
-        code: values of the reference code; empty if it does not decide.
-        paper: values of the paper; empty if it does not decide.
-        ours: value of the study.
-    """
-
-    name: str
-    part: Part
-    code: Values
-    paper: Values
-    ours: object
+    name: str  # name of the switch
+    part: Part  # what the switch decides
+    code: Values  # values of the reference code; empty if it does not decide
+    paper: Values  # values of the paper; empty if it does not decide
+    ours: object  # value of the study
 
     @property
     def side(self) -> Side:
@@ -63,10 +55,7 @@ class Setting:
 def of_cell(study: Study, cell: Cell) -> list[Setting]:
     """Return all switches that decide a cell: of the run, of its head, and of the attack.
 
-    Args:
-        study: study of the cell.
-        cell: cell of a table or figure; the attack decides only accuracies under attack, and the
-            head decides no training time.
+    The attack decides only accuracies under attack, and the head decides no training time.
     """
     run = study.runs.get(cell.entry)
     if run is None:  # nothing is published of imported encoders
@@ -126,16 +115,18 @@ def _lines(name: str, groups: Groups) -> Iterator[tuple[str, ...]]:
         where = ", ".join(entries)
         if len(entries) > 2 * len(missing) + 2:
             where = f"all {len(everyone)}" + (f" but {', '.join(missing)}" if missing else "")
-        values = (_values(setting.paper), _values(setting.code), _value(setting.ours))
+        values = (either(setting.paper), either(setting.code), written(setting.ours))
         line = ("" if number else f"  {name}", *values, setting.side)
         yield (*line, where if setting.differs else "")
 
 
-def _values(values: Values) -> str:
-    return " or ".join(map(_value, values)) or "-"
+def either(values: Values) -> str:
+    """Return the values of a source for readers; `-` if it does not decide."""
+    return " or ".join(map(written, values)) or "-"
 
 
-def _value(value: object) -> str:
+def written(value: object) -> str:
+    """Return a value of an option for readers, much as a study file writes it."""
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else str(value)

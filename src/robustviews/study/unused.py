@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from robustviews.study import plan
 from robustviews.study.schema import Study
@@ -14,22 +14,17 @@ def unused(study: Study) -> Iterator[str]:
     Such entries are valid, but decide no number. That is not a mistake, but a reader of the study
     file would assume that they matter.
     """
-    networks = plan.networks(study).values()
-    used: dict[str, set[str]] = {
-        "run": {network.entry for network in networks},
-        "imported encoder": {network.entry for network in networks},
-        "data set": set(plan.datasets(study)),
-        "probe": {probe for _, probe in plan.heads(study)} | {"own"},
-        "attack": {attack for _, _, attack in plan.evaluations(study)},
+    entries = {network.entry for network in plan.networks(study).values()}
+    probes = {probe for _, probe in plan.heads(study)} | {"own"}
+    attacks = {attack for _, _, attack in plan.evaluations(study)}
+    blocks: dict[str, tuple[Iterable[str], Collection[str]]] = {
+        "run": (study.runs, entries),
+        "imported encoder": (study.encoders, entries),
+        "data set": (study.datasets, plan.datasets(study)),
+        "probe": (study.probes, probes),
+        "attack": (study.attacks, attacks),
     }
-    defined: dict[str, Iterable[str]] = {
-        "run": study.runs,
-        "imported encoder": study.encoders,
-        "data set": study.datasets,
-        "probe": study.probes,
-        "attack": study.attacks,
-    }
-    for what, names in defined.items():
-        for name in names:
-            if name not in used[what]:
+    for what, (defined, used) in blocks.items():
+        for name in defined:
+            if name not in used:
                 yield f"unused: {what} `{name}` decides no cell of {study.study}"

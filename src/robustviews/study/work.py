@@ -31,36 +31,32 @@ def seen_run(study: Study, network: str) -> Run:
     return Run(SimClr(), Standard(), (), epochs=1, views=options.views, encoder=_ASSUMED)
 
 
+def passes_of(run: Run) -> int:
+    """Return how often a training passes over the data."""
+    replays = run.regime.updates_per_batch
+    return passes_over_data(run.epochs, run.epochs_meaning, replays, run.views.count)
+
+
 def passes_per_image(run: Run) -> int:
     """Return the passes of one view that a training takes for each training image."""
-    replays, views = run.regime.updates_per_batch, run.views.count
-    passes = passes_over_data(run.epochs, run.epochs_meaning, replays, views)
-    return passes * views * replays * (1 + run.regime.steps)
+    return passes_of(run) * run.views.count * run.regime.updates_per_batch * (1 + run.regime.steps)
 
 
 @dataclass(frozen=True)
 class Training:
-    """Work of a pretraining.
+    """Work of a pretraining."""
 
-    Attributes:
-        minibatches: of all passes over the data.
-        views: of a minibatch.
-        passes: of each view, in each minibatch.
-    """
-
-    minibatches: int
-    views: int
-    passes: int
+    minibatches: int  # of all passes over the data
+    views: int  # of a minibatch
+    passes: int  # of each view, in each minibatch
 
     @classmethod
     def of(cls, run: Run, shape: Shape) -> Training:
         """Count the work of a run on a data set."""
-        replays, views = run.regime.updates_per_batch, run.views.count
-        passes = passes_over_data(run.epochs, run.epochs_meaning, replays, views)
         return cls(
-            minibatches=passes * (shape.train // run.batch_size),
-            views=run.batch_size * views,
-            passes=replays * (1 + run.regime.steps),
+            minibatches=passes_of(run) * (shape.train // run.batch_size),
+            views=run.batch_size * run.views.count,
+            passes=run.regime.updates_per_batch * (1 + run.regime.steps),
         )
 
 
@@ -98,21 +94,13 @@ class Fit:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Work of an attack.
+    """Work of an attack."""
 
-    Attributes:
-        images: attacked, at each radius.
-        stack: views of an image.
-        at_once: images attacked at a time.
-        radii: number of radii.
-        passes: of an image at one radius, if no try succeeds.
-    """
-
-    images: int
-    stack: int
-    at_once: int
-    radii: int
-    passes: float
+    images: int  # attacked, at each radius
+    stack: int  # views of an image
+    at_once: int  # images attacked at a time
+    radii: int  # number of radii
+    passes: float  # of an image at one radius, if no try succeeds
 
     @classmethod
     def of(cls, attack: Attack, probe: Probe, shape: Shape, *, batch: int) -> Evaluation:
@@ -129,21 +117,13 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Examination:
-    """Work of the checks of a head.
+    """Work of the checks of a head."""
 
-    Attributes:
-        images: attacked in each check.
-        stack: views of an image.
-        at_once: images in a batch.
-        passes: of an image.
-        forwards: forward passes of an image without a backward pass, if no attack succeeds.
-    """
-
-    images: int
-    stack: int
-    at_once: int
-    passes: float
-    forwards: float
+    images: int  # attacked in each check
+    stack: int  # views of an image
+    at_once: int  # images in a batch
+    passes: float  # of an image
+    forwards: float  # forward passes of an image without a backward pass, if no attack succeeds
 
     @classmethod
     def of(cls, options: Sanity, probe: Probe, shape: Shape, *, batch: int) -> Examination:

@@ -28,24 +28,23 @@ class CheckoutError(ArtifactError):
     """Results are not those of Snakemake's metadata; the message suggests a command."""
 
 
-def check(study: Study, root: Path = Path(), *, dry_run: bool = False) -> None:
+def check(study: Study, *, dry_run: bool = False) -> None:
     """Refuse results of another commit, and encoders whose files are missing.
 
     Args:
-        study: the study of the results.
-        root: project folder.
+        study: study of the results.
         dry_run: whether nothing will run, so that files may be missing; `hints` names them.
 
     Raises:
         CheckoutError: by its metadata Snakemake takes results for up to date, but their records
             state other options or other inputs. Or a checkpoint to import is missing.
     """
-    _refuse_other_users(study, root)
-    missing = [f"  {line}" for line in _missing_files(study, root)]
+    _refuse_other_users(study)
+    missing = [f"  {line}" for line in _missing_files(study)]
     if missing and not dry_run:
         text = "Save these files there, or change the paths; docs/import.md names their sources"
         raise CheckoutError("\n".join([f"{study.file}: missing files:", *missing, text]))
-    foreign = dict(_foreign(study, root))
+    foreign = dict(_foreign(study))
     if not foreign:
         return
     shown = [f"  {folder}: {text}" for folder, text in list(foreign.items())[:_SHOWN]]
@@ -64,7 +63,7 @@ def check(study: Study, root: Path = Path(), *, dry_run: bool = False) -> None:
     )
 
 
-def repair(study: Study, root: Path = Path()) -> list[str]:
+def repair(study: Study) -> list[str]:
     """Let Snakemake repeat the jobs whose metadata is damaged; it would take them for up to date.
 
     Snakemake does not sync metadata, so that a power cut may leave it empty beside complete files.
@@ -73,12 +72,12 @@ def repair(study: Study, root: Path = Path()) -> list[str]:
     Returns:
         A line that says so; none if all metadata is sound.
     """
-    metadata = ProjectMetadata(root)
+    metadata = ProjectMetadata(Path())
     outputs = [output for job in jobs.jobs(study).values() for output in job.writes]
     torn = [output for output in outputs if isinstance(metadata.of(output), ArtifactError)]
     for output in torn:
-        artifacts.write_json(root / metadata.path(output, "incomplete"), {"external_jobid": None})
-        (root / metadata.path(output)).unlink()
+        artifacts.write_json(metadata.path(output, "incomplete"), {"external_jobid": None})
+        metadata.path(output).unlink()
     if not torn:
         return []
     return [
@@ -86,25 +85,25 @@ def repair(study: Study, root: Path = Path()) -> list[str]:
     ]
 
 
-def _refuse_other_users(study: Study, root: Path) -> None:
+def _refuse_other_users(study: Study) -> None:
     """Refuse a project of another user: Snakemake writes metadata that only its user can read."""
-    paths = sorted((root / FOLDER).rglob("*"))
+    paths = sorted(FOLDER.rglob("*"))
     unreadable = next((path for path in paths if not os.access(path, os.R_OK)), None)
     if unreadable is not None:
         number = unreadable.stat().st_uid
         text = (
             f"{unreadable}: only user {number}, who ran Snakemake here, can read it. "
-            f"Work in a folder of your own: git clone {root.resolve()} FOLDER"
+            f"Work in a folder of your own: git clone {Path.cwd()} FOLDER"
         )
-        raise CheckoutError("\n".join([text, *locks.notice(study, root).splitlines()]))
+        raise CheckoutError("\n".join([text, *locks.notice(study).splitlines()]))
 
 
-def _missing_files(study: Study, root: Path) -> list[str]:
+def _missing_files(study: Study) -> list[str]:
     return [
         f"encoders.{name}.file: {study.encoders[name].file}"
         for name in plan.encoders(study)
-        if not (root / study.encoders[name].file).is_file()
-        and not (root / folders.job_folder(study, "encoder", name) / RECORD).is_file()
+        if not Path(study.encoders[name].file).is_file()
+        and not (folders.job_folder(study, "encoder", name) / RECORD).is_file()
     ]
 
 
@@ -129,25 +128,27 @@ def check_data(study: Study) -> None:
         raise CheckoutError("\n".join(lacking))
 
 
-def hints(study: Study, root: Path = Path()) -> list[str]:
+def hints(study: Study) -> list[str]:
     """Return lines on missing files, and commands that spare computing results again."""
     lines = [f"datasets.{name}: {'; '.join(text)}" for name, text in enough.missing(study).items()]
-    lines += [f"{line}: no such file" for line in _missing_files(study, root)]
-    return lines + _restorable(study, root)
+    lines += [f"{line}: no such file" for line in _missing_files(study)]
+    return lines + _restorable(study)
 
 
-def _restorable(study: Study, root: Path) -> list[str]:
-    metadata, folder = ProjectMetadata(root), folders.results_folder(study)
-    trained = [folders.pretrain_folder(study, run) / RECORD for run in plan.pretrainings(study)]
+def _restorable(study: Study) -> list[str]:
+    metadata, folder = ProjectMetadata(Path()), folders.results_folder(study)
+    trained = [
+        folders.job_folder(study, "pretrain", run) / RECORD for run in plan.pretrainings(study)
+    ]
     has_metadata = any(metadata.of(record) is not None for record in trained)
-    if has_metadata and not (root / folder / "pretrain").is_dir() and _is_locked(root, trained[0]):
+    if has_metadata and not (folder / "pretrain").is_dir() and _is_locked(trained[0]):
         return [f"{folder} is missing, but dvc.lock names it; to get it, type: dvc pull"]
     complete = [
         job.folder
         for job in jobs.jobs(study).values()
         if job.folder is not None
         and metadata.unfinished(job.folder / RECORD)
-        and _is_complete(root / job.folder, job.spec or {})
+        and _is_complete(job.folder, job.spec)
     ]
     if not complete:
         return []
@@ -157,10 +158,10 @@ def _restorable(study: Study, root: Path) -> list[str]:
     ]
 
 
-def _is_locked(root: Path, path: Path) -> bool:
+def _is_locked(path: Path) -> bool:
     """Return whether an output in dvc.lock is this path or a folder that contains it."""
     try:
-        outs = dvc.outs((root / dvc.LOCK).read_bytes())
+        outs = dvc.outs(dvc.LOCK.read_bytes())
     except (OSError, dvc.LockError):
         return False  # DVC itself reports what is wrong with its lock
     return any(path.is_relative_to(out) for out in outs)
@@ -177,28 +178,23 @@ def _is_complete(folder: Path, spec: specs.Spec) -> bool:
         return False
 
 
-def _foreign(study: Study, root: Path) -> Iterator[tuple[Path, str]]:
+def _foreign(study: Study) -> Iterator[tuple[Path, str]]:
     """Yield folders of jobs whose record differs from the metadata, with the difference."""
-    metadata = ProjectMetadata(root)
+    metadata = ProjectMetadata(Path())
     for job in jobs.jobs(study).values():
-        if job.folder is None or not (root / job.folder / RECORD).is_file():
+        if job.folder is None or not (job.folder / RECORD).is_file():
             continue
-        path, expected = job.folder / RECORD, job.spec or {}
+        path = job.folder / RECORD
         entry = metadata.of(path)
         if (
             isinstance(entry, dict)
-            and _has_params(entry, expected)
+            # Snakemake takes the options for unchanged; it stores the `repr` of a parameter.
+            and repr(specs.to_json(job.spec)) in (entry.get("params") or ())
             and not metadata.unfinished(path)
         ):
-            text = _difference(root / path, entry, expected)
+            text = _difference(path, entry, job.spec)
             if text:
                 yield job.folder, text
-
-
-def _has_params(entry: MetadataEntry, spec: specs.Spec) -> bool:
-    """Return whether Snakemake takes a job's options for unchanged."""
-    # Snakemake stores the `repr` of a parameter.
-    return repr(specs.to_json(spec)) in (entry.get("params") or ())
 
 
 def _difference(path: Path, entry: MetadataEntry, expected: specs.Spec) -> str:

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from robustviews.artifacts import ArtifactError
-
-_LOGIN = re.compile(r"(^|//)[^/]*@(?!sha256:)")  # `user:password@` before the registry
+from robustviews.artifacts.records import without_login
 
 
 class ImageError(ArtifactError):
     """An image name must not get into the metadata; the message says how to name the image."""
 
 
-def named(image: str, root: Path = Path()) -> str:
+def named(image: str) -> str:
     """Return the name of an image for Snakemake.
 
     Args:
         image: URL such as `docker://ghcr.io/lab/robustviews:1`, or a file.
-        root: project folder.
 
     Returns:
         The URL; or a file's path relative to the project, which does not reveal other folders.
@@ -28,9 +25,9 @@ def named(image: str, root: Path = Path()) -> str:
         ImageError: the URL holds a password, or the file is outside the project.
     """
     if "://" not in image and image.startswith(("/", ".", "~")):
-        return _file(Path(image).expanduser(), root)
-    if _LOGIN.search(image):
-        bare = _LOGIN.sub(r"\1", image)
+        return _file(Path(image).expanduser())
+    bare = without_login(image)
+    if bare != image:
         raise ImageError(
             f"image={bare}: found user:password@ before the registry, which "
             "Snakemake's metadata would store; expected none: set the environment variables "
@@ -39,10 +36,10 @@ def named(image: str, root: Path = Path()) -> str:
     return image
 
 
-def _file(path: Path, root: Path) -> str:
+def _file(path: Path) -> str:
     try:
         # Not resolved: a link in the project may point to a file anywhere.
-        return path.absolute().relative_to(root.absolute()).as_posix()
+        return path.absolute().relative_to(Path.cwd()).as_posix()
     except ValueError:
         raise ImageError(
             f"image={path.name}: expected a file in the project folder, as Snakemake's "

@@ -28,13 +28,13 @@ from filelock import FileLock, Timeout
 from robustviews import artifacts
 from robustviews.artifacts import ArtifactError
 from robustviews.study import folders
+from robustviews.workflow.metadata import SNAKEMAKE
 
 if TYPE_CHECKING:
     from robustviews.study.schema import Study
 
 log = logging.getLogger(__name__)
 
-_SNAKEMAKE = Path(".snakemake")
 _PATIENCE = 0.5  # seconds: longer than `owner` holds a lock or an owner needs to write its name
 _WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # as NFS without its lock daemon
 _RESUMES = "a training resumes from its last saved state"
@@ -46,23 +46,14 @@ class BusyError(ArtifactError):
 
 @dataclasses.dataclass(frozen=True)
 class Owner:
-    """The process that owns a lock.
+    """The process that owns a lock."""
 
-    Attributes:
-        name: its job, such as `pretrain emp-free-digits-s0`.
-        pid: process ID.
-        host: machine on which it runs.
-        since: when it acquired the lock, in ISO 8601, UTC.
-        boot: boot of its machine, which only Linux names.
-        remote: whether it may have started jobs on other machines, which cannot be seen here.
-    """
-
-    name: str
+    name: str  # its job, such as `pretrain emp-free-digits-s0`
     pid: int
-    host: str
-    since: str
-    boot: str = ""
-    remote: bool = False
+    host: str  # machine on which it runs
+    since: str  # when it acquired the lock, in ISO 8601, UTC
+    boot: str = ""  # boot of its machine, which only Linux names
+    remote: bool = False  # whether it may have jobs on other machines, which cannot be seen here
 
     def __str__(self) -> str:
         """Return name, process ID, machine and time."""
@@ -91,12 +82,7 @@ def acquire(folder: Path, name: str) -> contextlib.AbstractContextManager[None]:
 
 
 def owner(path: Path, *, keep: bool = False) -> Owner | None:
-    """Return the owner of a lock; None if the lock is free, after removing its file.
-
-    Args:
-        path: file of the lock.
-        keep: whether to leave the file of a free lock.
-    """
+    """Return the owner of a lock; None if the lock is free, whose file is removed unless `keep`."""
     try:
         if path.exists():
             with _lock(path):
@@ -119,50 +105,40 @@ def _stated(path: Path) -> Owner | None:
     return None
 
 
-def owners(study: Study, root: Path = Path()) -> list[Owner]:
-    """Return the owners of the locks on prepared data and on a study's results.
-
-    Args:
-        study: the study of the results; folders of its former jobs count too.
-        root: project folder.
-    """
-    results = root / folders.results_folder(study)
-    return _owners([*(root / "data").glob(".*.lock"), *results.rglob(".*.lock")])
+def owners(study: Study) -> list[Owner]:
+    """Return the owners of locks on prepared data, and on results of present and former jobs."""
+    results = folders.results_folder(study)
+    return _owners([*Path("data").glob(".*.lock"), *results.rglob(".*.lock")])
 
 
-def begin(study: Study, root: Path = Path()) -> str:
+def begin(study: Study) -> str:
     """Hold a lock until this process ends, so that others see that Snakemake runs here.
 
     Snakemake's own lock on files of the study is removed before, if nothing that might need it is
     alive. A dry run, which computes nothing, does not call this.
 
-    Args:
-        study: the study that runs.
-        root: project folder.
-
     Returns:
         A line that says whose lock was removed; empty if none was.
     """
-    folder, line = root / _SNAKEMAKE, ""
+    line = ""
     stack = contextlib.ExitStack()
     with contextlib.suppress(OSError):  # a read-only project can still be read
-        folder.mkdir(exist_ok=True)
-        with _lock(
-            folder / "begin.lock", patience=-1
-        ):  # of two that begin at once, one sees the other
-            if _is_locked(study, root):
-                line = _remove_lock(study, root)
-            elif not _locks(root):
-                _owners(_announcements(root))  # removes the files of the dead
+        SNAKEMAKE.mkdir(exist_ok=True)
+        # Of two that begin at once, one sees the other.
+        with _lock(SNAKEMAKE / "begin.lock", patience=-1):
+            if _is_locked(study):
+                line = _remove_lock(study)
+            elif not _locks():
+                _owners(_announcements())  # removes the files of the dead
             name = f"Snakemake of {study.study}"
-            stack.enter_context(_locked(_announcement(root), name))
+            stack.enter_context(_locked(_announcement(), name))
     atexit.register(stack.close)
     return line
 
 
-def runs_elsewhere(root: Path = Path()) -> None:
+def runs_elsewhere() -> None:
     """State in the lock of `begin` that jobs run on other machines."""
-    path = _announcement(root)
+    path = _announcement()
     me = _stated(path)
     if me is not None:
         text = json.dumps(dataclasses.asdict(dataclasses.replace(me, remote=True)))
@@ -182,15 +158,15 @@ def _hang_up(number: int, frame: FrameType | None) -> None:
     end(number, frame)
 
 
-def notice(study: Study, root: Path = Path()) -> str:
+def notice(study: Study) -> str:
     """Return who owns Snakemake's lock on the files of a study, with suggested commands.
 
     Returns:
         Lines of text; empty if no file of the study is locked.
     """
-    if not _is_locked(study, root):
+    if not _is_locked(study):
         return ""
-    snakemakes, jobs = _owners(_announcements(root), keep=True), owners(study, root)
+    snakemakes, jobs = _owners(_announcements(), keep=True), owners(study)
     if snakemakes:
         names = ", ".join(map(str, [*snakemakes, *jobs]))
         return f"Running here: {names}.\nWait, or {_ending(snakemakes)}   (running jobs end first)"
@@ -198,30 +174,30 @@ def notice(study: Study, root: Path = Path()) -> str:
     if jobs:
         names = ", ".join(map(str, jobs))
         text += f"Its jobs still run: {names}.\nWait, or {_ending(jobs)}   ({_RESUMES})\n"
-    elif _dead(root):
+    elif _dead():
         return f"{text}The next run removes its lock"
     return f"{text}Then type: snakemake --unlock   and run again"
 
 
-def _remove_lock(study: Study, root: Path) -> str:
+def _remove_lock(study: Study) -> str:
     """Remove Snakemake's locks if all that might need one are proven dead; return who they were."""
-    dead = _dead(root)
-    if not dead or owners(study, root):
+    dead = _dead()
+    if not dead or owners(study):
         return ""
-    for path in _locks(root):
+    for path in _locks():
         path.unlink()
-    _owners(_announcements(root))
+    _owners(_announcements())
     names = ", ".join(map(str, dead))
     return f"Removed the lock of {names}: it was killed, and none of its jobs runs any more"
 
 
-def _dead(root: Path) -> list[Owner]:
+def _dead() -> list[Owner]:
     """Return the owners of Snakemake's locks; none unless each of them is proven dead.
 
     A process is dead if its lock is free, in the same boot of the same machine, and no process has
     its number. On a cluster its jobs may live on.
     """
-    paths = _announcements(root)
+    paths = _announcements()
     if _owners(paths, keep=True):
         return []
     stated = [_stated(path) for path in paths]
@@ -248,18 +224,18 @@ def _boot() -> str:
     return ""
 
 
-def _locks(root: Path) -> list[Path]:
-    return sorted((root / _SNAKEMAKE / "locks").glob("*.lock"))
+def _locks() -> list[Path]:
+    return sorted((SNAKEMAKE / "locks").glob("*.lock"))
 
 
-def _announcement(root: Path) -> Path:
-    return root / _SNAKEMAKE / f"running-{os.getpid()}.lock"
+def _announcement() -> Path:
+    return SNAKEMAKE / f"running-{os.getpid()}.lock"
 
 
-def _announcements(root: Path) -> list[Path]:
+def _announcements() -> list[Path]:
     """Return the locks of all other Snakemakes, dead or alive."""
-    paths = (root / _SNAKEMAKE).glob("running-*.lock")
-    return sorted(path for path in paths if path != _announcement(root))
+    paths = SNAKEMAKE.glob("running-*.lock")
+    return sorted(path for path in paths if path != _announcement())
 
 
 @contextlib.contextmanager
@@ -316,12 +292,12 @@ def _ending(owners: list[Owner]) -> str:
     return f"end it there with: kill {' '.join(str(process.pid) for process in owners)}"
 
 
-def _is_locked(study: Study, root: Path) -> bool:
+def _is_locked(study: Study) -> bool:
     """Return whether one of Snakemake's locks names a file of a study."""
     own = [folders.results_folder(study)]
     own += [folders.data_folder(study, name) for name in study.datasets]
     prefixes = tuple(f"{folder.as_posix()}/" for folder in own)
-    for lock in _locks(root):
+    for lock in _locks():
         with contextlib.suppress(OSError), lock.open(encoding="utf-8") as file:  # or it is gone
             if any(line.startswith(prefixes) for line in file):
                 return True

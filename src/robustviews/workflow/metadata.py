@@ -16,8 +16,8 @@ from robustviews.artifacts import ArtifactError
 
 MetadataEntry = dict[str, Any]  # metadata of one output
 
-_SNAKEMAKE = Path(".snakemake")
-FOLDER = _SNAKEMAKE / "metadata"
+SNAKEMAKE = Path(".snakemake")
+FOLDER = SNAKEMAKE / "metadata"
 
 
 class Window(NamedTuple):
@@ -58,7 +58,7 @@ class ProjectMetadata:
         name = base64.urlsafe_b64encode(output.as_posix().encode()).decode()
         width = self._longest() - 1
         parts = [name[start : start + width] for start in range(0, len(name), width)]
-        return _SNAKEMAKE.joinpath(kind, *(f"@{part}" for part in parts[:-1]), parts[-1])
+        return SNAKEMAKE.joinpath(kind, *(f"@{part}" for part in parts[:-1]), parts[-1])
 
     def unfinished(self, output: Path) -> bool:
         """Return whether Snakemake was interrupted while it made an output."""

@@ -53,36 +53,22 @@ _UNKNOWN_TRAIN, _UNKNOWN_TEST, _UNKNOWN_CLASSES = 130_000, 10_000, 100
 
 @dataclass(frozen=True)
 class Allocation:
-    """What a job asks for.
+    """What a job asks for."""
 
-    Attributes:
-        mem_mb: memory of the host, in MB.
-        runtime: minutes until the job is ended.
-        cores: CPU cores; the threads of the job, or more while it compiles.
-    """
-
-    mem_mb: int
-    runtime: int
-    cores: int
+    mem_mb: int  # memory of the host, in MB
+    runtime: int  # minutes until the job is ended
+    cores: int  # CPU cores; the threads of the job, or more while it compiles
 
 
 @dataclass(frozen=True)
 class _Work:
-    """Work of a job.
+    """Work of a job."""
 
-    Attributes:
-        views: that pass the network.
-        passes: how often each does, counted in forward passes.
-        calls: of the network, with `at_once` views.
-        at_once: views.
-        held: bytes besides images and network.
-    """
-
-    views: int
-    passes: float
-    calls: float
-    at_once: int
-    held: float = 0.0
+    views: int  # that pass the network
+    passes: float  # how often each does, counted in forward passes
+    calls: float  # of the network, with `at_once` views
+    at_once: int  # views
+    held: float = 0.0  # bytes besides images and network
 
 
 def allocation(study: Study, rule: str, name: str, *, device: str, attempt: int = 1) -> Allocation:
@@ -96,8 +82,9 @@ def allocation(study: Study, rule: str, name: str, *, device: str, attempt: int 
         device: `cpu`, or what else is computed on.
         attempt: how often it will have been tried then.
     """
+    cores = _cores(study, rule, name, device=device)
     if rule == "data":
-        megabytes, minutes = _preparation(study, name, _cores(study, rule, name, device=device))
+        megabytes, minutes = _preparation(study, name, cores)
     elif rule == "encoder":
         megabytes, minutes = 2 * _BASE_MB["cpu"], _SHORTEST
     else:
@@ -105,7 +92,7 @@ def allocation(study: Study, rule: str, name: str, *, device: str, attempt: int 
     return Allocation(
         500 * math.ceil(attempt * megabytes / 500),
         min(10 * math.ceil(attempt * minutes / 10), LONGEST),
-        _cores(study, rule, name, device=device),
+        cores,
     )
 
 
@@ -146,21 +133,18 @@ def _preparation(study: Study, dataset: str, cores: int) -> tuple[float, float]:
 def _computation(study: Study, rule: str, name: str, *, device: str) -> tuple[float, float]:
     """Return megabytes and minutes of a training, a probe, an attack or checks."""
     entry, *parts = name.split("/")
+    shape = _shape(study, plan.dataset_of(study, rule, name))
     if rule == "pretrain":
-        pretraining = plan.pretrainings(study)[entry]
-        run, dataset = study.runs[pretraining.entry], pretraining.dataset
-    else:
-        network = networks.examined(entry)
-        run, dataset = seen_run(study, network), plan.networks(study)[network].dataset
-    shape = _shape(study, dataset)
-    if rule == "pretrain":
+        run = study.runs[plan.pretrainings(study)[entry].entry]
         work = _training(run, shape)
-    elif rule == "probe":
-        work = _probe(study, run, shape, *parts)
-    elif rule == "sanity":
-        work = _sanity(study, shape, entry)
     else:
-        work = _attack(study, shape, *parts)
+        run = seen_run(study, networks.examined(entry))
+        if rule == "probe":
+            work = _probe(study, run, shape, *parts)
+        elif rule == "sanity":
+            work = _sanity(study, shape, entry)
+        else:
+            work = _attack(study, shape, *parts)
     processes = study.runtime.ranks if rule == "pretrain" else 1
     base = processes * _BASE_MB["cpu" if device == "cpu" else "cuda"]
     megabytes = base + _megabytes(run, work, shape=shape, device=device, processes=processes)
@@ -241,7 +225,7 @@ def _sanity(study: Study, shape: Shape, run: str) -> _Work:
     batch = study.runtime.evaluation_batch
     every = [
         Examination.of(study.sanity, study.probes[probe], shape, batch=batch)
-        for probe in plan.attacked_heads(study)[run]
+        for probe in plan.attacked(study)[run]
     ]
     passes = every[0].passes + every[0].forwards / _BOTH
     return _Work(

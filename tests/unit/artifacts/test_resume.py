@@ -12,7 +12,7 @@ from robustviews.artifacts.start import Start
 
 
 def resume(folder, spec=None, inputs=(), minutes=10.0, started=None, **environment) -> Resume:
-    begin, spec = folder / "state" / "run", spec or {"epochs": 3}
+    begin, spec, started = folder / "state" / "run", spec or {"epochs": 3}, started or Start()
     return Resume(begin, spec, list(inputs), minutes, environment=environment, started=started)
 
 

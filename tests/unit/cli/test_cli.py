@@ -17,7 +17,8 @@ from safetensors.torch import load_file, save_file
 from robustviews import artifacts
 from robustviews.artifacts.resume import Resume
 from robustviews.cli import VERBS, main
-from robustviews.study import folders, load_study, plan, specs
+from robustviews.study import folders, load_study, plan
+from robustviews.study.jobs import jobs
 from tests.unit.study.mistakes import BASE
 
 # Every kind of job, each shorter than a second.
@@ -169,36 +170,18 @@ def project(finished, tmp_path, monkeypatch):
 
 def test_every_job_writes_its_files_and_a_record(finished):
     folder, study = finished
-    jobs = [
-        (folders.data_folder(study, name), specs.data_spec(study, name)) for name in study.datasets
-    ]
-    jobs += [
-        (folders.pretrain_folder(study, run), specs.pretrain_spec(study, run))
-        for run in plan.pretrainings(study)
-    ]
-    jobs += [
-        (folders.probe_folder(study, *head), specs.probe_spec(study, *head))
-        for head in plan.heads(study)
-    ]
-    jobs += [
-        (folders.attack_folder(study, *names), specs.attack_spec(study, *names))
-        for names in plan.evaluations(study)
-    ]
-    jobs += [
-        (folders.sanity_folder(study, run), specs.sanity_spec(study, run))
-        for run in plan.attacked(study)
-    ]
-    for path, spec in jobs:
-        record = artifacts.read_json(folder / path / "record.json")
-        assert record["spec"] == spec
-        outputs = {file.name for file in (folder / path).iterdir()} - {"record.json"}
-        assert set(record["outputs"]) == outputs
+    computing = [job for job in jobs(study).values() if job.folder]
+    assert {job.rule for job in computing} == {"data", "pretrain", "probe", "attack", "sanity"}
+    for job in computing:
+        record = artifacts.read_json(folder / job.record)
+        assert (record["stage"], record["spec"]) == (job.rule, job.spec)
+        outputs = {file.name for file in (folder / job.folder).iterdir()} - {"record.json"}
+        assert set(record["outputs"]) == set(job.outputs) == outputs
         for name, digest in record["outputs"].items():
-            assert artifacts.sha256(folder / path / name) == digest
+            assert artifacts.sha256(folder / job.folder / name) == digest
+        assert set(record["inputs"]) == {path.as_posix() for path in job.reads}
         for name, digest in record["inputs"].items():
             assert artifacts.sha256(folder / name) == digest
-    stages = [artifacts.read_json(folder / path / "record.json")["stage"] for path, _ in jobs]
-    assert set(stages) == {"data", "pretrain", "probe", "attack", "sanity"}
     assert {path.name for path in (folder / "results").iterdir()} <= {".state", study.study}
     assert not list((folder / "results" / ".state").rglob("*.safetensors"))
 
@@ -206,7 +189,7 @@ def test_every_job_writes_its_files_and_a_record(finished):
 def test_accuracies_in_records_and_tables_are_those_of_the_flags(finished):
     folder, study = finished
     names = ("emp-free-digits-s0", "rle", "pgd2")
-    path = folder / folders.attack_folder(study, *names)
+    path = folder / folders.job_folder(study, "attack", "/".join(names))
     flags = load_file(path / "flags.safetensors")
     result = artifacts.read_json(path / "record.json")["result"]
     assert result["n"] == len(flags["index"]) == study.attacks["pgd2"].images
@@ -233,8 +216,8 @@ def test_tables_figures_and_the_report_are_written_in_every_format(finished):
     expected |= {f"{name}.{kind}" for name in pictures for kind in ("svg", "png")}
     expected |= {"frame.csv", "report.html", "audit.html"}
     files = {path.relative_to(results).as_posix() for path in results.rglob("*") if path.is_file()}
-    jobs = ("data/", "pretrain/", "probe/", "attack/", "sanity/")
-    assert {name for name in files if not name.startswith(jobs)} == expected
+    computed = ("data/", "pretrain/", "probe/", "attack/", "sanity/")
+    assert {name for name in files if not name.startswith(computed)} == expected
     for name in pictures:
         with Image.open(results / f"{name}.png") as picture:
             assert picture.width > 100
@@ -297,7 +280,7 @@ def test_a_job_with_other_threads_starts_anew_and_its_record_holds_for_all_of_it
 
 def test_the_record_of_a_training_states_its_length(finished):
     folder, study = finished
-    path = folder / folders.pretrain_folder(study, "emp-free-digits-s0")
+    path = folder / folders.job_folder(study, "pretrain", "emp-free-digits-s0")
     record, history = (
         artifacts.read_json(path / "record.json"),
         artifacts.read_jsonl(path / "training.jsonl"),

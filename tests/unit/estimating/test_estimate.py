@@ -108,7 +108,7 @@ def test_another_spec_makes_a_job_and_its_dependents_pending_but_nothing_else():
 def test_a_job_without_a_complete_record_and_its_files_is_pending(damage):
     study = small_study()
     finish_all(study)
-    folder = folders.pretrain_folder(study, "simclr-pgd5-digits-s0")
+    folder = folders.job_folder(study, "pretrain", "simclr-pgd5-digits-s0")
     if damage == "missing":
         (folder / "record.json").unlink()
     elif damage == "output":
@@ -125,7 +125,7 @@ def test_a_job_without_a_complete_record_and_its_files_is_pending(damage):
 def test_a_report_older_than_its_inputs_is_pending():
     study = small_study()
     finish_all(study)
-    folder = folders.attack_folder(study, "emp-free3-digits-s0", "rle", "pgd20")
+    folder = folders.job_folder(study, "attack", "emp-free3-digits-s0/rle/pgd20")
     os.utime(folder / "record.json", (4e9, 4e9))
     rules = {rule for rule, _ in pending.pending(study)}
     assert {"frame", "report"} <= rules <= set(pending.REPORTING)

@@ -374,7 +374,9 @@ def test_every_cell_links_to_its_entry_in_the_audit_with_its_state_in_words(page
 
 def test_states_stand_at_the_top_and_at_each_cell(study, other):
     (
-        other / folders.pretrain_folder(study, "simclr-pgd5-digits-s0") / "encoder.safetensors"
+        other
+        / folders.job_folder(study, "pretrain", "simclr-pgd5-digits-s0")
+        / "encoder.safetensors"
     ).write_bytes(b"x")
     result = audit(study, other, settled=False)
     failed = [address for address in result.cells if result.state_of(address) is State.FAILED]
@@ -398,7 +400,7 @@ def test_what_fails_of_the_study_as_a_whole_is_counted_beside_the_cells(study, r
 
 def test_an_entry_shows_each_job_with_hash_seed_device_commit_time_and_record(audited, study, root):
     record = artifacts.read_json(
-        root / folders.attack_folder(study, "emp-free3-digits-s2", "rle", "pgd20") / "record.json"
+        root / folders.job_folder(study, "attack", "emp-free3-digits-s2/rle/pgd20") / "record.json"
     )
     digest = record["outputs"]["flags.safetensors"].removeprefix("sha256:")
     links = audited.all("a", "href")
@@ -410,7 +412,9 @@ def test_an_entry_shows_each_job_with_hash_seed_device_commit_time_and_record(au
 
 
 def test_what_no_record_says_is_unknown_on_the_page(study, other):
-    path = other / folders.pretrain_folder(study, "supervised-free3-digits-s0") / "record.json"
+    path = (
+        other / folders.job_folder(study, "pretrain", "supervised-free3-digits-s0") / "record.json"
+    )
     record = artifacts.read_json(path)
     record["environment"]["device"] = record["resumed"] = record["code"]["commit"] = None
     artifacts.write_json(path, record)
@@ -433,7 +437,9 @@ def test_a_study_of_another_file_is_named_in_commands_but_no_path_of_this_machin
 
 
 def test_text_of_findings_and_records_cannot_become_markup(study, other):
-    path = other / folders.pretrain_folder(study, "supervised-free3-digits-s0") / "record.json"
+    path = (
+        other / folders.job_folder(study, "pretrain", "supervised-free3-digits-s0") / "record.json"
+    )
     record = artifacts.read_json(path)
     record["environment"]["device"] = "<script>alert(1)</script>"
     artifacts.write_json(path, record)

@@ -86,7 +86,7 @@ def test_every_cell_and_every_job_with_a_record_is_looked_at(root, study):
 def test_values_are_means_over_seeds_of_flags_and_of_minutes(root, study):
     result = audit(study, root)
     runs = [f"emp-free3-digits-s{seed}" for seed in (0, 1, 2)]
-    attacks = [root / folders.attack_folder(study, run, "rle", "pgd20") for run in runs]
+    attacks = [root / folders.job_folder(study, "attack", f"{run}/rle/pgd20") for run in runs]
     right = [load_file(folder / "flags.safetensors")["eps_8"].mean() for folder in attacks]
     assert result.cells[address(study, "table1:free:digits/pgd20/8")].value == pytest.approx(
         np.mean(right)
@@ -96,7 +96,7 @@ def test_values_are_means_over_seeds_of_flags_and_of_minutes(root, study):
 
 
 def test_a_failing_job_fails_the_cells_behind_which_it_stands_and_no_others(root, study):
-    path = folders.pretrain_folder(study, PGD) / "encoder.safetensors"
+    path = folders.job_folder(study, "pretrain", PGD) / "encoder.safetensors"
     (root / path).write_bytes(b"?")
     result = audit(study, root)
     failed = {cell for cell in result.cells if result.state_of(cell) is State.FAILED}
@@ -107,7 +107,7 @@ def test_a_failing_job_fails_the_cells_behind_which_it_stands_and_no_others(root
 
 
 def test_one_seed_of_several_fails_a_cell(root, study):
-    edit(root, folders.pretrain_folder(study, FREE), lambda record: record.update(seed=5))
+    edit(root, folders.job_folder(study, "pretrain", FREE), lambda record: record.update(seed=5))
     assert audit(study, root).state_of(address(study, "table1:free:digits/clean")) is State.FAILED
 
 
@@ -148,7 +148,11 @@ def test_prepared_data_may_come_from_another_study(root, study):
 )
 @pytest.mark.parametrize("value", [None, 3, "text", [], {}])
 def test_a_record_of_any_shape_is_checked_and_never_raises(root, study, part, value):
-    edit(root, folders.pretrain_folder(study, PGD), lambda record: record.update({part: value}))
+    edit(
+        root,
+        folders.job_folder(study, "pretrain", PGD),
+        lambda record: record.update({part: value}),
+    )
     result = audit(study, root)
     assert result.jobs["pretrain", PGD].state is not State.VERIFIED
     verified(study, root, rules=("pretrain", "attack", "table", "frame"))
@@ -156,7 +160,7 @@ def test_a_record_of_any_shape_is_checked_and_never_raises(root, study, part, va
 
 @pytest.mark.parametrize("damage", [b"", b"[1, 2]", b"\xff\xfe", b'{"study": '])
 def test_a_damaged_record_is_named_with_the_fix(root, study, damage):
-    folder = folders.pretrain_folder(study, PGD)
+    folder = folders.job_folder(study, "pretrain", PGD)
     (root / folder / "record.json").write_bytes(damage)
     finding = audit(study, root).jobs["pretrain", PGD].findings[0]
     assert (finding.check, finding.state) == ("record", State.FAILED)
@@ -211,7 +215,7 @@ def test_a_claim_with_another_result_than_the_results_give_fails(root, study):
 
 
 def test_flags_are_compared_with_labels_even_if_every_hash_fits(root, study):
-    folder = folders.attack_folder(study, PGD, "rle", "pgd20")
+    folder = folders.job_folder(study, "attack", f"{PGD}/rle/pgd20")
     path = root / folder / "flags.safetensors"
     flags = load_file(path)
     flags["labels"] = flags["labels"][::-1].copy()
@@ -234,7 +238,7 @@ def test_while_the_workflow_runs_files_written_last_are_not_checked(root, study)
 
 
 def test_metrics_of_cells_without_a_value_are_not_taken_for_verified(root, study):
-    folder = folders.attack_folder(study, PGD, "rle", "pgd20")
+    folder = folders.job_folder(study, "attack", f"{PGD}/rle/pgd20")
     (root / folder / "flags.safetensors").unlink()
     result = audit(study, root)
     (finding,) = (finding for finding in result.findings if finding.check == "metrics")
@@ -253,7 +257,7 @@ def test_verify_and_audit_agree_on_a_determinism_that_was_not(study, root):
 
 
 def test_suggested_commands_name_the_study_file(root, study):
-    (root / folders.pretrain_folder(study, PGD) / "record.json").unlink()
+    (root / folders.job_folder(study, "pretrain", PGD) / "record.json").unlink()
     (root / "results/tiny/frame.csv").unlink()
     texts = [
         finding.text
@@ -267,7 +271,7 @@ def test_suggested_commands_name_the_study_file(root, study):
 
 
 def test_results_in_dvc_are_restored_rather_than_removed(root, study):
-    folder = folders.pretrain_folder(study, PGD)
+    folder = folders.job_folder(study, "pretrain", PGD)
     (root / folder / "encoder.safetensors").write_bytes(b"?")
     (root / "dvc.lock").write_text("stages: {}", encoding="utf-8")
     job = audit(study, root).jobs["pretrain", PGD]
@@ -276,7 +280,7 @@ def test_results_in_dvc_are_restored_rather_than_removed(root, study):
 
 
 def test_the_fix_of_a_wrong_seed_removes_nothing(root, study):
-    edit(root, folders.pretrain_folder(study, PGD), lambda record: record.update(seed=5))
+    edit(root, folders.job_folder(study, "pretrain", PGD), lambda record: record.update(seed=5))
     job = audit(study, root).jobs["pretrain", PGD]
     (finding,) = (finding for finding in job.findings if finding.check == "seed")
     assert "rm " not in finding.text
@@ -284,7 +288,7 @@ def test_the_fix_of_a_wrong_seed_removes_nothing(root, study):
 
 
 def test_verifying_a_stage_leaves_the_others_alone(root, study):
-    (root / folders.attack_folder(study, PGD, "rle", "pgd20") / "flags.safetensors").unlink()
+    (root / folders.job_folder(study, "attack", f"{PGD}/rle/pgd20") / "flags.safetensors").unlink()
     assert not states(verified(study, root, rules=["data", "pretrain", "probe"]))[0]
     assert states(verified(study, root, rules=["attack"]))[0] == {"bytes"}
 
@@ -348,7 +352,7 @@ def run_verb(root, study, monkeypatch, capsys):
 
 def test_exit_status_distinguishes_unknown_from_failed(run_verb, root, study):
     assert run_verb("audit")[0] == 2
-    (root / folders.pretrain_folder(study, PGD) / "encoder.safetensors").write_bytes(b"?")
+    (root / folders.job_folder(study, "pretrain", PGD) / "encoder.safetensors").write_bytes(b"?")
     assert run_verb("audit")[0] == 1
     assert run_verb("verify", "--stages", "pretrain")[0] == 1
     assert run_verb("verify", "--stages", "data")[0] == 2

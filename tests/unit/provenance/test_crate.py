@@ -157,7 +157,7 @@ def test_every_resolved_parameter_and_seed_of_a_training_is_a_value(reader, run)
             else:
                 yield prefix + name, value
 
-    spec = specs.pretrain_spec(small_study(), run)
+    spec = specs.spec(small_study(), "pretrain", run)
     values = reader.values(reader[f"#job/pretrain/{run}"], "object")
     assert values["seed"] == spec["seed"]
     assert values == {
@@ -170,7 +170,7 @@ def test_a_job_states_code_packages_device_determinism_and_image(reader, project
     (action,) = reader.makers(ENCODER)
     assert (
         reader[action["instrument"]["@id"]]["softwareVersion"]
-        == (specs.pretrain_spec(small_study(), RUN)["code"])
+        == (specs.spec(small_study(), "pretrain", RUN)["code"])
     )
     assert reader[action["containerImage"]["@id"]]["name"] == IMAGE
     assert "containerImage" not in reader["#job/pretrain/simclr-pgd5-digits-s0"]

@@ -113,7 +113,7 @@ def change(path, name, row):
     ],
 )
 def test_other_answers_fail(name, row, words, root, study):
-    change(root / folders.sanity_folder(study, RUN) / folders.FLAGS, f"seg/{name}", row)
+    change(root / folders.job_folder(study, "sanity", RUN) / folders.FLAGS, f"seg/{name}", row)
     found = checked(root, study)
     assert {finding.state for finding in found} == {State.FAILED}
     assert any(words in finding.text for finding in found), found
@@ -167,7 +167,7 @@ def test_the_job_of_dense_heads_names_their_checks_and_one_of_classifiers_does_n
 
 
 def test_a_dense_head_that_fails_is_reported(root, study):
-    path = root / folders.sanity_folder(study, RUN) / folders.FLAGS
+    path = root / folders.job_folder(study, "sanity", RUN) / folders.FLAGS
     rows = sanity.of_head(load_file(path), "seg")
     assert set(write(root, study, rows | {"pgd_64": answers(60)})["failed"]) == {"AS3"}
     assert [finding.state for finding in checked(root, study)] == [State.VERIFIED]

@@ -142,10 +142,10 @@ def test_each_step_has_its_options_once_and_each_job_its_own_facts(text):
 def test_what_is_missing_or_stale_is_named_with_what_to_type(study, root):
     edit(
         root,
-        folders.pretrain_folder(study, RUNS[1]),
+        folders.job_folder(study, "pretrain", RUNS[1]),
         lambda record: record["spec"]["run"].update(epochs=9),
     )
-    (root / folders.probe_folder(study, RUNS[0], "rle") / "record.json").unlink()
+    (root / folders.job_folder(study, "probe", f"{RUNS[0]}/rle") / "record.json").unlink()
     words = plain(explain(study, CELL, root=root))
     assert "stale: run.epochs was 9, the study now says 3; run it again: snakemake " in words
     assert "record: missing, though outputs exist" in words
@@ -185,7 +185,7 @@ def test_commands_name_the_study_and_the_device_and_threads_of_each_job(study, r
     for run in RUNS:
         edit(
             root,
-            folders.pretrain_folder(study, run),
+            folders.job_folder(study, "pretrain", run),
             lambda record: record["environment"].update(device="cuda: Loom", threads=8),
         )
     text = explain(dataclasses.replace(study, file="my studies/a.yaml"), CELL, root=root)
@@ -201,8 +201,8 @@ def test_each_job_has_the_commit_that_it_ran_from_where_git_is_in_use(study, roo
     for path in root.rglob("record.json"):
         edit(root, path.parent, lambda record: record["code"].update(commit=COMMIT))
     for run in RUNS:
-        attacked = folders.attack_folder(study, run, "rle", "pgd20")
-        for folder in (attacked, folders.sanity_folder(study, run)):
+        attacked = folders.job_folder(study, "attack", f"{run}/rle/pgd20")
+        for folder in (attacked, folders.job_folder(study, "sanity", run)):
             edit(root, folder, lambda record: record["code"].update(commit=LATER))
     assert "git checkout" not in explain(study, CELL, root=root)
     monkeypatch.setattr("robustviews.provenance.history.History.head", COMMIT)

@@ -35,7 +35,7 @@ def root(study, tmp_path):
 
 def set_flags(root, study, **right):
     """Let the first images of an attack be right, so many at each radius, or those given."""
-    path = root / folders.attack_folder(study, RUN, "rle", "pgd20") / "flags.safetensors"
+    path = root / folders.job_folder(study, "attack", f"{RUN}/rle/pgd20") / "flags.safetensors"
     flags = load_file(path)
     for name, count in right.items():
         first = np.zeros(IMAGES, np.uint8)
@@ -100,7 +100,7 @@ def test_a_doubt_reaches_the_cell_and_the_exit_status(root, study):
 
 def set_checks(root, study, *, fooled, count=100):
     """Let the first images be fooled at 8/255 by PGD-20 of the sanity checks, and no others."""
-    path = root / folders.sanity_folder(study, RUN) / "flags.safetensors"
+    path = root / folders.job_folder(study, "sanity", RUN) / "flags.safetensors"
     flags = load_file(path)
     index = np.arange(count)
     flags |= {"rle/index": index, "rle/pgd_8": (index >= fooled).astype(np.uint8)}

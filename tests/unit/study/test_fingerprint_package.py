@@ -60,11 +60,13 @@ def codes() -> dict[str, str]:
     """Return the digest of the code of every job, by a short name."""
     digests = {f"data {name}": specs.data_spec(STUDY, name)["code"] for name in STUDY.datasets}
     for run, job in plan.pretrainings(STUDY).items():
-        digests[f"pretrain {job.entry}"] = specs.pretrain_spec(STUDY, run)["code"]
+        digests[f"pretrain {job.entry}"] = specs.spec(STUDY, "pretrain", run)["code"]
     for run, probe in plan.heads(STUDY):
-        digests[f"probe {probe}"] = specs.probe_spec(STUDY, run, probe)["code"]
+        digests[f"probe {probe}"] = specs.spec(STUDY, "probe", f"{run}/{probe}")["code"]
     for run, probe, attack in plan.evaluations(STUDY):
-        digests[f"attack {probe} {attack}"] = specs.attack_spec(STUDY, run, probe, attack)["code"]
+        digests[f"attack {probe} {attack}"] = specs.spec(
+            STUDY, "attack", f"{run}/{probe}/{attack}"
+        )["code"]
     return digests
 
 

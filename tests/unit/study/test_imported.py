@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from robustviews.cli.loading import load_weights
+from robustviews.cli.loading import load_encoder
 from robustviews.study import cells, folders, jobs, load_study, plan
 from robustviews.study.imported import UNKNOWN, missing
 from robustviews.study.schema import Imported
@@ -123,7 +123,7 @@ def test_a_head_on_a_supervised_network_is_trained_without_its_classifier(path, 
     weights = {"backbone.conv1.weight": torch.ones(1), "classifier.weight": torch.ones(1)}
     save_file(weights, tmp_path / file)
     with contextlib.chdir(tmp_path):
-        assert set(load_weights(job, folders.ENCODER)) == {"backbone.conv1.weight"}
+        assert set(load_encoder(job)) == {"backbone.conv1.weight"}
 
 
 def test_files_to_bring_are_named_with_their_source():

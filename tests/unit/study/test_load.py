@@ -191,17 +191,6 @@ def test_all_mistakes_are_reported_at_once_in_the_order_of_the_file(tmp_path):
     ]
 
 
-def test_an_error_counts_its_mistakes_and_names_the_file_in_each(tmp_path):
-    path = write(tmp_path, ("epochs: 3", "epochs: 0"), ("seeds: [0, 1]", "seeds: [0, 0]"))
-    with pytest.raises(StudyError) as caught:
-        load_study(path)
-    assert str(caught.value).splitlines() == [
-        f"{path}:3: seeds[1]: 0 occurs twice; remove one of them",
-        f"{path}:18: {RUN}.epochs: must be at least 1, found 0",
-        "2 mistakes found, nothing was run",
-    ]
-
-
 def test_a_mistake_in_a_shared_block_is_reported_once_at_its_place(tmp_path):
     path = write(tmp_path, ("{width: 8, hidden: 16}", "{width: 0, hidden: 0}"))
     assert [(line, key) for line, key, _ in mistakes(path)] == [

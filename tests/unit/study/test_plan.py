@@ -64,7 +64,7 @@ FIGURE = Figure("A figure", ("other/clean", "digits/clean"), {"only": Row("emp",
 def test_an_attack_on_an_ncrop_head_may_have_fewer_images():
     fewer = study(attacks={**ATTACKS, "pgd": PgdAttack(eps=(8.0,), images=50, ncrop_images=7)})
     images = {
-        probe: specs.attack_spec(fewer, "emp-digits-s3", probe, "pgd")["attack"]["images"]
+        probe: specs.spec(fewer, "attack", f"emp-digits-s3/{probe}/pgd")["attack"]["images"]
         for probe in PROBES
     }
     assert images == dict.fromkeys(PROBES, 50) | {"crops": 7}
@@ -75,9 +75,9 @@ def test_an_attack_on_an_ncrop_head_may_have_fewer_images():
 def test_only_folded_batch_norms_are_a_part_of_a_spec():
     folded = study(runtime=Runtime(fold_batchnorm=True))
     for attacked, value in ((study(), None), (folded, True)):
-        assert specs.attack_spec(attacked, "emp-digits-s3", "rle", "pgd").get("fold") is value
-        assert specs.probe_spec(attacked, "emp-digits-s3", "rle").get("fold") is value
-        arguments = specs.attack_arguments(attacked, "emp-digits-s3", "rle", "pgd")
+        assert specs.spec(attacked, "attack", "emp-digits-s3/rle/pgd").get("fold") is value
+        assert specs.spec(attacked, "probe", "emp-digits-s3/rle").get("fold") is value
+        arguments = specs.arguments(attacked, "attack", "emp-digits-s3/rle/pgd")
         assert arguments["fold"] is bool(value)
 
 
@@ -104,10 +104,11 @@ def with_run(name: str, **changes: Any) -> Study:
 def all_specs(of: Study) -> dict[str, str]:
     """Return the spec of every job as text, by a readable name."""
     by_name = {f"data {name}": specs.data_spec(of, name) for name in of.datasets}
-    by_name |= {f"pretrain {run}": specs.pretrain_spec(of, run) for run in plan.pretrainings(of)}
-    by_name |= {f"probe {' '.join(head)}": specs.probe_spec(of, *head) for head in plan.heads(of)}
-    for names in plan.evaluations(of):
-        by_name[f"attack {' '.join(names)}"] = specs.attack_spec(of, *names)
+    runs = [(run,) for run in plan.pretrainings(of)]
+    jobs_of = {"pretrain": runs, "probe": plan.heads(of), "attack": plan.evaluations(of)}
+    for rule, every in jobs_of.items():
+        for names in every:
+            by_name[" ".join((rule, *names))] = specs.spec(of, rule, "/".join(names))
     return {name: specs.to_json(spec) for name, spec in by_name.items()}
 
 
@@ -152,8 +153,8 @@ def test_a_tuned_encoder_is_what_attacks_and_checks_read():
     table = Table("Two", ("digits/clean", "digits/pgd/8"), rows)
     of = study(probes=probes, tables={"one": table}, figures={}, seeds=(0,))
     run, every = "simclr-digits-s0", jobs.jobs(of)
-    folder = folders.probe_folder(of, run, "tuned")
-    own, pretrained = folder / "encoder.safetensors", folders.pretrain_folder(of, run)
+    folder = folders.job_folder(of, "probe", f"{run}/tuned")
+    own, pretrained = folder / "encoder.safetensors", folders.job_folder(of, "pretrain", run)
     assert own in every["probe", f"{run}/tuned"].writes
     for key in (("attack", f"{run}/tuned/pgd"), ("sanity", f"{run}--tuned")):
         encoders = {path for path in every[key].reads if path.name == "encoder.safetensors"}
@@ -290,9 +291,9 @@ def test_a_run_has_its_own_seeds_or_those_of_the_study():
 
 def test_results_are_in_folders_that_name_them():
     of = study()
-    assert folders.pretrain_folder(of, "r") == Path("results/small/pretrain/r")
-    assert folders.probe_folder(of, "r", "p") == Path("results/small/probe/r/p")
-    assert folders.attack_folder(of, "r", "p", "a") == Path("results/small/attack/r/p/a")
+    assert folders.job_folder(of, "pretrain", "r") == Path("results/small/pretrain/r")
+    assert folders.job_folder(of, "probe", "r/p") == Path("results/small/probe/r/p")
+    assert folders.job_folder(of, "attack", "r/p/a") == Path("results/small/attack/r/p/a")
     assert folders.results_folder(of) == Path("results/small")
 
 
@@ -310,9 +311,9 @@ def test_specs_are_plain_json_on_one_sorted_line():
     of = study()
     one_per_stage = [
         specs.data_spec(of, "digits"),
-        specs.pretrain_spec(of, "emp-digits-s3"),
-        specs.probe_spec(of, "emp-digits-s3", "crops"),
-        specs.attack_spec(of, "emp-digits-s3", "crops", "pgd"),
+        specs.spec(of, "pretrain", "emp-digits-s3"),
+        specs.spec(of, "probe", "emp-digits-s3/crops"),
+        specs.spec(of, "attack", "emp-digits-s3/crops/pgd"),
     ]
     for spec in one_per_stage:
         text = specs.to_json(spec)
@@ -323,7 +324,7 @@ def test_specs_are_plain_json_on_one_sorted_line():
 
 
 def test_a_spec_holds_every_option_of_its_run_resolved():
-    spec = specs.pretrain_spec(study(), "emp-digits-s3")
+    spec = specs.spec(study(), "pretrain", "emp-digits-s3")
     assert spec["seed"] == 3
     assert spec["dataset"] == specs.data_spec(study(), "digits")
     assert spec["run"]["method"] == {"kind": "emp_ssl", **dataclasses.asdict(EmpSsl())}
@@ -331,7 +332,7 @@ def test_a_spec_holds_every_option_of_its_run_resolved():
     assert spec["run"]["views"]["scale"] == [0.08, 1.0]
     options = {field.name for field in dataclasses.fields(Run)}
     assert spec["run"].keys() == options - {"label", "seeds", "datasets"}
-    attack = specs.attack_spec(study(), "emp-digits-s3", "rle", "pgd")
+    attack = specs.spec(study(), "attack", "emp-digits-s3/rle/pgd")
     decides = dataclasses.asdict(PgdAttack(eps=(4.0, 8.0))) | {"eps": [4.0, 8.0]}
     del decides["weak"]
     assert attack["attack"] == {"kind": "pgd", **decides}
@@ -413,18 +414,18 @@ def test_the_checks_of_a_run_depend_on_its_attacked_heads_and_on_their_own_optio
         "supervised-digits-s0": ["own"],
         "supervised-digits-s1": ["own"],
     }
-    before = specs.sanity_spec(of, "emp-digits-s3")
-    assert before["probes"] == {"rle": specs.probe_spec(of, "emp-digits-s3", "rle")["probe"]}
+    before = specs.spec(of, "sanity", "emp-digits-s3")
+    assert before["probes"] == {"rle": specs.spec(of, "probe", "emp-digits-s3/rle")["probe"]}
     for change in (
         {"sanity": Sanity(restarts=3)},
         {"probes": {**PROBES, "rle": RobustLinearProbe(lr=0.1)}},
     ):
-        assert specs.sanity_spec(study(**change), "emp-digits-s3") != before
+        assert specs.spec(study(**change), "sanity", "emp-digits-s3") != before
     for change in (
         {"attacks": {**ATTACKS, "pgd": PgdAttack(eps=(4.0, 8.0), steps=10)}},
         {"probes": {**PROBES, "crops": NcropProbe(n=4)}},
     ):
-        assert specs.sanity_spec(study(**change), "emp-digits-s3") == before
+        assert specs.spec(study(**change), "sanity", "emp-digits-s3") == before
 
 
 def test_results_need_the_checks_of_attacked_heads_and_pgd_beside_autoattack():
@@ -505,10 +506,10 @@ def test_margins_decide_tables_and_claims_decide_metrics_and_report():
 def test_what_is_known_of_the_paper_decides_tables_and_retrains_nothing(monkeypatch):
     before = study()
     table = specs.report_spec(before, "one")
-    training = specs.pretrain_spec(before, "emp-digits-s3")
+    training = specs.spec(before, "pretrain", "emp-digits-s3")
     monkeypatch.setattr(specs.comparable, "incomparable", lambda *_: "another head")
     assert specs.report_spec(before, "one") != table
-    assert specs.pretrain_spec(before, "emp-digits-s3") == training
+    assert specs.spec(before, "pretrain", "emp-digits-s3") == training
 
 
 def test_only_the_report_is_rebuilt_when_the_code_of_the_audit_changes(monkeypatch):

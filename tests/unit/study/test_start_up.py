@@ -28,14 +28,9 @@ COMMANDS = {
     "check": ["check", "params.yaml"],
 }
 PLANNING = """
-from robustviews.study import folders, load_study, plan, specs
+from robustviews.study import jobs, load_study
 
-study = load_study("params.yaml")
-[specs.pretrain_spec(study, run) for run in plan.pretrainings(study)]
-[specs.probe_spec(study, *head) for head in plan.heads(study)]
-[specs.attack_spec(study, *names) for names in plan.evaluations(study)]
-[specs.report_spec(study, name) for name in (*study.tables, *study.figures)]
-[folders.data_folder(study, name) for name in study.datasets]
+assert all(job.spec for job in jobs.jobs(load_study("params.yaml")).values())
 """
 
 

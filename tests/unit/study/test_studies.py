@@ -18,7 +18,7 @@ from robustviews.methods import METHODS
 from robustviews.options import switches_of
 from robustviews.probe import PROBES as PROBES_BY_KIND
 from robustviews.regimes import REGIMES
-from robustviews.study import Figure, Optimizer, Row, Run, Study, Table, load_study, plan
+from robustviews.study import Optimizer, Row, Run, Study, load_study, plan
 from robustviews.study.switches import Setting, of_cell
 
 ROOT = Path(__file__).parents[3]
@@ -264,7 +264,7 @@ def test_only_tables_1_2_3_and_5_have_published_numbers(
     studies: dict[str, Study], name: str
 ) -> None:
     study = studies[name]
-    for table_name, table in _all_tables(study).items():
+    for table_name, table in plan.blocks(study).items():
         numbers = {
             value
             for row in table.rows.values()
@@ -291,7 +291,7 @@ def test_every_published_table_and_figure_without_values_has_unavailable(
 ) -> None:
     unread = ["table4", "table6", "imagenet100", "figure2", "figure3", "figure4", "figure5"]
     for name in unread:
-        rows = _all_tables(studies["cf-amc-ssl"])[name].rows.values()
+        rows = plan.blocks(studies["cf-amc-ssl"])[name].rows.values()
         assert {value for row in rows for value in row.published} <= {"unavailable", None}
         assert any("unavailable" in row.published for row in rows), name
 
@@ -302,7 +302,7 @@ def test_supervised_rows_have_published_values_only_in_table_4(
     study = studies["cf-amc-ssl"]
     with_values = {
         (name, row.run)
-        for name, table in _all_tables(study).items()
+        for name, table in plan.blocks(study).items()
         for row in table.rows.values()
         if row.published and study.runs[row.run].method.supervised
     }
@@ -489,10 +489,6 @@ def _encoder(study: Study, run_name: str) -> tuple[Any, ...]:
     run = study.runs[run_name]
     regime = type(run.regime).__name__ + str(getattr(run.regime, "replays", ""))
     return (type(run.method).__name__, run.views.count, run.views.scale, regime, run.epochs)
-
-
-def _all_tables(study: Study) -> dict[str, Table | Figure]:
-    return {**study.tables, **study.figures}
 
 
 def _differences(ours: Any, theirs: Any) -> dict[str, tuple[Any, Any]]:

@@ -253,9 +253,9 @@ def test_every_job_refuses_to_run_twice_at_once(verb, project, capsys):
     names = {"run": run, "probe": "crops2", "attack": "pgd2"}
     folder_of = {
         "data": folders.data_folder(study, "digits"),
-        "pretrain": folders.pretrain_folder(study, run),
-        "probe": folders.probe_folder(study, run, "crops2"),
-        "attack": folders.attack_folder(study, run, "crops2", "pgd2"),
+        "pretrain": folders.job_folder(study, "pretrain", run),
+        "probe": folders.job_folder(study, "probe", f"{run}/crops2"),
+        "attack": folders.job_folder(study, "attack", f"{run}/crops2/pgd2"),
     }
     selected = list(names)[: list(folder_of).index(verb)]
     options = [f"--{name}={names[name]}" for name in selected] or ["--dataset=digits"]
