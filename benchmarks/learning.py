@@ -164,7 +164,7 @@ def held_out(dataset: Dataset) -> Split:
     assert isinstance(dataset, Cifar10)
     data = datasets.CIFAR10(source_folder(dataset.root)[0], train=True)
     labels = np.array(data.targets)
-    count = dataset.counts[0]
+    count = dataset.train_images or dataset.totals[0]
     more = np.setdiff1d(choose(labels, count + HELD_OUT, ""), choose(labels, count, ""))
     images = torch.tensor(data.data[more]).movedim(3, 1)
     return augment.to_float(images, dataset.size), torch.tensor(labels[more])

@@ -28,8 +28,7 @@ from robustviews.machine import runtime
 from robustviews.methods import METHODS, Batch, EmpSsl, Method
 from robustviews.network import build_network
 from robustviews.optim import build_optimizer
-from robustviews.probe import LinearProbe, NcropProbe
-from robustviews.probe.own import OWN_HEAD
+from robustviews.probe import OWN_HEAD, LinearProbe, NcropProbe
 from robustviews.regimes import REGIMES, Free, Regime
 from robustviews.study.schema import Optimizer
 

@@ -24,7 +24,6 @@ from robustviews.study import Study, folders, load_study
 from robustviews.study.problems import nearest
 
 if TYPE_CHECKING:
-    from robustviews.attacks import Attack
     from robustviews.probe import Probe
     from robustviews.reporting.results import Result
 
@@ -236,10 +235,17 @@ def attack(
             for number, (part, target) in enumerate(
                 zip(images.detach().split(batch), labels.split(batch), strict=True)
             ):
-                batch_seed = runtime.counter_key(seed, "attack", number) & 0x7FFFFFFF
-                batches.append(
-                    _attack_batch(model, adversary, part, target, eps=eps, seed=batch_seed)
+                clean = evaluate.answer(model, part, target, title="attack")
+                adversarial, robust = evaluate.attack_once(
+                    model,
+                    adversary,
+                    part,
+                    target,
+                    radius=eps,
+                    seed=runtime.attack_seed(seed, "attack", number),
+                    title="attack",
                 )
+                batches.append(Attacked(adversarial, clean.bool(), robust.bool()))
     finally:
         for module, training in modes:
             module.training = training
@@ -266,30 +272,14 @@ def results(
     return reading.frame(study, Path(root), partial=partial)
 
 
-def _attack_batch(
-    model: nn.Module,
-    adversary: Attack,
-    images: Tensor,
-    labels: Tensor,
-    *,
-    eps: float,
-    seed: int,
-) -> Attacked:
-    clean = evaluate.answer(model, images, labels, title="attack")
-    adversarial, robust = evaluate.attack_once(
-        model, adversary, images, labels, radius=eps, seed=seed, title="attack"
-    )
-    return Attacked(adversarial, clean.bool(), robust.bool())
-
-
 def _frozen(encoder: Encoder, head: nn.Module, probe: Probe) -> nn.Module:
     return evaluate.Classifier(encoder, head, probe).eval().requires_grad_(False)
 
 
-def _record(folder: Path, *stages: str) -> Record:
+def _record(folder: Path, stage: str = "") -> Record:
     record = Record.read(folder / RECORD)
-    if stages and record.stage not in stages:
-        raise ArtifactError(f"{folder}: expected a {stages[0]} job, found {record.stage}")
+    if stage and record.stage != stage:
+        raise ArtifactError(f"{folder}: expected a {stage} job, found {record.stage}")
     return record
 
 

@@ -63,14 +63,9 @@ def _swav(name: str, top1: float) -> Published:
     return Published(f"{name}_pretrain.pth.tar", page, layout, _NC, "swav", top1)
 
 
-def _moco_v3(epochs: int, top1: float) -> Published:
-    page, file = "https://github.com/facebookresearch/moco-v3", f"r-50-{epochs}ep.pth.tar"
+def _moco_v3(name: str, top1: float | None = None) -> Published:
+    page, file = "https://github.com/facebookresearch/moco-v3", f"{name}.pth.tar"
     return Published(file, page, "MoCo v3", _NC, "imagenet", top1, weights="base")
-
-
-def _moco_v3_vit(size: str) -> Published:
-    page, file = "https://github.com/facebookresearch/moco-v3", f"vit-{size}-300ep.pth.tar"
-    return Published(file, page, "MoCo v3", _NC, "imagenet", weights="base")
 
 
 def _simsiam(folder: str, top1: float) -> Published:
@@ -145,11 +140,11 @@ CATALOGUE: dict[str, Published] = {
         normalise="imagenet",
         weights="q",
     ),
-    "moco-v3-100": _moco_v3(100, 68.9),
-    "moco-v3-300": _moco_v3(300, 72.8),
-    "moco-v3-1000": _moco_v3(1000, 74.6),
-    "moco-v3-vit-small": _moco_v3_vit("s"),
-    "moco-v3-vit-base": _moco_v3_vit("b"),
+    "moco-v3-100": _moco_v3("r-50-100ep", 68.9),
+    "moco-v3-300": _moco_v3("r-50-300ep", 72.8),
+    "moco-v3-1000": _moco_v3("r-50-1000ep", 74.6),
+    "moco-v3-vit-small": _moco_v3("vit-s-300ep"),
+    "moco-v3-vit-base": _moco_v3("vit-b-300ep"),
     "dino-vit-small": _plain("dino_deitsmall16_pretrain.pth", f"{_META}/dino", "Apache-2.0"),
     "dino-vit-base": _plain("dino_vitbase16_pretrain.pth", f"{_META}/dino", "Apache-2.0"),
     "simsiam-batch512": _simsiam("100ep", 68.1),

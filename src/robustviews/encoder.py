@@ -73,10 +73,10 @@ class Encoder(nn.Module):
         with runtime.autocast(self.precision, images.device):
             h = self.backbone(images)
             if self.classifier is not None:
-                return runtime.float_or_wider(self.classifier(h))
-            if self.prefeature is None:
-                return runtime.float_or_wider(h)
-            return runtime.float_or_wider(self.projector(self.prefeature(h)))
+                h = self.classifier(h)
+            elif self.prefeature is not None:
+                h = self.projector(self.prefeature(h))
+            return runtime.widen(h)
 
     @property
     def outputs(self) -> int:
@@ -106,16 +106,19 @@ class Encoder(nn.Module):
         """
         with runtime.autocast(precision, images.device):
             h = self.backbone(images)
-            if feature == "backbone":
-                return runtime.float_or_wider(h)
-            if self.prefeature is None:
-                kind = "an imported backbone" if self.classifier is None else "a supervised network"
-                raise ValueError(f"{kind} has no pre-feature; probe feature: backbone")
-            return runtime.float_or_wider(self.prefeature(h))
+            if feature == "prefeature":
+                h = self._prefeature(h)
+            return runtime.widen(h)
+
+    def _prefeature(self, h: Tensor) -> Tensor:
+        if self.prefeature is None:
+            kind = "an imported backbone" if self.classifier is None else "a supervised network"
+            raise ValueError(f"{kind} has no pre-feature; probe feature: backbone")
+        return self.prefeature(h)  # type: ignore[no-any-return]
 
     def maps(self, images: Tensor) -> Maps:
         """Map images (N, 3, H, W) in [0, 1] to what dense heads read."""
-        levels = map(runtime.float_or_wider, self.backbone.maps(images))
+        levels = map(runtime.widen, self.backbone.maps(images))
         height, width = images.shape[2:]
         return Maps(tuple(levels), (height, width))
 

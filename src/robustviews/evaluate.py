@@ -99,7 +99,7 @@ def evaluate(
         for order, (positions, chosen) in zip(orders[done:], batches, strict=True):
             inputs = classifier.probe.inputs(chosen, positions, views, size=size, seed=view_seed)
             target = labels[order].to(positions.device)
-            draws = runtime.counter_key(seed, "attack", done) & 0x7FFFFFFF
+            draws = runtime.attack_seed(seed, "attack", done)
             found = _flags(classifier, attack, inputs, target, draws, title)
             for name, flag in found.items():
                 flags.setdefault(name, []).append(flag)

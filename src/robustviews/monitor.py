@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from robustviews import augment
@@ -57,7 +56,7 @@ class Monitor:
         """
         encoder = net.teacher["encoder"] if self._method.evaluated == "teacher" else net.encoder
         assert isinstance(encoder, Encoder)
-        with _in_eval_mode(encoder):
+        with attack_mode(encoder, "eval"):
             h = encoder.represent(self._images, "backbone")
         measured = {"knn": neighbours_accuracy(h, self._labels)}
         if not self._method.supervised:
@@ -102,13 +101,3 @@ def spread(z: Tensor) -> float:
     Source: Chen, He 2021 (SimSiam), section 4.1.
     """
     return functional.normalize(z, dim=1).std(dim=0).mean().item()
-
-
-@contextlib.contextmanager
-def _in_eval_mode(net: nn.Module) -> Iterator[None]:
-    training = net.training
-    net.eval()
-    try:
-        yield
-    finally:
-        net.train(training)

@@ -117,7 +117,7 @@ class Network(nn.Module):
 
     def _apply_head(self, head: nn.Module, x: Tensor) -> Tensor:
         with runtime.autocast(self.encoder.precision, x.device):
-            return runtime.float_or_wider(head(x))
+            return runtime.widen(head(x))
 
 
 def build_network(encoder: Encoder, method: Method, *, seed: int = 0) -> Network:
@@ -128,8 +128,7 @@ def build_network(encoder: Encoder, method: Method, *, seed: int = 0) -> Network
         method: decides heads, teacher and state.
         seed: seed of the heads.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(runtime.counter_key(seed, "heads") & (2**63 - 1))
+    with runtime.seeded(seed, "heads"):
         heads = method.heads(encoder)
     like = next(encoder.parameters())
     for head in heads:

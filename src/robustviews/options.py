@@ -51,7 +51,7 @@ def option(
 
 def remark() -> Any:
     """Declare a text that explains options and decides no number: no spec of a job holds it."""
-    return field(default="", metadata={"decides": False})
+    return reporting("")
 
 
 def reporting(default: Any) -> Any:
@@ -176,8 +176,7 @@ def broken_bound(value: float, bounds: Mapping[str, float]) -> str:
 def plan_only(member: _Member) -> _Member:
     """Mark a member of an options class that plans or describes work, but decides no number.
 
-    The digest of a job's code omits such members: a change of wording retrains nothing. A class
-    attribute is marked by its value: `tuned: ClassVar[bool] = plan_only(False)`.
+    The digest of a job's code omits such members: a change of wording retrains nothing.
     """
     return member
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from robustviews.augment import Views
 from robustviews.checkpoint import Checkpoint
 from robustviews.encoder import Encoder
-from robustviews.machine import distributed, feed, runtime
+from robustviews.machine import distributed, feed, humanize, runtime
 from robustviews.machine.compiler import Compilation
 from robustviews.machine.feed import Feed
 from robustviews.methods import Batch, Method, Share, divide
@@ -149,7 +149,7 @@ class Training:
         }
         if monitor is not None and math.isfinite(loss):
             row |= monitor(self.net)
-        log.info("run=%s %s", title, " ".join(f"{key}={row[key]:.6g}" for key in row))
+        log.info("run=%s %s", title, humanize.pairs(row))
         if not math.isfinite(loss):
             raise TrainingError(f"{title}: the loss is {loss} after pass {progress.epoch}; {LOWER}")
         progress.history.append(row)

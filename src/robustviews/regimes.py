@@ -85,11 +85,7 @@ class Standard:
     adversarial: ClassVar[bool] = False
     eps: ClassVar[float] = 0.0
     steps: ClassVar[int] = 0
-
-    @property
-    def updates_per_batch(self) -> int:
-        """One."""
-        return 1
+    updates_per_batch: ClassVar[int] = 1
 
     def train_batch(
         self,
@@ -138,11 +134,7 @@ class Pgd:
     pgd_weight_grads: Literal["sum", "final"] = switch("sum", code=("sum",), paper=("final",))
     attack_batchnorm: Literal["updating", "frozen", "eval"] = switch("updating", code=("updating",))
     adversarial: ClassVar[bool] = True
-
-    @property
-    def updates_per_batch(self) -> int:
-        """One."""
-        return 1
+    updates_per_batch: ClassVar[int] = 1
 
     def train_batch(
         self,

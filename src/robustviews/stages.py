@@ -152,7 +152,7 @@ def pretrain(
     network = encoders.build_encoder(**encoder, classes=outputs, seed=seed).to(device)
     if precision == "bf16" and not runtime.native_bf16(device):
         log.info("%s has no bf16 in hardware: precision: fp32 would be faster", device)
-    needed = step.rank_bytes(
+    needed = step.step_bytes(
         network, method, regime, views, size=size, batch_size=batch_size, precision=precision
     )
     sharers = distributed.ranks() if device.type == "cpu" else 1  # ranks on this device

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -94,7 +93,8 @@ def step_bytes(
 
     Activations are measured, not modelled: the loss of two and of four images is computed, and the
     memory kept for the backward pass is extrapolated to the minibatch. This changes neither the
-    network nor any random state. The workspace of convolutions is not included.
+    network nor any random state. The workspace of convolutions is not included. In distributed
+    training it is the memory of one rank.
 
     Args:
         encoder: network on its device.
@@ -105,43 +105,21 @@ def step_bytes(
         batch_size: images in a minibatch.
         precision: precision of the encoder's arithmetic in training.
     """
-    device = next(encoder.parameters()).device
+    device, ranks = next(encoder.parameters()).device, distributed.ranks()
+    share = divide(method, views=views.count, batch_size=batch_size, ranks=ranks)[0]
     net = build_network(encoder, method)
     kept = {}
     for count in (2, 4):
-        batch = blank_batch(count, views=views.count, size=size, device=device)
+        batch = blank_batch(count, views=len(share.views), size=size, device=device)
         kept[count] = _loss_bytes(net, method, batch, precision=precision)
-    activations = kept[2] + (kept[4] - kept[2]) / 2 * (batch_size - 2)
+    images = len(share.images)
+    activations = kept[2] + (kept[4] - kept[2]) / 2 * (images - 2)
     pixels = _bytes_of(batch.images, batch.views)
     if regime.adversarial:
         pixels += _ADVERSARY_COPIES * _bytes_of(method.target(batch))
     weights = _WEIGHT_COPIES * _bytes_of(*net.parameters())
     weights += _bytes_of(*net.teacher.parameters(), *net.state.values())
-    return round(weights + activations + pixels / len(batch.images) * batch_size)
-
-
-def rank_bytes(
-    encoder: Encoder,
-    method: Method,
-    regime: Regime,
-    views: Views,
-    *,
-    size: int,
-    batch_size: int,
-    precision: str,
-) -> int:
-    """Return the memory of a training step in one rank; arguments as in `step_bytes`."""
-    ranks = distributed.ranks()
-    share = divide(method, views=views.count, batch_size=batch_size, ranks=ranks)[0]
-    return step_bytes(
-        encoder,
-        method,
-        regime,
-        replace(views, count=len(share.views)),
-        size=size,
-        batch_size=len(share.images),
-        precision=precision,
-    )
+    return round(weights + activations + pixels / len(batch.images) * images)
 
 
 def kept_bytes(work: Callable[[], object], *, excluding: Iterable[Tensor] = ()) -> int:
@@ -254,7 +232,7 @@ def _address(value: Tensor) -> int:
 
 
 def _bytes_of(*tensors: Tensor) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    return sum(tensor.nbytes for tensor in tensors)
 
 
 def compile_encoder(

@@ -32,15 +32,17 @@ def page(name: str) -> str:
 def test_what_the_page_on_extending_adds_trains_probes_and_attacks(tmp_path):
     text = page("extending.md")
     steps = STEP.findall(text)
-    assert [table for _, table, _, _ in steps] == ["ATTACKS", "PROBES", "DATASETS"]
+    files = FILE.findall(text)
+    tables = [table for _, table, _, _ in steps] + [table for _, _, _, table, _, _ in files]
+    assert tables == ["PROBES", "DATASETS", "METHODS", "ATTACKS"]
     _, study = re.findall(r"```yaml\n(.*?)```", text, re.S)
     (tmp_path / "study.yaml").write_text(study, encoding="utf-8")
     project = Project.create(tmp_path / "project", tmp_path / "study.yaml")
     package = project.folder / "src" / "robustviews"
-    ((file, row, name, table, where, code),) = FILE.findall(text)
-    (package / file).write_text(code, encoding="utf-8")
-    module = file.removesuffix(".py").replace("/", ".")
-    steps.append((where, table, row, f"from robustviews.{module} import {name}"))
+    for file, row, name, table, where, code in files:
+        (package / file).write_text(code, encoding="utf-8")
+        module = file.removesuffix(".py").replace("/", ".")
+        steps.append((where, table, row, f"from robustviews.{module} import {name}"))
     for file, table, row, code in steps:
         source = (package / file).read_text(encoding="utf-8")
         (place,) = re.findall(rf"^{table}: .*\{{", source, re.M)

@@ -4,7 +4,7 @@ from robustviews.attacks.autoattack import AutoAttack
 from robustviews.attacks.detection import DetectionPgd
 from robustviews.attacks.primitive import Judged, Norm, ascend, length, pgd
 from robustviews.attacks.projected_gradient import ATTACKS, PgdAttack
-from robustviews.attacks.protocol import Attack, Model, Precision
+from robustviews.attacks.protocol import Attack, Model
 from robustviews.attacks.radii import flag_name, fraction, in_pixels, to_pixels
 from robustviews.attacks.segmentation import Sea, SegmentationPgd
 from robustviews.attacks.worst_case import WorstOf
@@ -18,7 +18,6 @@ __all__ = [
     "Model",
     "Norm",
     "PgdAttack",
-    "Precision",
     "Sea",
     "SegmentationPgd",
     "WorstOf",

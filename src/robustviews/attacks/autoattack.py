@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from robustviews.attacks.bounded import Bounded
 from robustviews.attacks.primitive import Norm
-from robustviews.attacks.protocol import Precision, crafted_in
 from robustviews.options import LazyModule, option, plan_only, switch
 
 if TYPE_CHECKING:
@@ -19,16 +19,16 @@ else:
 
 _STANDARD_STEPS, _STANDARD_QUERIES = 100, 5000  # Croce, Hein 2020
 _TARGETED_CLASSES = 9  # that the targeted attacks of AutoAttack try
+_FEW_CLASSES = "write version: custom, attacks: [apgd-ce, fab-t, square]"  # what to do with few
 _FAB_PASSES = 1.5  # of one FAB step per target class
 _OFFICIAL: dict[Norm, str] = {"linf": "Linf", "l2": "L2"}
 
 
-@dataclass(frozen=True)
-class AutoAttack:
+@dataclass(frozen=True, kw_only=True)
+class AutoAttack(Bounded):
     """AutoAttack, the official code (package pyautoattack).
 
     Attributes:
-        eps: radii, in 1/255; for `norm: l2` lengths of the perturbation of an image in [0, 1].
         version: `standard` runs all four attacks, and papers compare it; `custom` runs only
             `attacks`.
         attacks: attacks of the custom version, in order.
@@ -38,21 +38,15 @@ class AutoAttack:
         fab_steps: iterations of FAB: the official 100, or 10 as torchattacks since the same
             version, whose one option `steps` is for both (very probably the code).
         square_queries: queries of the Square attack; the official number is 5000.
-        images: number of test images to attack, a fixed choice; null attacks all.
-        craft_precision: as in PGD.
         norm: of the ball, `linf` or `l2`.
     """
 
-    eps: tuple[float, ...] = option(..., gt=0, le=255)
     version: Literal["standard", "custom"] = "standard"
     attacks: tuple[Literal["apgd-ce", "apgd-t", "fab-t", "square"], ...] = ()
     apgd_steps: int = switch(100, ge=1, name="autoattack", code=(10,), paper=(100,))
     fab_steps: int = switch(100, ge=1, code=(10,), paper=(100,))
     square_queries: int = option(5000, ge=1)
-    images: int | None = option(None, ge=1)
-    craft_precision: Precision = "fp32"
     norm: Norm = "linf"
-    whole_images: ClassVar[bool] = True
     fixed_batch: ClassVar[bool] = False  # it continues with images not yet misclassified
 
     @property
@@ -78,7 +72,7 @@ class AutoAttack:
     def needs_classes(self) -> tuple[int, str]:
         """Return the fewest classes for the attacks, and what to write for fewer."""
         least = 4 if "apgd-t" in (self.attacks or ("apgd-t",)) else 2
-        return least, "write version: custom, attacks: [apgd-ce, fab-t, square]"
+        return least, _FEW_CLASSES
 
     @plan_only
     def describe(self) -> str:
@@ -87,8 +81,7 @@ class AutoAttack:
         official = self.fab_steps == _STANDARD_STEPS or "fab-t" not in (self.attacks or ("fab-t",))
         fab = "" if official else f", {self.fab_steps} FAB steps"
         norm = "" if self.norm == "linf" else f" {self.norm.upper()}"
-        crafted = crafted_in(self.craft_precision)
-        return f"AutoAttack{norm}, {which}, {self.apgd_steps} APGD steps{fab}{crafted}"
+        return f"AutoAttack{norm}, {which}, {self.apgd_steps} APGD steps{fab}{self.crafted}"
 
     @plan_only
     def comparable(self) -> str:
@@ -128,11 +121,8 @@ class AutoAttack:
         with torch.no_grad():
             classes = model(images[:1]).shape[1]
         if classes < 4 and "apgd-t" in attack.attacks_to_run:
-            raise ValueError(
-                f"autoattack: apgd-t needs 4 classes, found {classes}; write version: custom, "
-                "attacks: [apgd-ce, fab-t, square]"
-            )
-        targets = min(9, classes - 1)  # officially 9, which fails with fewer than 10 classes
+            raise ValueError(f"autoattack: apgd-t needs 4 classes, found {classes}; {_FEW_CLASSES}")
+        targets = min(_TARGETED_CLASSES, classes - 1)  # officially always 9, which fails with fewer
         attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = targets
         attack.apgd.n_iter = attack.apgd_targeted.n_iter = self.apgd_steps
         attack.fab.n_iter = self.fab_steps

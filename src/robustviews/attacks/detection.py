@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from robustviews.attacks.primitive import Judged, Loss, Norm, pgd
-from robustviews.attacks.protocol import Precision, crafted_in
+from robustviews.attacks.bounded import ProjectedGradient
+from robustviews.attacks.primitive import Judged, Loss, Norm
 from robustviews.options import LazyModule, option, plan_only, remark
 
 if TYPE_CHECKING:
@@ -22,12 +22,11 @@ Goal = Literal["untargeted", "vanishing", "fabrication", "mislabelling"]
 _CONFIDENT = 0.3  # least score of a detection whose class `mislabelling` changes
 
 
-@dataclass(frozen=True)
-class DetectionPgd:
+@dataclass(frozen=True, kw_only=True)
+class DetectionPgd(ProjectedGradient):
     """Projected gradient steps on the loss of a detector. Source: TOG, Chow et al. 2020.
 
     Attributes:
-        eps: radii, in 1/255.
         goal: `untargeted` increases the loss of the true objects; `vanishing` decreases the loss
             of an image without objects; `fabrication` that of an object at each location;
             `mislabelling` that of the detector's own detections of the clean image, each with its
@@ -39,33 +38,17 @@ class DetectionPgd:
         random_start: start at a uniform point in the ball, as TOG.
         restarts: number of tries; the one with the largest loss counts, since no image of a
             detector is simply right or wrong.
-        images: number of test images to attack, a fixed choice; null attacks all.
-        craft_precision: arithmetic of the encoder while examples are computed, as `precision` of a
-            run; scores are always fp32.
         weak: why steps that cannot reach the surface of the ball are wanted.
     """
 
-    eps: tuple[float, ...] = option(..., gt=0, le=255)
     goal: Goal = "untargeted"
     losses: Literal["all", "classification"] = "all"
     steps: int = option(10, ge=1)
     relative_step: float = option(0.25, gt=0, le=2)
-    random_start: bool = True
-    restarts: int = option(1, ge=1)
-    images: int | None = option(None, ge=1)
-    craft_precision: Precision = "fp32"
     weak: str = remark()
     task: ClassVar[str] = "detection"
     norm: ClassVar[Norm] = "linf"
     step_size: ClassVar[float | None] = None
-    whole_images: ClassVar[bool] = True
-    fixed_batch: ClassVar[bool] = True
-
-    @property
-    @plan_only
-    def passes(self) -> float:
-        """Return one pass per step."""
-        return float(self.steps * self.restarts)
 
     @property
     @plan_only
@@ -77,22 +60,13 @@ class DetectionPgd:
     def describe(self) -> str:
         """Return goal, losses, steps, step size and start."""
         losses = "" if self.losses == "all" else ", classification loss alone"
-        start = "random start" if self.random_start else "no random start"
-        restarts = f", {self.restarts} restarts" if self.restarts > 1 else ""
-        weak = f" (weak: {self.weak})" if self.weak else ""
-        steps = f"{self.steps} steps of {self.relative_step:g} eps"
-        crafted = crafted_in(self.craft_precision)
-        return f"{self.goal} PGD on a detector{losses}, {steps}, {start}{restarts}{crafted}{weak}"
+        name = f"{self.goal} PGD on a detector{losses}"
+        return self.described(name, size=f"{self.relative_step:g} eps", weak=self.weak)
 
     @plan_only
     def comparable(self) -> str:
         """Return that only the same attack on the same kind of detector is comparable."""
         return "compares only with the same goal, losses, steps and start on an FCOS detector."
-
-    def __post_init__(self) -> None:
-        """Refuse tries that would all be the same."""
-        if self.restarts > 1 and not self.random_start:
-            raise ValueError(f"restarts: {self.restarts} needs random_start: true")
 
     def perturb(
         self, model: Model, images: Tensor, labels: Tensor, *, eps: float, seed: int
@@ -109,16 +83,8 @@ class DetectionPgd:
         Raises:
             ValueError: `mislabelling` with a single class.
         """
-        return pgd(
-            self._objective(model, images, labels),
-            images,
-            eps=eps,
-            step_size=eps * self.relative_step,
-            steps=self.steps,
-            generator=torch.Generator(images.device).manual_seed(seed),
-            random_start=self.random_start,
-            restarts=self.restarts,
-        )
+        loss = self._objective(model, images, labels)
+        return self.ascend(loss, images, eps=eps, step_size=eps * self.relative_step, seed=seed)
 
     def _objective(self, model: Model, images: Tensor, labels: Tensor) -> Loss:
         size = (images.shape[-2], images.shape[-1])

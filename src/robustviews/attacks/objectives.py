@@ -1,6 +1,6 @@
 """What PGD increases: losses of the logits, and distances between features, per image.
 
-Losses of the logits z with the label y, `by_name`:
+Losses of the logits z with the label y:
 
 - `cross_entropy` or `ce`: log sum_j exp(z_j) - z_y.
 - `margin` or `cw`: max_{j != y} z_j - z_y (Carlini, Wagner 2017).

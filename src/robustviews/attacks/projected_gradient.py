@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from robustviews.attacks.autoattack import AutoAttack
+from robustviews.attacks.bounded import ProjectedGradient
 from robustviews.attacks.detection import DetectionPgd
 from robustviews.attacks.objectives import DISTANCES, LOSSES, SAME, Name
-from robustviews.attacks.primitive import Judged, Loss, Norm, pgd
-from robustviews.attacks.protocol import Precision, crafted_in
+from robustviews.attacks.primitive import Judged, Loss, Norm
 from robustviews.attacks.radii import fraction, to_pixels
 from robustviews.attacks.segmentation import Sea, SegmentationPgd
 from robustviews.attacks.worst_case import WorstOf
@@ -24,76 +24,48 @@ else:
     torch = LazyModule("torch")
 
 
-@dataclass(frozen=True)
-class PgdAttack:
+@dataclass(frozen=True, kw_only=True)
+class PgdAttack(ProjectedGradient):
     """Projected gradient ascent on a loss of the logits, or on a distance between features.
 
     Attributes:
-        eps: radii, in 1/255; for `norm: l2` lengths of the perturbation of an image in [0, 1].
         steps: gradient steps (switch `test_pgd_steps`). Code: 2 for EMP-SSL by default, which
             cannot reach 8/255, and 20 for SimCLR; paper: 20.
         step_size: in the unit of `eps`; 2.55 is the paper's 0.01, for every radius.
         relative_step: size of a step as a fraction of each radius, in place of `step_size`.
         restarts: number of tries. An image counts as misclassified if any try fools the classifier.
-        random_start: start at a uniform point in the ball.
         keep: result of a try. `last`: the last iterate (paper and code); `worst`: an iterate that
             fools the classifier if there is one, else the one with the largest loss.
         loss: a name of `objectives`: `cross_entropy` or `ce` (paper and code), `margin` or `cw`,
             `dlr`; `feature_mse` and `feature_cosine` see no labels and need a random start, since
             their gradient is zero at the image. `restarts` and `keep` then take what is furthest.
         norm: of the ball, `linf` (paper and code) or `l2`; each view of a stack has its own ball.
-        images: number of test images to attack, a fixed choice; null attacks all.
         ncrop_images: the same for heads of n-crop probes, where an image costs n times as much;
             null attacks as many as of other heads.
-        craft_precision: arithmetic of the encoder while examples are computed, as `precision` of a
-            run; scores are always fp32.
         weak: why steps that cannot reach the surface of the ball are wanted.
     """
 
-    eps: tuple[float, ...] = option(..., gt=0, le=255)
     steps: int = switch(
         20, ge=1, name="test_pgd_steps", code={"emp_ssl": (2,), "simclr": (20,)}, paper=(20,)
     )
     step_size: float | None = option(2.55, gt=0, le=255)
     relative_step: float | None = option(None, gt=0, le=2)
-    restarts: int = option(1, ge=1)
     random_start: bool = False
     keep: Literal["last", "worst"] = "last"
     loss: Name = "cross_entropy"
     norm: Norm = "linf"
-    images: int | None = option(None, ge=1)
     ncrop_images: int | None = option(None, ge=1)
-    craft_precision: Precision = "fp32"
     weak: str = remark()
     whole_images: ClassVar[bool] = False
-    fixed_batch: ClassVar[bool] = True
-
-    @property
-    @plan_only
-    def passes(self) -> float:
-        """Return one pass per step."""
-        return float(self.steps * self.restarts)
 
     @plan_only
     def describe(self) -> str:
         """Return norm, steps, step size, start, and whatever is not the paper's."""
         name = "PGD" if self.norm == "linf" else f"{self.norm.upper()} PGD"
         loss = "" if self.loss == "cross_entropy" else f" on the {self.loss} loss"
-        start = "random start" if self.random_start else "no random start"
-        restarts = f", {self.restarts} restarts" if self.restarts > 1 else ""
-        iterate = "" if self.keep == "last" else f", {self.keep} iterate"
-        weak = f" (weak: {self.weak})" if self.weak else ""
-        steps = f"{self.steps} steps of {self.step_text}"
-        crafted = crafted_in(self.craft_precision)
-        return f"{name}{loss}, {steps}, {start}{restarts}{iterate}{crafted}{weak}"
-
-    @property
-    @plan_only
-    def step_text(self) -> str:
-        """Return the size of a step in words."""
-        if self.step_size is None:
-            return f"{self.relative_step:g} eps"
-        return fraction(self.step_size, self.norm)
+        absolute = self.step_size
+        size = fraction(absolute, self.norm) if absolute else f"{self.relative_step:g} eps"
+        return self.described(f"{name}{loss}", size=size, keep=self.keep, weak=self.weak)
 
     @plan_only
     def comparable(self) -> str:
@@ -112,8 +84,7 @@ class PgdAttack:
         elif self.step_size is None:
             raise ValueError("step_size: write a size, or relative_step: 0.1 of each radius")
         object.__setattr__(self, "loss", SAME.get(self.loss, self.loss))
-        if self.restarts > 1 and not self.random_start:
-            raise ValueError(f"restarts: {self.restarts} needs random_start: true")
+        super().__post_init__()
         if self.loss in DISTANCES and not self.random_start:
             raise ValueError(f"loss: {self.loss} needs random_start: true")
 
@@ -122,15 +93,12 @@ class PgdAttack:
     ) -> Tensor:
         """Return PGD examples for inputs (B, ...) in [0, 1] and labels (B,); eps in pixel units."""
         relative, absolute = self.relative_step, self.step_size
-        return pgd(
+        return self.ascend(
             self._objective(model, images, labels),
             images,
             eps=eps,
             step_size=eps * relative if relative else to_pixels(absolute or 0.0, self.norm),
-            steps=self.steps,
-            generator=torch.Generator(images.device).manual_seed(seed),
-            random_start=self.random_start,
-            restarts=self.restarts,
+            seed=seed,
             keep=self.keep,
             norm=self.norm,
         )

@@ -63,8 +63,3 @@ class Attack(Protocol):
         self, model: Model, images: Tensor, labels: Tensor, *, eps: float, seed: int
     ) -> Tensor:
         """Return perturbed inputs for a model in eval mode; eps in pixel units."""
-
-
-def crafted_in(precision: Precision) -> str:
-    """Return the precision of examples as a part of a description; nothing for fp32."""
-    return "" if precision == "fp32" else f", crafted in {precision}"

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from robustviews.attacks import apgd, pixel_losses
-from robustviews.attacks.primitive import Judged, Norm, pgd
-from robustviews.attacks.protocol import Precision, crafted_in
+from robustviews.attacks.bounded import Bounded, ProjectedGradient
+from robustviews.attacks.primitive import Judged, Norm
 from robustviews.options import LazyModule, option, plan_only
 from robustviews.tasks.protocol import VOID
 
@@ -38,56 +38,33 @@ _PUBLISHED_STEPS = 300  # of SEA, per loss
 _TITLES = {"cross_entropy": "PGD on pixels", "segpgd": "SegPGD", "cospgd": "CosPGD"}
 
 
-@dataclass(frozen=True)
-class SegmentationPgd:
+@dataclass(frozen=True, kw_only=True)
+class SegmentationPgd(ProjectedGradient):
     """Projected gradient ascent on a loss of the pixels: PGD, SegPGD or CosPGD.
 
     Attributes:
-        eps: radii, in 1/255; for `norm: l2` lengths of the perturbation of an image in [0, 1].
-        steps: gradient steps.
         relative_step: size of a step as a fraction of each radius; null for 2.5 / `steps`, and 2
             for one step.
-        restarts: number of tries.
         random_start: start at a uniform point in the ball, as the authors' code of CosPGD does.
         keep: result of a try. `last`: the last iterate; `worst`: the first iterate with the most
             wrong pixels. Of several tries, the one with the most.
         loss: `cross_entropy`; `segpgd` weighs right and wrong pixels by the step (Gu et al. 2022),
             `cospgd` by the softmax (Agnihotri et al. 2024).
         norm: of the ball, `linf` or `l2`.
-        images: number of test images to attack, a fixed choice; null attacks all.
-        craft_precision: as in `kind: pgd`.
     """
 
-    eps: tuple[float, ...] = option(..., gt=0, le=255)
-    steps: int = option(20, ge=1)
     relative_step: float | None = option(None, gt=0, le=2)
-    restarts: int = option(1, ge=1)
-    random_start: bool = True
     keep: Literal["last", "worst"] = "last"
     loss: Literal["cross_entropy", "segpgd", "cospgd"] = "cross_entropy"
     norm: Norm = "linf"
-    images: int | None = option(None, ge=1)
-    craft_precision: Precision = "fp32"
     task: ClassVar[str] = "segmentation"
-    whole_images: ClassVar[bool] = True
-    fixed_batch: ClassVar[bool] = True
-
-    @property
-    @plan_only
-    def passes(self) -> float:
-        """Return one pass per step."""
-        return float(self.steps * self.restarts)
 
     @plan_only
     def describe(self) -> str:
         """Return loss, norm, steps, their size, the start, and which iterate is taken."""
         norm = "" if self.norm == "linf" else f" ({self.norm.upper()})"
-        start = "random start" if self.random_start else "no random start"
-        restarts = f", {self.restarts} restarts" if self.restarts > 1 else ""
-        iterate = "" if self.keep == "last" else f", {self.keep} iterate"
-        steps = f"{self.steps} steps of {self.step:g} eps"
-        crafted = crafted_in(self.craft_precision)
-        return f"{_TITLES[self.loss]}{norm}, {steps}, {start}{restarts}{iterate}{crafted}"
+        name = f"{_TITLES[self.loss]}{norm}"
+        return self.described(name, size=f"{self.step:g} eps", keep=self.keep)
 
     @property
     def step(self) -> float:
@@ -101,8 +78,7 @@ class SegmentationPgd:
 
     def __post_init__(self) -> None:
         """Refuse restarts that repeat one attack, and steps that cannot reach the surface."""
-        if self.restarts > 1 and not self.random_start:
-            raise ValueError(f"restarts: {self.restarts} needs random_start: true")
+        super().__post_init__()
         reach = self.steps * (self.relative_step or _REACH)
         if reach < 1 - _ROUNDING:
             raise ValueError(
@@ -115,15 +91,12 @@ class SegmentationPgd:
     ) -> Tensor:
         """Return adversarial images (B, 3, H, W) for labels (B, H, W); eps in pixel units."""
         _check(images, labels)
-        return pgd(
+        return self.ascend(
             _PixelAscent(model, labels, self.loss, self.steps),
             images,
             eps=eps,
             step_size=eps * self.step,
-            steps=self.steps,
-            generator=torch.Generator(images.device).manual_seed(seed),
-            random_start=self.random_start,
-            restarts=self.restarts,
+            seed=seed,
             keep=self.keep,
             norm=self.norm,
         )
@@ -151,27 +124,19 @@ class _PixelAscent:
         return Judged(wrong + (loss - loss.detach()), wrong == counted)
 
 
-@dataclass(frozen=True)
-class Sea:
+@dataclass(frozen=True, kw_only=True)
+class Sea(Bounded):
     """The segmentation ensemble attack (SEA): APGD on four losses, the worst case of each image.
 
     Attributes:
-        eps: radii of the Linf ball, in 1/255.
         steps: iterations for each loss; published with 300.
         random_start: start at a uniform point in the first ball, as published.
-        images: number of test images to attack, a fixed choice; null attacks all.
-        craft_precision: as in `kind: pgd`.
     """
 
-    eps: tuple[float, ...] = option(..., gt=0, le=255)
     steps: int = option(100, ge=1)
     random_start: bool = True
-    images: int | None = option(None, ge=1)
-    craft_precision: Precision = "fp32"
     norm: ClassVar[Norm] = "linf"
     task: ClassVar[str] = "segmentation"
-    whole_images: ClassVar[bool] = True
-    fixed_batch: ClassVar[bool] = True
 
     @property
     @plan_only
@@ -183,7 +148,7 @@ class Sea:
     def describe(self) -> str:
         """Return the name, the iterations, and the start if it is not the published one."""
         start = "" if self.random_start else ", no random start"
-        return f"SEA, {self.steps} steps for each loss{start}{crafted_in(self.craft_precision)}"
+        return f"SEA, {self.steps} steps for each loss{start}{self.crafted}"
 
     @plan_only
     def comparable(self) -> str:

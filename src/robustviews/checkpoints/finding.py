@@ -18,11 +18,13 @@ from torch import Tensor
 
 from robustviews.checkpoints import naming, transformers
 from robustviews.checkpoints.errors import CheckpointError
-from robustviews.checkpoints.found import Found, Stem, Table, finite_float, inside
+from robustviews.checkpoints.found import Found, Stem, Table, finite_float, head_of, inside
 from robustviews.checkpoints.layouts import layout_of
 from robustviews.resnet import BACKBONES, ResNet
 
 _STEMS: dict[tuple[int, ...], Stem] = {(3, 3): "cifar", (7, 7): "imagenet"}
+Shapes = dict[str, tuple[int, ...]]  # of weights, by torchvision's name
+Differences = tuple[list[str], list[str], list[str]]
 _COUNTER = "num_batches_tracked"  # of no effect here, and absent from old files
 _STATISTICS = ("running_mean", "running_var")
 
@@ -44,7 +46,7 @@ class Candidate:
     @property
     def place(self) -> str:
         """Where the network is: `tables:prefix`."""
-        return "/".join(self.table.keys) + ":" + self.prefix
+        return naming.place_of(self.table.keys, self.prefix)
 
     def tensor(self, name: str) -> Tensor | None:
         """Return the tensor of torchvision's name, or None."""
@@ -83,9 +85,11 @@ def find(
     # Beside a second network, such as a momentum encoder, `fc` is a projector; beside the moving
     # average of supervised training it is a classifier.
     alone = len(whole) == 1 or any(re.search(r"(^|[_./])ema[_./:]", c.place) for c, _ in whole)
-    head = _head(chosen) if classifier and layout.classifier and alone else None
-    used = _used(chosen, backbone, head is not None)
-    stem, width, expected = _expected_of(chosen, backbone)
+    network = _network(chosen, backbone)
+    assert network is not None
+    stem, width, expected = network
+    head = _head(chosen, expected) if classifier and layout.classifier and alone else None
+    used = _used(chosen, expected, head is not None)
     return Found(
         backbone=backbone,
         width=width,
@@ -129,38 +133,35 @@ def _candidates(table: Table) -> Iterator[Candidate]:
 
 def _architectures(candidate: Candidate) -> list[str]:
     """Return the supported networks that a candidate is; at most one."""
-    if _expected_of(candidate, "resnet18") is _UNKNOWN:
-        return []
-    return [name for name in BACKBONES if not any(_differences(candidate, name))]
+    found = ((name, _differences(candidate, name)) for name in BACKBONES)
+    return [name for name, differences in found if differences and not any(differences)]
 
 
-_UNKNOWN: tuple[Stem, int, dict[str, tuple[int, ...]]] = ("cifar", 0, {})
-
-
-def _expected_of(
-    candidate: Candidate, backbone: str
-) -> tuple[Stem, int, dict[str, tuple[int, ...]]]:
-    """Return the stem, width, and names with shapes of a network with the candidate's stem."""
+def _network(candidate: Candidate, backbone: str) -> tuple[Stem, int, Shapes] | None:
+    """Return stem, width, and names with shapes of a network with the candidate's stem, if any."""
     stem = candidate.tensor("conv1.weight")
     if stem is None or stem.dim() != 4 or tuple(stem.shape[2:]) not in _STEMS:
-        return _UNKNOWN
+        return None
     kind, width = _STEMS[tuple(stem.shape[2:])], len(stem)
-    if not 1 <= width <= 1024:
-        return _UNKNOWN
-    return kind, width, _expected(backbone, width, kind)
+    return (kind, width, _expected(backbone, width, kind)) if 1 <= width <= 1024 else None
 
 
 @cache
-def _expected(backbone: str, width: int, stem: Stem) -> dict[str, tuple[int, ...]]:
+def _expected(backbone: str, width: int, stem: Stem) -> Shapes:
     with torch.device("meta"):
         network = ResNet(*BACKBONES[backbone], width=width, stem=stem)
     return {name: tuple(value.shape) for name, value in network.state_dict().items()}
 
 
-def _differences(candidate: Candidate, backbone: str) -> tuple[list[str], list[str], list[str]]:
-    """Return names that are missing, of another shape, and of layers that the network lacks."""
-    expected = _expected_of(candidate, backbone)[2]
-    missing, other = [], []
+def _differences(candidate: Candidate, backbone: str) -> Differences | None:
+    """Return names that are missing, of another shape, and of layers that the network lacks.
+
+    None for a stem that no supported network has.
+    """
+    network = _network(candidate, backbone)
+    if network is None:
+        return None
+    expected, missing, other = network[2], list[str](), list[str]()
     for name, shape in expected.items():
         tensor = candidate.tensor(name)
         if tensor is None:
@@ -184,8 +185,7 @@ def _no_network(tables: list[Table], candidates: list[Candidate]) -> str:
         (sum(map(len, differences)), backbone, candidate, differences)
         for candidate in candidates
         for backbone in BACKBONES
-        if _expected_of(candidate, backbone) is not _UNKNOWN
-        and any(differences := _differences(candidate, backbone))
+        if (differences := _differences(candidate, backbone)) is not None
     ]
     if not lines:
         stem = candidates[0].table.tensors[f"{candidates[0].prefix}conv1.weight"]
@@ -197,7 +197,7 @@ def _no_network(tables: list[Table], candidates: list[Candidate]) -> str:
     return _nearly(naming.shown(candidate.place), backbone, differences)
 
 
-def _nearly(place: str, backbone: str, differences: tuple[list[str], list[str], list[str]]) -> str:
+def _nearly(place: str, backbone: str, differences: Differences) -> str:
     """Return how a candidate differs from the most similar supported network."""
     missing, other, more = differences
     if missing and not other and not more and all(n.endswith(_STATISTICS) for n in missing):
@@ -219,7 +219,7 @@ def _supported() -> str:
     )
 
 
-def _weights(candidate: Candidate, expected: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
+def _weights(candidate: Candidate, expected: Shapes) -> dict[str, Tensor]:
     """Return finite weights in float32, in memory of their own."""
     weights = {}
     for name in expected:
@@ -231,22 +231,16 @@ def _weights(candidate: Candidate, expected: dict[str, tuple[int, ...]]) -> dict
     return weights
 
 
-def _head(candidate: Candidate) -> tuple[Tensor, Tensor] | None:
+def _head(candidate: Candidate, expected: Shapes) -> tuple[Tensor, Tensor] | None:
     """Return weight and bias of a layer `fc`; None without one, and for a projector `fc.0...`."""
-    weight, bias = candidate.tensor("fc.weight"), candidate.tensor("fc.bias")
-    last = candidate.tensor("layer4.0.downsample.1.weight")
-    assert last is not None  # every supported network has one
-    if weight is None or bias is None or weight.dim() != 2 or bias.shape != weight.shape[:1]:
-        return None
-    if weight.shape[1] != len(last):
-        return None
-    names = candidate.names
-    return finite_float(weight, names["fc.weight"]), finite_float(bias, names["fc.bias"])
+    names = [candidate.names.get(f"fc.{end}", "") for end in ("weight", "bias")]
+    (features,) = expected["layer4.0.downsample.1.weight"]  # every supported network has one
+    return head_of(candidate.table.tensors, names, features)
 
 
-def _used(candidate: Candidate, backbone: str, head: bool) -> set[str]:
+def _used(candidate: Candidate, expected: Shapes, head: bool) -> set[str]:
     """Return the names in the file that the import uses."""
-    kept = set(_expected_of(candidate, backbone)[2])
+    kept = set(expected)
     kept |= {f"{word}.{part}" for word in ("normalise", "normalize") for part in ("mean", "std")}
     kept |= {"fc.weight", "fc.bias"} if head else set()
     return {original for name, original in candidate.names.items() if name in kept}

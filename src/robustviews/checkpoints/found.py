@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -65,6 +65,27 @@ def finite_float(tensor: Tensor, name: str) -> Tensor:
             "an earlier checkpoint, or download it again"
         )
     return values
+
+
+def head_of(
+    tensors: Mapping[str, Tensor], names: Sequence[str], width: int
+) -> tuple[Tensor, Tensor] | None:
+    """Return weight and bias of a classifier; None without one, and for a projector.
+
+    Args:
+        tensors: of a file.
+        names: of weight and bias in it.
+        width: features that a classifier reads.
+
+    Raises:
+        CheckpointError: they are not finite.
+    """
+    weight, bias = map(tensors.get, names)
+    if weight is None or bias is None or weight.dim() != 2 or bias.shape != weight.shape[:1]:
+        return None
+    if weight.shape[1] != width:
+        return None
+    return finite_float(weight, names[0]), finite_float(bias, names[1])
 
 
 def inside(tensor: Callable[[str], Tensor | None]) -> Normalisation | None:

@@ -44,23 +44,28 @@ def choose(places: Sequence[Place], weights: str | None) -> int:
     Raises:
         CheckpointError: several fit and `weights` names none of them.
     """
-    labels = _labels(places)
     if len(places) == 1:
         if weights is None or weights in (_text(places[0]), *_parts(places[0])):
             return 0
         raise CheckpointError(f"holds one network, at {_text(places[0])}; leave out --weights")
-    for number, (label, plain) in enumerate(labels):
-        if weights in (label, plain, _text(places[number])):
+    labels, texts = _labels(places), [_text(place) for place in places]
+    pair = dict(next((pair for pair in PAIRS if {name for name, _ in pair} == set(labels)), ()))
+    plain = [pair.get(label, label) for label in labels]
+    for number, names in enumerate(zip(labels, plain, texts, strict=True)):
+        if weights in names:
             return number
-    listed = ", ".join(
-        f"{plain} ({_text(place)})" for (_, plain), place in zip(labels, places, strict=True)
-    )
-    best = _evaluated([label for label, _ in labels])
+    listed = ", ".join(f"{name} ({text})" for name, text in zip(plain, texts, strict=True))
+    best = next(iter(pair.values()), "")  # what the authors evaluate, if it is known
     advice = f"; its authors evaluate {best}" if best else ""
     raise CheckpointError(
         f"holds {len(places)} networks: {listed}; name one with --weights, such as "
-        f"--weights {best or labels[0][1]}{advice}"
+        f"--weights {best or plain[0]}{advice}"
     )
+
+
+def place_of(keys: Sequence[str], prefix: str) -> str:
+    """Return the place of a network, `tables:prefix`."""
+    return "/".join(keys) + ":" + prefix
 
 
 def shown(place: str) -> str:
@@ -98,24 +103,11 @@ def _parts(place: Place) -> list[str]:
 
 
 def _text(place: Place) -> str:
-    keys, prefix = place
-    return shown("/".join(keys) + ":" + prefix)
+    return shown(place_of(*place))
 
 
-def _labels(places: Sequence[Place]) -> list[tuple[str, str]]:
-    """Return what tells each place from the others, and its plain name."""
+def _labels(places: Sequence[Place]) -> list[str]:
+    """Return what distinguishes each place from the others."""
     shared = set.intersection(*(set(_parts(place)) for place in places))
-    labels = []
-    for place in places:
-        own = [part for part in _parts(place) if part not in shared]
-        labels.append(".".join(own) or _text(place))
-    plain = dict(next((pair for pair in PAIRS if {n for n, _ in pair} == set(labels)), ()))
-    return [(label, plain.get(label, label)) for label in labels]
-
-
-def _evaluated(labels: list[str]) -> str:
-    """Return the plain name of the network that the authors evaluate; empty if unknown."""
-    for first, second in PAIRS:
-        if {first[0], second[0]} == set(labels):
-            return first[1]
-    return ""
+    own = ([part for part in _parts(place) if part not in shared] for place in places)
+    return [".".join(parts) or _text(place) for parts, place in zip(own, places, strict=True)]

@@ -1,8 +1,8 @@
 """Read a checkpoint of any origin without executing anything in it.
 
 Files of torch are pickles, and a pickle can call any function. torch's `weights_only` reader builds
-tensors and plain containers alone. Here it gets one second try, in which an `argparse.Namespace`
-and numpy's numbers are plain values, too: published files hold them beside the weights.
+tensors and plain containers alone. Here an `argparse.Namespace` and numpy's numbers are plain
+values, too: published files hold them beside the weights.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from robustviews.checkpoints.errors import CheckpointError
 
 _AGAIN = "download it again"
+_ERRORS = (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, TypeError)
 _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # pickle of torch's magic number
 # Modules of functions that no weights need; torch names builtins without their module.
 _CODE = {
@@ -131,30 +132,20 @@ def _safetensors(path: Path) -> Contents:
 
 
 def _load(path: Path) -> Any:  # noqa: ANN401  # what a file holds
-    """Load a file of torch.save: with tensors and plain values alone, then with the safe names."""
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "GLOBAL" not in str(error):
-            raise _damaged(path, error) from None
-    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError) as error:
-        raise _damaged(path, error) from None
+    """Load a file of torch.save with tensors, plain values and the safe names alone."""
     try:
         with torch.serialization.safe_globals(_safe_names()):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(f"{path}: {_refusal(path, str(error))}") from None
-    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError) as error:
-        raise _damaged(path, error) from None
-
-
-def _damaged(path: Path, error: Exception) -> CheckpointError:
-    reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
-    return CheckpointError(f"{path}: truncated or damaged ({reason[0][:120]}); {_AGAIN}")
+    except _ERRORS as error:
+        if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
+            raise CheckpointError(f"{path}: {_refusal(path, str(error))}") from None
+        reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
+        text = f"truncated or damaged ({reason[0][:120]})"
+        raise CheckpointError(f"{path}: {text}; {_AGAIN}") from None
 
 
 def _safe_names() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
-    """Return what the second try may build: attributes of a Namespace, and numpy's numbers."""
+    """Return what may be built besides tensors: attributes of a Namespace, and numpy's numbers."""
     scalar = np.float64(0).__reduce__()[0]  # the function that builds one
     old_and_new = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
     kinds = [getattr(np.dtypes, f"{name}DType") for name in _NUMBERS]

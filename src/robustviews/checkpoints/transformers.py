@@ -15,7 +15,7 @@ from torch import Tensor
 from robustviews import vit
 from robustviews.checkpoints import naming
 from robustviews.checkpoints.errors import CheckpointError
-from robustviews.checkpoints.found import Found, Table, finite_float, inside
+from robustviews.checkpoints.found import Found, Table, finite_float, head_of, inside
 from robustviews.checkpoints.layouts import Layout, layout_of
 
 _MARK = "patch_embed.proj.weight"
@@ -46,17 +46,15 @@ def find(
         raise CheckpointError(_unsupported(*candidates[0]))
     number = naming.choose([(table.keys, prefix) for (table, prefix), _ in whole], weights)
     (table, prefix), kind = whole[number]
-    place = "/".join(table.keys) + ":" + prefix
+    place = naming.place_of(table.keys, prefix)
     everything = {name for one in tables for name in one.tensors} | {str(key) for key in tree}
     layout = layout_of(place, everything)
     tensors, names = table.tensors, list(vit.shapes(kind))
     found = {_OURS + name: finite_float(tensors[prefix + name], prefix + name) for name in names}
-    head = None
+    head, ends = None, [f"{prefix}head.{end}" for end in ("weight", "bias")]
     if classifier and layout.classifier and len(whole) == 1:
-        head = _head(tensors, prefix, vit.WIDTHS[kind])
-    used = {prefix + name for name in names} | (
-        {f"{prefix}head.{w}" for w in _WB} if head else set()
-    )
+        head = head_of(tensors, ends, vit.WIDTHS[kind])
+    used = {prefix + name for name in names} | set(ends if head else ())
     return Found(
         backbone=kind,
         width=vit.WIDTHS[kind],
@@ -71,9 +69,6 @@ def find(
         dropped=naming.groups((name for name in tensors if name not in used), prefix)
         + naming.siblings(tree, table.keys),
     )
-
-
-_WB = ("weight", "bias")
 
 
 def _candidates(tables: Sequence[Table]) -> Iterator[Candidate]:
@@ -107,7 +102,7 @@ def _differing(table: Table, prefix: str, kind: str) -> list[str]:
 def _unsupported(table: Table, prefix: str) -> str:
     nearest = min(vit.WIDTHS, key=lambda kind: len(_differing(table, prefix, kind)))
     differing = _differing(table, prefix, nearest)
-    place = naming.shown("/".join(table.keys) + ":" + prefix)
+    place = naming.shown(naming.place_of(table.keys, prefix))
     return (
         f"another or an incomplete vision transformer at {place}; expected ViT-S/16 or ViT-B/16 "
         f"for images of {vit.SIDE} pixels, nearest is {nearest}: {len(differing)} names differ, "
@@ -119,14 +114,3 @@ def _heads(kind: str, layout: Layout, positions: Tensor) -> int:
     """Return the attention heads; tensors do not tell, but MoCo v3's fixed positions do."""
     fixed = not positions[0, 0].any()  # sines and cosines, and zeros for the class token
     return _MOCO_HEADS if fixed or layout.name == "MoCo v3" else vit.HEADS[kind]
-
-
-def _head(tensors: dict[str, Tensor], prefix: str, width: int) -> tuple[Tensor, Tensor] | None:
-    """Return weight and bias of a layer `head`; None without one, and for a projector."""
-    names = [f"{prefix}head.{name}" for name in _WB]
-    if not all(name in tensors for name in names):
-        return None
-    weight, bias = (tensors[name] for name in names)
-    if weight.dim() != 2 or weight.shape[1] != width or bias.shape != weight.shape[:1]:
-        return None
-    return finite_float(weight, names[0]), finite_float(bias, names[1])

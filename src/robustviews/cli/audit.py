@@ -12,6 +12,7 @@ from pathlib import Path
 from robustviews import commands
 from robustviews.artifacts import RECORD
 from robustviews.cli.names import UsageError
+from robustviews.machine import humanize
 from robustviews.provenance import orphans
 from robustviews.provenance.audit import Audit, Recheck, verified
 from robustviews.provenance.audit import audit as audit_study
@@ -144,8 +145,7 @@ def _write_orphans(study: Study) -> None:
         return
     folders = {str(path.parent): None for path in paths if path.parts[0] in ("data", "results")}
     if folders:
-        more = f" and {len(folders) - _MAX_FOLDERS} more" if len(folders) > _MAX_FOLDERS else ""
-        listed = ", ".join(list(folders)[:_MAX_FOLDERS]) + more
+        listed = humanize.some(list(folders), _MAX_FOLDERS)
         _write(
             f"note: orphaned files in {listed}; see: {commands.robustviews(study.file, 'prune')}"
         )

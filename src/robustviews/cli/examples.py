@@ -155,7 +155,7 @@ def _attacked(study: Study, cell: Cell, device: torch.device) -> _Pairs:
             clean,
             labels,
             radius=cell.eps or 0.0,
-            seed=runtime.counter_key(options["seed"], "attack", 0) & 0x7FFFFFFF,
+            seed=runtime.attack_seed(options["seed"], "attack", 0),
             task=probe.task,
             title=job.name,
         )

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +15,7 @@ import numpy as np
 from robustviews.datasets import coco, dense, framing, pictures, voc
 from robustviews.datasets.dense import Annotated, Boxes
 from robustviews.datasets.splits import Create, DataError, Hash, Images
+from robustviews.machine.humanize import some
 from robustviews.options import option, plan_only
 
 Example = Callable[[], Annotated]  # reads the objects in an image
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Detection(dense.Photographs, ABC):
+class Detection(dense.Photographs):
     """What the data sets of this module share.
 
     Attributes:
@@ -44,10 +44,6 @@ class Detection(dense.Photographs, ABC):
             raise DataError(f"classes: expected names, each once, found {', '.join(names) or '[]'}")
 
     @abstractmethod
-    def names(self) -> Sequence[str]:
-        """Return the names of the classes in the order of the labels."""
-
-    @abstractmethod
     def examples(self, part: str, source: Hash) -> Sequence[Example]:
         """Return a function for each image in a part that returns the objects in it.
 
@@ -58,18 +54,10 @@ class Detection(dense.Photographs, ABC):
 
     def prepare(self, create: Create) -> dict[str, Any]:
         """Decode and write all images, and their boxes."""
-        names, counts, hashes = self.names(), dict[str, int](), dict[str, str]()
-        dropped = {"degenerate": 0, self.left_out: 0}
-        for split, part, count in self.parts():
-            source = hashlib.sha256()
-            kept = dense.keep(self.examples(part, source), count, f"{self.root}: {split}_images")
-            read = partial(self._read, names=names, source=source, dropped=dropped)
-            counts[split] = dense.fill_boxes(
-                create, split, dense.read_all(kept, read), count=len(kept), size=self.size
-            )
-            hashes[split] = f"sha256:{source.hexdigest()}"
-        summary = {**counts, "classes": len(names), "class_names": list(names), "size": self.size}
-        return {**summary, "dropped_boxes": dropped, "source_hashes": hashes}
+        names, dropped = self.names(), {"degenerate": 0, self.left_out: 0}
+        read = partial(self._read, names=names, dropped=dropped)
+        summary = self.write(create, names, self.examples, read, dense.fill_boxes)
+        return {**summary, "dropped_boxes": dropped}
 
     def _read(
         self,
@@ -107,10 +95,8 @@ def _scaled(one: Annotated, names: Sequence[str], sides: tuple[int, int], size: 
     labels = {name: label for label, name in enumerate(names)}
     other = next((name for name, *_ in one.objects if name not in labels), None)
     if other is not None:
-        shown = ", ".join(names[:10]) + (", ..." if names[10:] else "")
-        raise DataError(
-            f"{one.file}: expected a class of {shown}, found {other!r}; add it to `classes`"
-        )
+        expected = f"expected a class of {some(names)}"
+        raise DataError(f"{one.file}: {expected}, found {other!r}; add it to `classes`")
     rows = [(*corners, labels[name]) for name, *corners in one.objects]
     boxes = np.array(rows, dtype=np.float64).reshape(-1, 5)
     scale = np.divide(framing.fitted(sides, size), sides)

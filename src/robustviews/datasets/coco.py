@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from robustviews.datasets import splits
 from robustviews.datasets.dense import Annotated
 from robustviews.datasets.splits import DataError, Hash
 
@@ -83,12 +84,9 @@ def _named(path: Path, content: dict[str, list[Row]]) -> dict[int, str]:
 
 def _load(path: Path, source: Hash) -> dict[str, list[Row]]:
     """Return the rows of a file, whose keys and kinds of values are those of the format."""
+    content = splits.content(path, "correct `root` or `annotations`")
     try:
-        content = path.read_bytes()
         read = json.loads(content)
-    except OSError as error:
-        fix = "correct `root` or `annotations`"
-        raise DataError(f"{path}: cannot be read: {error.strerror}; {fix}") from None
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: no JSON ({error}); correct the file") from None
     source.update(f"{path.name}:{len(content)}:".encode() + content)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
@@ -11,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robustviews.datasets import framing
-from robustviews.datasets.protocol import Accuracy
-from robustviews.datasets.splits import Create, DataError, Images, choose
-from robustviews.options import option, plan_only
+from robustviews.datasets.protocol import Accuracy, Kept
+from robustviews.datasets.splits import Create, DataError, Hash, Images, choose
+from robustviews.machine.humanize import some
+from robustviews.options import option
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -22,8 +26,6 @@ Masks = NDArray[np.uint8]  # (S, S): the class of each pixel, or VOID
 Boxes = NDArray[np.float32]  # (objects, 5): x1, y1, x2, y2 in pixels, and the class
 S = TypeVar("S")
 T = TypeVar("T")
-
-_LISTED = 10  # problems that a message lists
 
 
 class Annotated(NamedTuple):
@@ -45,7 +47,7 @@ class Annotated(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Photographs:
+class Photographs(Kept, ABC):
     """Photographs with labels of pixels or boxes.
 
     Attributes:
@@ -66,30 +68,44 @@ class Photographs:
     test_images: int | None = option(None, ge=1)
     accuracy: ClassVar[Accuracy] = "top1"
 
-    @property
-    @plan_only
-    def counts(self) -> tuple[int, int] | None:
-        """Return the numbers of images that are kept, if the study states both."""
-        if self.train_images is None or self.test_images is None:
-            return None
-        return self.train_images, self.test_images
+    @abstractmethod
+    def names(self) -> Sequence[str]:
+        """Return the names of the classes in the order of the labels."""
 
-    def parts(self) -> Iterator[tuple[str, str, int | None]]:
-        """Yield each split, the name of its part, and the number of images to keep."""
-        yield "train", self.train, self.train_images
-        yield "test", self.test, self.test_images
+    def write(
+        self,
+        create: Create,
+        names: Sequence[str],
+        examples: Callable[[str, Hash], Sequence[Any]],
+        read: Callable[..., tuple[Images, NDArray[Any]]],
+        fill: Callable[..., None],
+    ) -> dict[str, Any]:
+        """Write the images of both parts and their labels, and return the summary.
 
+        Args:
+            create: creates the arrays.
+            names: of the classes.
+            examples: returns the examples of a part, and adds what it reads to a hash.
+            read: returns the image (3, size, size) and the labels of an example, and adds their
+                files to the hash `source`.
+            fill: `fill_masks` or `fill_boxes`.
 
-def keep(examples: Sequence[T], count: int | None, what: str) -> list[T]:
-    """Return the examples to keep, in order: a fixed choice of `count`; all if it is None.
-
-    Raises:
-        DataError: there are fewer, or none.
-    """
-    if not examples:
-        raise DataError(f"{what}: no image; add some")
-    chosen = choose(np.zeros(len(examples), np.int64), count, what)
-    return [examples[number] for number in chosen]
+        Raises:
+            DataError: an example cannot be used, or there are fewer than the options keep, or none.
+        """
+        counts, hashes = dict[str, int](), dict[str, str]()
+        for split, part in (("train", self.train), ("test", self.test)):
+            source, what = hashlib.sha256(), f"{self.root}: {split}_images"
+            found = examples(part, source)
+            if not found:
+                raise DataError(f"{what}: no image; add some")
+            chosen = choose(np.zeros(len(found), np.int64), self.requested[split], what)
+            pairs = read_all([found[number] for number in chosen], partial(read, source=source))
+            fill(create, split, pairs, count=len(chosen), size=self.size)
+            counts[split] = len(chosen)
+            hashes[split] = f"sha256:{source.hexdigest()}"
+        summary = {**counts, "classes": len(names), "class_names": list(names), "size": self.size}
+        return {**summary, "source_hashes": hashes}
 
 
 def read_all(examples: Iterable[S], read: Callable[[S], T]) -> Iterator[T]:
@@ -105,8 +121,7 @@ def read_all(examples: Iterable[S], read: Callable[[S], T]) -> Iterator[T]:
         except DataError as error:
             problems.append(str(error))
     if problems:
-        more = f"\nand {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""
-        raise DataError("\n".join(problems[:_LISTED]) + more)
+        raise DataError(some(problems, between="\n"))
 
 
 def pixels(image: Image, size: int) -> Images:
@@ -116,19 +131,18 @@ def pixels(image: Image, size: int) -> Images:
 
 def fill_masks(
     create: Create, split: str, examples: Iterable[tuple[Images, Masks]], *, count: int, size: int
-) -> int:
-    """Write images (3, size, size) and masks (size, size), one at a time; return their number."""
+) -> None:
+    """Write images (3, size, size) and masks (size, size), one at a time."""
     images = create(f"{split}_images", (count, 3, size, size), np.uint8)
     masks = create(f"{split}_labels", (count, size, size), np.uint8)
     for number, (image, mask) in enumerate(examples):
         images[number], masks[number] = image, mask
-    return count
 
 
 def fill_boxes(
     create: Create, split: str, examples: Iterable[tuple[Images, Boxes]], *, count: int, size: int
-) -> int:
-    """Write images (3, size, size), one at a time, and boxes; return the number of images.
+) -> None:
+    """Write images (3, size, size), one at a time, and boxes.
 
     Raises:
         DataError: no image has an object.
@@ -145,7 +159,6 @@ def fill_boxes(
     labels[:] = 0, 0, 0, 0, -1
     for number, boxes in enumerate(found):
         labels[number, : len(boxes)] = boxes
-    return count
 
 
 def present(folder: Path, bring: str) -> Path:

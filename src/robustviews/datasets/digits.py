@@ -31,6 +31,7 @@ class Digits:
     test: int = option(597, ge=1, le=1000)
     accuracy: Accuracy = reporting("top1")
     num_classes: ClassVar[int] = 10
+    class_names: ClassVar[tuple[str, ...]] = tuple("0123456789")
     root: ClassVar[None] = None
     files: ClassVar[tuple[str, ...]] = ()
 

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from robustviews.datasets import framing, pictures, shards
+from robustviews.datasets import framing, pictures, shards, splits
 from robustviews.datasets.protocol import Accuracy
-from robustviews.datasets.splits import Create, DataError, Labels, choose, fill
+from robustviews.datasets.splits import Create, DataError, Labels, fill, text_lines
+from robustviews.machine.humanize import some
 from robustviews.options import option, plan_only, reporting
 
 
@@ -69,7 +70,7 @@ class EvaluationFolder:
         """Decode and write all images; the training split is empty."""
         root, hashes = Path(self.root).expanduser(), dict[str, str]()
         if self.labels:
-            content = _content(root / self.labels)
+            content = splits.content(root / self.labels, "correct `labels`")
             hashes[self.labels] = f"sha256:{hashlib.sha256(content).hexdigest()}"
             files, labels = _listed(root, self.labels, content, self.columns, self.num_classes)
         else:
@@ -79,27 +80,20 @@ class EvaluationFolder:
                 fix = "correct it, or name the label of each file in a CSV: `labels`"
                 raise DataError(f"{root}: {expected}, found {len(names)}; {fix}")
             files, labels = pictures.find_images(root, names)
-        chosen = choose(labels, self.test_images, f"{root}: test_images")
         test, source = shards.fill(
             create,
             "test",
-            [files[number] for number in chosen],
-            labels[chosen],
+            files,
+            labels,
             folder=root,
             size=self.size,
+            count=self.test_images,
             frame=partial(framing.resize_then_centre, resize=self.resize),
         )
         train = fill(create, "train", [], labels[:0], size=self.size)
         hashes["test"] = f"sha256:{source}"
         counts = {"train": train, "test": test, "classes": self.num_classes, "size": self.size}
         return {**counts, "source_hashes": hashes}
-
-
-def _content(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}; correct `labels`") from None
 
 
 def _listed(
@@ -124,7 +118,7 @@ def _listed(
     if not files and not problems:
         problems = ["expected a line for each file, found none"]
     if problems:
-        raise DataError("\n".join(f"{root / name}: {problem}" for problem in problems[:10]))
+        raise DataError(some([f"{root / name}: {problem}" for problem in problems], between="\n"))
     return [root / file for file in files], np.array(labels, dtype=np.int64)
 
 
@@ -141,8 +135,8 @@ def _file_reason(root: Path, file: str, earlier: dict[str, int]) -> str:
 
 def _rows(path: Path, content: bytes, columns: tuple[str, str]) -> Iterator[tuple[int, str, str]]:
     """Yield the number and the values of two columns of each line below the header of a CSV."""
+    reader = csv.reader(text_lines(path, content), strict=True)
     try:
-        reader = csv.reader(content.decode("utf-8-sig").splitlines(), strict=True)
         header = next(reader, [])
         missing = [name for name in columns if header.count(name) != 1]
         if missing:
@@ -155,7 +149,5 @@ def _rows(path: Path, content: bytes, columns: tuple[str, str]) -> Iterator[tupl
             if row:
                 file, label = (row[header.index(name)].strip() for name in columns)
                 yield reader.line_num, file, label
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
     except csv.Error as error:
         raise DataError(f"{path}: line {reader.line_num}: {error}; correct the line") from None

@@ -13,13 +13,13 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from robustviews.datasets import framing, pictures, shards
+from robustviews.datasets import framing, names, pictures, shards
 from robustviews.datasets.boxes import CocoDetection, VocDetection
 from robustviews.datasets.digits import Digits
 from robustviews.datasets.evaluation import EvaluationFolder
 from robustviews.datasets.masks import Camvid, SegmentationFolder, VocSegmentation
 from robustviews.datasets.photographs import Aircraft, Flowers102, Food101, Pets, Textures
-from robustviews.datasets.protocol import Accuracy, Dataset
+from robustviews.datasets.protocol import Accuracy, Dataset, Kept
 from robustviews.datasets.scenes import ScenesDetection, ScenesSegmentation
 from robustviews.datasets.sources import cifar_trouble, source_folder
 from robustviews.datasets.splits import Create, DataError, choose, fill
@@ -28,7 +28,7 @@ from robustviews.options import option, plan_only, reporting
 
 
 @dataclass(frozen=True)
-class Cifar10:
+class Cifar10(Kept):
     """CIFAR-10: 50,000 training and 10,000 test images of 32x32 pixels in 10 classes.
 
     Attributes:
@@ -45,14 +45,10 @@ class Cifar10:
     accuracy: Accuracy = reporting("top1")
     size: ClassVar[int] = 32
     num_classes: ClassVar[int] = 10
+    class_names: ClassVar[tuple[str, ...]] = names.CIFAR10
     files: ClassVar[tuple[str, ...]] = ("cifar-10-batches-py",)
+    totals: ClassVar[tuple[int, int]] = 50_000, 10_000
     _torchvision_name: ClassVar[str] = "CIFAR10"
-
-    @property
-    @plan_only
-    def counts(self) -> tuple[int, int]:
-        """Return the numbers of images that are kept."""
-        return self.train_images or 50_000, self.test_images or 10_000
 
     def prepare(self, create: Create) -> dict[str, Any]:
         """Verify the files with torchvision, choose and write."""
@@ -61,9 +57,8 @@ class Cifar10:
         kind = getattr(datasets, self._torchvision_name)
         root, downloads = source_folder(self.root)
         assert root is not None
-        requested = {"train": self.train_images, "test": self.test_images}
         counts = {}
-        for split, count in requested.items():
+        for split, count in self.requested.items():
             try:
                 data = kind(root, train=split == "train", download=downloads)
             except (OSError, RuntimeError) as error:
@@ -81,12 +76,13 @@ class Cifar100(Cifar10):
     """CIFAR-100: images as in CIFAR-10, in 100 classes; the options are those of CIFAR-10."""
 
     num_classes: ClassVar[int] = 100
+    class_names: ClassVar[tuple[str, ...]] = names.CIFAR100
     files: ClassVar[tuple[str, ...]] = ("cifar-100-python",)
     _torchvision_name: ClassVar[str] = "CIFAR100"
 
 
 @dataclass(frozen=True)
-class Folder:
+class Folder(Kept):
     """Image files in one folder per split and class, such as ImageNet-100.
 
     Attributes:
@@ -135,14 +131,6 @@ class Folder:
 
     @property
     @plan_only
-    def counts(self) -> tuple[int, int] | None:
-        """Return the numbers of images that are kept, if the study states both."""
-        if self.train_images is None or self.test_images is None:
-            return None
-        return self.train_images, self.test_images
-
-    @property
-    @plan_only
     def files(self) -> tuple[str, ...]:
         """Return the folders of both splits."""
         return self.train, self.test
@@ -151,26 +139,24 @@ class Folder:
         """Decode and write all images."""
         root = Path(self.root).expanduser()
         train, test = root / self.train, root / self.test
-        names = self.classes or pictures.class_names(self.class_list, train, test)
-        requested = {"train": self.train_images, "test": self.test_images}
+        classes = self.classes or pictures.class_names(self.class_list, train, test)
         counts, hashes = {}, {}
         for split, folder in (("train", self.train), ("test", self.test)):
-            files, labels = pictures.find_images(root / folder, names)
-            chosen = choose(labels, requested[split], f"{root / folder}: {split}_images")
-            kept = [files[number] for number in chosen]
+            files, labels = pictures.find_images(root / folder, classes)
             squeezed = split == "train" and self.store == "resize"
             counts[split], sha256 = shards.fill(
                 create,
                 split,
-                kept,
-                labels[chosen],
+                files,
+                labels,
                 folder=root / folder,
                 size=self.size,
+                count=self.requested[split],
                 frame=framing.squeeze if squeezed else framing.centre,
                 shard=self.shard_images,
             )
             hashes[folder] = f"sha256:{sha256}"
-        return {**counts, "classes": len(names), "size": self.size, "source_hashes": hashes}
+        return {**counts, "classes": len(classes), "size": self.size, "source_hashes": hashes}
 
 
 DATASETS: dict[str, type[Dataset]] = {

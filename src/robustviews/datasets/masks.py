@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -26,7 +25,7 @@ _CAMVID = "sky building pole road pavement tree sign fence car pedestrian bicycl
 
 
 @dataclass(frozen=True)
-class Segmentation(dense.Photographs, ABC):
+class Segmentation(dense.Photographs):
     """What the data sets of this module share."""
 
     task: ClassVar[str] = "segmentation"
@@ -37,28 +36,14 @@ class Segmentation(dense.Photographs, ABC):
         return VOID
 
     @abstractmethod
-    def names(self) -> Sequence[str]:
-        """Return the names of the classes in the order of the labels."""
-
-    @abstractmethod
     def pairs(self, part: str) -> list[Pair]:
         """Return the files of a part."""
 
     def prepare(self, create: Create) -> dict[str, Any]:
         """Decode and write all images and masks."""
-        counts, hashes = dict[str, int](), dict[str, str]()
-        for split, part, count in self.parts():
-            pairs = dense.keep(self.pairs(part), count, f"{self.root}: {split}_images")
-            source = hashlib.sha256()
-            read = partial(_read, size=self.size, classes=len(self.names()), void=self.void)
-            examples = dense.read_all(pairs, partial(read, source=source))
-            counts[split] = dense.fill_masks(
-                create, split, examples, count=len(pairs), size=self.size
-            )
-            hashes[split] = f"sha256:{source.hexdigest()}"
-        names = list(self.names())
-        summary = {**counts, "classes": len(names), "class_names": names, "size": self.size}
-        return {**summary, "source_hashes": hashes}
+        names = self.names()
+        read = partial(_read, size=self.size, classes=len(names), void=self.void)
+        return self.write(create, names, lambda part, _: self.pairs(part), read, dense.fill_masks)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Names of the classes of data sets whose files do not have to be read to know them."""
+"""Names of the classes of CIFAR in the order of their labels, known without the files."""
 
 from __future__ import annotations
 
@@ -14,9 +14,4 @@ sunflower sweet_pepper table tank telephone television tiger tractor train trout
 wardrobe whale willow_tree wolf woman worm
 """
 
-# By the name of the class of options, in the order of the labels.
-CLASS_NAMES: dict[str, tuple[str, ...]] = {
-    "Digits": tuple("0123456789"),
-    "Cifar10": tuple(_CIFAR10.split()),
-    "Cifar100": tuple(_CIFAR100.split()),
-}
+CIFAR10, CIFAR100 = tuple(_CIFAR10.split()), tuple(_CIFAR100.split())

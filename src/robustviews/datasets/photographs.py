@@ -14,14 +14,14 @@ from typing import Any, ClassVar
 import numpy as np
 
 from robustviews.datasets import shards
-from robustviews.datasets.protocol import Accuracy
+from robustviews.datasets.protocol import Accuracy, Kept
 from robustviews.datasets.sources import ENVIRONMENT, source_folder
-from robustviews.datasets.splits import Create, DataError, choose
-from robustviews.options import option, plan_only, reporting
+from robustviews.datasets.splits import Create, DataError
+from robustviews.options import option, reporting
 
 
 @dataclass(frozen=True)
-class Photographs:
+class Photographs(Kept):
     """What the data sets of this module share.
 
     Attributes:
@@ -41,29 +41,20 @@ class Photographs:
     num_classes: ClassVar[int]
     files: ClassVar[tuple[str, ...]]
     _torchvision_name: ClassVar[str]
-    _splits: ClassVar[dict[str, tuple[str, ...]]]
-    _counts: ClassVar[tuple[int, int]]
-
-    @property
-    @plan_only
-    def counts(self) -> tuple[int, int]:
-        """Return the numbers of images that are kept."""
-        return self.train_images or self._counts[0], self.test_images or self._counts[1]
+    _training: ClassVar[tuple[str, ...]] = ("train",)  # torchvision's splits
 
     def prepare(self, create: Create) -> dict[str, Any]:
         """Find the images with torchvision, choose, decode and write."""
-        requested = {"train": self.train_images, "test": self.test_images}
         counts, hashes = dict[str, int](), dict[str, str]()
         summary: dict[str, Any] = {"classes": self.num_classes, "size": self.size}
-        for split, parts in self._splits.items():
+        for split, parts in (("train", self._training), ("test", ("test",))):
             sources = [self._open(part) for part in parts]
             files = [Path(file) for source in sources for file in _files(source)]
             labels = np.concatenate([np.array(one._labels, dtype=np.int64) for one in sources])
             folder = Path(sources[0].root) / self.files[0]
-            chosen = choose(labels, requested[split], f"{folder}: {split}_images")
-            kept = [files[number] for number in chosen]
+            count = self.requested[split]
             counts[split], sha256 = shards.fill(
-                create, split, kept, labels[chosen], folder=folder, size=self.size
+                create, split, files, labels, folder=folder, size=self.size, count=count
             )
             hashes[split] = f"sha256:{sha256}"
             if hasattr(sources[0], "classes"):
@@ -100,8 +91,8 @@ class Flowers102(Photographs):
     num_classes: ClassVar[int] = 102
     files: ClassVar[tuple[str, ...]] = ("flowers-102",)
     _torchvision_name: ClassVar[str] = "Flowers102"
-    _splits: ClassVar[dict[str, tuple[str, ...]]] = {"train": ("train", "val"), "test": ("test",)}
-    _counts: ClassVar[tuple[int, int]] = 2_040, 6_149
+    _training: ClassVar[tuple[str, ...]] = ("train", "val")
+    totals: ClassVar[tuple[int, int]] = 2_040, 6_149
 
 
 @dataclass(frozen=True)
@@ -112,8 +103,8 @@ class Pets(Photographs):
     num_classes: ClassVar[int] = 37
     files: ClassVar[tuple[str, ...]] = ("oxford-iiit-pet",)
     _torchvision_name: ClassVar[str] = "OxfordIIITPet"
-    _splits: ClassVar[dict[str, tuple[str, ...]]] = {"train": ("trainval",), "test": ("test",)}
-    _counts: ClassVar[tuple[int, int]] = 3_680, 3_669
+    _training: ClassVar[tuple[str, ...]] = ("trainval",)
+    totals: ClassVar[tuple[int, int]] = 3_680, 3_669
 
 
 @dataclass(frozen=True)
@@ -123,8 +114,8 @@ class Textures(Photographs):
     num_classes: ClassVar[int] = 47
     files: ClassVar[tuple[str, ...]] = ("dtd",)
     _torchvision_name: ClassVar[str] = "DTD"
-    _splits: ClassVar[dict[str, tuple[str, ...]]] = {"train": ("train", "val"), "test": ("test",)}
-    _counts: ClassVar[tuple[int, int]] = 3_760, 1_880
+    _training: ClassVar[tuple[str, ...]] = ("train", "val")
+    totals: ClassVar[tuple[int, int]] = 3_760, 1_880
 
 
 @dataclass(frozen=True)
@@ -135,8 +126,8 @@ class Aircraft(Photographs):
     num_classes: ClassVar[int] = 100
     files: ClassVar[tuple[str, ...]] = ("fgvc-aircraft-2013b",)
     _torchvision_name: ClassVar[str] = "FGVCAircraft"
-    _splits: ClassVar[dict[str, tuple[str, ...]]] = {"train": ("trainval",), "test": ("test",)}
-    _counts: ClassVar[tuple[int, int]] = 6_667, 3_333
+    _training: ClassVar[tuple[str, ...]] = ("trainval",)
+    totals: ClassVar[tuple[int, int]] = 6_667, 3_333
 
 
 @dataclass(frozen=True)
@@ -146,5 +137,4 @@ class Food101(Photographs):
     num_classes: ClassVar[int] = 101
     files: ClassVar[tuple[str, ...]] = ("food-101",)
     _torchvision_name: ClassVar[str] = "Food101"
-    _splits: ClassVar[dict[str, tuple[str, ...]]] = {"train": ("train",), "test": ("test",)}
-    _counts: ClassVar[tuple[int, int]] = 75_750, 25_250
+    totals: ClassVar[tuple[int, int]] = 75_750, 25_250

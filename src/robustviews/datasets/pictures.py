@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from robustviews.datasets import framing
-from robustviews.datasets.splits import DataError, Hash, Images, Labels
+from robustviews.datasets.splits import DataError, Hash, Images, Labels, text_lines
+from robustviews.machine.humanize import some
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -32,7 +33,6 @@ _LITTER |= {"desktop.ini", "ehthumbs.db", "thumbs.db"}
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 _DEEP = ("I", "F")  # modes of more than 8 bits, such as I;16, which Pillow clips to 255
 _TURNING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # right-to-left and back
-_LISTED = 10  # files that a message lists; it counts the others
 
 
 def class_names(class_list: str, train: Path, test: Path) -> Sequence[str]:
@@ -51,7 +51,7 @@ def class_names(class_list: str, train: Path, test: Path) -> Sequence[str]:
     extra = [name for name in _class_folders(test) if name not in names]
     if extra:
         raise DataError(
-            f"{test}: has class folders that {train} lacks: {_joined(extra)}; add them there, "
+            f"{test}: has class folders that {train} lacks: {some(extra)}; add them there, "
             "remove them, or name the classes in `classes`"
         )
     return names
@@ -117,9 +117,8 @@ def decoded(
             image = np.zeros((3, size, size), dtype=np.uint8)
         yield image
     if problems:
-        listed = "\n".join(f"  {text}" for text in problems[:_LISTED])
-        more = f"\n  and {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""
-        raise DataError(f"{folder}: replace or remove, found {len(problems)}:\n{listed}{more}")
+        shown = some(problems, between="\n  ")
+        raise DataError(f"{folder}: replace or remove, found {len(problems)}:\n  {shown}")
 
 
 def read(path: Path, source: Hash) -> Image:
@@ -174,11 +173,7 @@ def read_list(path: Path, missing: str) -> list[str]:
     """
     if not path.is_file():
         raise DataError(f"{path}: {missing}")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
-    lines = [line.strip() for line in text.splitlines()]
+    lines = [line.strip() for line in text_lines(path, path.read_bytes())]
     return [line for line in lines if line and not line.startswith("#")]
 
 
@@ -258,13 +253,8 @@ def _check(path: Path, problems: dict[str, list[str]]) -> None:
 def _refuse(folder: Path, problems: dict[str, list[str]]) -> None:
     """Raise DataError with the number of each kind of problem, and the first paths of it."""
     if problems:
-        texts = (f"{len(paths)} {kind}: {_joined(paths)}" for kind, paths in problems.items())
+        texts = (f"{len(paths)} {kind}: {some(paths)}" for kind, paths in problems.items())
         raise DataError(f"{folder}: " + "; ".join(texts))
-
-
-def _joined(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more
 
 
 def _look(name: str) -> str:

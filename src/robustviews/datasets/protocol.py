@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from robustviews.datasets.splits import Create
+from robustviews.options import plan_only
 
 Accuracy = Literal["top1", "mean_per_class"]
 
@@ -51,3 +52,28 @@ class Dataset(Protocol):
             `train` and `test` (numbers of images), `classes`, `size`, and `source_hashes` by name;
             `class_names` if the files have them; for detection `dropped_boxes`, numbers by reason.
         """
+
+
+class Kept:
+    """What data sets share that have the options `train_images` and `test_images`.
+
+    Attributes:
+        totals: numbers of training and test images; None if only the files show them.
+    """
+
+    train_images: int | None
+    test_images: int | None
+    totals: ClassVar[tuple[int, int] | None] = None
+
+    @property
+    @plan_only
+    def counts(self) -> tuple[int, int] | None:
+        """Return the numbers of images that are kept, if they are known without the files."""
+        train, test = self.totals or (None, None)
+        train, test = self.train_images or train, self.test_images or test
+        return None if train is None or test is None else (train, test)
+
+    @property
+    def requested(self) -> dict[str, int | None]:
+        """Return the number of images to keep of each split; None for all."""
+        return {"train": self.train_images, "test": self.test_images}

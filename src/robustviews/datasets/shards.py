@@ -24,6 +24,7 @@ import numpy as np
 
 from robustviews.datasets import framing, pictures, splits
 from robustviews.datasets.splits import Create, DataError, Images, Labels, Rows
+from robustviews.machine.humanize import some
 from robustviews.machine.mapping import drop_pages
 
 log = logging.getLogger(__name__)
@@ -85,6 +86,7 @@ def fill(
     *,
     folder: Path,
     size: int,
+    count: int | None = None,
     frame: pictures.Frame = framing.centre,
     shard: int | None = None,
     processes: int | None = None,
@@ -94,10 +96,11 @@ def fill(
     Args:
         create: creates the arrays; several processes decode if they are mapped files.
         split: `train` or `test`.
-        files: image files.
+        files: N image files.
         labels: (N,) int64.
         folder: folder that a message names.
         size: height and width, in pixels.
+        count: number of images to keep, in the proportions of the classes; None for all.
         frame: makes a square from a picture.
         shard: images in a file. None: as many as `splits.FILE_BYTES` holds; one process decodes a
             split that needs no second file.
@@ -108,8 +111,11 @@ def fill(
         the hashes of their files.
 
     Raises:
-        DataError: at the end, with the files that are damaged or no images.
+        DataError: there are fewer images; or, at the end, with the files that are damaged or no
+            images.
     """
+    kept = splits.choose(labels, count, f"{folder}: {split}_images")
+    files, labels = [files[number] for number in kept], labels[kept]
     in_file = shard or splits.images_in_file(size)
     if shard is None and len(files) <= in_file:
         source = hashlib.sha256()
@@ -138,8 +144,7 @@ def _source(found: Sequence[Done | str]) -> str:
     """
     problems = [done for done in found if isinstance(done, str)]
     if problems:
-        more = f"\nand in {len(problems) - _LISTED} more shards" if problems[_LISTED:] else ""
-        raise DataError("\n".join(problems[:_LISTED]) + more)
+        raise DataError(some(problems, _LISTED, between="\n"))
     sources = (done.source for done in found if isinstance(done, Done))
     return hashlib.sha256(bytes.fromhex("".join(sources))).hexdigest()
 

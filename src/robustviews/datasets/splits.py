@@ -40,6 +40,22 @@ class DataError(ValueError):
     """Data is missing, damaged, or not as requested; the message names it and the fix."""
 
 
+def content(path: Path, fix: str) -> bytes:
+    """Return the content of a file, or raise DataError with a fix."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}; {fix}") from None
+
+
+def text_lines(path: Path, content: bytes) -> list[str]:
+    """Return the lines of a file with this content, or raise DataError if it is no UTF-8 text."""
+    try:
+        return content.decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+
+
 def images_in_file(size: int) -> int:
     """Return how many images of a size, in pixels, a file of a prepared data set may hold."""
     return max(1, FILE_BYTES // (3 * size**2))

@@ -14,12 +14,10 @@ from numpy.typing import NDArray
 
 from robustviews.datasets import shards
 from robustviews.datasets.evaluation import EvaluationFolder
-from robustviews.datasets.names import CLASS_NAMES
 from robustviews.datasets.protocol import Accuracy, Dataset
 from robustviews.datasets.splits import Create, DataError, open_split
+from robustviews.machine.humanize import some
 from robustviews.options import option, reporting
-
-_SHOWN = 10  # class names that a message lists
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ class Subset:
         object.__setattr__(self, "accuracy", stated or self.of.accuracy)
         count = self.of.num_classes
         if count is not None:
-            _numbers(self.classes, CLASS_NAMES.get(type(self.of).__name__), count)
+            _numbers(self.classes, getattr(self.of, "class_names", None), count)
 
     @property
     def size(self) -> int:
@@ -85,7 +83,7 @@ class Subset:
 
     def _write(self, create: Create, whole: Path, summary: dict[str, Any]) -> dict[str, Any]:
         """Write the chosen classes of a prepared data set."""
-        names = summary.get("class_names") or CLASS_NAMES.get(type(self.of).__name__)
+        names = summary.get("class_names") or getattr(self.of, "class_names", None)
         numbers = _numbers(self.classes, names, summary["classes"])
         counts = {}
         for split in ("train", "test"):
@@ -96,7 +94,8 @@ class Subset:
             renumbered = new[labels[rows]]
             empty = sorted(set(range(len(numbers))) - set(renumbered.tolist()))
             if empty:
-                raise DataError(f"classes: the {split} split has no image of {_shown(self, empty)}")
+                missing = some([str(self.classes[number]) for number in empty])
+                raise DataError(f"classes: the {split} split has no image of {missing}")
             counts[split] = shards.copy(create, split, images, rows, labels=renumbered)
         return {
             **counts,
@@ -105,10 +104,6 @@ class Subset:
             "size": self.size,
             "source_hashes": summary["source_hashes"],
         }
-
-
-def _shown(subset: Subset, numbers: Sequence[int]) -> str:
-    return ", ".join(str(subset.classes[number]) for number in numbers[:_SHOWN])
 
 
 def _numbers(classes: Sequence[int | str], names: Sequence[str] | None, count: int) -> list[int]:
@@ -129,8 +124,8 @@ def _numbers(classes: Sequence[int | str], names: Sequence[str] | None, count: i
         if isinstance(one, str) and names is None:
             continue  # the files decide
         if not 0 <= number < count:
-            listed = f" or one of {', '.join(list(known)[:_SHOWN])}, ..." if known else ""
-            raise DataError(f"classes: expected a label below {count}{listed}, found {one!r}")
+            named = f" or one of {some(list(known))}" if known else ""
+            raise DataError(f"classes: expected a label below {count}{named}, found {one!r}")
         numbers.append(number)
     twice = sorted({number for number in numbers if numbers.count(number) > 1})
     if twice or len(classes) < 2:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from robustviews import artifacts
 from robustviews.doctor.symptom import Health, Symptom, ask, in_apptainer, in_image
+from robustviews.machine import humanize
 from robustviews.provenance import installed as libraries
 
 _DIGEST = re.compile(r"(^(sha256:)?|@sha256:)[0-9a-f]{64}$")  # Podman omits the prefix
@@ -82,8 +83,8 @@ def packages() -> Symptom:
         elif version is None and name in needed:
             differences.append(f"no {name}, locked {pinned}")
     if differences:
-        more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
-        return Symptom("packages", Health.BAD, "; ".join(differences[:3]) + more, "make setup")
+        finding = humanize.some(differences, 3, between="; ")
+        return Symptom("packages", Health.BAD, finding, "make setup")
     edited = libraries.edited()
     if edited:
         return Symptom("packages", Health.BAD, edited, libraries.command())

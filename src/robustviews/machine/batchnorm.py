@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from robustviews.machine import distributed
+from robustviews.machine.runtime import widen
 
 
 def synchronise(net: nn.Module) -> None:
@@ -92,13 +93,13 @@ class _Normalise(torch.autograd.Function):
         eps: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
         # Statistics of this rank, by the kernel of torch's batch norm: `var_mean` is slow on CPUs.
-        mean, variance = torch.batch_norm_update_stats(_precise(x), None, None, 0.0)
+        mean, variance = torch.batch_norm_update_stats(widen(x), None, None, 0.0)
         # Ranks have equal shares: the mean of means, and mean variance plus variance of means.
         means, variances = distributed.gather(torch.stack((mean, variance)).unsqueeze(1), 1)
         mean = means.mean(dim=0)
         variance = (variances + (means - mean).square()).mean(dim=0)
         scale = weight * (variance + eps).rsqrt()
-        y = torch.addcmul(_wide(bias - mean * scale, x), _precise(x), _wide(scale, x)).to(x.dtype)
+        y = torch.addcmul(_wide(bias - mean * scale, x), widen(x), _wide(scale, x)).to(x.dtype)
         ctx.save_for_backward(x, weight, mean, variance)
         ctx.eps = eps
         ctx.mark_non_differentiable(mean, variance)
@@ -114,8 +115,8 @@ class _Normalise(torch.autograd.Function):
         inverse_std = (variance + ctx.eps).rsqrt()
         # Used for its sums only. CUDA reads the second pair of statistics, a CPU the first.
         _, d_weight, d_bias = torch.ops.aten.native_batch_norm_backward(
-            _precise(upstream),
-            _precise(x),
+            widen(upstream),
+            widen(x),
             weight,
             mean,
             variance,
@@ -130,14 +131,9 @@ class _Normalise(torch.autograd.Function):
         mean_upstream, mean_slope = distributed.total(torch.stack((d_bias, d_weight))) / count
         scale, slope = weight * inverse_std, mean_slope * inverse_std
         at_zero = _wide(scale * (slope * mean - mean_upstream), x)
-        d_x = torch.addcmul(at_zero, _precise(x), _wide(-scale * slope, x))
-        d_x.addcmul_(_precise(upstream), _wide(scale, x))
+        d_x = torch.addcmul(at_zero, widen(x), _wide(-scale * slope, x))
+        d_x.addcmul_(widen(upstream), _wide(scale, x))
         return d_x.to(x.dtype), d_weight, d_bias, None
-
-
-def _precise(x: Tensor) -> Tensor:
-    """Return x in float32; float64 stays float64."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _wide(channels: Tensor, x: Tensor) -> Tensor:

@@ -90,7 +90,29 @@ def generator(device: torch.device | str, *parts: int | str) -> torch.Generator:
         device: device of the generator.
         parts: as in `counter_key`.
     """
-    return torch.Generator(device).manual_seed(counter_key(*parts) & (2**63 - 1))
+    return torch.Generator(device).manual_seed(_positive(counter_key(*parts)))
+
+
+@contextlib.contextmanager
+def seeded(*parts: int | str) -> Iterator[None]:
+    """Seed torch's global CPU generator inside a block by a purpose; afterwards it is as before.
+
+    Args:
+        parts: as in `counter_key`.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_positive(counter_key(*parts)))
+        yield
+
+
+def _positive(key: int) -> int:
+    """Return a key without its sign, as generators take it."""
+    return key & (2**63 - 1)
+
+
+def attack_seed(*parts: int | str) -> int:
+    """Return a seed that depends only on its purpose, in the 31 bits that AutoAttack takes."""
+    return counter_key(*parts) & 0x7FFFFFFF
 
 
 def permutation(count: int, *parts: int | str) -> Tensor:
@@ -174,11 +196,6 @@ def untuned() -> Iterator[None]:
 def widen(x: Tensor) -> Tensor:
     """Return x in float32; float64 stays float64."""
     return x if x.dtype == torch.float64 else x.float()
-
-
-def float_or_wider(x: Tensor) -> Tensor:
-    """Return x in float32, or unchanged in float64."""
-    return x if x.dtype in (torch.float32, torch.float64) else x.float()
 
 
 def native_bf16(device: torch.device) -> bool:

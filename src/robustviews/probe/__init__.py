@@ -4,8 +4,14 @@ from robustviews.probe.dense import DetectionProbe, SegmentationProbe
 from robustviews.probe.finetune import FinetuneProbe
 from robustviews.probe.knn import KnnProbe
 from robustviews.probe.logistic import LogisticProbe
-from robustviews.probe.own import OWN_HEAD, OwnHead
-from robustviews.probe.probes import PROBES, LinearProbe, NcropProbe, RobustLinearProbe
+from robustviews.probe.probes import (
+    OWN_HEAD,
+    PROBES,
+    LinearProbe,
+    NcropProbe,
+    OwnHead,
+    RobustLinearProbe,
+)
 from robustviews.probe.protocol import Probe
 
 __all__ = [

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from robustviews.options import LazyModule, option, plan_only
-from robustviews.probe.protocol import WholeImages
+from robustviews.probe.protocol import Defaults
 from robustviews.tasks.detection import DETECTION
 from robustviews.tasks.protocol import Task
 from robustviews.tasks.segmentation import SEGMENTATION
@@ -32,7 +32,7 @@ KEPT = 2**30
 
 
 @dataclass(frozen=True)
-class DenseProbe(WholeImages):
+class DenseProbe(Defaults):
     """A head on the maps of an encoder, trained by AdamW with warm-up and a cosine to zero.
 
     Attributes:
@@ -63,9 +63,6 @@ class DenseProbe(WholeImages):
     batchnorm: Literal["frozen", "train"] = "train"
     task: ClassVar[Task]
     feature: ClassVar[Literal["backbone"]] = "backbone"
-    starts_from: ClassVar[None] = None
-    epochs: ClassVar[None] = None
-    steps: ClassVar[int] = 0
 
     @property
     @plan_only

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from robustviews import augment, finite, optim
+from robustviews import augment, optim
 from robustviews.machine import feed, runtime
-from robustviews.probe import dense
-from robustviews.probe.tuning import Position, Tuned, orders
+from robustviews.probe import dense, fitting
+from robustviews.probe.tuning import Position, Tuned
 from robustviews.tasks.protocol import Maps
 
 if TYPE_CHECKING:
-    from robustviews.checkpoint import Checkpoint
     from robustviews.encoder import Encoder
     from robustviews.probe.dense import DenseProbe
     from robustviews.probe.protocol import History, Training
@@ -42,24 +39,22 @@ class DenseFit:
         """
         self.probe, self.training, self.encoder = probe, training, encoder
         device, task = training.labels.device, probe.task
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(runtime.counter_key(training.seed, "head") & (2**63 - 1))
+        with runtime.seeded(training.seed, "head"):
             self.head = task.head(encoder.backbone.channels, training.classes).to(device)
         self.network = Tuned(encoder, self.head)
+        self.trained = self.network if probe.tuned else self.head
         self.images = feed.of(training.images, device)
         self.count = min(probe.images or len(self.images), len(self.images))
         self.size = min(probe.batch_size, self.count)  # of a minibatch
         self.weights = task.class_weights(training.labels[: self.count], training.classes)
-        trained = {"params": list(self.head.parameters()), "base": probe.lr}
-        groups: list[dict[str, Any]] = [trained]
+        groups: list[dict[str, Any]] = [{"params": list(self.head.parameters()), "base": probe.lr}]
         if probe.tuned:
             rate = probe.lr * _SHARE if probe.encoder_lr is None else probe.encoder_lr
             groups.append({"params": list(encoder.backbone.parameters()), "base": rate})
         self.optimizer = optim.AdamW(groups, weight_decay=probe.weight_decay)
         self.position = Position()
         self.loss_sum = torch.zeros((), device=device)  # of the present pass
-        if training.checkpoint is not None:
-            self._resume(training.checkpoint)
+        self._resume()
 
     def run(self) -> tuple[nn.Module, History]:
         """Return the trained head, with a tuned encoder, and a line for each pass.
@@ -74,7 +69,7 @@ class DenseFit:
         rows = torch.arange(self.count)
         bar = runtime.ProgressBar(probe.updates, "update", training.title)
         bar.begin_at(position.update)
-        steps = orders(
+        steps = fitting.orders(
             rows, self.size, probe.updates, seed=training.seed, first=position.update, what="dense"
         )
         # Kept maps take the place of the images.
@@ -86,11 +81,12 @@ class DenseFit:
                 if position.update % passes == 0 or position.update == probe.updates:
                     self._close_pass(passes)
                 bar.show(position.update)
-                if training.checkpoint is not None and training.checkpoint.due():
-                    self._save(training.checkpoint)
+                fitting.save_if_due(
+                    training.checkpoint, self.trained, self.optimizer, position, loss=self.loss_sum
+                )
         self.network.requires_grad_(True).eval()
         self.network.zero_grad(set_to_none=True)
-        return (self.network if probe.tuned else self.head), position.history
+        return self.trained, position.history
 
     def _set_modes(self) -> None:
         self.network.train()
@@ -158,30 +154,16 @@ class DenseFit:
         position = self.position
         done = (position.update - 1) % passes + 1
         loss = self.loss_sum.item() / done
-        if not math.isfinite(loss):
-            raise finite.NonFiniteError(
-                f"{self.training.title}: the loss is {loss} after update {position.update}; "
-                "lower lr of the probe"
-            )
+        fitting.check_loss(loss, self.training.title, f"update {position.update}")
         position.history.append({"updates": position.update, "loss": loss})
         log.info("probe=%s updates=%d loss=%.6g", self.training.title, position.update, loss)
         self.loss_sum.zero_()
 
-    def _save(self, checkpoint: Checkpoint) -> None:
-        """Save everything that the next update depends on."""
-        module = self.network if self.probe.tuned else self.head
-        tensors = {f"network.{name}": x for name, x in module.state_dict().items()}
-        tensors |= {f"optimizer.{name}": x for name, x in optim.slots(self.optimizer).items()}
-        checkpoint.save({**tensors, "loss_sum": self.loss_sum}, asdict(self.position))
-
-    def _resume(self, checkpoint: Checkpoint) -> None:
-        saved = checkpoint.load()
+    def _resume(self) -> None:
+        saved = fitting.restore_(self.training.checkpoint, self.trained, loss=self.loss_sum)
         if saved is None:
             return
-        tensors, position = saved
-        module = self.network if self.probe.tuned else self.head
-        module.load_state_dict(optim.with_prefix("network.", tensors), strict=True)
-        optim.set_slots_(self.optimizer, optim.with_prefix("optimizer.", tensors))
-        self.loss_sum.copy_(tensors["loss_sum"])
+        position, slots = saved
+        optim.set_slots_(self.optimizer, slots)
         self.position = Position(**position)
         log.info("probe=%s resumed after update %d", self.training.title, self.position.update)

@@ -7,16 +7,15 @@ on all training images. Their grid has 16 pairs, ours 6.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 from robustviews.augment import Views
 from robustviews.options import LazyModule, option, plan_only
-from robustviews.probe.protocol import Classifying, WholeImages
+from robustviews.probe.protocol import Classifying
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from robustviews.encoder import Encoder
     from robustviews.probe import heads, tuning
@@ -27,7 +26,7 @@ else:
 
 
 @dataclass(frozen=True)
-class FinetuneProbe(WholeImages, Classifying):
+class FinetuneProbe(Classifying):
     """A linear head, and the encoder trained with it; batch norm is in train mode.
 
     Attributes:
@@ -54,9 +53,6 @@ class FinetuneProbe(WholeImages, Classifying):
     padding: int = option(4, ge=0)
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     feature: Literal["prefeature", "backbone"] = "backbone"
-    starts_from: ClassVar[None] = None
-    epochs: ClassVar[None] = None
-    steps: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
         """Refuse empty lists, and a range of areas whose ends are swapped."""
@@ -101,9 +97,3 @@ class FinetuneProbe(WholeImages, Classifying):
     ) -> tuple[nn.Module, History]:
         """Train encoder and head; the returned head holds the encoder, too."""
         return tuning.Tuning(self, encoder, training).run()
-
-    def restore(
-        self, weights: Mapping[str, Tensor], encoder: Encoder, *, classes: int
-    ) -> nn.Module:
-        """Return the linear head with these weights; the encoder has weights of its own."""
-        return heads.restore_head(weights, encoder, self.feature, classes=classes)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,11 +13,11 @@ from torch import Tensor, nn
 
 from robustviews import finite, optim
 from robustviews.encoder import load_strictly
-from robustviews.machine import feed, runtime
+from robustviews.machine import feed, humanize, runtime
+from robustviews.probe import fitting
 from robustviews.tasks.protocol import Maps
 
 if TYPE_CHECKING:
-    from robustviews.checkpoint import Checkpoint
     from robustviews.encoder import Encoder, Feature
     from robustviews.machine.feed import Feed
     from robustviews.probe.protocol import History, Probe, Training
@@ -32,8 +31,7 @@ FeaturesOf = Callable[[Tensor, Tensor], Tensor]
 
 def new_head(encoder: Encoder, feature: Feature, training: Training) -> nn.Linear:
     """Return a linear head whose initial weights depend only on the seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(runtime.counter_key(training.seed, "head") & (2**63 - 1))
+    with runtime.seeded(training.seed, "head"):
         head = nn.Linear(encoder.width_of(feature), training.classes)
     return head.to(training.labels.device)
 
@@ -82,8 +80,7 @@ class Fit:
         self.head, self.optimizer, self.training, self.lr_at = head, optimizer, training, lr_at
         self.progress = Position()
         self._clear()
-        if training.checkpoint is not None:
-            self._resume(training.checkpoint)
+        self._resume()
 
     def run(
         self,
@@ -121,8 +118,9 @@ class Fit:
                     progress.position += 1
                     if progress.position == len(orders):
                         self._close_epoch()
-                    if training.checkpoint is not None and training.checkpoint.due():
-                        self._save(training.checkpoint)
+                    fitting.save_if_due(
+                        training.checkpoint, self.head, self.optimizer, progress, **self.sums
+                    )
             bar.show(progress.epoch)
         return progress.history
 
@@ -132,59 +130,43 @@ class Fit:
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
-        self.loss_sum += loss.detach() * len(labels)
-        self.correct += (logits.argmax(dim=1) == labels).sum()
+        self.sums["loss"] += loss.detach() * len(labels)
+        self.sums["correct"] += (logits.argmax(dim=1) == labels).sum()
 
     def _close_epoch(self) -> None:
         """Add a line of history; raise NonFiniteError if the loss is no longer finite."""
         progress, count = self.progress, len(self.training.labels)
         progress.epoch, progress.position = progress.epoch + 1, 0
-        loss = self.loss_sum.item() / count
-        if not math.isfinite(loss):
-            raise finite.NonFiniteError(
-                f"{self.training.title}: the loss is {loss} after epoch {progress.epoch}; "
-                "lower lr of the probe"
-            )
+        loss = self.sums["loss"].item() / count
+        fitting.check_loss(loss, self.training.title, f"epoch {progress.epoch}")
         progress.history.append(
             {
                 "epoch": progress.epoch,
                 "loss": loss,
-                "accuracy": self.correct.item() / count,
+                "accuracy": self.sums["correct"].item() / count,
                 "lr": self.optimizer.param_groups[0]["lr"],
             }
         )
-        log.info("probe=%s %s", self.training.title, _listed(progress.history[-1]))
+        log.info("probe=%s %s", self.training.title, humanize.pairs(progress.history[-1]))
         self._clear()
 
     def _clear(self) -> None:
         """Reset the sums of an epoch: losses, and correctly classified images."""
         device = self.training.labels.device
-        self.loss_sum = torch.zeros((), device=device)
-        self.correct = torch.zeros((), dtype=torch.int64, device=device)
+        self.sums = {
+            "loss": torch.zeros((), device=device),
+            "correct": torch.zeros((), dtype=torch.int64, device=device),
+        }
 
-    def _save(self, checkpoint: Checkpoint) -> None:
-        """Save everything that the next minibatch depends on."""
-        tensors = {f"head.{name}": value for name, value in self.head.state_dict().items()}
-        tensors |= {f"optimizer.{key}": value for key, value in optim.slots(self.optimizer).items()}
-        tensors |= {"loss_sum": self.loss_sum, "correct": self.correct}
-        checkpoint.save(tensors, asdict(self.progress))
-
-    def _resume(self, checkpoint: Checkpoint) -> None:
-        saved = checkpoint.load()
+    def _resume(self) -> None:
+        saved = fitting.restore_(self.training.checkpoint, self.head, **self.sums)
         if saved is None:
             return
-        tensors, position = saved
-        self.head.load_state_dict(optim.with_prefix("head.", tensors), strict=True)
-        optim.set_slots_(self.optimizer, optim.with_prefix("optimizer.", tensors))
-        self.loss_sum.copy_(tensors["loss_sum"])
-        self.correct.copy_(tensors["correct"])
+        position, slots = saved
+        optim.set_slots_(self.optimizer, slots)
         self.progress = Position(**position)
         done = self.progress.epoch, self.progress.position
         log.info("probe=%s resumed after epoch %d, minibatch %d", self.training.title, *done)
-
-
-def _listed(row: dict[str, float]) -> str:
-    return " ".join(f"{key}={value:.6g}" for key, value in row.items())
 
 
 def represent(encoder: Encoder, feature: Feature, inputs: Tensor) -> Tensor:
@@ -195,26 +177,22 @@ def represent(encoder: Encoder, feature: Feature, inputs: Tensor) -> Tensor:
     return encoder.represent(inputs.flatten(0, 1), feature).view(batch, views, -1).mean(dim=1)
 
 
-def frozen_features(
-    probe: Probe, encoder: Encoder, training: Training, *, key: str, count: int | None = None
-) -> Tensor:
-    """Return the features (N, F) of all training images, or the first ones, without gradient.
+def frozen_features(probe: Probe, encoder: Encoder, training: Training) -> Tensor:
+    """Return the features (N, F) of all training images, without gradient.
 
     Args:
         probe: makes the inputs of the encoder from an image.
         encoder: network in eval mode.
         training: images and how they are encoded.
-        key: makes views of training images differ from views of test images.
-        count: number of images; None for all.
     """
-    return torch.cat(list(_features(probe, encoder, training, key=key, count=count)))
+    return torch.cat(list(_features(probe, encoder, training)))
 
 
 def _features(
-    probe: Probe, encoder: Encoder, training: Training, *, key: str, count: int | None
+    probe: Probe, encoder: Encoder, training: Training, *, count: int | None = None
 ) -> Iterator[Any]:
-    """Yield what the head reads of training images, batch by batch, without gradient."""
-    seed = runtime.counter_key(training.seed, key)
+    """Yield what the head reads of training images, or the first ones, batch by batch."""
+    seed = runtime.counter_key(training.seed, "train")  # views differ from those of test images
     images = feed.of(training.images, training.labels.device)
     index = torch.arange(len(images))[:count]
     orders = index.split(max(1, training.batch // probe.stack))
@@ -238,7 +216,7 @@ def check_finite(
     Raises:
         NonFiniteError: a feature of the encoder, or a weight or a logit of the head is not finite.
     """
-    found = list(_features(probe, encoder, training, key="train", count=_CHECKED))
+    found = list(_features(probe, encoder, training, count=_CHECKED))
     levels = [level for h in found for level in (h.levels if isinstance(h, Maps) else [h])]
     if finite.first_nonfinite({str(number): level for number, level in enumerate(levels)}):
         raise finite.NonFiniteError(

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 from robustviews.options import LazyModule, option, plan_only
-from robustviews.probe.protocol import Classifying, WholeImages
+from robustviews.probe.protocol import Classifying
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -24,7 +24,7 @@ else:
 
 
 @dataclass(frozen=True)
-class KnnProbe(WholeImages, Classifying):
+class KnnProbe(Classifying):
     """Weighted k-nearest neighbours among the features of all training images.
 
     Attributes:
@@ -36,11 +36,6 @@ class KnnProbe(WholeImages, Classifying):
     k: int = option(20, ge=1)
     temperature: float = option(0.07, gt=0)
     feature: Literal["prefeature", "backbone"] = "backbone"
-    starts_from: ClassVar[None] = None
-    epochs: ClassVar[None] = None
-    batch_size: ClassVar[None] = None
-    steps: ClassVar[int] = 0
-    network_updates: ClassVar[int] = plan_only(0)
 
     @plan_only
     def describe(self) -> str:
@@ -51,7 +46,7 @@ class KnnProbe(WholeImages, Classifying):
         self, encoder: Encoder, training: Training, *, start: nn.Module | None = None
     ) -> tuple[nn.Module, History]:
         """Keep the normalised features of all training images."""
-        h = heads.frozen_features(self, encoder, training, key="train")
+        h = heads.frozen_features(self, encoder, training)
         return neighbours.Neighbours.of(
             h, training.labels, classes=training.classes, k=self.k, temperature=self.temperature
         ), []
@@ -60,11 +55,4 @@ class KnnProbe(WholeImages, Classifying):
         self, weights: Mapping[str, Tensor], encoder: Encoder, *, classes: int
     ) -> nn.Module:
         """Return the head with these training images."""
-        return neighbours.restore(
-            weights,
-            encoder,
-            width=encoder.width_of(self.feature),
-            classes=classes,
-            k=self.k,
-            temperature=self.temperature,
-        )
+        return neighbours.restore(weights, encoder, self, classes=classes)

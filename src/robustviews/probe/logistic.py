@@ -6,12 +6,11 @@ penalty chosen on validation images, then a fit to all training images. Theirs h
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 from robustviews.options import LazyModule, option, plan_only
-from robustviews.probe.protocol import Classifying, WholeImages
+from robustviews.probe.protocol import Classifying
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +27,7 @@ else:
 
 
 @dataclass(frozen=True)
-class LogisticProbe(WholeImages, Classifying):
+class LogisticProbe(Classifying):
     """A linear head on frozen features of whole images, fitted by L-BFGS in float64.
 
     Attributes:
@@ -42,11 +41,6 @@ class LogisticProbe(WholeImages, Classifying):
     regularisation: tuple[float, ...] = option((0.01, 0.1, 1.0, 10.0, 100.0, 1e3, 1e4), gt=0)
     iterations: int = option(1000, ge=1)
     feature: Literal["prefeature", "backbone"] = "backbone"
-    starts_from: ClassVar[None] = None
-    epochs: ClassVar[None] = None
-    batch_size: ClassVar[None] = None
-    steps: ClassVar[int] = 0
-    network_updates: ClassVar[int] = plan_only(0)
 
     def __post_init__(self) -> None:
         """Refuse an empty list."""
@@ -64,7 +58,7 @@ class LogisticProbe(WholeImages, Classifying):
         self, encoder: Encoder, training: Training, *, start: nn.Module | None = None
     ) -> tuple[nn.Module, History]:
         """Choose the penalty, then fit all training images; the history has a line per fit."""
-        h = heads.frozen_features(self, encoder, training, key="train").double()
+        h = heads.frozen_features(self, encoder, training).double()
         head = heads.new_head(encoder, self.feature, training).double()
         chosen, history = self.regularisation[0], []
         if len(self.regularisation) > 1:
@@ -76,12 +70,6 @@ class LogisticProbe(WholeImages, Classifying):
         last = self._fit(head, h, training.labels, c=chosen)
         history.append({**last, "accuracy": _accuracy(head, h, training.labels)})
         return head.float(), history
-
-    def restore(
-        self, weights: Mapping[str, Tensor], encoder: Encoder, *, classes: int
-    ) -> nn.Module:
-        """Return the linear head with these weights."""
-        return heads.restore_head(weights, encoder, self.feature, classes=classes)
 
     def _fit(self, head: nn.Linear, h: Tensor, labels: Tensor, *, c: float) -> dict[str, float]:
         """Minimise the mean cross-entropy plus |W|^2 / (2 C N), from zero, in place.

@@ -13,6 +13,7 @@ from robustviews.encoder import load_strictly
 
 if TYPE_CHECKING:
     from robustviews.encoder import Encoder
+    from robustviews.probe.knn import KnnProbe
 
 
 class Neighbours(nn.Module):
@@ -78,29 +79,16 @@ class Neighbours(nn.Module):
 
 
 def restore(
-    weights: Mapping[str, Tensor],
-    encoder: Encoder,
-    *,
-    width: int,
-    classes: int,
-    k: int,
-    temperature: float,
+    weights: Mapping[str, Tensor], encoder: Encoder, probe: KnnProbe, *, classes: int
 ) -> Neighbours:
-    """Return a saved head on the encoder's device.
-
-    Args:
-        weights: bank and counts.
-        encoder: encoder of the features.
-        width: dimension of the features.
-        classes: number of classes.
-        k: neighbours that vote.
-        temperature: temperature of the votes.
+    """Return a saved head on the device of the encoder whose features it reads.
 
     Raises:
         WeightsError: the weights are those of another head.
     """
     images = len(weights["bank"]) if "bank" in weights else 0
-    blank = torch.zeros(images, width), torch.zeros(classes, dtype=torch.int64)
-    head = Neighbours(*blank, k=k, temperature=temperature)
+    bank = torch.zeros(images, encoder.width_of(probe.feature))
+    counts = torch.zeros(classes, dtype=torch.int64)
+    head = Neighbours(bank, counts, k=probe.k, temperature=probe.temperature)
     load_strictly(head, weights, "head")
     return head.to(next(encoder.parameters()).device)

@@ -1,7 +1,7 @@
 """Linear probes: how a frozen encoder becomes a classifier, and what it reads of a test image.
 
-The encoder is in eval mode and its parameters never change; only the linear head is trained.
-`PROBES` also has the probes of the other modules.
+The encoder is in eval mode and its parameters never change; only the linear head is trained, or
+nothing if the network has a head of its own. `PROBES` also has the probes of the other modules.
 
 Source: arXiv 2501.03507 and its reference code.
 """
@@ -18,8 +18,7 @@ from robustviews.probe.dense import DetectionProbe, SegmentationProbe
 from robustviews.probe.finetune import FinetuneProbe
 from robustviews.probe.knn import KnnProbe
 from robustviews.probe.logistic import LogisticProbe
-from robustviews.probe.own import OwnHead
-from robustviews.probe.protocol import Classifying, Probe, WholeImages
+from robustviews.probe.protocol import Classifying, Probe
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +40,7 @@ _HORIZON_OF_THE_CODE = 100  # epochs
 
 
 @dataclass(frozen=True)
-class LinearProbe(WholeImages, Classifying):
+class LinearProbe(Classifying):
     """A linear head on frozen features of whole images; the features are computed once.
 
     Attributes:
@@ -61,9 +60,6 @@ class LinearProbe(WholeImages, Classifying):
     feature: Literal["prefeature", "backbone"] = switch(
         "prefeature", name="probe_feature", code=("prefeature",)
     )
-    starts_from: ClassVar[None] = None
-    steps: ClassVar[int] = 0
-    network_updates: ClassVar[int] = plan_only(0)
 
     @plan_only
     def describe(self) -> str:
@@ -74,21 +70,15 @@ class LinearProbe(WholeImages, Classifying):
         self, encoder: Encoder, training: Training, *, start: nn.Module | None = None
     ) -> tuple[nn.Module, History]:
         """Train on the features of whole images."""
-        h = heads.frozen_features(self, encoder, training, key="train")
+        h = heads.frozen_features(self, encoder, training)
         head = start or heads.new_head(encoder, self.feature, training)
         adam = optim.Adam(head.parameters(), self.lr)
         fit = heads.Fit(head, adam, training)
         return head, fit.run(h, batch_size=self.batch_size, epochs=self.epochs)
 
-    def restore(
-        self, weights: Mapping[str, Tensor], encoder: Encoder, *, classes: int
-    ) -> nn.Module:
-        """Return the linear head with these weights."""
-        return heads.restore_head(weights, encoder, self.feature, classes=classes)
-
 
 @dataclass(frozen=True)
-class RobustLinearProbe(WholeImages, Classifying):
+class RobustLinearProbe(Classifying):
     """A linear head trained on PGD examples against encoder and head (r-LE).
 
     Attributes:
@@ -129,7 +119,6 @@ class RobustLinearProbe(WholeImages, Classifying):
     rle_trailing_standard: int = switch(0, ge=0, code={"emp_ssl": (2,), "simclr": (0,)}, paper=(0,))
     craft_precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     weak: str = remark()
-    network_updates: ClassVar[int] = plan_only(0)
 
     @property
     def starts_from(self) -> str | None:
@@ -163,16 +152,10 @@ class RobustLinearProbe(WholeImages, Classifying):
         with runtime.frozen(encoder):
             history = fit.run(training.images, attacked, batch_size=self.batch_size, epochs=epochs)
         if self.rle_trailing_standard:
-            h = heads.frozen_features(self, encoder, training, key="train")
+            h = heads.frozen_features(self, encoder, training)
             epochs += self.rle_trailing_standard
             history = fit.run(h, batch_size=self.batch_size, epochs=epochs)
         return head, history
-
-    def restore(
-        self, weights: Mapping[str, Tensor], encoder: Encoder, *, classes: int
-    ) -> nn.Module:
-        """Return the linear head with these weights."""
-        return heads.restore_head(weights, encoder, self.feature, classes=classes)
 
     def _attacked(
         self, encoder: Encoder, head: nn.Module, images: Tensor, labels: Tensor
@@ -235,11 +218,7 @@ class NcropProbe(Classifying):
         "emp_ssl", code={"simclr": ("emp_ssl",)}
     )
     npatch_schedule: Literal["epochs", "updates"] = switch("epochs", code=("epochs",))
-    trained: ClassVar[bool] = True
     draws_views: ClassVar[bool] = True
-    starts_from: ClassVar[None] = None
-    steps: ClassVar[int] = 0
-    network_updates: ClassVar[int] = plan_only(0)
 
     @property
     def stack(self) -> int:
@@ -268,7 +247,7 @@ class NcropProbe(Classifying):
         self, encoder: Encoder, training: Training, *, start: nn.Module | None = None
     ) -> tuple[nn.Module, History]:
         """Train on the mean features, by SGD with a cosine schedule."""
-        h = heads.frozen_features(self, encoder, training, key="train")
+        h = heads.frozen_features(self, encoder, training)
         head = start or heads.new_head(encoder, self.feature, training)
         sgd = optim.Sgd(
             head.parameters(), self.lr, momentum=self.momentum, weight_decay=self.weight_decay
@@ -286,13 +265,43 @@ class NcropProbe(Classifying):
         updates = self.epochs * minibatches
         return lambda step: optim.cosine_lr(step, base=self.lr, horizon=updates)
 
+
+@dataclass(frozen=True)
+class OwnHead(Classifying):
+    """The classifier of a supervised network; nothing is trained.
+
+    Attributes:
+        feature: the classifier reads the backbone.
+    """
+
+    feature: ClassVar[Literal["backbone"]] = "backbone"
+    trained: ClassVar[bool] = False
+
+    @plan_only
+    def describe(self) -> str:
+        """Return the origin of the head."""
+        return "the classifier that the network was trained with"
+
+    def train(
+        self, encoder: Encoder, training: Training, *, start: nn.Module | None = None
+    ) -> tuple[nn.Module, History]:
+        """Return the network's classifier."""
+        return _own(encoder), []
+
     def restore(
         self, weights: Mapping[str, Tensor], encoder: Encoder, *, classes: int
     ) -> nn.Module:
-        """Return the linear head with these weights."""
-        return heads.restore_head(weights, encoder, self.feature, classes=classes)
+        """Return the network's classifier; it has no weights of its own."""
+        return _own(encoder)
 
 
+def _own(encoder: Encoder) -> nn.Linear:
+    if encoder.classifier is None:
+        raise ValueError("probe `own` needs a supervised network, which has a classifier")
+    return encoder.classifier
+
+
+OWN_HEAD = OwnHead()
 PROBES: dict[str, type[Probe]] = {
     "linear": LinearProbe,
     "robust_linear": RobustLinearProbe,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
-from robustviews.options import LazyModule
+from robustviews.options import LazyModule, plan_only
 from robustviews.tasks.classification import CLASSIFICATION
 from robustviews.tasks.protocol import Task
 
@@ -125,8 +125,40 @@ class _Reads(Protocol):
     def feature(self) -> Feature: ...
 
 
-class Classifying:
-    """What the probes of classification share."""
+class Defaults:
+    """What a probe is unless it says otherwise: it reads whole images of a frozen encoder once."""
+
+    trained: ClassVar[bool] = True
+    draws_views: ClassVar[bool] = False
+    epochs: int | None = None
+    batch_size: int | None = None
+    steps: int = 0
+
+    @property
+    def stack(self) -> int:
+        """One: the image."""
+        return 1
+
+    @property
+    def starts_from(self) -> str | None:
+        """None: training starts from a fresh head."""
+        return None
+
+    @property
+    @plan_only
+    def network_updates(self) -> int:
+        """Zero: the encoder stays frozen."""
+        return 0
+
+    def inputs(
+        self, images: Tensor, counters: Tensor, views: Views, *, size: int, seed: int
+    ) -> Tensor:
+        """Return whole images (B, 3, H, W)."""
+        return augment.to_float(images, size)
+
+
+class Classifying(Defaults):
+    """What the probes of classification share; unless a probe says otherwise its head is linear."""
 
     task: ClassVar[Task] = CLASSIFICATION
 
@@ -134,16 +166,8 @@ class Classifying:
         """Return the features (B, F) of images (B, 3, H, W), or their mean over a stack of each."""
         return heads.represent(encoder, self.feature, inputs)
 
-
-class WholeImages:
-    """What the probes share that read each image once, as it is."""
-
-    stack: ClassVar[int] = 1
-    trained: ClassVar[bool] = True
-    draws_views: ClassVar[bool] = False
-
-    def inputs(
-        self, images: Tensor, counters: Tensor, views: Views, *, size: int, seed: int
-    ) -> Tensor:
-        """Return whole images (B, 3, H, W)."""
-        return augment.to_float(images, size)
+    def restore(
+        self: _Reads, weights: Mapping[str, Tensor], encoder: Encoder, *, classes: int
+    ) -> nn.Module:
+        """Return the linear head with these weights."""
+        return heads.restore_head(weights, encoder, self.feature, classes=classes)

@@ -5,19 +5,17 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from robustviews import augment, finite, optim
-from robustviews.machine import feed, runtime
-from robustviews.probe import heads, holdout
+from robustviews.machine import feed, humanize, runtime
+from robustviews.probe import fitting, heads, holdout
 
 if TYPE_CHECKING:
-    from robustviews.checkpoint import Checkpoint
     from robustviews.encoder import Encoder
     from robustviews.probe.finetune import FinetuneProbe
     from robustviews.probe.protocol import History, Training
@@ -66,8 +64,7 @@ class Tuning:
         self.slots: dict[str, Tensor] = {}  # of the optimizer, restored
         self.loss_sum = torch.zeros((), device=training.labels.device)  # of the present training
         self.position = Position()
-        if training.checkpoint is not None:
-            self._resume(training.checkpoint)
+        self._resume()
 
     def run(self) -> tuple[nn.Module, History]:
         """Return the trained head with its encoder, and a line for each training.
@@ -99,7 +96,7 @@ class Tuning:
 
         It has no loss if the training diverged.
         """
-        probe, position, checkpoint = self.probe, self.position, self.training.checkpoint
+        probe, position = self.probe, self.position
         sgd = optim.Sgd(
             self.network.parameters(), lr, momentum=_MOMENTUM, weight_decay=decay, nesterov=True
         )
@@ -107,9 +104,11 @@ class Tuning:
         self.network.train()
         bar = runtime.ProgressBar(probe.updates, "update", self.training.title)
         bar.begin_at(position.update)
-        steps = orders(
+        size = min(probe.batch_size, len(rows))  # of a minibatch
+        passes = len(rows) // size  # updates of a pass
+        steps = fitting.orders(
             rows,
-            _minibatches(rows, probe)[0],
+            size,
             probe.updates,
             seed=self.training.seed,
             first=position.update,
@@ -120,11 +119,12 @@ class Tuning:
             for index, chosen in batches:
                 rate = optim.cosine_lr(position.update, base=lr, horizon=probe.updates)
                 sgd.param_groups[0]["lr"] = rate
-                self.loss_sum += self._update(sgd, chosen, index, _epoch(position, rows, probe))
+                self.loss_sum += self._update(sgd, chosen, index, position.update // passes)
                 position.update += 1
                 bar.show(position.update)
-                if checkpoint is not None and checkpoint.due():
-                    self._save(checkpoint, sgd)
+                fitting.save_if_due(
+                    self.training.checkpoint, self.network, sgd, position, loss=self.loss_sum
+                )
         row = {"lr": lr, "weight_decay": decay, "updates": probe.updates}
         loss = self.loss_sum.item() / probe.updates
         return {**row, "loss": loss} if math.isfinite(loss) else row
@@ -159,29 +159,18 @@ class Tuning:
 
     def _close(self, row: dict[str, float]) -> History:
         """Return the history with one more line, and go back to the pretrained weights."""
-        values = " ".join(f"{name}={value:.6g}" for name, value in row.items())
-        log.info("probe=%s %s", self.training.title, values)
+        log.info("probe=%s %s", self.training.title, humanize.pairs(row))
         self.position = Position(history=[*self.position.history, row])
         self.network.load_state_dict(self.pretrained)
         self.slots = {}
         self.loss_sum.zero_()
         return self.position.history
 
-    def _save(self, checkpoint: Checkpoint, sgd: torch.optim.Optimizer) -> None:
-        """Save everything that the next update depends on."""
-        tensors = {f"network.{name}": x for name, x in self.network.state_dict().items()}
-        tensors |= {f"optimizer.{name}": x for name, x in optim.slots(sgd).items()}
-        tensors["loss_sum"] = self.loss_sum
-        checkpoint.save(tensors, asdict(self.position))
-
-    def _resume(self, checkpoint: Checkpoint) -> None:
-        saved = checkpoint.load()
+    def _resume(self) -> None:
+        saved = fitting.restore_(self.training.checkpoint, self.network, loss=self.loss_sum)
         if saved is None:
             return
-        tensors, position = saved
-        self.network.load_state_dict(optim.with_prefix("network.", tensors), strict=True)
-        self.slots = optim.with_prefix("optimizer.", tensors)
-        self.loss_sum.copy_(tensors["loss_sum"])
+        position, self.slots = saved
         self.position = Position(**position)
         done = len(self.position.history), self.position.update
         log.info("probe=%s resumed after training %d, update %d", self.training.title, *done)
@@ -190,35 +179,3 @@ class Tuning:
         raise finite.NonFiniteError(
             f"{self.training.title}: the loss of {what} is not finite; lower lr of the probe"
         )
-
-
-def _minibatches(rows: Tensor, probe: FinetuneProbe) -> tuple[int, int]:
-    """Return the images of a minibatch, and the minibatches of a pass without the smaller last."""
-    size = min(probe.batch_size, len(rows))
-    return size, len(rows) // size
-
-
-def _epoch(position: Position, rows: Tensor, probe: FinetuneProbe) -> int:
-    return position.update // _minibatches(rows, probe)[1]
-
-
-def orders(
-    rows: Tensor, size: int, updates: int, *, seed: int, first: int, what: str
-) -> Iterator[Tensor]:
-    """Yield the positions (size,) int64 of the images of each update from `first` on.
-
-    Args:
-        rows: (N,) positions to train on; each pass has another order, without the smaller last
-            minibatch.
-        size: images in a minibatch, at most N.
-        updates: number of updates.
-        seed: seed of the orders.
-        first: updates that are done.
-        what: purpose of the orders.
-    """
-    count = len(rows) // size
-    for update in range(first, updates):
-        epoch, position = divmod(update, count)
-        if position == 0 or update == first:
-            order = rows[runtime.permutation(len(rows), seed, what, epoch)]
-        yield order[position * size :][:size]

@@ -191,7 +191,7 @@ def _pgd(
 
 
 def _seed(subject: Subject, *purpose: int | str) -> int:
-    return runtime.counter_key(subject.seed, "sanity", *purpose) & 0x7FFFFFFF
+    return runtime.attack_seed(subject.seed, "sanity", *purpose)
 
 
 def _pgd_by_radius(subject: Subject) -> dict[str, Tensor]:

@@ -6,7 +6,6 @@ import ast
 from typing import TypeVar
 
 _BOUNDS = ("ge", "gt", "le", "lt")  # of an option
-_NO_NUMBER = ("plan_only", "reporting")  # what marks an attribute that decides no number
 _Documented = TypeVar("_Documented", ast.FunctionDef, ast.ClassDef)
 
 
@@ -52,7 +51,7 @@ class _Strip(_Remover):
         node.annotation = ast.Constant(None)
         call = node.value
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Name):
-            if call.func.id in _NO_NUMBER:
+            if call.func.id == "reporting":  # decides no number
                 return None
             if call.func.id == "switch":
                 # What paper and code do is a note; the study's own value is in the spec.

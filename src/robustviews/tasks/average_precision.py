@@ -8,12 +8,12 @@ its 101 recalls in float64. Those of torchmetrics are rounded to float32 unless 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 if TYPE_CHECKING:
-    Array = np.ndarray[Any, Any]
+    from robustviews.tasks.protocol import Array
 
 RECALLS = np.linspace(0, 1, 101)
 _LARGEST = 2**22  # weights of detections in memory at once

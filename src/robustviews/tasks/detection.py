@@ -8,7 +8,7 @@ centre-ness. The image has g x g equal cells, whose centres are the locations; s
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from robustviews.tasks import fcos
-
-    Array = np.ndarray[Any, Any]
+    from robustviews.tasks.protocol import Array
 else:
     torch, fcos = LazyModule("torch"), LazyModule("robustviews.tasks.fcos")
 

@@ -23,6 +23,7 @@ from torchvision.ops import (
 )
 
 from robustviews.machine import runtime
+from robustviews.tasks import pyramid
 
 if TYPE_CHECKING:
     from robustviews.tasks.protocol import Maps
@@ -43,10 +44,7 @@ class Head(nn.Module):
 
     def __init__(self, channels: Sequence[int], classes: int) -> None:
         super().__init__()
-        self.laterals = nn.ModuleList(
-            nn.Sequential(nn.BatchNorm2d(count), nn.Conv2d(count, _WIDTH, 1))
-            for count in channels[-_LEVELS:]
-        )
+        self.laterals = pyramid.laterals(channels[-_LEVELS:], _WIDTH)
         self.towers = FCOSHead(_WIDTH, 1, classes, num_convs=1)
         bias = self.towers.classification_head.cls_logits.bias
         nn.init.constant_(bias, math.log(_PRIOR / (1 - _PRIOR)))
@@ -61,7 +59,7 @@ class Head(nn.Module):
             fine = fine + functional.interpolate(level, fine.shape[2:], mode="nearest")
         answers = self.towers([fine])
         parts = answers["cls_logits"], answers["bbox_regression"], answers["bbox_ctrness"]
-        return runtime.float_or_wider(torch.cat(parts, dim=2))
+        return runtime.widen(torch.cat(parts, dim=2))
 
 
 class Targets(NamedTuple):

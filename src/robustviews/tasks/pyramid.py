@@ -12,46 +12,50 @@ from torch.nn import functional
 
 from robustviews.tasks.protocol import Maps
 
+_WIDTH = 32  # channels inside
 _LEVELS = 3  # coarsest stages: of a residual network, at 1/2, 1/4 and 1/8 of its stem
 
 
-class Lateral(nn.Module):
-    """Sums the coarsest levels of an encoder, from coarse to fine, with `width` channels."""
+def laterals(channels: Sequence[int], width: int) -> nn.ModuleList:
+    """Return a batch norm and 1x1 convolution to `width` channels for each level."""
+    return nn.ModuleList(
+        nn.Sequential(nn.BatchNorm2d(count), nn.Conv2d(count, width, 1)) for count in channels
+    )
 
-    def __init__(self, channels: Sequence[int], width: int, levels: int) -> None:
+
+class Lateral(nn.Module):
+    """Sums the coarsest levels of an encoder, from coarse to fine."""
+
+    def __init__(self, channels: Sequence[int]) -> None:
         super().__init__()
-        self.convolutions = nn.ModuleList(
-            nn.Sequential(nn.BatchNorm2d(inputs), nn.Conv2d(inputs, width, 1))
-            for inputs in channels[-levels:]
-        )
+        self.convolutions = laterals(channels[-_LEVELS:], _WIDTH)
 
     def forward(self, maps: Maps) -> Tensor:
-        """Return (B, width, h, w), as large as the finest of these levels."""
+        """Return (B, 32, h, w), as large as the finest of these levels."""
         levels = maps.levels[-len(self.convolutions) :]
-        summed: Tensor | None = None
-        for convolve, level in zip(reversed(self.convolutions), reversed(levels), strict=True):
-            fine = convolve(level)
-            summed = fine if summed is None else fine + resized(summed, fine.shape[2:])
-        assert summed is not None
+        pairs = zip(reversed(self.convolutions), reversed(levels), strict=True)
+        convolved = (convolve(level) for convolve, level in pairs)
+        summed: Tensor = next(convolved)
+        for fine in convolved:
+            summed = fine + resized(summed, fine.shape[2:])
         return summed
 
 
 class Pyramid(nn.Module):
     """Logits for each pixel."""
 
-    def __init__(self, channels: Sequence[int], classes: int, *, width: int = 32) -> None:
+    def __init__(self, channels: Sequence[int], classes: int) -> None:
         """Make a head with new weights.
 
         Args:
             channels: of each level of the encoder, from fine to coarse.
             classes: number of classes.
-            width: channels inside.
         """
         super().__init__()
-        self.lateral = Lateral(channels, width, _LEVELS)
-        self.norm = nn.BatchNorm2d(width)
-        self.convolution = nn.Conv2d(width, width, 3, padding=1)
-        self.classifier = nn.Conv2d(width, classes, 1)
+        self.lateral = Lateral(channels)
+        self.norm = nn.BatchNorm2d(_WIDTH)
+        self.convolution = nn.Conv2d(_WIDTH, _WIDTH, 3, padding=1)
+        self.classifier = nn.Conv2d(_WIDTH, classes, 1)
 
     def forward(self, maps: Maps) -> Tensor:
         """Return logits (B, classes, H, W) of images of size H x W."""

@@ -163,8 +163,6 @@ def test_more_tries_leave_each_image_with_no_smaller_loss(untrained):
             found.append(TASK.loss(untrained(moved), labels, None, SIZE))
     assert (found[1] >= found[0] - 1e-5).all()
     assert (found[1] > found[0] + 1e-5).any()
-    with pytest.raises(ValueError, match="restarts: 2 needs random_start: true"):
-        DetectionPgd(eps=(8,), restarts=2, random_start=False)
 
 
 def test_one_class_cannot_be_mislabelled():

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robustviews.attacks import Sea, SegmentationPgd, apgd, pixel_losses, segmentation
+from robustviews.attacks import Sea, SegmentationPgd, apgd, bounded, pixel_losses
 from robustviews.attacks.pixel_losses import image_loss, wrong_pixels
 from robustviews.tasks.protocol import VOID
 from tests.unit.tiny_models import inventory
@@ -230,7 +230,7 @@ def test_a_loss_knows_the_step_of_every_try(monkeypatch: pytest.MonkeyPatch) -> 
         noted.append(progress)
         return image_loss(*arguments, progress=progress)
 
-    monkeypatch.setattr(segmentation.pixel_losses, "image_loss", note)
+    monkeypatch.setattr(pixel_losses, "image_loss", note)
     net, x = segmenter(), images()
     for name, expected in (
         ("segpgd", [0, 0.25, 0.5, 0.75]),
@@ -249,7 +249,7 @@ def test_a_step_is_a_fraction_of_the_radius(
     options: Any, expected: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     noted = {}
-    monkeypatch.setattr(segmentation, "pgd", lambda *_, **options: noted.update(options))
+    monkeypatch.setattr(bounded, "pgd", lambda *_, **options: noted.update(options))
     labels = torch.zeros(5, 6, 7, dtype=torch.uint8)
     SegmentationPgd(eps=(8,), **options).perturb(segmenter(), images(), labels, eps=0.03, seed=0)
     assert noted["step_size"] == pytest.approx(expected * 0.03)

@@ -33,6 +33,7 @@ from robustviews.datasets import (
 from robustviews.datasets.scenes import ScenesDetection, ScenesSegmentation
 from robustviews.tasks.protocol import VOID
 from tests.unit.datasets import dense_files, photographs
+from tests.unit.datasets.preparing import message
 
 CIFAR = {
     "cifar10": ("CIFAR10", Cifar10, 10, "labels", "data_batch_1", "test_batch"),
@@ -129,10 +130,10 @@ def prepare(dataset, into):
     return dataset.prepare(lambda name, shape, dtype: new_array(into / f"{name}.npy", shape, dtype))
 
 
-def message(dataset, into):
-    with pytest.raises(DataError) as caught:
-        prepare(dataset, into)
-    return str(caught.value)
+@pytest.fixture
+def root(tmp_path):
+    """A folder of three classes in two splits."""
+    return make_folder(tmp_path / "raw")
 
 
 # What every data set must do
@@ -226,13 +227,13 @@ def test_larger_test_split_keeps_the_images_of_a_smaller_one():
     assert small < large
 
 
-def test_digits_that_are_not_the_known_ones_are_refused(tmp_path, monkeypatch):
+def test_digits_that_are_not_the_known_ones_are_refused(monkeypatch):
     import sklearn.datasets
 
     pixels, labels = sklearn.datasets.load_digits(return_X_y=True)
     pixels[5, 20] += 1
     monkeypatch.setattr(sklearn.datasets, "load_digits", lambda **_: (pixels, labels))
-    assert "expected sha256 65e5b46" in message(Digits(), tmp_path / "made")
+    assert "expected sha256 65e5b46" in message(Digits())
 
 
 # CIFAR
@@ -267,7 +268,7 @@ def test_damaged_cifar_file_is_named_with_its_checksums(file, tmp_path, monkeypa
     path = tmp_path / "raw" / "cifar-10-batches-py" / file
     expected = md5(path)
     path.write_bytes(path.read_bytes()[:-1])
-    text = message(Cifar10(str(tmp_path / "raw")), tmp_path / "made")
+    text = message(Cifar10(str(tmp_path / "raw")))
     assert f"{path}: expected md5 {expected}, found {md5(path)}" in text
     assert "cifar-10-python.tar.gz" in text
 
@@ -277,7 +278,7 @@ def test_damaged_cifar_file_is_named_with_its_checksums(file, tmp_path, monkeypa
 def test_named_folder_without_cifar_is_an_error_and_no_download(named_by, tmp_path, monkeypatch):
     monkeypatch.setenv("ROBUSTVIEWS_DATA", str(tmp_path / "named"))
     dataset = Cifar10(str(tmp_path / "named") if named_by == "root" else "")
-    text = message(dataset, tmp_path / "made")
+    text = message(dataset)
     assert f"{tmp_path / 'named' / 'cifar-10-batches-py' / 'data_batch_1'}: no such file" in text
 
 
@@ -290,14 +291,14 @@ def test_root_comes_before_the_environment(tmp_path, monkeypatch):
     prepare(Cifar10(), tmp_path / "again")
 
 
-def test_a_failed_download_reports_what_to_unpack_where(tmp_path, monkeypatch):
+def test_a_failed_download_reports_what_to_unpack_where(monkeypatch):
     from torchvision.datasets import CIFAR10
 
     def download(self):
         raise URLError(f"no route, to {self.root}")
 
     monkeypatch.setattr(CIFAR10, "download", download)
-    text = message(Cifar10(), tmp_path / "made")
+    text = message(Cifar10())
     assert "no route, to data/raw" in text
     assert "unpack https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz in data/raw" in text
 
@@ -315,9 +316,8 @@ def test_official_cifar10_is_accepted(raw, tmp_path):
 # Folders of image files
 
 
-def test_folder_labels_follow_the_named_classes(tmp_path):
-    make_folder(tmp_path / "raw")
-    dataset = Folder(str(tmp_path / "raw"), size=8, classes=("blue", "red"))
+def test_folder_labels_follow_the_named_classes(tmp_path, root):
+    dataset = Folder(str(root), size=8, classes=("blue", "red"))
     prepare(dataset, tmp_path / "made")
     images, labels = open_split(tmp_path / "made", "test")
     np.testing.assert_array_equal(labels, [0, 0, 1, 1])
@@ -325,18 +325,16 @@ def test_folder_labels_follow_the_named_classes(tmp_path):
     np.testing.assert_array_equal(images[2, :, 4, 4], COLOURS["red"])
 
 
-def test_class_list_skips_comments_and_blank_lines(tmp_path):
-    make_folder(tmp_path / "raw")
+def test_class_list_skips_comments_and_blank_lines(tmp_path, root):
     (tmp_path / "list.txt").write_text("# from somewhere\ngreen\n\n  red  \n")
-    dataset = Folder(str(tmp_path / "raw"), size=8, class_list=str(tmp_path / "list.txt"))
+    dataset = Folder(str(root), size=8, class_list=str(tmp_path / "list.txt"))
     assert prepare(dataset, tmp_path / "made")["classes"] == 2
     images, labels = open_split(tmp_path / "made", "test")
     np.testing.assert_array_equal(images[labels == 0][0, :, 0, 0], COLOURS["green"])
 
 
-def test_without_named_classes_all_folders_count_in_sorted_order(tmp_path):
-    make_folder(tmp_path / "raw")
-    dataset = Folder(str(tmp_path / "raw"), size=8)
+def test_without_named_classes_all_folders_count_in_sorted_order(tmp_path, root):
+    dataset = Folder(str(root), size=8)
     assert dataset.num_classes is None
     assert prepare(dataset, tmp_path / "made")["classes"] == 3
     images, labels = open_split(tmp_path / "made", "test")
@@ -357,31 +355,29 @@ def test_shorter_side_is_resized_and_the_centre_kept(upright, tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "CMYK"])
-def test_images_of_other_modes_become_rgb(mode, tmp_path):
-    make_folder(tmp_path / "raw")
-    path = tmp_path / "raw" / "val" / "red" / "0.png"
+def test_images_of_other_modes_become_rgb(mode, tmp_path, root):
+    path = root / "val" / "red" / "0.png"
     path.unlink()
     image = Image.new("RGB", (20, 20), (90, 90, 90))
     changed = image.quantize(2) if mode == "P" else image.convert(mode)
     changed.save(path.with_suffix(".tiff"))
-    prepare(Folder(str(tmp_path / "raw"), size=8, classes=("red", "blue")), tmp_path / "made")
+    prepare(Folder(str(root), size=8, classes=("red", "blue")), tmp_path / "made")
     images, _ = open_split(tmp_path / "made", "test")
     assert np.abs(images[0].astype(int) - 90).max() <= 1
 
 
-def test_images_in_nested_folders_count_and_hidden_files_do_not(tmp_path):
-    make_folder(tmp_path / "raw")
-    nested = tmp_path / "raw" / "val" / "red" / "images"
+def test_images_in_nested_folders_count_and_hidden_files_do_not(tmp_path, root):
+    nested = root / "val" / "red" / "images"
     nested.mkdir()
     Image.new("RGB", (20, 20)).save(nested / "a.png")
-    (tmp_path / "raw" / "val" / "red" / ".DS_Store").write_text("no image")
-    dataset = Folder(str(tmp_path / "raw"), size=8, classes=("red", "blue"))
+    (root / "val" / "red" / ".DS_Store").write_text("no image")
+    dataset = Folder(str(root), size=8, classes=("red", "blue"))
     assert prepare(dataset, tmp_path / "made")["test"] == 5
 
 
-def test_source_hash_changes_with_one_file(tmp_path):
-    dataset = Folder(str(make_folder(tmp_path / "raw")), size=8)
-    path = tmp_path / "raw" / "val" / "red" / "0.bmp"
+def test_source_hash_changes_with_one_file(tmp_path, root):
+    dataset = Folder(str(root), size=8)
+    path = root / "val" / "red" / "0.bmp"
     Image.new("RGB", (40, 30), (1, 2, 3)).save(path)
     before = prepare(dataset, tmp_path / "one")["source_hashes"]
     Image.new("RGB", (40, 30), (1, 2, 4)).save(path)  # as many bytes
@@ -390,38 +386,35 @@ def test_source_hash_changes_with_one_file(tmp_path):
     assert before["val"] != after["val"]
 
 
-def test_subset_of_a_folder_takes_from_every_class(tmp_path):
-    dataset = Folder(str(make_folder(tmp_path / "raw")), size=8, train_images=3, test_images=6)
+def test_subset_of_a_folder_takes_from_every_class(tmp_path, root):
+    dataset = Folder(str(root), size=8, train_images=3, test_images=6)
     prepare(dataset, tmp_path / "made")
     np.testing.assert_array_equal(open_split(tmp_path / "made", "train")[1], [0, 1, 2])
 
 
-def test_class_without_a_folder_is_named_with_the_nearest(tmp_path):
-    root = make_folder(tmp_path / "raw")
-    text = message(Folder(str(root), classes=("red", "grene")), tmp_path / "made")
+def test_class_without_a_folder_is_named_with_the_nearest(root):
+    text = message(Folder(str(root), classes=("red", "grene")))
     assert f"{root / 'train' / 'grene'}: no such class folder; the nearest is `green`" in text
 
 
 def test_class_without_images_is_named(tmp_path):
     root = make_folder(tmp_path / "raw", test=0)
-    assert f"{root / 'val' / 'blue'}: no image" in message(Folder(str(root)), tmp_path / "made")
+    assert f"{root / 'val' / 'blue'}: no image" in message(Folder(str(root)))
 
 
 @pytest.mark.parametrize("damage", ["truncated", "text", "empty"])
-def test_damaged_image_is_named(damage, tmp_path):
-    root = make_folder(tmp_path / "raw")
+def test_damaged_image_is_named(damage, root):
     path = root / "train" / "green" / "1.png"
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     Image.fromarray(noise).save(path)
     whole = path.read_bytes()
     content = {"truncated": whole[: len(whole) // 2], "text": b"hello", "empty": b""}
     path.write_bytes(content[damage])
-    assert f"{path}: damaged, or no image" in message(Folder(str(root)), tmp_path / "made")
+    assert f"{path}: damaged, or no image" in message(Folder(str(root)))
 
 
-def test_fewer_images_than_requested_reports_both_numbers(tmp_path):
-    root = make_folder(tmp_path / "raw")
-    text = message(Folder(str(root), test_images=7), tmp_path / "made")
+def test_fewer_images_than_requested_reports_both_numbers(root):
+    text = message(Folder(str(root), test_images=7))
     assert f"{root / 'val'}: test_images: expected 7, found 6" in text
 
 
@@ -433,9 +426,9 @@ def test_fewer_images_than_requested_reports_both_numbers(tmp_path):
         ({"class_list": "missing.txt"}, "missing.txt: no such class list"),
     ],
 )
-def test_path_that_does_not_exist_is_named(options, words, tmp_path):
-    dataset = Folder(str(make_folder(tmp_path / "raw")), **options)
-    assert words in message(dataset, tmp_path / "made")
+def test_path_that_does_not_exist_is_named(options, words, root):
+    dataset = Folder(str(root), **options)
+    assert words in message(dataset)
 
 
 @pytest.mark.parametrize(
@@ -452,10 +445,10 @@ def test_contradicting_classes_are_refused_before_anything_is_read(options, word
         Folder("nowhere", **options)
 
 
-def test_class_list_that_names_nothing_is_refused(tmp_path):
+def test_class_list_that_names_nothing_is_refused(tmp_path, root):
     (tmp_path / "list.txt").write_text("# only a comment\n")
-    dataset = Folder(str(make_folder(tmp_path / "raw")), class_list=str(tmp_path / "list.txt"))
-    assert "found none" in message(dataset, tmp_path / "made")
+    dataset = Folder(str(root), class_list=str(tmp_path / "list.txt"))
+    assert "found none" in message(dataset)
 
 
 # What tools leave in folders of image files, and what is not all there
@@ -465,11 +458,11 @@ LITTER += ["Thumbs.db", "desktop.ini", ".DS_Store", "._0.png", ".hidden/deep/0.p
 
 
 @pytest.mark.parametrize("place", ["train", "val", "train/red", "val/blue", "train/red/deep"])
-def test_what_tools_leave_is_no_data(place, tmp_path):
-    dataset = Folder(str(make_folder(tmp_path / "raw")), size=8)
+def test_what_tools_leave_is_no_data(place, tmp_path, root):
+    dataset = Folder(str(root), size=8)
     before = prepare(dataset, tmp_path / "before")
     for name in LITTER:
-        path = tmp_path / "raw" / place / name
+        path = root / place / name
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (20, 20)).save(path, "PNG")
     assert prepare(dataset, tmp_path / "after") == before
@@ -481,12 +474,11 @@ def test_what_tools_leave_is_no_data(place, tmp_path):
             np.testing.assert_array_equal(one, other)
 
 
-def test_all_files_that_are_no_images_are_listed_by_name(tmp_path):
-    root = make_folder(tmp_path / "raw")
+def test_all_files_that_are_no_images_are_listed_by_name(root):
     strays = [root / "train" / name for name in ("red/README.txt", "blue/list.csv", "red/a.eps")]
     for path in strays:
         path.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
-    text = message(Folder(str(root)), tmp_path / "made")
+    text = message(Folder(str(root)))
     assert f"{root / 'train'}: replace or remove, found 3:" in text
     for path in strays:
         assert f"{path}: damaged, or no image (none of BMP, GIF, JPEG" in text
@@ -497,50 +489,45 @@ def test_a_long_list_of_files_that_are_no_images_is_cut_and_counted(tmp_path):
     root = make_folder(tmp_path / "raw", train=12)
     for path in (root / "train" / "red").iterdir():
         path.write_text("no image")
-    text = message(Folder(str(root)), tmp_path / "made")
+    text = message(Folder(str(root)))
     assert "found 12:" in text
     assert text.endswith("  and 2 more")
 
 
-def test_no_format_is_opened_that_starts_another_program(tmp_path, monkeypatch):
-    root = make_folder(tmp_path / "raw")
+def test_no_format_is_opened_that_starts_another_program(monkeypatch, root):
     Image.new("RGB", (20, 20)).save(root / "train" / "red" / "0.png", "EPS")
     monkeypatch.setattr("subprocess.check_call", None)
-    assert "none of BMP" in message(Folder(str(root)), tmp_path / "made")
+    assert "none of BMP" in message(Folder(str(root)))
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
-def test_images_that_pillow_would_clip_to_eight_bits_are_refused(dtype, tmp_path):
-    root = make_folder(tmp_path / "raw")
+def test_images_that_pillow_would_clip_to_eight_bits_are_refused(dtype, root):
     path = root / "train" / "red" / "deep.tiff"
     Image.fromarray(np.full((20, 20), 4000, dtype)).save(path)
-    text = message(Folder(str(root)), tmp_path / "made")
+    text = message(Folder(str(root)))
     assert f"{path}: more than 8 bits per value" in text
 
 
 @pytest.mark.parametrize("place", ["train/red/a.png", "train/red/deep", "train/lost"])
-def test_links_that_lead_nowhere_are_refused_with_their_number_and_the_first(place, tmp_path):
-    root = make_folder(tmp_path / "raw")
+def test_links_that_lead_nowhere_are_refused_with_their_number_and_the_first(place, tmp_path, root):
     for number in range(12):
         (root / f"{place}{number:02}").symlink_to(tmp_path / "not" / "fetched")
-    text = message(Folder(str(root)), tmp_path / "made")
+    text = message(Folder(str(root)))
     assert "12 links that lead nowhere; fetch their files" in text
     assert f"{root / place}00, " in text
     assert text.endswith("and 2 more")
 
 
-def test_links_to_files_and_to_class_folders_are_followed(tmp_path):
-    root = make_folder(tmp_path / "raw")
+def test_links_to_files_and_to_class_folders_are_followed(tmp_path, root):
     (root / "train" / "red").rename(tmp_path / "elsewhere")
     (root / "train" / "red").symlink_to(tmp_path / "elsewhere")
     (root / "train" / "blue" / "link.png").symlink_to(tmp_path / "elsewhere" / "0.png")
     assert prepare(Folder(str(root), size=8), tmp_path / "made")["train"] == 10
 
 
-def test_links_to_folders_in_a_class_are_refused_since_they_are_not_followed(tmp_path):
-    root = make_folder(tmp_path / "raw")
+def test_links_to_folders_in_a_class_are_refused_since_they_are_not_followed(root):
     (root / "train" / "red" / "more").symlink_to(root / "train")
-    assert "1 links to folders, which are not" in message(Folder(str(root)), tmp_path / "made")
+    assert "1 links to folders, which are not" in message(Folder(str(root)))
 
 
 def test_a_folder_that_cannot_be_read_is_no_empty_one(tmp_path, monkeypatch):
@@ -553,59 +540,57 @@ def test_a_folder_that_cannot_be_read_is_no_empty_one(tmp_path, monkeypatch):
         return iterdir(path)
 
     monkeypatch.setattr(Path, "iterdir", refuse)
-    text = message(Folder(str(root)), tmp_path / "made")
+    text = message(Folder(str(root)))
     assert f"{root / 'train' / 'red' / 'closed'}: cannot be read: Permission denied" in text
 
 
 def test_one_class_is_refused(tmp_path):
     root = make_folder(tmp_path / "raw", colours={"red": (255, 0, 0)})
-    text = message(Folder(str(root)), tmp_path / "made")
+    text = message(Folder(str(root)))
     assert (
         f"{root / 'train'}: expected class folders, each once, at least 2, found only `red`" in text
     )
 
 
-def test_a_class_of_the_test_split_alone_is_refused_unless_the_study_names_the_classes(tmp_path):
-    root = make_folder(tmp_path / "raw")
+def test_a_class_of_the_test_split_alone_is_refused_unless_the_study_names_the_classes(
+    tmp_path, root
+):
     (root / "val" / "pink").mkdir()
-    text = message(Folder(str(root), size=8), tmp_path / "one")
+    text = message(Folder(str(root), size=8))
     assert f"{root / 'val'}: has class folders that {root / 'train'} lacks: pink" in text
     prepare(Folder(str(root), size=8, classes=tuple(COLOURS)), tmp_path / "two")
 
 
 @pytest.mark.parametrize("place", ["train", "train/red"])
-def test_names_that_are_not_utf8_are_refused(place, tmp_path):
-    root = make_folder(tmp_path / "raw")
+def test_names_that_are_not_utf8_are_refused(place, root):
     os.mkdir(os.fsencode(root / place) + b"/ol\xe9")  # noqa: PTH102  # bytes
-    text = message(Folder(str(root)), tmp_path / "made")
+    text = message(Folder(str(root)))
     assert r"1 names that are not UTF-8; rename them: b'ol\xe9'" in text
 
 
-def test_class_names_that_look_the_same_are_refused(tmp_path):
-    root = make_folder(tmp_path / "raw")
+def test_class_names_that_look_the_same_are_refused(root):
     for name in ("ol\u00e9", "ole\u0301"):
         (root / "train" / name).mkdir()
-    text = message(Folder(str(root)), tmp_path / "made")
+    text = message(Folder(str(root)))
     assert r"2 names that look the same; rename one of them: 'ole\u0301', 'ol\xe9'" in text
 
 
-def test_a_class_that_looks_like_a_folder_but_is_spelled_otherwise_is_named_with_both(tmp_path):
-    root = make_folder(tmp_path / "raw")
+def test_a_class_that_looks_like_a_folder_but_is_spelled_otherwise_is_named_with_both(root):
     (root / "train" / "ole\u0301").mkdir()
-    text = message(Folder(str(root), classes=("red", "ol\u00e9")), tmp_path / "made")
+    text = message(Folder(str(root), classes=("red", "ol\u00e9")))
     assert r"'ole\u0301' looks the same as 'ol\xe9'; rename it" in text
 
 
-def test_class_list_may_begin_with_a_byte_order_mark(tmp_path):
+def test_class_list_may_begin_with_a_byte_order_mark(tmp_path, root):
     (tmp_path / "list.txt").write_text("red\nblue\n", encoding="utf-8-sig")
-    dataset = Folder(str(make_folder(tmp_path / "raw")), class_list=str(tmp_path / "list.txt"))
+    dataset = Folder(str(root), class_list=str(tmp_path / "list.txt"))
     assert prepare(dataset, tmp_path / "made")["classes"] == 2
 
 
-def test_class_list_that_is_not_utf8_is_named(tmp_path):
+def test_class_list_that_is_not_utf8_is_named(tmp_path, root):
     (tmp_path / "list.txt").write_bytes(b"red\nol\xe9\n")
-    dataset = Folder(str(make_folder(tmp_path / "raw")), class_list=str(tmp_path / "list.txt"))
-    assert "list.txt: not UTF-8 text (" in message(dataset, tmp_path / "made")
+    dataset = Folder(str(root), class_list=str(tmp_path / "list.txt"))
+    assert "list.txt: not UTF-8 text (" in message(dataset)
 
 
 # Prepared data

@@ -16,7 +16,6 @@ from robustviews.datasets import (
     Subset,
     splits,
 )
-from robustviews.datasets.names import CLASS_NAMES
 from tests.unit.datasets.test_photographs import prepared
 
 DIGITS = Digits(size=8, test=200)
@@ -74,6 +73,6 @@ def test_a_subset_is_scored_as_its_data_set_unless_it_says_otherwise():
 
 
 def test_names_of_classes_are_those_of_the_official_files():
-    assert CLASS_NAMES["Cifar10"][3] == "cat"
-    assert len(set(CLASS_NAMES["Cifar100"])) == Cifar100.num_classes == 100
-    assert list(CLASS_NAMES["Cifar100"]) == sorted(CLASS_NAMES["Cifar100"])
+    assert Cifar10.class_names[3] == "cat"
+    assert len(set(Cifar100.class_names)) == Cifar100.num_classes == 100
+    assert list(Cifar100.class_names) == sorted(Cifar100.class_names)

@@ -68,6 +68,7 @@ class Sum(Base):
     """A method whose loss keeps nothing of its own."""
 
     supervised = False
+    divided = "images"
 
     def target(self, batch):
         return batch.views

@@ -11,7 +11,7 @@ import torch
 
 from robustviews import sanity, stages
 from robustviews.artifacts import read_tensors, write_tensors
-from robustviews.attacks import detection, pgd, segmentation
+from robustviews.attacks import Sea, bounded, pgd
 from robustviews.augment import Views
 from robustviews.datasets import DATASETS
 from robustviews.encoder import build_encoder
@@ -219,8 +219,7 @@ def test_broken_attacks_fail_their_checks(task, heads, monkeypatch):
     subject = heads.subject(heads.network(task), images=24)
 
     def attack_with(function):
-        for module in (segmentation, detection):
-            monkeypatch.setattr(module, "pgd", function)
+        monkeypatch.setattr(bounded, "pgd", function)
 
     attack_with(reversed_pgd)
     assert fault(subject, "AS3").endswith(("withstands 128/255", "at less"))
@@ -242,7 +241,7 @@ def test_an_ensemble_that_takes_its_first_attack_is_weaker_than_its_parts(heads,
         parts = self.parts(model, images, labels, eps=eps, seed=seed).values()
         return min(parts, key=lambda part: part.wrong.sum()).images
 
-    monkeypatch.setattr(segmentation.Sea, "perturb", best)
+    monkeypatch.setattr(Sea, "perturb", best)
     assert "SEA leaves" in fault(subject, "DS3")
 
 
