@@ -386,7 +386,7 @@ def digest():
     ("module", "line"),
     [
         ("losses", "def total_coding_rate("),
-        ("attacks/autoattack", "class AutoAttack:"),
+        ("attacks/autoattack", "class AutoAttack(Bounded):"),
         ("regimes", "class Free:"),
         ("probe/probes", "class NcropProbe("),
         ("machine/runtime", "def configure("),

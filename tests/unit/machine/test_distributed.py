@@ -13,7 +13,7 @@ import torch
 from torch import distributed as processes
 from torch import nn
 
-from robustviews import stages, step
+from robustviews import stages
 from robustviews.augment import Views
 from robustviews.cli import main
 from robustviews.machine import distributed, runtime
@@ -164,7 +164,7 @@ def test_ranks_that_share_memory_count_the_needs_of_all_of_them(
     for module in (distributed, stages.distributed):
         monkeypatch.setattr(module, "ranks", lambda: 2)
     monkeypatch.setattr(runtime, "choose_device", lambda _: torch.device(device))
-    monkeypatch.setattr(step, "step_bytes", lambda *_, **__: 1000)
+    monkeypatch.setattr(stages.step, "step_bytes", lambda *_, **__: 1000)
     monkeypatch.setattr(stages.step, "check_step", lambda needed, *_, **__: checked.append(needed))
     monkeypatch.setattr(stages.feed, "choose", choose)
     monkeypatch.setattr(stages.runtime, "native_bf16", lambda _: True)
