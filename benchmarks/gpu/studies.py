@@ -11,9 +11,9 @@ from benchmarks.gpu.report import Report
 from benchmarks.gpu.runner import Setting, say
 from robustviews import artifacts, cli, stages
 from robustviews.attacks import AutoAttack
-from robustviews.cli.loading import load_encoder, load_head, load_split
 from robustviews.study import folders, load_study
 from robustviews.study import jobs as plans
+from robustviews.study.inputs import load_encoder, load_head, load_split
 from robustviews.study.jobs import Job
 
 ROOT = Path(__file__).parents[2]

@@ -10,11 +10,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from robustviews import artifacts
-from robustviews.cli.loading import fitting, load_encoder, load_head, load_split
 from robustviews.cli.working import set_up
 from robustviews.machine import gpus
 from robustviews.study import folders, load_study, plan
-from robustviews.study.jobs import attack_of, completed_arguments, jobs
+from robustviews.study.inputs import (
+    completed_arguments,
+    fitting,
+    load_encoder,
+    load_head,
+    load_split,
+)
+from robustviews.study.jobs import attack_of, jobs
 from robustviews.tasks.classification import CLASSIFICATION
 
 if TYPE_CHECKING:

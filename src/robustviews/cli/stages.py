@@ -14,8 +14,13 @@ import numpy as np
 from robustviews import artifacts, stages
 from robustviews.attacks import WorstOf, flag_name
 from robustviews.attacks.worst_case import combine
-from robustviews.cli.loading import (
+from robustviews.cli.names import known
+from robustviews.cli.working import Work, computation, set_up, working
+from robustviews.datasets import DataError, equal_images, shards
+from robustviews.study import Study, enough, folders, load_study, specs
+from robustviews.study.inputs import (
     Split,
+    completed_arguments,
     fitting,
     load_encoder,
     load_flags,
@@ -23,11 +28,7 @@ from robustviews.cli.loading import (
     load_heads,
     load_split,
 )
-from robustviews.cli.names import known
-from robustviews.cli.working import Work, computation, set_up, working
-from robustviews.datasets import DataError, equal_images, shards
-from robustviews.study import Study, enough, folders, load_study, specs
-from robustviews.study.jobs import Job, completed_arguments
+from robustviews.study.jobs import Job
 from robustviews.workflow import locks
 
 if TYPE_CHECKING:

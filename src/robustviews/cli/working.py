@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from robustviews import artifacts
 from robustviews.artifacts.resume import Resume
-from robustviews.cli.loading import Split
 from robustviews.cli.names import UsageError, known
 from robustviews.machine import gpus
 from robustviews.study import Study, folders, load_study, plan
+from robustviews.study.inputs import Split
 from robustviews.study.jobs import Job, jobs
 from robustviews.workflow import locks
 

@@ -7,10 +7,11 @@ record the flags must be the same; elsewhere rounding may change some of them.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,14 +19,13 @@ import numpy as np
 from robustviews import artifacts, stages
 from robustviews.artifacts import ArtifactError, Record
 from robustviews.attacks import WorstOf
-from robustviews.datasets import open_split
 from robustviews.provenance.checks import remake
 from robustviews.provenance.disk import Disk
 from robustviews.provenance.findings import Finding, State, failed, unknown, verified
 from robustviews.provenance.plausible import SLIGHT
 from robustviews.provenance.values import Array, Flags, read_flags
-from robustviews.study import folders
-from robustviews.study.jobs import Job, completed_arguments, without_unused
+from robustviews.study import inputs
+from robustviews.study.jobs import Job
 from robustviews.tasks.protocol import Task
 
 if TYPE_CHECKING:
@@ -117,30 +117,24 @@ def _pairs(
     at_once = max(1, arguments["batch"] // arguments["probe"].stack)  # as `evaluate.evaluate`
     batches = math.ceil(len(recorded["index"]) / at_once)
     number = min(batches, math.ceil(images / at_once))
-    inputs = _load(disk, job) | completed_arguments(job, disk.root)
+    root, split = disk.root, inputs.load_split(job, disk.root)
+    encoder, head = inputs.load_encoder(job, root), inputs.load_head(job, root)
+    attack = functools.partial(
+        stages.attack,
+        encoder,
+        head,
+        split.images,
+        split.labels,
+        classes=split.classes,
+        size=split.size,
+        **inputs.completed_arguments(job, root),
+        device=device,
+        title=job.name,
+    )
     for batch in sorted(_CHOICE.sample(range(batches), number)):
-        new = _attack(inputs, job, batch, device)
+        new = _one_batch(attack, batch)
         part = slice(batch * at_once, batch * at_once + len(new["clean"]))
         yield {name: recorded[name][part] for name in ("labels", *new)}, new
-
-
-def _load(disk: Disk, job: Job) -> dict[str, Any]:
-    """Return what the stage reads: weights of encoder and head, images, labels, classes, size."""
-    import torch
-
-    paths = {path.name: disk.root / path for path in job.reads}
-    data = paths[folders.SUMMARY].parent
-    summary = artifacts.read_json(paths[folders.SUMMARY])
-    images, labels = open_split(data, "test")
-    head = paths.get(folders.HEAD)
-    return {
-        "weights": without_unused(artifacts.read_tensors(paths[folders.ENCODER]), job),
-        "head": artifacts.read_tensors(head) if head else None,
-        "images": images,
-        "labels": torch.tensor(labels),
-        "classes": summary["classes"],
-        "size": summary["size"],
-    }
 
 
 class _Finished(Exception):  # noqa: N818  # no error
@@ -166,13 +160,13 @@ class _OneBatch:
         raise _Finished
 
 
-def _attack(inputs: dict[str, Any], job: Job, batch: int, device: torch.device) -> Flags:
+def _one_batch(attack: Callable[..., object], batch: int) -> Flags:
     """Return the flags of one minibatch, by name."""
     only = _OneBatch(batch)
     logging.disable(logging.INFO)  # the stage would report that it resumes
     try:
         with contextlib.suppress(_Finished):
-            stages.attack(**inputs, device=device, checkpoint=only, title=job.name)
+            attack(checkpoint=only)
     finally:
         logging.disable(logging.NOTSET)
     return {name: np.asarray(value) for name, value in only.flags.items()}

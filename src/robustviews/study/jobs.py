@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from robustviews.artifacts import RECORD, ArtifactError, Record
+from robustviews.artifacts import ArtifactError, Record
 from robustviews.study import claims, folders, networks, plan, specs
 from robustviews.study.schema import Figure, Study, Table
 from robustviews.study.specs import Spec
@@ -85,28 +85,6 @@ def jobs(study: Study) -> dict[Key, Job]:
     """Return all jobs of a study; each job follows those it needs."""
     computing = {job.key: job for job in _computing(study)}
     return computing | {job.key: job for job in _reporting(study, computing)}
-
-
-def without_unused(weights: Mapping[str, Any], job: Job) -> dict[str, Any]:
-    """Return the weights of an encoder that a job reads.
-
-    A job that trains or attacks another head on a supervised network leaves out its classifier.
-    """
-    if job.arguments.get("supervised") is not False:
-        return dict(weights)
-    return {name: one for name, one in weights.items() if not name.startswith("classifier.")}
-
-
-def completed_arguments(job: Job, root: Path = Path()) -> dict[str, Any]:
-    """Return the options of a job's stage, of a probe, an attack or checks.
-
-    Those of an imported encoder are in the record beside it, also where a probe has tuned it.
-    """
-    encoder = next((path for path in job.reads if path.name == folders.ENCODER), None)
-    if encoder is None or job.arguments["encoder"] is not None:
-        return dict(job.arguments)
-    record = Record.read(root / encoder.parent / RECORD)
-    return {**job.arguments, "encoder": record.result["encoder"]}
 
 
 def pending(study: Study) -> dict[Key, Job]:

@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from robustviews.cli.loading import load_encoder
 from robustviews.study import cells, folders, jobs, load_study, plan
 from robustviews.study.imported import UNKNOWN, missing
+from robustviews.study.inputs import load_encoder
 from robustviews.study.schema import Imported
 from tests.unit.study.mistakes import BASE
 from tests.unit.study.test_load import mistakes, write
