@@ -134,8 +134,8 @@ CASES = {
             (f"{PACKAGE}/losses.py", '"""Contrast the', '"""Another contrast the'),
             (
                 f"{PACKAGE}/attacks/autoattack.py",
-                "class AutoAttack:",
-                "class AutoAttack:  # the official one",
+                "class AutoAttack(Bounded):",
+                "class AutoAttack(Bounded):  # the official one",
             ),
             (f"{PACKAGE}/encoder.py", "def build_encoder(", "# Deep.\ndef build_encoder("),
             ("workflow/rules/pretrain.smk", "rule pretrain:", "# Long.\nrule pretrain:"),
