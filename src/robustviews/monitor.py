@@ -52,7 +52,8 @@ class Monitor:
         """Return `knn`, an accuracy, and `z_std`, unless the method is supervised.
 
         Features are those of a probe, projections those of the loss, with the batch norm of train
-        mode. The network stays as it is. A warning reports that projections have collapsed.
+        mode. A network in train mode stays as it is. A warning reports that projections have
+        collapsed.
         """
         encoder = net.teacher["encoder"] if self._method.evaluated == "teacher" else net.encoder
         assert isinstance(encoder, Encoder)

@@ -137,7 +137,8 @@ def _load(path: Path) -> Any:  # noqa: ANN401  # what a file holds
         with torch.serialization.safe_globals(_safe_names()):
             return torch.load(path, map_location="cpu", weights_only=True)
     except _ERRORS as error:
-        if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
+        refused = re.search("GLOBAL|Can only|Trying to call", str(error))
+        if isinstance(error, pickle.UnpicklingError) and refused:
             raise CheckpointError(f"{path}: {_refusal(path, str(error))}") from None
         reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
         text = f"truncated or damaged ({reason[0][:120]})"
@@ -154,7 +155,7 @@ def _safe_names() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
 
 def _refusal(path: Path, message: str) -> str:
     """Return which names a file needs beyond tensors and plain values, and what to do."""
-    named = re.findall(r"GLOBAL (\S+)", message)
+    named = ["".join(one) for one in re.findall(r"GLOBAL (\S+)|but got <class '([\w.]+)", message)]
     try:
         with torch.serialization.safe_globals(_safe_names()):
             found = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))

@@ -7,6 +7,7 @@ import io
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -45,6 +46,10 @@ BAD = {
     "truncated zip": (
         lambda: file_of(network())[:-700],
         "truncated or damaged .*; download it again",
+    ),
+    "text of numpy": (
+        lambda: file_of(network() | {"note": np.str_("abc")}),
+        r"refused: more than tensors and plain values \(numpy.*StrDType.*convert it once",
     ),
     "other network": (
         lambda: file_of({"features.0.weight": torch.ones(64, 3, 3, 3)}),
