@@ -153,10 +153,8 @@ def _network(study: Study, run: str, *heads: str) -> dict[Path, Key]:
     encoder: dict[Path, Key] = {folders.job_folder(study, *key) / folders.ENCODER: key}
     files: dict[Path, Key] = {}
     for probe in filter(lambda name: study.probes[name].trained, heads):
-        folder, key = (
-            folders.job_folder(study, "probe", f"{taught}/{probe}"),
-            ("probe", f"{taught}/{probe}"),
-        )
+        key = "probe", f"{taught}/{probe}"
+        folder = folders.job_folder(study, *key)
         files[folder / folders.HEAD] = key
         if networks.tunes(study, probe):
             encoder = {folder / folders.ENCODER: key}
@@ -194,10 +192,8 @@ def _reporting(study: Study, computing: dict[Key, Job]) -> Iterator[Job]:
     viewed: dict[Path, Key] = {}
     if example := plan.example_run(study):
         viewed = _split(study, plan.pretrainings(study)[example].dataset, "train")
-        viewed[folders.job_folder(study, "pretrain", example) / folders.ENCODER] = (
-            "pretrain",
-            example,
-        )
+        key = "pretrain", example
+        viewed[folders.job_folder(study, *key) / folders.ENCODER] = key
     pictured = plan.examples(study)
     attacked = {
         file: source
