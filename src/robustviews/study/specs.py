@@ -18,6 +18,7 @@ from robustviews.sanity.dense import DenseChecks
 from robustviews.study import claims, comparable, fingerprint, networks, plan
 from robustviews.study.fingerprint import SOURCE
 from robustviews.study.schema import Claim, Figure, Run, Study, Table
+from robustviews.study.syntax import PACKAGE
 from robustviews.tasks.classification import CLASSIFICATION
 
 Spec = dict[str, Any]  # plain JSON: writing and reading a record does not change it
@@ -176,7 +177,7 @@ def _code(stage: str, arguments: dict[str, Any], source: Path) -> str:
 def _class_of(options: object) -> fingerprint.Symbol:
     """Return where the class of some options is defined."""
     cls = type(options)
-    return cls.__module__.removeprefix(f"{fingerprint.PACKAGE}."), cls.__name__
+    return cls.__module__.removeprefix(f"{PACKAGE}."), cls.__name__
 
 
 def report_spec(study: Study, block: str = "", *, rule: str = "report") -> Spec:

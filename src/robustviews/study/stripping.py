@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator
 from typing import TypeVar
 
 _BOUNDS = ("ge", "gt", "le", "lt")  # of an option
+_BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")  # of statements
 _Documented = TypeVar("_Documented", ast.FunctionDef, ast.ClassDef)
 
 
@@ -15,11 +17,24 @@ def strip(tree: ast.Module) -> ast.Module:
     return tree
 
 
-class _Remover(ast.NodeTransformer):
-    """Removes statements; a block keeps at least `pass`."""
+def statements(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield all statements in a node, in their order, each before those inside it."""
+    for name in _BLOCKS:
+        block = getattr(node, name, None)
+        for child in block if isinstance(block, list) else ():
+            yield child
+            yield from statements(child)
+
+
+class _Remover(ast.NodeVisitor):
+    """Removes statements, without a look into expressions; a block keeps at least `pass`."""
 
     def generic_visit(self, node: ast.AST) -> ast.AST:
-        super().generic_visit(node)
+        for name in _BLOCKS:
+            block = getattr(node, name, None)
+            if isinstance(block, list):
+                visited = [self.visit(child) for child in block]
+                block[:] = [child for child in visited if child is not None]
         if getattr(node, "body", None) == []:
             node.body = [ast.Pass()]  # type: ignore[attr-defined]
         return node
@@ -35,16 +50,15 @@ class _Strip(_Remover):
         ):
             return None
         node.returns = None
+        for argument in ast.walk(node.args):
+            if isinstance(argument, ast.arg):
+                argument.annotation = None
         stripped = self._without_docstring(node)
         _UnreadText(stripped).generic_visit(stripped)
         return stripped
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:
         return self._without_docstring(node)
-
-    def visit_arg(self, node: ast.arg) -> ast.arg:
-        node.annotation = None
-        return node
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AnnAssign | None:
         # A field's type matters when options are read, not when they are used.
@@ -56,7 +70,6 @@ class _Strip(_Remover):
             if call.func.id == "switch":
                 # What paper and code do is a note; the study's own value is in the spec.
                 call.keywords = [keyword for keyword in call.keywords if keyword.arg in _BOUNDS]
-        self.generic_visit(node)
         return node
 
     def visit_Raise(self, node: ast.Raise) -> ast.Raise:
@@ -65,7 +78,6 @@ class _Strip(_Remover):
         return ast.copy_location(ast.Raise(exc=raised), node)
 
     def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
-        self.generic_visit(node)
         return None if _is_report(node.value) else node
 
     def _without_docstring(self, node: _Documented) -> _Documented:
@@ -93,10 +105,11 @@ class _UnreadText(_Remover):
     """Removes assignments of text that only removed messages have read."""
 
     def __init__(self, function: ast.AST) -> None:
-        names = (node for node in ast.walk(function) if isinstance(node, ast.Name))
-        self._read = {node.id for node in names if isinstance(node.ctx, ast.Load)}
-        for node in ast.walk(function):  # names that other functions read
-            if isinstance(node, ast.Global | ast.Nonlocal):
+        self._read = set()
+        for node in ast.walk(function):
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+                self._read.add(node.id)
+            elif isinstance(node, ast.Global | ast.Nonlocal):  # names that other functions read
                 self._read.update(node.names)
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:
