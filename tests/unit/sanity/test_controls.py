@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from torch import nn
@@ -122,7 +124,10 @@ HONEST = {
 @pytest.mark.parametrize("name", HONEST)
 def test_an_honest_head_passes_every_check(name, trained):
     probe, function = HONEST[name]
-    result = examine(trained.subject(Wrapped(trained.classifier(probe), function)))
+    # At 8/255 PGD-20 has not converged on heads that were trained so little.
+    options = dataclasses.replace(OPTIONS, radii=(0.0, 2.0, 16.0, 64.0), eps=2.0)
+    classifier = Wrapped(trained.classifier(probe), function)
+    result = examine(trained.subject(classifier, options=options))
     assert result["failed"] == {}
     assert result["measures"]["n"] == 24
 
