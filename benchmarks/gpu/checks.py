@@ -161,8 +161,8 @@ def fewest_views(method: Method) -> int:
     raise AssertionError(method)
 
 
-def pgd_flags(device: torch.device) -> dict[str, Tensor]:
-    """Return the flags of PGD-20 on 64 digits, for a network that the CPU trained."""
+def pgd_on_digits() -> Callable[[torch.device], dict[str, Tensor]]:
+    """Return what computes the flags of PGD-20 on 64 digits, for a network that the CPU trains."""
     arrays: dict[str, Any] = {}
 
     def create(name: str, shape: tuple[int, ...], dtype: type[np.generic]) -> Any:  # noqa: ANN401
@@ -186,7 +186,7 @@ def pgd_flags(device: torch.device) -> dict[str, Tensor]:
     images, labels = (
         torch.from_numpy(arrays[f"test_{name}"][:64]) for name in ("images", "labels")
     )
-    return stages.attack(
+    return lambda device: stages.attack(
         network.weights,
         None,
         images,
@@ -203,7 +203,8 @@ def pgd_flags(device: torch.device) -> dict[str, Tensor]:
 
 def compare_flags(setting: Setting, report: Report) -> None:
     """Require that PGD-20 succeeds on the same images on the device and on the CPU."""
-    expected, found = pgd_flags(CPU), pgd_flags(setting.device)
+    attacked = pgd_on_digits()
+    expected, found = attacked(CPU), attacked(setting.device)
     names = [name for name in expected if name not in ("index", "labels")]
     wrong = sum(int((found[name] != expected[name]).sum()) for name in names)
     report.hold("PGD-20 flags that differ", wrong, "0", met=wrong == 0)

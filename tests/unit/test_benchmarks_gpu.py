@@ -168,7 +168,7 @@ def test_one_flag_that_differs_misses_its_bar(setting, monkeypatch):
     sides = iter(
         [{**flags, "eps_8": torch.tensor([1, 1, 0])}, {**flags, "eps_8": torch.tensor([1, 0, 0])}]
     )
-    monkeypatch.setattr(checks, "pgd_flags", lambda _: next(sides))
+    monkeypatch.setattr(checks, "pgd_on_digits", lambda: lambda _: next(sides))
     found = Report("a1")
     checks.compare_flags(setting, found)
     assert found.bars["PGD-20 flags that differ"] == {"found": 1, "required": "0", "ok": False}

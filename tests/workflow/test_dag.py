@@ -13,9 +13,17 @@ import pytest
 import yaml
 
 from robustviews.study import folders, load_study
+from robustviews.study.jobs import jobs
 from tests.workflow.project import REPOSITORY, TINY, Project
 
 SHIPPED = [REPOSITORY / "params.yaml", *sorted((REPOSITORY / "studies").glob("*.yaml"))]
+# Every kind of job: the paper's, imported encoders, dense tasks, tuning.
+PLANNED = (
+    "params.yaml",
+    "studies/cf-amc-ssl.yaml",
+    "studies/ssl-robustness.yaml",
+    "studies/ssl-robustness-demo.yaml",
+)
 NASTY = """a "study"; touch broken-1 $(touch broken-2) `touch broken-3` 'of' {mine} & more.yaml"""
 
 
@@ -72,8 +80,23 @@ def expected_jobs(path):
     )
 
 
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
-def test_a_shipped_study_becomes_its_jobs_in_little_time_and_without_torch(path, tmp_path):
+def planned_jobs(path):
+    """Count the jobs of a study, and the rule that asks for all of them."""
+    found = jobs(load_study(path)).values()
+    return Counter(["all", *(job.snakemake_rule for job in found)])
+
+
+COUNTED = [path for path in SHIPPED if not load_study(path).encoders]
+
+
+@pytest.mark.parametrize("path", COUNTED, ids=lambda path: path.name)
+def test_a_shipped_study_has_the_jobs_of_its_cells(path):
+    assert planned_jobs(path) == expected_jobs(path)
+
+
+@pytest.mark.parametrize("name", PLANNED)
+def test_snakemake_plans_these_jobs_in_little_time_and_without_torch(name, tmp_path):
+    path = REPOSITORY / name
     project = Project.create(tmp_path / "project", path)
     imported = yaml.safe_load(path.read_text(encoding="utf-8")).get("encoders") or {}
     started = time.monotonic()
@@ -82,7 +105,7 @@ def test_a_shipped_study_becomes_its_jobs_in_little_time_and_without_torch(path,
     assert {f"encoder {name}" for name in imported} == {
         job for job in done.jobs() if job.startswith("encoder ")
     }
-    assert imported or done.counts() == expected_jobs(path)
+    assert done.counts() == planned_jobs(path)
 
 
 def test_a_table_alone_takes_the_jobs_of_its_cells(tmp_path):

@@ -43,7 +43,7 @@ runs:
     epochs: 6
     batch_size: 100
 probes:
-  rle: {kind: robust_linear, epochs: 4, batch_size: 100, steps: 4, rle_trailing_standard: 40}
+  rle: {kind: robust_linear, epochs: 4, batch_size: 100, steps: 4, rle_trailing_standard: 10}
 attacks:
   pgd: {kind: pgd, eps: [4, 8], steps: 3, step_size: 3, random_start: true}
 sanity: {images: 12, radii: [0, 8, 64], steps: 20, restarts: 1, queries: 10, pixels: 4}
@@ -92,7 +92,7 @@ CASES = {
         f"{RUN}-rle",
         lambda position: position["epoch"] * 8 + position["position"],
         (CHANCE.randint(2, 10), CHANCE.randint(40, 80)),
-        count=44 * 8,
+        count=14 * 8,
     ),
     "attack": Case(
         ("attack", "--run", RUN, "--probe", "rle", "--attack", "pgd"),
