@@ -41,6 +41,24 @@ def once(tmp_path_factory, worker_id):
     return fill_once
 
 
+@pytest.fixture(scope="module")
+def settings_of_torch():
+    """Restore the process-wide settings that a job changes, at the end of a module."""
+    import torch
+
+    threads, mode = torch.get_num_threads(), torch.get_deterministic_debug_mode()
+    filled = torch.utils.deterministic.fill_uninitialized_memory
+    cudnn = torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32
+    environment = dict(os.environ)
+    yield
+    torch.set_num_threads(threads)
+    torch.set_deterministic_debug_mode(mode)
+    torch.utils.deterministic.fill_uninitialized_memory = filled
+    torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32 = cudnn
+    os.environ.clear()
+    os.environ.update(environment)
+
+
 @pytest.fixture(scope="session")
 def raw(once):
     """The official files of CIFAR-10, where a folder with their packs and unpack.py is named."""

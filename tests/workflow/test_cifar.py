@@ -33,14 +33,14 @@ LINEAR = LinearProbe(epochs=20, lr=0.003)
 class Images(NamedTuple):
     train: torch.Tensor  # (2000, 3, 32, 32) uint8
     train_labels: torch.Tensor
-    test: torch.Tensor  # (1000, 3, 32, 32) uint8
+    test: torch.Tensor  # (500, 3, 32, 32) uint8
     test_labels: torch.Tensor
 
 
 @pytest.fixture(scope="module")
 def images(raw, tmp_path_factory):
     prepared = tmp_path_factory.mktemp("cifar10")
-    Cifar10(root=str(raw), train_images=2000, test_images=1000).prepare(
+    Cifar10(root=str(raw), train_images=2000, test_images=500).prepare(
         lambda name, shape, dtype: new_array(prepared / f"{name}.npy", shape, dtype)
     )
     arrays = [
@@ -97,7 +97,7 @@ def accuracies(encoder, probe, attack, images):
 def test_an_encoder_tells_classes_apart_far_above_chance(name, encoders, images):
     hardly = PgdAttack(eps=(1.0,), steps=1, images=None)
     clean, _ = accuracies(encoders[name], NCROP, hardly, images)
-    # Chance is 0.10, with a deviation of 0.01. Seen with seeds 0, 1, 2: 0.29 to 0.34.
+    # Chance is 0.10, with a deviation of 0.013. Seen with seeds 0, 1, 2: 0.29 to 0.34.
     assert clean > 0.20
 
 

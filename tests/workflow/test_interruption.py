@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from dataclasses import dataclass
 
 import pytest
@@ -57,6 +57,7 @@ tables:
 STATES = "results/.state/killed"
 OTHER = 16 * "0"  # what the name of another job's state ends with
 PATIENCE = 120  # seconds that a process may take
+pytestmark = pytest.mark.usefixtures("settings_of_torch")
 CHANCE = random.Random(0)
 
 
@@ -120,11 +121,9 @@ def job(folder, case):
 
 
 def finish(folder, case):
-    """Run a job to its end; return what the process wrote."""
-    with job(folder, case) as process:
-        _, said = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0, said
-    return said
+    """Run a job to its end in this process, which has imported what the job needs."""
+    with chdir(folder):
+        assert main([*case.words, "--device", "cpu"]) == 0
 
 
 def kill(folder, case, minibatches):
@@ -154,8 +153,7 @@ def project(tmp_path_factory):
     """A folder with study, data and all that undisturbed jobs leave."""
     folder = tmp_path_factory.mktemp("killed")
     (folder / "params.yaml").write_text(STUDY, encoding="utf-8")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
+    with chdir(folder):
         assert main(["data", "--study", "params.yaml", "--dataset", "digits"]) == 0
     for case in CASES.values():
         finish(folder, case)
@@ -177,9 +175,8 @@ def test_a_job_that_was_killed_twice_ends_with_the_bytes_of_one_that_was_not(rul
         kill(project, case, minibatches)
         assert not folder.exists()
     assert case.kills[-1] <= done(project, case) < case.count
-    said = finish(project, case)
+    finish(project, case)
 
-    assert "resumed after" in said
     assert files(folder) == expected
     record = artifacts.read_json(folder / "record.json")
     assert (undisturbed["resumed"], record["resumed"]) == (0, len(case.kills))

@@ -99,20 +99,7 @@ def command(verb, **names):
     ]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def settings_of_torch():
-    """Restore the process-wide settings that a verb changes."""
-    threads, mode = torch.get_num_threads(), torch.get_deterministic_debug_mode()
-    filled = torch.utils.deterministic.fill_uninitialized_memory
-    cudnn = torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32
-    environment = dict(os.environ)
-    yield
-    torch.set_num_threads(threads)
-    torch.set_deterministic_debug_mode(mode)
-    torch.utils.deterministic.fill_uninitialized_memory = filled
-    torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32 = cudnn
-    os.environ.clear()
-    os.environ.update(environment)
+pytestmark = pytest.mark.usefixtures("settings_of_torch")
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 
 import numpy as np
@@ -60,18 +59,7 @@ figures: {{}}
 HEADS = {"central": "emp", "crops": "emp", "own": "supervised", "head": "supervised"}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def settings_of_torch():
-    """Restore the process-wide settings that a job changes."""
-    threads, mode = torch.get_num_threads(), torch.get_deterministic_debug_mode()
-    filled = torch.utils.deterministic.fill_uninitialized_memory
-    environment = dict(os.environ)
-    yield
-    torch.set_num_threads(threads)
-    torch.set_deterministic_debug_mode(mode)
-    torch.utils.deterministic.fill_uninitialized_memory = filled
-    os.environ.clear()
-    os.environ.update(environment)
+pytestmark = pytest.mark.usefixtures("settings_of_torch")
 
 
 @pytest.fixture(scope="module")

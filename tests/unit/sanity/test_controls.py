@@ -237,19 +237,27 @@ def examined(trained, probes, checkpoint=None):
     )
 
 
-def test_only_another_head_that_sees_as_many_views_lends_its_gradients(trained):
+@pytest.fixture(scope="module")
+def undisturbed(trained):
+    """The checks of all heads of the self-supervised encoder, which nothing interrupts."""
+    return examined(trained, PROBES)
+
+
+def test_only_another_head_that_sees_as_many_views_lends_its_gradients(trained, undisturbed):
     assert INFORMATION["transfer"](trained.subject(trained.classifier("rle"))) == {}
-    alone, others = {"rle": PROBES["rle"], "ncrop": PROBES["ncrop"]}, PROBES
-    for probes, expected in ((alone, set()), (others, {"linear/transfer", "rle/transfer"})):
-        flags = examined(trained, probes).flags
+    alone = {"rle": PROBES["rle"], "ncrop": PROBES["ncrop"]}
+    for probes, flags, expected in (
+        (alone, examined(trained, alone).flags, set()),
+        (PROBES, undisturbed.flags, {"linear/transfer", "rle/transfer"}),
+    ):
         assert {name for name in flags if name.endswith("/transfer")} == expected
         assert {name for name in flags if name.endswith("/margin")} == {
             f"{probe}/margin" for probe in probes
         }
 
 
-def test_checks_resume_after_any_head_as_if_never_interrupted(trained):
-    undisturbed, memory = examined(trained, PROBES), Memory()
+def test_checks_resume_after_any_head_as_if_never_interrupted(trained, undisturbed):
+    memory = Memory()
     examined(trained, PROBES, memory)
     assert len(memory.saved) == len(PROBES)
     for done in range(1, len(PROBES) + 1):
