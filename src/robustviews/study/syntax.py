@@ -162,7 +162,9 @@ def _import(node: ast.AST, module: Text) -> None:
             raise _refused(f"name what is imported from {PACKAGE}", node)
         origin = str(node.module).removeprefix(PACKAGE).removeprefix(".")
         for alias in node.names:
-            module.imports[alias.asname or alias.name] = (origin, alias.name)
+            local, meant = alias.asname or alias.name, (origin, alias.name)
+            if module.imports.setdefault(local, meant) != meant:
+                raise _refused(f"{local} is imported from two modules", node)
 
 
 def _is_ours(module: str | None) -> bool:

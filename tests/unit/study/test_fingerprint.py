@@ -291,6 +291,7 @@ def test_a_digest_is_the_same_for_all_versions_of_python(digest):
         ("if RATE:\n    RATE = 2", "runs at import"),
         ("try:\n    import torch\nexcept ImportError:\n    pass", "runs at import"),
         ("print(1)", "runs at import"),
+        ("from robustviews.noise import scale", "scale is imported from two modules"),
     ],
 )
 def test_code_that_cannot_be_followed_is_refused_with_its_line(statement, message, digest):
