@@ -225,6 +225,7 @@ def frequencies(values, bins):
     return np.histogram(values, bins=bins)[0] / len(values)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shape", "scale", "ratio"),
     [

@@ -385,6 +385,7 @@ def test_the_custom_version_runs_the_named_attacks_with_the_given_steps(official
     assert built.square.n_queries == 7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [10, 100])
 def test_fab_runs_the_given_steps(steps):
     """Ten as torchattacks has it, and the official hundred."""

@@ -34,6 +34,7 @@ def torchvision_network(backbone, stem):
     return net.double()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stem", ["cifar", "imagenet"])
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_backbone_is_torchvisions_network(backbone, stem):

@@ -239,6 +239,7 @@ def test_images_that_do_not_fit_are_read_from_their_file_with_the_same_results(m
     assert len([line for line in caplog.messages if line.startswith("images=mapped 0.")]) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("project")
 @pytest.mark.parametrize("verb", ["pretrain", "probe", "attack"])
 def test_a_job_with_other_threads_starts_anew_and_its_record_holds_for_all_of_it(

@@ -37,6 +37,7 @@ def test_the_forward_pass_is_one_graph(precision):
     torch.testing.assert_close(encoder(IMAGES), expected, rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_trial_changes_neither_statistics_nor_parameters_nor_gradients():
     encoder = tiny_encoder()
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
@@ -104,6 +105,7 @@ def test_the_trial_has_the_shapes_of_the_training_and_updates_nothing(
     assert during == set(shapes) != set()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # the compiler reads it
 @pytest.mark.parametrize(
     ("regime", "precision"),
@@ -165,6 +167,7 @@ print(counters["inductor"]["fxgraph_cache_hit"] > 0)
     assert hits == ["False", "True"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("large", [True, False])
 def test_changes_of_large_views_are_compiled_if_the_encoder_is(large, monkeypatch):
     original, asked = augment.make_views, []

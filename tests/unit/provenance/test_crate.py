@@ -318,11 +318,13 @@ def validate(monkeypatch, tmp_path):
     return issues
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of the libraries that the validator imports
 def test_the_crate_meets_every_requirement_of_the_profile_and_those_it_extends(validate, exported):
     assert validate(exported) == set()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_the_validator_notices_what_is_missing(validate, exported, tmp_path):
     shutil.copytree(exported, tmp_path / "broken")

@@ -193,6 +193,7 @@ def test_without_result_or_published_value_there_is_no_verdict():
     assert judge(Sample((), N, 0.5), sample(0.5, 0.51)) == [None, None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spread", "seeds", "reproduced", "found"),
     [(0.4, 3, 0.999, 0.99), (0.8, 3, 0.80, 0.58), (0.8, 5, 0.89, 0.81)],

@@ -17,6 +17,7 @@ from tests.unit.sanity.conftest import CLASSES, CPU, NETWORK, OPTIONS, PROBES, S
 from tests.unit.test_pretrain import Memory
 from tests.unit.tiny_models import inventory
 
+pytestmark = pytest.mark.slow
 SIDES = torch.Generator().manual_seed(0)  # the first two differ
 pgd, losses = attacks.pgd, subjects.Subject.losses
 

@@ -233,6 +233,7 @@ def test_broken_attacks_fail_their_checks(task, heads, monkeypatch):
         fault(subject, "AS3")
 
 
+@pytest.mark.slow
 def test_an_ensemble_that_takes_its_first_attack_is_weaker_than_its_parts(heads, monkeypatch):
     subject = heads.subject(heads.network("segmentation"))
     assert fault(subject, "DS3") == ""
@@ -245,6 +246,7 @@ def test_an_ensemble_that_takes_its_first_attack_is_weaker_than_its_parts(heads,
     assert "SEA leaves" in fault(subject, "DS3")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_an_honest_head_passes_and_its_rows_give_its_measures(task, heads):
     network, weights = heads.network(task), heads.weights[task]

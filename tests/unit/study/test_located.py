@@ -151,6 +151,7 @@ def test_aliases_may_repeat_a_value_but_not_expand_without_limit(tmp_path):
     assert message == "aliases make this file longer than 100000 values"
 
 
+@pytest.mark.slow
 def test_a_file_that_is_too_long_by_itself_is_not_said_to_have_aliases(tmp_path):
     _, [(line, _, message)] = read(tmp_path, "".join(f"k{n}: 1\n" for n in range(60_000)))
     assert line == 50_000
