@@ -114,7 +114,7 @@ class Encoder(nn.Module):
         if self.prefeature is None:
             kind = "an imported backbone" if self.classifier is None else "a supervised network"
             raise ValueError(f"{kind} has no pre-feature; probe feature: backbone")
-        return self.prefeature(h)  # type: ignore[no-any-return]  # of a module
+        return self.prefeature(h)  # type: ignore[no-any-return]  # as of any module
 
     def maps(self, images: Tensor) -> Maps:
         """Map images (N, 3, H, W) in [0, 1] to what dense heads read."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import random
 import shutil
@@ -161,7 +162,8 @@ def project(tmp_path_factory):
 
 
 @pytest.mark.parametrize("rule", CASES)
-def test_a_job_that_was_killed_twice_ends_with_the_bytes_of_one_that_was_not(rule, project):
+def test_a_job_that_was_killed_twice_ends_with_the_bytes_of_one_that_was_not(rule, project, caplog):
+    caplog.set_level(logging.INFO)
     case, study = CASES[rule], load_study(project / "params.yaml")
     ((folder, spec),) = (
         (project / job.folder, job.spec) for job in jobs(study).values() if job.rule == rule
@@ -177,6 +179,7 @@ def test_a_job_that_was_killed_twice_ends_with_the_bytes_of_one_that_was_not(rul
     assert case.kills[-1] <= done(project, case) < case.count
     finish(project, case)
 
+    assert "resumed after" in caplog.text
     assert files(folder) == expected
     record = artifacts.read_json(folder / "record.json")
     assert (undisturbed["resumed"], record["resumed"]) == (0, len(case.kills))

@@ -11,6 +11,7 @@ import contextlib
 import csv
 import hashlib
 import importlib.metadata
+from pathlib import Path
 
 from robustviews.machine.humanize import some
 from robustviews.provenance.findings import Finding, State, verified
@@ -52,13 +53,13 @@ def _versions() -> dict[str, str]:
 
 def _edited(distribution: importlib.metadata.Distribution) -> list[str]:
     """Return the Python files that are missing or differ from the RECORD of their distribution."""
-    edited, folder = [], str(distribution.locate_file(""))
-    for file, stated, _size in csv.reader((distribution.read_text("RECORD") or "").splitlines()):
+    edited, folder = [], Path(str(distribution.locate_file("")))
+    rows = csv.reader((distribution.read_text("RECORD") or "").splitlines())
+    for file, stated, *_size in (row for row in rows if len(row) > 1):
         if not file.endswith(".py") or not stated.startswith("sha256="):
             continue
         try:
-            with open(f"{folder}/{file}", "rb") as opened:  # noqa: PTH123  # thousands of files
-                data = opened.read()
+            data = (folder / file).read_bytes()
         except OSError:
             data = b""
         digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()

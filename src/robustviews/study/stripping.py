@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import TypeVar
 
 _BOUNDS = ("ge", "gt", "le", "lt")  # of an option
-_BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")  # of statements
 _Documented = TypeVar("_Documented", ast.FunctionDef, ast.ClassDef)
 
 
@@ -19,22 +18,27 @@ def strip(tree: ast.Module) -> ast.Module:
 
 def statements(node: ast.AST) -> Iterator[ast.AST]:
     """Yield all statements in a node, in their order, each before those inside it."""
-    for name in _BLOCKS:
-        block = getattr(node, name, None)
-        for child in block if isinstance(block, list) else ():
+    for block in _blocks(node):
+        for child in block:
             yield child
             yield from statements(child)
+
+
+def _blocks(node: ast.AST) -> Iterator[list[ast.AST]]:
+    """Yield the lists of statements of a node; the body of a lambda is an expression."""
+    for name in ("body", "orelse", "finalbody", "handlers", "cases"):
+        block = getattr(node, name, None)
+        if isinstance(block, list):
+            yield block
 
 
 class _Remover(ast.NodeVisitor):
     """Removes statements, without a look into expressions; a block keeps at least `pass`."""
 
     def generic_visit(self, node: ast.AST) -> ast.AST:
-        for name in _BLOCKS:
-            block = getattr(node, name, None)
-            if isinstance(block, list):
-                visited = [self.visit(child) for child in block]
-                block[:] = [child for child in visited if child is not None]
+        for block in _blocks(node):
+            visited = [self.visit(child) for child in block]
+            block[:] = [child for child in visited if child is not None]
         if getattr(node, "body", None) == []:
             node.body = [ast.Pass()]  # type: ignore[attr-defined]
         return node

@@ -36,7 +36,7 @@ class Text:
     _fingerprints: dict[str, str] = field(default_factory=dict)
 
     def mentions(self, name: str) -> frozenset[tuple[str, str]]:
-        """Return what a definition names, each with the attribute that is used; "" is itself."""
+        """Return pairs (name, attribute) of a definition; the attribute of a bare name is ""."""
         if name not in self._mentions:
             self._mentions[name] = frozenset(_mentions(self.definitions[name]))
         return self._mentions[name]
@@ -95,9 +95,9 @@ def _mentions(
             yield from _mentions(ast.iter_child_nodes(node), local)
 
 
-def _walk(statements: Sequence[ast.AST]) -> Iterator[ast.AST]:
-    for statement in statements:
-        yield from ast.walk(statement)
+def _walk(nodes: Sequence[ast.AST]) -> Iterator[ast.AST]:
+    for node in nodes:
+        yield from ast.walk(node)
 
 
 def _written(node: object) -> str:
